@@ -15,12 +15,10 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from benchmarks import git_revision, machine, suite
-from benchmarks.isolated_study import measure
+from benchmarks import git_revision, suite
 from benchmarks.peers import PEERS, versions
 from benchmarks.performance_targets import judge
-from benchmarks.report.progress import ProgressLine
-from benchmarks.report.terminal import show
+from benchmarks.report.tables import show
 from benchmarks.results import Finding, Results
 
 OUT = Path(__file__).parent / "out"
@@ -28,40 +26,18 @@ OUT = Path(__file__).parent / "out"
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="studies to run; default: all except the soak, which takes ten minutes"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="under two minutes, to check that it works; the figures mean nothing"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=0, metavar="N", help="rounds of each figure (5, or 1 with --quick)"
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIRECTORY", help="directory for results.json and report.html (benchmarks/out)"
-    )
-    parser.add_argument(
-        "--merge", type=Path, metavar="FILE", help="add the studies of older results that do not run now"
-    )
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="measure nothing; draw the report of these results again"
-    )
-    parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="also draw the picture for the README, .svg or .png"
-    )
-    parser.add_argument(
-        "--profile",
-        type=Path,
-        metavar="FILE",
-        help="only with the study `cost`: write a flame graph of the service under load",
-    )
-    parser.add_argument(
-        "--before",
-        metavar="REV",
-        help="only with the study `cost`: compare this git revision with the working tree, without the peers",
-    )
-    parser.add_argument("--require-peers", action="store_true", help="fail at the start unless all peers are installed")
-    parser.add_argument("--list", action="store_true", help="list the studies and the peers, and exit")
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="studies to run; default: all except the soak, which takes 10 minutes")
+    add("--quick", action="store_true", help="under two minutes, to check that it works; the figures mean nothing")
+    add("--rounds", type=int, default=0, metavar="N", help="rounds of each figure (5, or 1 with --quick)")
+    add("--out", type=Path, metavar="DIRECTORY", help="directory for results.json and report.html (benchmarks/out)")
+    add("--merge", type=Path, metavar="FILE", help="add the studies of older results that do not run now")
+    add("--report", type=Path, metavar="FILE", help="measure nothing; draw the report of these results again")
+    add("--picture", type=Path, metavar="FILE", help="also draw the picture for the README, .svg or .png")
+    add("--profile", type=Path, metavar="FILE", help="only with the study `cost`: flame graph of the loaded service")
+    add("--before", metavar="REV", help="only with the study `cost`: compare this git revision, without the peers")
+    add("--require-peers", action="store_true", help="fail at the start unless all peers are installed")
+    add("--list", action="store_true", help="list the studies and the peers, and exit")
     return parser
 
 
@@ -75,12 +51,11 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--picture takes an .svg or a .png file")
     if args.before is not None and (args.names != ["cost"] or args.profile):
         parser.error("--before needs the study `cost` alone and excludes --profile")
-    console = Console() if sys.stdout.isatty() else Console(width=160)
     if args.list:
-        return list_all(console)
+        return list_all()
     if find_spec("matplotlib") is None:
         parser.error("the report needs matplotlib: python -m pip install -e '.[bench]'")
-    if args.require_peers and not all_present(console):
+    if args.require_peers and not all_present():
         return 1
     try:
         # Reject bad arguments before the first measurement.
@@ -94,69 +69,57 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"unknown studies: {', '.join(unknown.args)}; --list names them")
     except (OSError, ValueError, msgspec.MsgspecError) as problem:
         parser.error(str(problem))
-    results = base if args.report else msgspec.structs.replace(base, findings=run_studies(studies, args, console))
+    results = base if args.report else msgspec.structs.replace(base, findings=run_studies(studies, args))
     if args.revision and any(finding.failed for finding in results.findings):
         return 1  # the reason is on the screen, and there are no figures to publish
-    return publish(suite.merge(results, older) if older else results, args, console)
+    return publish(suite.merge(results, older) if older else results, args)
 
 
 def empty_results(args: argparse.Namespace) -> Results:
-    return Results(suite.now(), args.command, args.quick, machine.describe(versions()), [])
+    return Results(suite.now(), args.command, args.quick, suite.describe_machine(versions()), [])
 
 
-def run_studies(studies: Sequence[suite.Study], args: argparse.Namespace, console: Console) -> list[Finding]:
-    with (
-        tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch,
-        ProgressLine(console, studies, args.quick) as shown,
-    ):
+def run_studies(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         run = suite.Run(args.quick, args.rounds, Path(scratch), args.profile, args.revision)
-        return suite.run(
-            studies, shown, lambda name, say: measure(name, replace(run, directory=run.directory / name), say)
-        )
+        return suite.run(names, lambda name: suite.measure(name, replace(run, directory=run.directory / name)))
 
 
-def publish(results: Results, args: argparse.Namespace, console: Console) -> int:
+def publish(results: Results, args: argparse.Namespace) -> int:
     """Show and write the results. Returns 1 if a study failed."""
     out = args.out or (args.report.parent if args.report else OUT)
-    new = args.merge or not args.report
-    if new:
-        suite.write(results, out / "results.json")
-    judged = judge(results)
-    show(results, judged, console)
-    console.print(f"\n {out / 'results.json'}" if new else "", highlight=False, soft_wrap=True)
-    # Both import matplotlib, which nothing before needs.
-    from benchmarks.report import page, readme_picture  # noqa: PLC0415 - see above
-
     out.mkdir(parents=True, exist_ok=True)
+    judged = judge(results)
+    show(results, judged, Console() if sys.stdout.isatty() else Console(width=160))
+    print()
+    if args.merge or not args.report:
+        suite.write(results, out / "results.json")
+        print(f" {out / 'results.json'}")
+    # Both import matplotlib, which nothing before needs.
+    from benchmarks.report import charts, page  # noqa: PLC0415 - see above
+
     (out / "report.html").write_text(page.page(results, judged), "utf-8")
-    console.print(f" {out / 'report.html'}", highlight=False, soft_wrap=True)
-    missing = readme_picture.missing(results) if args.picture else ""
-    if args.picture and not missing:
-        readme_picture.draw(results, args.picture)
+    print(f" {out / 'report.html'}")
+    drawn = not args.picture or charts.draw_picture(results, args.picture)
     if args.picture:
-        console.print(f" {missing or args.picture}", highlight=False, soft_wrap=True)
-    return 1 if missing or any(finding.failed for finding in results.findings) else 0
+        print(f" {args.picture if drawn else 'no picture: it needs results of both studies, `cost` and `latency`'}")
+    return 0 if drawn and not any(finding.failed for finding in results.findings) else 1
 
 
-def list_all(console: Console) -> int:
-    for study in suite.STUDIES:
-        title = (importlib.import_module(f"benchmarks.studies.{study.name}").__doc__ or "").partition("\n")[0]
-        console.print(
-            f"{study.name:12} {'only when named  ' if study.named else ''}{title}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-    console.print()
+def list_all() -> int:
+    for name in suite.STUDIES:
+        title = (importlib.import_module(f"benchmarks.studies.{name}").__doc__ or "").partition("\n")[0]
+        print(f"{name:12} {'only when named  ' if name in suite.ONLY_NAMED else ''}{title}")
+    print()
     for peer in PEERS:
-        console.print(f"{peer.name:18} {peer.absent() or 'present'}", highlight=False, markup=False, soft_wrap=True)
+        print(f"{peer.name:18} {peer.absent() or 'present'}")
     return 0
 
 
-def all_present(console: Console) -> bool:
+def all_present() -> bool:
     reasons = {peer.title: reason for peer in PEERS if (reason := peer.absent())}
     for title, reason in reasons.items():
-        console.print(f"{title}: {reason}", highlight=False, markup=False, soft_wrap=True)
+        print(f"{title}: {reason}")
     return not reasons
 
 

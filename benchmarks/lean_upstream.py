@@ -3,7 +3,7 @@
 It must cost little, because it is not the program under test. It serves single requests and
 batches. `python -m benchmarks.lean_upstream` prints the port of each source as JSON and serves
 until its standard input ends; every port answers for all sources. `GET /-/seen` returns the counts,
-and `POST /-/behave` sets delays and hangs: see `lab/upstream_control.py`.
+and `POST /-/behave` sets delays and hangs: see `lab/upstream.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import gc
 import random
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -23,11 +22,13 @@ import httptools
 import msgspec
 import uvloop
 
-from benchmarks.lab.histogram import Histogram
+from benchmarks.lab.load_results import Histogram
 from benchmarks.lab.precise_timer import PreciseTimer
-from benchmarks.lab.upstream_control import (
+from benchmarks.lab.upstream import (
+    BATCHES,
     BEHAVE,
     COUNTS,
+    FIRST_USER,
     SOURCE_NAMES,
     STRAGGLING,
     Behaviour,
@@ -36,31 +37,10 @@ from benchmarks.lab.upstream_control import (
 )
 from cashier.sandbox import LocalUpstreams, World, weather_named
 
-FIRST_USER = 100_000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}"
-PROMOTIONS = "/members/{user_id}/promotions?merchant_id={merchant_id}&currency={currency}&value={value}"
-# The single request behind each element of a batch.
-BATCHES = {
-    b"/batch/orders": "/orders/{order_id}",
-    b"/batch/merchants": "/merchants/{merchant_id}",
-    b"/batch/members": "/members/{user_id}",
-    b"/batch/cards": "/members/{user_id}/cards",
-    b"/batch/balances": "/members/{user_id}/balances",
-    b"/batch/quotas": "/members/{user_id}/quotas?currency={currency}",
-    b"/batch/promotions": PROMOTIONS,
-}
-# The targets of each source.
-TARGETS = {
-    "order": re.compile(rb"/orders/|/batch/orders"),
-    "merchant": re.compile(rb"/merchants/|/batch/merchants"),
-    "member": re.compile(rb"/members/[^/]+$|/batch/members"),
-    "card": re.compile(rb"/members/[^/]+/cards|/batch/cards"),
-    "balance": re.compile(rb"/members/[^/]+/balances|/batch/balances"),
-    "quota": re.compile(rb"/members/[^/]+/quotas|/batch/quotas"),
-    "marketing": re.compile(rb"/members/[^/]+/promotions|/batch/promotions"),
-    "channel": re.compile(rb"/channels"),
-}
+# The source and the single request behind each element of a batch, by path.
+BATCH_ELEMENTS = {path.encode(): (name, element) for name, (path, element) in BATCHES.items()}
 
 
 class Source:
@@ -82,10 +62,10 @@ class Source:
 
 
 class Sources:
-    """All sources and their answers by target."""
+    """All sources, and their answers with the source's name, by target."""
 
-    def __init__(self, answers: Mapping[bytes, bytes], behaviour: Behaviour) -> None:
-        self.answers = {target: (source_of(target), answer) for target, answer in answers.items()}
+    def __init__(self, answers: Mapping[bytes, tuple[str, bytes]], behaviour: Behaviour) -> None:
+        self.answers = answers
         self.timer = PreciseTimer(asyncio.get_running_loop())
         self.connections = self.opened = 0
         self.behave(behaviour)
@@ -109,9 +89,9 @@ class Sources:
 
     def batch_answer(self, target: bytes, body: bytes) -> bytes:
         """Answer a batch."""
-        requests = msgspec.json.decode(body)["requests"]
-        self.by_name[source_of(target)].keys += len(requests)
-        answers = (self.answers.get(BATCHES[target].format_map(fields).encode()) for fields in requests)
+        requests, (name, element) = msgspec.json.decode(body)["requests"], BATCH_ELEMENTS[target]
+        self.by_name[name].keys += len(requests)
+        answers = (self.answers.get(element.format_map(fields).encode()) for fields in requests)
         parts = (
             b'{"error":{"status":404}}' if answer is None else b'{"ok":%b}' % answer[1].partition(b"\r\n\r\n")[2]
             for answer in answers
@@ -162,8 +142,9 @@ class SourceConnection(asyncio.Protocol):
             self._answer_for(self._sources.by_name[answer[0]], answer[1])
             return
         body, self._body = self._body, b""
-        if target in BATCHES:
-            self._answer_for(self._sources.by_name[source_of(target)], self._sources.batch_answer(target, body))
+        if target in BATCH_ELEMENTS:
+            name, _ = BATCH_ELEMENTS[target]
+            self._answer_for(self._sources.by_name[name], self._sources.batch_answer(target, body))
         else:
             self._transport.write(control_response(self._sources, target, body))
 
@@ -179,10 +160,6 @@ class SourceConnection(asyncio.Protocol):
         if not self._transport.is_closing():  # the client may have disconnected meanwhile
             self._transport.write(answer)
             source.held.record(time.perf_counter() - received_s)
-
-
-def source_of(target: bytes) -> str:
-    return next(name for name, pattern in TARGETS.items() if pattern.match(target))
 
 
 def hold_times(histogram: Histogram) -> HoldTimes:
@@ -202,30 +179,30 @@ def control_response(sources: Sources, target: bytes, body: bytes) -> bytes:
     return with_head(b"{}")
 
 
-async def encode_answers(users: int) -> dict[bytes, bytes]:
-    """Encode all answers that consultations of the first `users` users of the crowd need, by
-    target.
+async def encode_answers(users: int) -> dict[bytes, tuple[str, bytes]]:
+    """Encode all answers that consultations of the first `users` users of the crowd need.
+
+    By target, with the source's name.
     """
     upstreams = LocalUpstreams(World(), weather_named("still"))
-    by_path = {
-        b"/channels?currency=CNY&country=CN": encoded_response(await upstreams["channel"](currency="CNY", country="CN"))
+    market = {"currency": "CNY", "country": "CN"}
+    answers = {
+        b"/channels?currency=CNY&country=CN": ("channel", encoded_response(await upstreams["channel"](**market)))
     }
     for n in range(FIRST_USER, FIRST_USER + users):
         user, order = f"u_{n}", await upstreams["order"](order_id=f"o_{n}")
         assert order is not None
-        amount, merchant = order["amount"], order["merchant_id"]
-        promotions = PROMOTIONS.format(user_id=user, merchant_id=merchant, **amount)
-        by_target: dict[str, Any] = {
-            f"/orders/o_{n}": order,
-            f"/merchants/{merchant}": await upstreams["merchant"](merchant_id=merchant),
-            f"/members/{user}": await upstreams["member"](user_id=user),
-            f"/members/{user}/cards": await upstreams["card"](user_id=user),
-            f"/members/{user}/balances": await upstreams["balance"](user_id=user),
-            f"/members/{user}/quotas?currency=CNY": await upstreams["quota"](user_id=user, currency="CNY"),
-            promotions: await upstreams["marketing"](user_id=user, merchant_id=merchant, amount=amount),
+        asked = {
+            "order": {"order_id": f"o_{n}"},
+            "merchant": {"merchant_id": order["merchant_id"]},
+            **{name: {"user_id": user} for name in ("member", "card", "balance")},
+            "quota": {"user_id": user, "currency": "CNY"},
+            "marketing": {"user_id": user, "merchant_id": order["merchant_id"], "amount": order["amount"]},
         }
-        by_path.update({target.encode(): encoded_response(answer) for target, answer in by_target.items()})
-    return by_path
+        for name, inputs in asked.items():
+            target = BATCHES[name][1].format_map({**order["amount"], **inputs})
+            answers[target.encode()] = name, encoded_response(await upstreams[name](**inputs))
+    return answers
 
 
 def encoded_response(answer: Any) -> bytes:
@@ -249,27 +226,12 @@ async def serve(users: int, behaviour: Behaviour) -> None:
     await loop.run_in_executor(None, sys.stdin.read)
 
 
-def source_delay(text: str) -> tuple[str, float]:
-    name, _, ms = text.partition("=")
-    return name, float(ms)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--delay-ms", type=float, default=0, help="delay of every answer")
-    parser.add_argument(
-        "--delay", type=source_delay, action="append", default=[], metavar="NAME=MS", help="delay of one source"
-    )
-    parser.add_argument(
-        "--straggling-bps",
-        type=int,
-        default=0,
-        help=f"share of calls that take {STRAGGLING} times the delay, in basis points",
-    )
     args = parser.parse_args()
-    delays_ms = {**dict.fromkeys(SOURCE_NAMES, args.delay_ms), **dict(args.delay)}
-    uvloop.run(serve(args.users, Behaviour(delays_ms, dict.fromkeys(SOURCE_NAMES, args.straggling_bps))))
+    uvloop.run(serve(args.users, Behaviour(dict.fromkeys(SOURCE_NAMES, args.delay_ms))))
 
 
 if __name__ == "__main__":

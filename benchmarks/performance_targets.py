@@ -5,7 +5,7 @@ All rounding here is against us.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import Enum
 from typing import NamedTuple
@@ -30,7 +30,12 @@ class Bar(NamedTuple):
 
 
 _LIVE = "CPU per consultation, eight live sources, ÷\N{NO-BREAK SPACE}"
+_CACHED = "The same, cached as by default, ÷ "
+_BATCHED = "Batching on, 2,000/s of distinct users: "
 _ADDED = "Added latency at half load, over the slowest source (5 ms), "
+_HANGS = "A source hangs: "
+_OVERLOAD = "Three times the capacity offered: "
+_SOAK = "Ten minutes at half load: "
 
 BARS: Sequence[Bar] = (
     Bar(_LIVE + "nginx + Lua", "cost", "ratio.nginx_lua", 1.5, 1.0),
@@ -39,33 +44,14 @@ BARS: Sequence[Bar] = (
     Bar(_LIVE + "Node http", "cost", "ratio.node", 0.6, 0.4),
     Bar(_LIVE + "aiohttp gather", "cost", "ratio.aiohttp", 0.3, 0.2),
     Bar(_LIVE + "FastAPI + httpx", "cost", "ratio.fastapi_httpx", 0.02, 0.01),
-    Bar(
-        "The same, cached as by default, ÷ nginx + Lua that caches the same",
-        "cost",
-        "ratio_cached.nginx_lua_cached",
-        1.2,
-        0.8,
-    ),
-    Bar(
-        "Batching on, 2,000/s of distinct users: upstream calls per consultation",
-        "batch",
-        "batch.calls_per_consultation",
-        1.5,
-        0.5,
-    ),
+    Bar(_CACHED + "nginx + Lua that caches the same", "cost", "ratio_cached.nginx_lua_cached", 1.2, 0.8),
+    Bar(_BATCHED + "upstream calls per consultation", "batch", "batch.calls_per_consultation", 1.5, 0.5),
     Bar(_ADDED + "p50", "latency", "added_ms.p50", 1.0, 0.3, "ms"),
     Bar(_ADDED + "p99", "latency", "added_ms.p99", 4.0, 1.0, "ms"),
     Bar("1 % of calls 12 × slower: p99 with hedges ÷ without", "stragglers", "stragglers.p99_ratio", 0.5, 0.25),
+    Bar("Extra calls by these hedges", "stragglers", "stragglers.extra_calls_percent", 5.0, None, "%"),
     Bar(
-        "Extra calls by these hedges",
-        "stragglers",
-        "stragglers.extra_calls_percent",
-        5.0,
-        None,
-        "%",
-    ),
-    Bar(
-        "A source hangs: p99 beyond the deadline, in every round",
+        _HANGS + "p99 over the deadline, every round",
         "hang",
         "hang.p99_over_deadline_ms",
         5.0,
@@ -73,34 +59,12 @@ BARS: Sequence[Bar] = (
         "ms",
         every_round=True,
     ),
-    Bar("A source hangs: time until p50 is normal", "hang", "hang.normal_after_s", 2.0, None, "s"),
-    Bar(
-        "Three times the capacity offered: goodput ÷ peak",
-        "overload",
-        "overload.goodput",
-        0.9,
-        0.97,
-        higher_is_better=True,
-    ),
-    Bar(
-        "The same: p99 of admitted requests (at most twice the deadline)",
-        "overload",
-        "overload.admitted_p99_ms",
-        300.0,
-        None,
-        "ms",
-    ),
-    Bar("The same: p99 of refusals", "overload", "overload.refused_p99_ms", 5.0, None, "ms"),
+    Bar(_HANGS + "time until p50 is normal", "hang", "hang.normal_after_s", 2.0, None, "s"),
+    Bar(_OVERLOAD + "goodput ÷ peak", "overload", "overload.goodput", 0.9, 0.97, higher_is_better=True),
+    Bar(_OVERLOAD + "p99 of admitted (twice the deadline)", "overload", "overload.admitted_p99_ms", 300.0, None, "ms"),
+    Bar(_OVERLOAD + "p99 of refusals", "overload", "overload.refused_p99_ms", 5.0, None, "ms"),
     Bar("CPU per extra source", "sources", "sources.cost_us", 45.0, 30.0, "µs"),
-    Bar(
-        "Ten minutes at half load: memory, sockets and timers are flat (1: yes)",
-        "soak",
-        "soak.flat",
-        1.0,
-        None,
-        higher_is_better=True,
-        every_round=True,
-    ),
+    Bar(_SOAK + "all levels are flat (1: yes)", "soak", "soak.flat", 1.0, higher_is_better=True, every_round=True),
 )
 
 
@@ -141,11 +105,8 @@ class BarResult(NamedTuple):
 
     @property
     def value_text(self) -> str:
-        return (
-            ""
-            if self.judged_value is None
-            else round_against_us(self.judged_value, higher_is_better=self.bar.higher_is_better)
-        )
+        value = self.judged_value
+        return "" if value is None else round_against_us(value, higher_is_better=self.bar.higher_is_better)
 
     @property
     def spread(self) -> str:
@@ -167,11 +128,15 @@ class BarResult(NamedTuple):
 
 
 def judge(results: Results) -> list[BarResult]:
-    figures: dict[str, Figure] = {}
-    for finding in results.findings:
-        figures.update(finding.key)
-    reasons = {finding.name: _reason(finding.failed) for finding in results.findings}
-    return [BarResult(bar, figures.get(bar.key), _why(bar, figures, reasons)) for bar in BARS]
+    figures = {name: figure for finding in results.findings for name, figure in finding.key.items()}
+    reasons = {
+        finding.name: "its study failed" if finding.failed else "absent: see the notes of its study"
+        for finding in results.findings
+    }
+    return [
+        BarResult(bar, figures.get(bar.key), "" if bar.key in figures else reasons.get(bar.study, "not run"))
+        for bar in BARS
+    ]
 
 
 def round_against_us(value: float, *, higher_is_better: bool, digits: int = 3) -> str:
@@ -202,11 +167,3 @@ def summary(judged: Sequence[BarResult]) -> str:
 
 def _reaches(bar: Bar, value: float, mark: float) -> bool:
     return value >= mark if bar.higher_is_better else value <= mark
-
-
-def _reason(failed: str) -> str:
-    return "its study failed" if failed else "absent: see the notes of its study"
-
-
-def _why(bar: Bar, figures: Mapping[str, Figure], reasons: Mapping[str, str]) -> str:
-    return "" if bar.key in figures else reasons.get(bar.study, "not run")

@@ -5,11 +5,14 @@ Written as JSON and read back by the report.
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -23,6 +26,10 @@ class Figure(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, *rounds: float) -> Figure:
         return cls(rounds)
+
+    @classmethod
+    def by_round(cls, rounds: Iterable[float]) -> Figure:
+        return cls(tuple(rounds))
 
     @property
     def median(self) -> float:
@@ -40,9 +47,19 @@ class Figure(msgspec.Struct, frozen=True):
         """Divide round by round: rounds of the same number were measured side by side."""
         return Figure(tuple(mine / its for mine, its in zip(self.rounds, other.rounds, strict=True)))
 
-    def __str__(self) -> str:
-        middle = f"{self.median:,.4g}" if abs(self.median) < 10_000 else f"{self.median:,.0f}"
-        return middle if self.low == self.high else f"{middle} ({self.low:.3g}–{self.high:.3g})"
+
+# The value that a column shows of one round, by the column's name.
+Columns: TypeAlias = Mapping[str, Callable[[T], float]]
+
+
+def figures(rounds: Sequence[T], columns: Columns[T]) -> dict[str, Figure]:
+    """Figures of all rounds, by column."""
+    return {name: Figure.by_round(map(value, rounds)) for name, value in columns.items()}
+
+
+def slope(points: Iterable[tuple[float, float]]) -> float:
+    """Slope of the least-squares line, in y per x."""
+    return statistics.linear_regression(*zip(*points, strict=True)).slope
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -99,19 +116,19 @@ Drawing: TypeAlias = LineChart | BarChart
 class Finding(msgspec.Struct, frozen=True):
     """Results of one study.
 
-    `about`: what was measured and how. `key`: figures for bars and models, by a stable dotted name
-    such as "cpu_us.nginx_lua". `notes`: failures, absences and limits of the figures.
+    `key`: figures for bars and models, by a stable dotted name such as "cpu_us.nginx_lua". `notes`:
+    failures, absences and limits of the figures. The suite sets the rest: `about` says what was
+    measured and how, `failed` is the reason if nothing was.
     """
 
-    name: str
     title: str
-    about: str
-    seconds: float
     key: Mapping[str, Figure] = {}
     tables: Sequence[Table] = ()
     drawings: Sequence[Drawing] = ()
     notes: Sequence[str] = ()
-    # `at` is set by the suite; `failed` is the reason if nothing was measured.
+    name: str = ""
+    about: str = ""
+    seconds: float = 0.0
     at: str = ""
     failed: str = ""
 
@@ -131,3 +148,43 @@ class Results(msgspec.Struct, frozen=True):
     quick: bool
     machine: Machine
     findings: Sequence[Finding]
+
+
+def without_non_finite(finding: Finding) -> Finding:
+    """Remove non-finite figures (a percentile of nothing, a division by zero), with a note.
+
+    JSON cannot carry them, and a chart has no place for them. One such round removes a whole key
+    figure, so that a bar is not judged by the remaining rounds.
+    """
+    notes: list[str] = []
+
+    def cleaned(value: Any, where: str) -> Any:
+        """The value without non-finite figures and marks; None for a figure without a round."""
+        match value:
+            case Figure():
+                finite = tuple(filter(math.isfinite, value.rounds))
+                if not finite or len(finite) < len(value.rounds):
+                    missing = len(value.rounds) - len(finite)
+                    notes.append(f"{where}: no number in {missing} of {len(value.rounds)} rounds.")
+                return Figure(finite) if finite else None
+            case Table() | LineChart() | BarChart():
+                parts = ("rows",) if isinstance(value, Table) else ("lines", "groups", "marks")
+                changed = {name: cleaned(getattr(value, name), value.title) for name in parts if hasattr(value, name)}
+                return msgspec.structs.replace(value, **changed)
+            case Row():
+                return msgspec.structs.replace(value, figures=cleaned(value.figures, f"{where}, {value.label}"))
+            case Line():
+                points = [(x, cleaned(figure, f"{where}, {value.label} at {x:g}")) for x, figure in value.points]
+                return msgspec.structs.replace(value, points=[(x, figure) for x, figure in points if figure])
+            case dict():
+                parts_by_name = {name: cleaned(part, f"{where}, {name}") for name, part in value.items()}
+                return {name: part for name, part in parts_by_name.items() if part is not None}
+            case list() | tuple():
+                return [cleaned(part, where) for part in value]
+            case float():
+                return value if math.isfinite(value) else None
+        return value
+
+    key = {name: figure for name, figure in finding.key.items() if cleaned(figure, name) == figure}
+    tables, drawings = cleaned(finding.tables, ""), cleaned(finding.drawings, "")
+    return msgspec.structs.replace(finding, key=key, tables=tables, drawings=drawings, notes=[*finding.notes, *notes])

@@ -1,58 +1,45 @@
-"""The list of studies, and running them one after another.
+"""The list of studies, and running them one after another, each in its own process.
 
 Findings of an earlier run can be merged in if machine and kind of run are the same.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import ctypes
+import importlib
+import multiprocessing
+import os
+import platform
+import signal
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import msgspec
 
 from benchmarks.git_revision import Revision
-from benchmarks.results import Finding, Machine, Results
+from benchmarks.results import Finding, Machine, Results, without_non_finite
 
-
-class Study(NamedTuple):
-    """`full_s`, `quick_s`: approximate duration.
-
-    `named`: runs only if the command line names it.
-    """
-
-    name: str
-    full_s: float
-    quick_s: float
-    named: bool = False
-
-
-STUDIES: Sequence[Study] = (
-    Study("cost", 164, 18),
-    Study("latency", 153, 10),
-    Study("overload", 109, 14),
-    Study("wire", 23, 1),
-    Study("sources", 45, 5),
-    Study("concurrency", 66, 4),
-    Study("methods", 22, 2),
-    Study("workers", 38, 7),
-    Study("memory", 24, 6),
-    Study("ablation", 182, 9),
-    Study("stragglers", 44, 6),
-    Study("hang", 42, 6),
-    Study("batch", 31, 6),
-    Study("capacity", 79, 20),
-    Study("soak", 660, 12, named=True),
-)
+# The last ones run only if the command line names them.
+BESIDE_PEERS = ("cost", "latency")
+GROWTH = ("sources", "concurrency", "methods", "workers", "memory")
+MECHANISMS = ("ablation", "stragglers", "hang", "batch")
+ONLY_NAMED = ("soak",)
+STUDIES = (*BESIDE_PEERS, "overload", "wire", *GROWTH, *MECHANISMS, "capacity", *ONLY_NAMED)
 # Runs instead of `cost` when an older revision is measured beside the working tree. Its finding has
 # its own name, because it does not replace the comparison with the peers.
-BEFORE = Study("before", 270, 15)
+BEFORE = "before"
+INTERRUPTED = "It was interrupted."
+PACKAGES = ("uvloop", "httptools", "msgspec", "uvicorn", "aiohttp")
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Run:
     """How to run. Plain values, because it is sent to the process of a study.
 
@@ -66,55 +53,88 @@ class Run:
     before: Revision | None = None
 
 
-INTERRUPTED = "It was interrupted."
-
-
-class Progress(Protocol):
-    """Shows the progress of a run."""
-
-    def begin(self, study: Study, place: int, of: int) -> None: ...
-    def report(self, text: str) -> None: ...
-    def end(self, finding: Finding) -> None: ...
-
-
-def select_studies(names: Sequence[str]) -> list[Study]:
+def select_studies(names: Sequence[str]) -> list[str]:
     """Select studies in the order of the suite. Raises KeyError with the unknown names."""
-    unknown = [name for name in names if name not in {study.name for study in STUDIES}]
-    if unknown:
+    if unknown := [name for name in names if name not in STUDIES]:
         raise KeyError(*unknown)
-    return [study for study in STUDIES if (study.name in names if names else not study.named)]
+    return [name for name in STUDIES if (name in names if names else name not in ONLY_NAMED)]
 
 
-def expected_s(studies: Sequence[Study], quick: bool) -> float:
-    return sum(study.quick_s if quick else study.full_s for study in studies)
-
-
-def run(
-    studies: Sequence[Study], progress: Progress, measure: Callable[[str, Callable[[str], None]], Finding]
-) -> list[Finding]:
+def run(names: Sequence[str], measure: Callable[[str], Finding]) -> list[Finding]:
     """Run the studies one after another. An interrupt ends the run and keeps earlier findings."""
     findings: list[Finding] = []
-    for place, study in enumerate(studies, 1):
-        progress.begin(study, place, len(studies))
+    for place, name in enumerate(names, 1):
+        print(f"{name}  {place} of {len(names)}", flush=True)
         at, start_s = now(), time.perf_counter()
         try:
-            finding = measure(study.name, progress.report)
+            finding = measure(name)
         except KeyboardInterrupt:
-            finding = failed_finding(study.name, INTERRUPTED)
+            finding = failed_finding(name, INTERRUPTED)
         seconds = round(time.perf_counter() - start_s, 1)
-        findings.append(msgspec.structs.replace(finding, name=study.name, at=at, seconds=seconds))
-        progress.end(findings[-1])
+        findings.append(msgspec.structs.replace(finding, name=name, at=at, seconds=seconds))
+        print(f"  failed: {finding.failed}" if finding.failed else f"  done in {seconds:.0f} s", flush=True)
         if finding.failed == INTERRUPTED:
             break
     return findings
 
 
+def measure(name: str, run: Run, package: str = "benchmarks.studies") -> Finding:
+    """Run a study in its own process, so that heap, collector settings and affinity do not leak.
+
+    Any failure becomes a finding with the reason. Raises KeyboardInterrupt if interrupted, after
+    the study has ended its processes.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    receiving, sending = spawn.Pipe(duplex=False)
+    child = spawn.Process(target=_run_study, args=(name, package, run, sending))
+    child.start()
+    sending.close()
+    finding: Finding | None = None
+    try:
+        finding = receiving.recv()
+    except EOFError:
+        pass
+    finally:
+        child.join()
+    return finding or failed_finding(name, f"Its process ended with code {child.exitcode} and without a result.")
+
+
+def _run_study(name: str, package: str, run: Run, sending: Connection) -> None:
+    # If the suite is killed, the study still ends the processes it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+    try:
+        from benchmarks.lab import Lab  # noqa: PLC0415 - an import error of the lab becomes a finding too
+
+        run.directory.mkdir(parents=True, exist_ok=True)
+        lab = Lab(run.directory, quick=run.quick, rounds=run.rounds or None, profile=run.profile, before=run.before)
+        study = importlib.import_module(f"{package}.{name}")
+        finding = without_non_finite(study.measure(lab))
+        notes = [*finding.notes, *(text for text in lab.skipped if text not in finding.notes)]
+        sending.send(msgspec.structs.replace(finding, about=(study.__doc__ or "").strip(), notes=notes))
+    except KeyboardInterrupt:
+        pass  # the study has ended its own processes, and the suite receives the interrupt too
+    except Exception as problem:  # noqa: BLE001 - the other studies still run, and the report shows it
+        reason = "".join(traceback.format_exception_only(problem)).strip()
+        where = traceback.extract_tb(problem.__traceback__)[-1]
+        sending.send(failed_finding(name, f"{reason} ({where.filename.rpartition('/')[2]}:{where.lineno})"))
+
+
 def failed_finding(name: str, why: str) -> Finding:
-    return Finding(name, name.capitalize(), "This study failed and has no results.", 0.0, failed=why)
+    return Finding(name.capitalize(), name=name, about="This study failed and has no results.", failed=why)
 
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def describe_machine(peers: Mapping[str, str]) -> Machine:
+    """Describe this machine. `peers`: versions of the programs measured beside ours."""
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    versions = {"Python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}, **peers}
+    kernel = f"{platform.system()} {platform.release()}"
+    return Machine(names[0] if names else platform.machine(), len(os.sched_getaffinity(0)), kernel, versions)
 
 
 def merge(new: Results, old: Results) -> Results:
@@ -126,26 +146,17 @@ def merge(new: Results, old: Results) -> Results:
         raise ValueError("the older results are from another machine")
     if new.quick != old.quick:
         raise ValueError("one of the two runs was quick, and its figures mean nothing beside the other's")
-    measured = {finding.name for finding in new.findings}
-    reused = [_with_versions(finding, new.machine, old) for finding in old.findings if finding.name not in measured]
-    order = [study.name for study in STUDIES]
-    findings = sorted(
-        [*new.findings, *reused], key=lambda finding: order.index(finding.name) if finding.name in order else len(order)
-    )
+    here, measured = new.machine.versions, {finding.name for finding in new.findings}
+    differing = [f"{name} {each}" for name, each in old.machine.versions.items() if here.get(name, each) != each]
+    note = [f"Measured with {', '.join(differing)}."] if differing else []
+    reused = [
+        msgspec.structs.replace(finding, at=finding.at or old.at, notes=[*finding.notes, *note])
+        for finding in old.findings
+        if finding.name not in measured
+    ]
+    order = {name: place for place, name in enumerate(STUDIES)}
+    findings = sorted([*new.findings, *reused], key=lambda finding: order.get(finding.name, len(order)))
     return msgspec.structs.replace(new, findings=findings)
-
-
-def _with_versions(finding: Finding, machine: Machine, old: Results) -> Finding:
-    """Add a note if the finding was measured with other versions than the new run."""
-    differing = {
-        name: version
-        for name, version in old.machine.versions.items()
-        if machine.versions.get(name, version) != version
-    }
-    notes = list(finding.notes)
-    if differing:
-        notes.append("Measured with " + ", ".join(f"{name} {version}" for name, version in differing.items()) + ".")
-    return msgspec.structs.replace(finding, at=finding.at or old.at, notes=notes)
 
 
 def read(file: Path) -> Results:

@@ -14,74 +14,26 @@ import msgspec
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from cashier.consultation.flow import Consultation, OrderSummary
-from cashier.domain.assembly import assemble
-from cashier.domain.consultation_case import ConsultationCase
-from cashier.domain.facts import Boost, Channels, Facts
+from benchmarks.studies.methods import answer, consulted, world
+from cashier.domain.facts import Boost, Channels
 from cashier.domain.knapsack import MAX_STEPS, KnapsackSearch
-from cashier.domain.pay_method import Kind, PayMethod
+from cashier.domain.pay_method import Kind
 from cashier.domain.promotion import OrderPromotions
-from cashier.domain.ranking import rank_offers
-from cashier.fanout.ask import Importance, SourceReport, SourceStatus
-from tests.domain.builders import NOW, World, account, agreement, card, channel, member, order, promotion, quota
-
-BANKS = ("ICBC", "CMB", "BOC", "ABC", "CCB")
-WALLETS = 18
-SOURCES = ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing")
+from tests.domain.builders import NOW, World, channel, order, promotion
 
 
 def thirty() -> World:
-    """Return a world with thirty payment methods.
+    """The thirty payment methods of the study `methods`, with a boost.
 
     Five cards with quotas, an agreement, two accounts (one too low), eighteen wallets, a list of
     five banks, a card form, a QR code.
     """
-    return World(
-        order=order(12_800),
-        member=member((Kind.QUICK_PAY, 12), (Kind.WALLET, 3), last_used=(Kind.QUICK_PAY, "c_BOC")),
-        cards=tuple(card(bank) for bank in BANKS),
-        agreements=(agreement(),),
-        accounts=(account(5_000), account(50_000, "b_2")),
-        channels=(
-            *(channel(Kind.QUICK_PAY, bank) for bank in BANKS),
-            channel(Kind.AGREEMENT, "UNIONPAY"),
-            *(channel(Kind.WALLET, f"W{index}") for index in range(WALLETS)),
-            *(channel(Kind.NET_BANKING, bank) for bank in BANKS),
-            channel(Kind.CARD, "ACQUIRER"),
-            channel(Kind.MERCHANT_QR, "ALIPAY"),
-        ),
-        quotas=(
-            *(
-                quota(
-                    Kind.QUICK_PAY,
-                    bank=bank,
-                    single=2_000_000,
-                    daily=(5_000_000, 120_000),
-                    monthly=(20_000_000, 900_000),
-                )
-                for bank in BANKS
-            ),
-            quota(Kind.BALANCE, single=2_000_000),
-        ),
-        promotions=(
-            promotion("p_1", 1_000, threshold=10_000),
-            promotion("p_2", percent_bps=500, kinds=[Kind.QUICK_PAY], banks=frozenset({"CMB"})),
-            promotion("p_3", 88, kinds=[Kind.QUICK_PAY, Kind.BALANCE], group="g"),
-            promotion("p_4", 1_200, kinds=[Kind.BALANCE], group="g", stackable=False),
-            promotion("p_5", 1_200, expires_at=NOW),
-        ),
-        boosts=(Boost(Kind.WALLET, 300, "spring"),),
-    )
+    return world(30, 5).but(boosts=(Boost(Kind.WALLET, 300, "spring"),))
 
 
 def single_runs(benchmark: BenchmarkFixture, work: Callable[[], Any], rounds: int = 3_000) -> Any:
     # pytest-benchmark has no types
     return benchmark.pedantic(work, rounds=rounds, iterations=1, warmup_rounds=50)  # type: ignore[no-untyped-call]
-
-
-def consulted(world: World, facts: Facts) -> tuple[PayMethod, ...]:
-    case = ConsultationCase(world.request, facts, world.catalog, world.now)
-    return rank_offers(case, assemble(case), world.weights)
 
 
 def test_the_machine(benchmark: BenchmarkFixture) -> None:
@@ -95,15 +47,15 @@ def test_the_machine(benchmark: BenchmarkFixture) -> None:
 
 
 def test_the_domain_for_thirty_methods(benchmark: BenchmarkFixture) -> None:
-    world = thirty()
-    facts = world.facts()
-    assert len(single_runs(benchmark, lambda: consulted(world, facts))) == 30
+    of = thirty()
+    facts = of.facts()
+    assert len(single_runs(benchmark, lambda: consulted(of, facts))) == 30
 
 
 def test_the_domain_including_the_preparation_of_channels_and_quotas(benchmark: BenchmarkFixture) -> None:
     """Without any cache. Preparing must not cost more than it saves."""
-    world = thirty()
-    assert len(single_runs(benchmark, lambda: consulted(world, world.facts()))) == 30
+    of = thirty()
+    assert len(single_runs(benchmark, lambda: consulted(of, of.facts()))) == 30
 
 
 def test_preparing_the_channels(benchmark: BenchmarkFixture) -> None:
@@ -112,25 +64,15 @@ def test_preparing_the_channels(benchmark: BenchmarkFixture) -> None:
 
 
 def test_encoding_thirty_methods(benchmark: BenchmarkFixture) -> None:
-    world = thirty()
-    facts = world.facts()
-    answer = Consultation(
-        "x" * 1_500,
-        NOW,
-        NOW,
-        OrderSummary("o_1", facts.order.title, facts.order.amount, facts.order.expires_at),
-        True,
-        None,
-        False,
-        tuple(SourceReport(name, Importance.GATING, SourceStatus.FRESH, 0.1, 7.4, 0) for name in SOURCES),
-        consulted(world, facts),
-    )
-    assert single_runs(benchmark, lambda: msgspec.json.encode(answer)).startswith(b'{"consult_token"')
+    of = thirty()
+    facts = of.facts()
+    encoded = answer(facts, consulted(of, facts))
+    assert single_runs(benchmark, lambda: msgspec.json.encode(encoded)).startswith(b'{"consult_token"')
 
 
 def test_the_promotion_solver_without_a_minimum(benchmark: BenchmarkFixture) -> None:
-    world, kinds = thirty(), frozenset((Kind.QUICK_PAY,))
-    best = single_runs(benchmark, lambda: OrderPromotions(world.promotions, world.order, NOW).best(kinds, "CMB", 1))
+    of, kinds = thirty(), frozenset((Kind.QUICK_PAY,))
+    best = single_runs(benchmark, lambda: OrderPromotions(of.promotions, of.order, NOW).best(kinds, "B1", 1))
     assert best.total == 1_728
 
 
@@ -143,7 +85,7 @@ def test_the_search_for_the_best_set_below_a_limit(benchmark: BenchmarkFixture, 
 
 
 def test_three_thousand_promotions_and_channels(benchmark: BenchmarkFixture) -> None:
-    world = World(
+    of = World(
         order=order(10**7),
         channels=tuple(
             channel(list(Kind)[index % 10], f"P{index % 70}", f"ch_{index}", least=9 * 10**6 + index, most=10**9)
@@ -153,5 +95,5 @@ def test_three_thousand_promotions_and_channels(benchmark: BenchmarkFixture) -> 
             promotion(f"p_{index}", 1_000 + index * 7_919 % 4_001, group=f"g_{index % 97}") for index in range(3_000)
         ),
     )
-    facts = world.facts()
-    assert single_runs(benchmark, lambda: consulted(world, facts), 5)
+    facts = of.facts()
+    assert single_runs(benchmark, lambda: consulted(of, facts), 5)

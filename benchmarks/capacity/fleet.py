@@ -6,25 +6,32 @@ More workers mean fewer hits for each. Prices and traffic are inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from copy import copy
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from benchmarks.capacity.batching import keys_per_call
-from benchmarks.capacity.cost_model import Work, cost_us
-from benchmarks.capacity.simulated_caches import CacheCounts, Mechanisms, RateOfKey, SimulatedWorker
+from benchmarks.capacity.caches import Mechanisms, RateOfKey, SimulatedWorker
 from benchmarks.capacity.traffic import Traffic, TrafficStream, Zipf
-from benchmarks.lab.upstream_control import SOURCE_NAMES
+from benchmarks.lab.upstream import BATCH_PATHS, SOURCE_NAMES
+from cashier.fanout.batch import BatchPolicy, Departure, departure
+
+# The mean work of a consultation, or the prices of the same parts in µs. "base": request, domain,
+# answer, and every look-up in the worker's own cache (1 µs or less). "wait": waiting for any call,
+# with its timer and loop turns, so the first call costs more than the rest. "call": to any source.
+# "get", "put": from and to Valkey. "key": in a batch, each key beyond the first.
+Work: TypeAlias = Mapping[str, float]
+PARTS = ("base", "wait", "call", "get", "put", "key")
 
 # Above this share of a core a consultation mostly waits for it.
 UTILISATION = 0.6
 # The shared cache: 64 GiB at 1.2 kB per entry, key and overhead included (bodies are compressed).
 SHARED_ENTRIES = 64 * 2**30 / 1_200
-BATCHED = ("order", "member", "card", "balance", "quota", "marketing")
 # A fuller worker is not in equilibrium and has no number of keys per call.
 BUSIEST = 0.95
 _ROUNDS = 10
@@ -32,17 +39,7 @@ _ROUNDS = 10
 _HORIZON_S = 900.0
 _WARM_SHARE = 0.6
 _NEAR = 0.02
-
-
-class WorkerCounts(Struct, frozen=True):
-    """Counts of one simulated worker, by source."""
-
-    consultations: int
-    counts: Mapping[str, CacheCounts]
-
-    def per_consultation(self, name: str, what: str) -> float:
-        """A count of one source per consultation."""
-        return float(getattr(self.counts[name], what)) / self.consultations
+_BATCH_CONSULTATIONS = 4_000
 
 
 class FleetNeed(Struct, frozen=True):
@@ -61,39 +58,51 @@ class FleetNeed(Struct, frozen=True):
     shared_per_s: float
     served: float
     found: float
-    rounds: int
     settled: bool
 
     @property
-    def calls(self) -> float:
-        return sum(self.calls_per_s.values())
+    def calls_each(self) -> float:
+        return sum(self.calls_per_s.values()) / self.per_s
 
 
-class WorkPerConsultation(NamedTuple):
-    """Per consultation: its work, and the calls to each source."""
-
-    work: Work
-    calls: Mapping[str, float]
+def cost_us(prices: Work, work: Work) -> float:
+    return sum(prices[part] * work.get(part, 0.0) for part in PARTS)
 
 
-def fleet_need(
-    traffic: Traffic, mechanisms: Mechanisms, prices: Mapping[str, float], per_s: float, consultations: int
-) -> FleetNeed:
+def fit_prices(measured: Sequence[tuple[Work, float]]) -> dict[str, float]:
+    """Fit by least squares over (work, µs), weighted by 1/µs, so that errors are relative.
+
+    Prices are not negative. Raises ValueError if the intervals cannot separate two parts.
+    """
+    parts = list(PARTS)
+    while True:
+        rows = np.array([[work.get(part, 0.0) / us for part in parts] for work, us in measured])
+        scale = np.abs(rows).max(axis=0) + 1e-12
+        solved, _, rank, _ = np.linalg.lstsq(rows / scale, np.ones(len(rows)), rcond=1e-9)
+        if rank < len(parts):
+            raise ValueError(f"no interval separates one of {', '.join(parts)} from the others")
+        prices = dict(zip(parts, map(float, solved / scale), strict=True))
+        least = min(prices, key=lambda part: prices[part])
+        if prices[least] >= 0:
+            return {part: prices.get(part, 0.0) for part in PARTS}
+        parts.remove(least)
+
+
+def fleet_need(traffic: Traffic, mechanisms: Mechanisms, prices: Work, per_s: float, consultations: int) -> FleetNeed:
     """Start with nothing cached and iterate until the number of workers is the simulated one."""
     workers, holds_s = workers_for(per_s, cost_us(prices, {"base": 1, "wait": 1, "call": len(SOURCE_NAMES)})), 300.0
     careful = False  # coarse simulations suffice until the result is near
-    for turn in range(1, _ROUNDS + 1):
-        worker = simulate_worker(
-            traffic, mechanisms, per_s, workers, consultations if careful else consultations // 4, holds_s
-        )
-        done, cpu_us = steady_state(worker, mechanisms, prices, traffic, per_s / workers)
+    for _ in range(_ROUNDS):
+        sample = consultations if careful else consultations // 4
+        worker = simulate_worker(traffic, mechanisms, per_s, workers, sample, holds_s)
+        work, calls, cpu_us = steady_state(worker, mechanisms, prices, traffic, per_s / workers)
         wanted = workers_for(per_s, cpu_us)
         near = abs(wanted - workers) <= max(1, _NEAR * workers)
         settled = near and careful
-        if settled or turn == _ROUNDS:
+        if settled:
             break
         workers, careful = wanted, careful or near
-        holds_s = SHARED_ENTRIES / max(1.0, per_s * done.work["put"])
+        holds_s = SHARED_ENTRIES / max(1.0, per_s * work["put"])
     looked = [worker.counts[name] for name, lifetime in mechanisms.lifetimes.items() if lifetime.on]
     asked, gets = sum(each.asked for each in looked), sum(each.gets for each in looked)
     return FleetNeed(
@@ -101,12 +110,11 @@ def fleet_need(
         workers=wanted,
         cores=per_s * cpu_us / 1e6 / UTILISATION,
         cpu_us=cpu_us,
-        work=done.work,
-        calls_per_s={name: calls * per_s for name, calls in done.calls.items()},
-        shared_per_s=(done.work["get"] + done.work["put"]) * per_s,
+        work=work,
+        calls_per_s={name: each * per_s for name, each in calls.items()},
+        shared_per_s=(work["get"] + work["put"]) * per_s,
         served=sum(each.hits + each.stale for each in looked) / asked if asked else 0.0,
         found=sum(each.found for each in looked) / gets if gets else 0.0,
-        rounds=turn,
         settled=settled,
     )
 
@@ -116,59 +124,47 @@ def workers_for(per_s: float, cpu_us: float) -> int:
 
 
 def steady_state(
-    worker: WorkerCounts, mechanisms: Mechanisms, prices: Mapping[str, float], traffic: Traffic, per_s: float
-) -> tuple[WorkPerConsultation, float]:
-    """Work and CPU of a worker at rate `per_s`.
+    worker: SimulatedWorker, mechanisms: Mechanisms, prices: Work, traffic: Traffic, per_s: float
+) -> tuple[Work, Mapping[str, float], float]:
+    """Work, calls to each source, and CPU µs per consultation of a worker at rate `per_s`.
 
     Keys per call depend on its load, and vice versa.
     """
     cpu_us = UTILISATION * 1e6 / per_s
     for _ in range(3):
-        done = work_per_consultation(worker, mechanisms, traffic, per_s, cpu_us)
-        cpu_us = cost_us(prices, done.work)
-    return done, cpu_us
-
-
-def work_per_consultation(
-    worker: WorkerCounts, mechanisms: Mechanisms, traffic: Traffic, per_s: float, cpu_us: float
-) -> WorkPerConsultation:
-    work: dict[str, float] = {"base": 1.0, "wait": 0.0, "call": 0.0, "get": 0.0, "put": 0.0, "key": 0.0}
-    calls: dict[str, float] = {}
-    busy_us = min(cpu_us, BUSIEST * 1e6 / per_s)
-    for name in SOURCE_NAMES:
-        keys = worker.per_consultation(name, "calls")
-        shared = 1.0
-        if mechanisms.batch and name in BATCHED and keys:
-            shared = keys_per_call(round(per_s, 1), round(min(1.0, keys), 3), round(busy_us, 1), traffic.took_ms)
-        extra = keys * traffic.extra_share if mechanisms.hedge else 0.0
-        calls[name] = keys / shared + extra
-        work["call"] += calls[name]
-        work["wait"] = min(1.0, work["wait"] + keys)
-        work["key"] += keys - keys / shared
-        work["get"] += worker.per_consultation(name, "gets")
-        work["put"] += worker.per_consultation(name, "puts")
-    return WorkPerConsultation(work, calls)
+        work, calls = dict.fromkeys(PARTS, 0.0) | {"base": 1.0}, {}
+        busy_us = min(cpu_us, BUSIEST * 1e6 / per_s)
+        for name, counts in worker.counts.items():
+            keys, shared = counts.calls / worker.consultations, 1.0
+            if mechanisms.batch and name in BATCH_PATHS and keys:
+                shared = keys_per_call(round(per_s, 1), round(min(1.0, keys), 3), round(busy_us, 1), traffic.took_ms)
+            calls[name] = keys / shared + (keys * traffic.extra_share if mechanisms.hedge else 0.0)
+            work["call"] += calls[name]
+            work["wait"] = min(1.0, work["wait"] + keys)
+            work["key"] += keys - keys / shared
+            work["get"] += counts.gets / worker.consultations
+            work["put"] += counts.puts / worker.consultations
+        cpu_us = cost_us(prices, work)
+    return work, calls, cpu_us
 
 
 def simulate_worker(
     traffic: Traffic, mechanisms: Mechanisms, per_s: float, workers: int, consultations: int, holds_s: float
-) -> WorkerCounts:
+) -> SimulatedWorker:
     """Simulate a sample of one worker over `_HORIZON_S`; the first three fifths warm it up."""
     random = Random(traffic.seed)
     sample = min(1.0, consultations * workers / per_s / _HORIZON_S)
     stream = TrafficStream(traffic, per_s, workers, sticky=mechanisms.sticky, random=random, sample=sample)
     smaller = replace(mechanisms, entries=max(1, round(mechanisms.entries * sample)))
     worker = SimulatedWorker(smaller, traffic.took_ms, random, other_workers_rates(stream, workers), holds_s)
-    warm: Mapping[str, CacheCounts] | None = None
-    before = 0
+    warm = False
     for consultation in stream.until(_HORIZON_S):
-        if warm is None and consultation.at_s > _HORIZON_S * _WARM_SHARE:
-            warm, before = {name: copy(counts) for name, counts in worker.counts().items()}, worker.consultations
+        if not warm and consultation.at_s > _HORIZON_S * _WARM_SHARE:
+            warm = True
+            worker.reset_counts()
         worker.consult(consultation)
-    assert warm is not None, "too few consultations for a warm-up and a measurement"
-    return WorkerCounts(
-        worker.consultations - before, {name: counts.less(warm[name]) for name, counts in worker.counts().items()}
-    )
+    assert warm, "too few consultations for a warm-up and a measurement"
+    return worker
 
 
 def other_workers_rates(stream: TrafficStream, workers: int) -> dict[str, RateOfKey]:
@@ -179,3 +175,71 @@ def other_workers_rates(stream: TrafficStream, workers: int) -> dict[str, RateOf
         return lambda key: elsewhere_per_s * ranks.share(rank_of(key))
 
     return {"merchant": of(stream.merchants, lambda key: -1 - key), "channel": of(stream.markets, lambda key: key[1])}
+
+
+@lru_cache(maxsize=512)
+def keys_per_call(per_s: float, asking: float, cpu_us: float, took_ms: float) -> float:
+    """Keys per call by cashier's own batch rule, simulated for one worker of a given load.
+
+    `per_s`: consultations of this worker, of which a share `asking` calls the source live. A turn
+    of the loop takes all consultations that arrived during the turn before, and lasts as long as
+    their work. Keys of one turn leave together even if the source has room, so a busy worker shares
+    more calls than the rule alone.
+    """
+    random = Random(1)
+    source = SimulatedBatch(BatchPolicy(), took_ms / 1000)
+    waiting, next_s, now_s = 0, 0.0, 0.0
+    for _ in range(_BATCH_CONSULTATIONS):
+        next_s += random.expovariate(per_s)
+        while waiting and now_s < next_s:
+            now_s += waiting * cpu_us / 1e6
+            keys = sum(random.random() < asking for _ in range(waiting))
+            waiting = 0
+            source.until(now_s)
+            source.gather(keys, now_s)
+        now_s = max(now_s, next_s)
+        waiting += 1
+    return source.keys / source.calls if source.calls else 1.0
+
+
+class SimulatedBatch:
+    """Keys and calls of one source. Times are arguments and never decrease."""
+
+    def __init__(self, policy: BatchPolicy, took_s: float) -> None:
+        self.keys = self.calls = 0
+        self._policy = policy
+        self._took_s = took_s
+        self._gathered = 0
+        self._due_s = 0.0
+        self._back_s: deque[float] = deque()
+
+    def gather(self, keys: int, now_s: float) -> None:
+        """Add the keys of one turn, at its end."""
+        for _ in range(keys):
+            if not self._gathered:
+                self._due_s = now_s + self._policy.wait_ms / 1000
+            self._gathered += 1
+            if self._departure() is Departure.NOW:
+                self._send(now_s)
+        if self._gathered and self._departure() is not Departure.WITH_ROOM:
+            self._send(now_s)
+
+    def until(self, now_s: float) -> None:
+        """Complete calls and send due batches."""
+        while self._back_s and self._back_s[0] <= now_s:
+            back_s = self._back_s.popleft()
+            if self._gathered and self._due_s <= back_s:
+                self._send(self._due_s)
+            if self._gathered and self._departure() is not Departure.WITH_ROOM:
+                self._send(back_s)
+        if self._gathered and self._due_s <= now_s:
+            self._send(self._due_s)
+
+    def _departure(self) -> Departure:
+        return departure(self._gathered, len(self._back_s), self._policy)
+
+    def _send(self, now_s: float) -> None:
+        self.calls += 1
+        self.keys += self._gathered
+        self._gathered = 0
+        self._back_s.append(now_s + self._took_s)

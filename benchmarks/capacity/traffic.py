@@ -65,9 +65,7 @@ class SimulatedConsultation(NamedTuple):
 
 
 class Zipf:
-    """Ranks 0 to `count` - 1 in proportion to (rank + head) ^ -exponent, by its integral, without a
-    table.
-    """
+    """Ranks 0 to `count` - 1 in proportion to (rank + head) ^ -exponent, by its integral."""
 
     def __init__(self, count: float, exponent: float, head: float = 1.0) -> None:
         assert exponent != 1, "its integral is a logarithm"
@@ -110,10 +108,8 @@ class TrafficStream:
         # With sticky routing a worker owns every n-th user.
         users = traffic.users_each * per_s / (workers if sticky else 1)
         self._users = Zipf(users, traffic.users_exponent, max(1.0, traffic.users_head * users))
-        touched = [1 - self._away**count for count, _ in enumerate(traffic.consultations, 1)]
-        self._counts = list(
-            accumulate(share * touch for share, touch in zip(traffic.consultations, touched, strict=True))
-        )
+        touched = (share * (1 - self._away**count) for count, share in enumerate(traffic.consultations, 1))
+        self._counts = list(accumulate(touched))
         self._touches_per_s = checkouts_per_s * self._counts[-1] / (workers if sticky else 1)
         self._away_per_s = checkouts_per_s - self._touches_per_s
 
@@ -137,18 +133,12 @@ class TrafficStream:
     def _checkout(self, at_s: float, checkout: int) -> Iterator[SimulatedConsultation]:
         random, traffic = self._random, self._traffic
         user, merchant, market = self._users.draw(random), self.merchants.draw(random), self.markets.draw(random)
-        before_s = (
-            float("-inf") if self._alone else at_s - random.expovariate(self._users.share(user) * self._away_per_s)
-        )
+        before_s = -math.inf if self._alone else at_s - random.expovariate(self._users.share(user) * self._away_per_s)
         drawn = random.random() * self._counts[-1]
         count = next(place for place, bound in enumerate(self._counts, 1) if drawn <= bound)
-        first = self._first_here(count)
+        # The first consultation at this worker; there is at least one.
+        first = random.choices(range(count), [self._away**place for place in range(count)])[0]
         for place in range(count):
             here = place == first or (place > first and random.random() >= self._away)
             yield SimulatedConsultation(at_s, here, user, merchant, market, checkout, before_s)
             at_s += random.lognormvariate(0, traffic.pause_spread) * traffic.pause_s
-
-    def _first_here(self, count: int) -> int:
-        """The index of the first consultation at this worker; there is at least one."""
-        weights = [self._away**place for place in range(count)]
-        return self._random.choices(range(count), weights)[0]

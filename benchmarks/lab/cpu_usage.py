@@ -9,7 +9,8 @@ from typing import NamedTuple
 from benchmarks.lab.load_results import LoadInterval
 from benchmarks.lab.process import PROGRAM_CORE, CpuTime, core_time, cpu_s, cpu_time
 
-OTHERS_LIMIT = 0.1
+# Shares of a core above which the figures mean less: of other programs, and of load and upstream.
+OTHERS_LIMIT, CROWDED = 0.1, 0.9
 
 
 class CpuUsage(NamedTuple):
@@ -72,25 +73,31 @@ def combine(slices: Sequence[CpuUsage]) -> CpuUsage:
     return CpuUsage(total, used, share("program_busy"), share("upstream_busy"), share("others_busy"))
 
 
-def disturbance_note(rounds: Sequence[CpuUsage]) -> str | None:
-    """A note if others took more of the program's core than on a quiet machine, else None."""
-    most = max(usage.others_busy for usage in rounds)
-    if most <= OTHERS_LIMIT:
-        return None
-    return f"other programs, interrupts or the host took up to {most:.0%} of its core, which raises latency and CPU"
+def doubts(title: str, usages: Sequence[CpuUsage]) -> list[str]:
+    """Notes on unanswered requests, incomplete answers, and cores that others have used."""
+    texts = interval_doubts(title, [usage.interval for usage in usages])
+    others, crowd = max(usage.others_busy for usage in usages), max(usage.load_core_busy for usage in usages)
+    if others > OTHERS_LIMIT:
+        took = f"other programs, interrupts or the host took up to {others:.0%} of its core"
+        texts.append(f"{title}: {took}, which raises latency and CPU.")
+    if crowd > CROWDED:
+        took = f"load and upstream took up to {crowd:.0%} of their core"
+        texts.append(f"{title}: {took}. CPU is valid, rate and latency are limited by them.")
+    return texts
 
 
-def unanswered_note(intervals: Sequence[LoadInterval]) -> str | None:
-    """A note if some requests were not answered with 200, else None."""
+def interval_doubts(title: str, intervals: Sequence[LoadInterval]) -> list[str]:
+    """Notes on requests that were not answered with 200, and on incomplete answers."""
     total = sum(interval.statuses.total() for interval in intervals)
     missing = total - sum(interval.answered for interval in intervals)
-    return f"{missing:,} of {total:,} were not answered with 200" if missing else None
+    texts = [f"{title}: {missing:,} of {total:,} were not answered with 200."] if missing else []
+    if wrong := incomplete(intervals):
+        looked_at = sum(interval.looked_at for interval in intervals)
+        example = f"for example one {wrong[0]}"
+        texts.append(f"{title}: {len(wrong):,} of {looked_at:,} checked answers were incomplete, {example}.")
+    return texts
 
 
-def incomplete_note(intervals: Sequence[LoadInterval]) -> str | None:
-    """A note if some of the checked answers were incomplete, else None."""
-    wrong = [problem for interval in intervals for problem in interval.wrong]
-    if not wrong:
-        return None
-    looked_at = sum(interval.looked_at for interval in intervals)
-    return f"{len(wrong):,} of {looked_at:,} checked answers were incomplete, for example one {wrong[0]}"
+def incomplete(intervals: Sequence[LoadInterval]) -> list[str]:
+    """The problems of the answers that were checked."""
+    return [problem for interval in intervals for problem in interval.wrong]

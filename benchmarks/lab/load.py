@@ -18,7 +18,6 @@ from typing import TypeAlias, cast
 
 from benchmarks.lab.load_results import LOST, NEVER_SENT, OK, REFUSED, LoadInterval, RequestOutcome
 from benchmarks.lab.precise_timer import PreciseTimer
-from benchmarks.lab.response_reader import ResponseReader
 
 CONNECTIONS = 16
 # A request that finds no connection within this time is given up.
@@ -32,6 +31,55 @@ SAMPLES = 16
 # Returns what is wrong with the body of an answer, or None.
 Check: TypeAlias = Callable[[bytes], str | None]
 PendingRequest: TypeAlias = tuple[float, int]
+
+
+class ResponseReader:
+    """Finds the end and the status of a response, fed in pieces: all that the load has to read.
+
+    A response without Content-Length is an error: no program that is measured sends one.
+    """
+
+    __slots__ = ("_body_at", "_missing", "_parts", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self._parts: list[bytes] = []
+        self._missing = 0
+        self._body_at = 0
+
+    def feed(self, data: bytes) -> bool:
+        """Return True when the response is complete.
+
+        Raises `ValueError` if it is not HTTP/1.1 or longer than declared.
+        """
+        self._parts.append(data)
+        return self._count_body(len(data)) if self._body_at else self._read_head()
+
+    def body(self) -> bytes:
+        """The body of a complete response."""
+        return b"".join(self._parts)[self._body_at :]
+
+    def _read_head(self) -> bool:
+        if len(self._parts) > 1:
+            self._parts = [b"".join(self._parts)]
+        response = self._parts[0]
+        end = response.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        self.status = int(response[9:12])
+        self._body_at = end + 4
+        head = response[: end + 2].lower()
+        at = head.find(b"\r\ncontent-length:")
+        if at < 0:
+            raise ValueError(f"no Content-Length: {head!r}")
+        self._missing = int(head[at + 17 : head.index(b"\r", at + 2)])
+        return self._count_body(len(response) - self._body_at)
+
+    def _count_body(self, received: int) -> bool:
+        self._missing -= received
+        if self._missing < 0:
+            raise ValueError(f"{-self._missing} bytes more than declared")
+        return not self._missing
 
 
 class Connection(asyncio.Protocol):

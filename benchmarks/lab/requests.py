@@ -6,11 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from benchmarks.lab.upstream_control import SOURCE_NAMES
-from benchmarks.lean_upstream import FIRST_USER
+from benchmarks.lab.upstream import FIRST_USER, SOURCE_NAMES
 from cashier.sandbox import World
-
-USERS = 2_000
 
 
 def consultations(users: int, headers: Iterable[str] = ()) -> list[bytes]:

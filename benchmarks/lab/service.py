@@ -9,10 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, process, python
-from benchmarks.lab.study_run import Lab
-from benchmarks.lab.upstream_control import SOURCE_NAMES
+from benchmarks.lab.upstream import SOURCE_NAMES
 
+# For `start_service(each=…, other=…)`: no time limits, limiters and refusals, so that all work is
+# done and counted. For studies of work and memory, not of latency, which these limits bound.
+EACH = "timeout_ms = 50000\nadaptive_timeout = false\nlimiter = false"
+CONSULT = "[consult]\ndeadline_ms = 60000\nmax_deadline_ms = 60000\ngrace_ms = 50000"
 SECRET = {"CASHIER_TOKEN_SECRET": "b" * 32}
 
 

@@ -12,7 +12,6 @@ of `cost` too: all eight sources live, and returning customers with the default 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import NamedTuple
@@ -21,19 +20,17 @@ import uvloop
 
 from benchmarks.git_revision import describe, describe_working_tree
 from benchmarks.lab import Lab
-from benchmarks.lab.cpu_usage import CpuUsage, combine, disturbance_note, incomplete_note, measure_cpu, unanswered_note
+from benchmarks.lab.cpu_usage import CpuUsage, combine, doubts, measure_cpu
 from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.process import LOAD_CORE, exact_cpu_s, pinned
-from benchmarks.lab.requests import USERS, check_consultation, consultations
+from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.revision_build import Build, BuildFailed, build_before, build_now, serving
 from benchmarks.lab.service import Served, configuration
-from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import Behaviour
-from benchmarks.results import BarChart, Figure, Finding, Row, Table
-from benchmarks.studies.cost import CROWDED, ROUND_S, WARM_S
-from benchmarks.suite import failed_finding
+from benchmarks.lab.upstream import USERS, Behaviour, LeanUpstream, start_upstream
+from benchmarks.results import BarChart, Columns, Finding, Row, Table, figures
+from benchmarks.studies.cost import ROUND_S, WARM_S
+from benchmarks.suite import BEFORE, failed_finding
 
-NAME = "before"
 # Of ROUND_S, for each build in each pair.
 SLICES = 10
 
@@ -47,10 +44,7 @@ class Group(NamedTuple):
     lead: int
 
 
-GROUPS = (
-    Group("live", "All eight live", False, 2),
-    Group("cached", "Cached as by default", True, 6),
-)
+GROUPS = (Group("live", "All eight live", False, 2), Group("cached", "Cached as by default", True, 6))
 
 
 class Side(NamedTuple):
@@ -75,8 +69,17 @@ class Pair(NamedTuple):
         return self.now.cpu_us / self.before.cpu_us
 
 
+COLUMNS: Columns[Pair] = {
+    "now ÷ before": lambda pair: pair.ratio,
+    "now CPU µs": lambda pair: pair.now.cpu_us,
+    "before CPU µs": lambda pair: pair.before.cpu_us,
+    "now calls": lambda pair: pair.now.calls,
+    "before calls": lambda pair: pair.before.calls,
+}
+OTHERS: Columns[Side] = {"others on the core %": lambda side: 100 * side.usage.others_busy}
+
+
 def measure(lab: Lab) -> Finding:
-    start_s = time.perf_counter()
     assert lab.before is not None, "no revision"
     users = lab.count(USERS)
     try:
@@ -87,8 +90,8 @@ def measure(lab: Lab) -> Finding:
         with pinned(LOAD_CORE), start_upstream(lab, users=users) as upstream:
             pairs = measure_pairs(lab, now, before, upstream, consultations(users))
     except BuildFailed as problem:
-        return failed_finding(NAME, str(problem))
-    return finding(pairs, before.title, origin, time.perf_counter() - start_s)
+        return failed_finding(BEFORE, str(problem))
+    return finding(pairs, before.title, origin)
 
 
 def measure_pairs(
@@ -151,7 +154,7 @@ async def measure_slice(lab: Lab, load: Load, served: Served, upstream: LeanUpst
     start_s = exact_cpu_s(served.pid)
     usage = await measure_cpu(load.closed(lab.seconds(ROUND_S) / SLICES), served.pid, upstream.pid)
     used_s = exact_cpu_s(served.pid) - start_s
-    return Side(usage, used_s, sum(upstream.seen().calls.values()) / usage.interval.answered)
+    return Side(usage, used_s, upstream.seen().total / usage.interval.answered)
 
 
 def join_slices(slices: Sequence[Side]) -> Side:
@@ -164,74 +167,43 @@ def ratio_text(pair: Pair) -> str:
     return f"{pair.ratio:.3f} ({pair.now.cpu_us:,.0f} ÷ {pair.before.cpu_us:,.0f} µs)"
 
 
-def finding(pairs: Mapping[Group, Sequence[Pair]], title: str, origin: str, seconds: float) -> Finding:
-    key = {}
-    for group, group_pairs in pairs.items():
-        key[f"before.ratio.{group.name}"] = ratio(group_pairs)
-        key[f"before.now_us.{group.name}"] = cpu_us([pair.now for pair in group_pairs])
-        key[f"before.before_us.{group.name}"] = cpu_us([pair.before for pair in group_pairs])
-    note = "The ratio is taken pair by pair: median, lowest, highest. Below 1 a consultation costs less now."
+def finding(pairs_by_group: Mapping[Group, Sequence[Pair]], title: str, origin: str) -> Finding:
+    columns = {group: figures(pairs, COLUMNS) for group, pairs in pairs_by_group.items()}
+    sides = {
+        group: [*(each.now for each in pairs), *(each.before for each in pairs)]
+        for group, pairs in pairs_by_group.items()
+    }
+    names = {"ratio": "now ÷ before", "now_us": "now CPU µs", "before_us": "before CPU µs"}
     return Finding(
-        name=NAME,
-        title=f"CPU per consultation, now ÷ {title}",
-        about=__doc__ or "",
-        seconds=seconds,
-        key=key,
-        tables=(
+        f"CPU per consultation, now ÷ {title}",
+        key={
+            f"before.{name}.{group.name}": each[column]
+            for group, each in columns.items()
+            for name, column in names.items()
+        },
+        tables=[
             Table(
                 "CPU per consultation, pair by pair",
-                [row(group.title, group_pairs) for group, group_pairs in pairs.items()],
-                note,
-            ),
-        ),
-        drawings=(bars(pairs),),
-        notes=[origin, *(text for group, group_pairs in pairs.items() for text in notes(group.title, group_pairs))],
+                [Row(group.title, each | figures(sides[group], OTHERS)) for group, each in columns.items()],
+                "The ratio is taken pair by pair: median, lowest, highest. Below 1 a consultation costs less now.",
+            )
+        ],
+        drawings=[
+            BarChart(
+                "CPU per consultation, now and before",
+                "CPU µs",
+                [group.title for group in columns],
+                {side: [each[f"{side} CPU µs"] for each in columns.values()] for side in ("now", "before")},
+            )
+        ],
+        notes=[origin, *(text for group, pairs in pairs_by_group.items() for text in notes(group.title, pairs))],
     )
-
-
-def row(title: str, pairs: Sequence[Pair]) -> Row:
-    now, before = [pair.now for pair in pairs], [pair.before for pair in pairs]
-    return Row(
-        title,
-        {
-            "now ÷ before": ratio(pairs),
-            "now CPU µs": cpu_us(now),
-            "before CPU µs": cpu_us(before),
-            "now calls": Figure(tuple(side.calls for side in now)),
-            "before calls": Figure(tuple(side.calls for side in before)),
-            "others on the core %": Figure(tuple(100 * side.usage.others_busy for side in (*now, *before))),
-        },
-    )
-
-
-def ratio(pairs: Sequence[Pair]) -> Figure:
-    return Figure(tuple(pair.ratio for pair in pairs))
-
-
-def cpu_us(sides: Sequence[Side]) -> Figure:
-    return Figure(tuple(side.cpu_us for side in sides))
-
-
-def bars(pairs: Mapping[Group, Sequence[Pair]]) -> BarChart:
-    groups = {
-        "now": [cpu_us([pair.now for pair in group_pairs]) for group_pairs in pairs.values()],
-        "before": [cpu_us([pair.before for pair in group_pairs]) for group_pairs in pairs.values()],
-    }
-    return BarChart("CPU per consultation, now and before", "CPU µs", [group.title for group in pairs], groups)
 
 
 def notes(title: str, pairs: Sequence[Pair]) -> list[str]:
     cheaper = sum(pair.ratio < 1 for pair in pairs)
-    texts = [f"{title}: now is cheaper in {cheaper} of {len(pairs)} pairs."]
-    for name, sides in (("now", [pair.now for pair in pairs]), ("before", [pair.before for pair in pairs])):
-        intervals = [side.usage.interval for side in sides]
-        doubts = [
-            unanswered_note(intervals),
-            incomplete_note(intervals),
-            disturbance_note([side.usage for side in sides]),
-        ]
-        most = max(side.usage.load_core_busy for side in sides)
-        if most > CROWDED:
-            doubts.append(f"load and upstream took {most:.0%} of their core; CPU is valid, the rate is limited by them")
-        texts += [f"{title}, {name}: {doubt}." for doubt in doubts if doubt]
-    return texts
+    return [
+        f"{title}: now is cheaper in {cheaper} of {len(pairs)} pairs.",
+        *doubts(f"{title}, now", [pair.now.usage for pair in pairs]),
+        *doubts(f"{title}, before", [pair.before.usage for pair in pairs]),
+    ]

@@ -12,30 +12,26 @@ until both agree. Predictions for settings that were not fitted stand beside the
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from benchmarks.capacity.calibration import SETTINGS, CalibrationRound, SettingResult, measure_settings
-from benchmarks.capacity.cost_model import PARTS, Work, cost_us, fit_prices
-from benchmarks.capacity.fleet import UTILISATION, FleetNeed, fleet_need
-from benchmarks.capacity.scenarios import (
-    ABLATED,
-    BARE,
-    EVERYTHING,
-    FOLLOWED,
-    LOCAL,
-    LOCAL_STICKY,
-    SCENARIOS,
-    SHIPPED,
-    Scenario,
+from msgspec.structs import replace
+
+from benchmarks.capacity.caches import DEFAULTS, Mechanisms
+from benchmarks.capacity.calibration import (
+    SETTINGS,
+    CalibrationRound,
+    Prediction,
+    SettingResult,
+    measure_settings,
+    replay,
 )
-from benchmarks.capacity.trace_replay import Prediction, replay
+from benchmarks.capacity.fleet import PARTS, UTILISATION, FleetNeed, Work, cost_us, fit_prices, fleet_need
 from benchmarks.capacity.traffic import Traffic
-from benchmarks.lab.cpu_usage import unanswered_note
-from benchmarks.lab.study_run import Lab
-from benchmarks.lab.upstream_control import SOURCE_NAMES
-from benchmarks.results import BarChart, Figure, Finding, Line, LineChart, Row, Table
+from benchmarks.lab import Lab
+from benchmarks.lab.cpu_usage import interval_doubts
+from benchmarks.lab.upstream import SOURCE_NAMES
+from benchmarks.results import BarChart, Columns, Figure, Finding, Line, LineChart, Row, Table, figures
 
 RATES = (1_000.0, 10_000.0, 100_000.0)
 MOST_PER_S = RATES[-1]
@@ -48,10 +44,67 @@ MINIMUM_ROUNDS = 2
 PRESENT = 0.1
 # A larger error of the model is reported as wrong.
 TOLERATED = 0.15
+# 20 million users at 100,000 consultations/s: all return within minutes.
+FEW_USERS = 200
+# Entries of a worker with about 700 MB more memory.
+MANY_ENTRIES = 200_000
+
+# The fleets to compare: everything on, nothing, and each mechanism left out once. The reference for
+# each mechanism is all but Valkey, because the cost of reads and writes to it would hide the rest.
+EVERYTHING, LOCAL = "everything on", "all but Valkey"
+STICKY, SHIPPED = "all but Valkey, sticky by user", "all but Valkey and batch: as shipped"
+UNCACHED, WAITING = "all but Valkey and caches", "all but Valkey and stale-while-revalidate"
+APART, UNHEDGED = "all but Valkey and single flight", "all but Valkey and hedge"
+BARE, REGULARS = "nothing: eight live calls", "everything on, 20 million users"
+ON, OFF = Mechanisms(), Mechanisms({}, shared=False, batch=False, hedge=False)
+ALL_BUT_VALKEY = replace(ON, shared=False)
+# Without stale answers a late consultation waits for a new one. On an error the old one still
+# serves.
+NO_STALE = {name: replace(each, stale_s=0) for name, each in DEFAULTS.items()}
+SCENARIOS = {
+    EVERYTHING: ON,
+    "everything on, sticky by user": replace(ON, sticky=True),
+    REGULARS: ON,
+    LOCAL: ALL_BUT_VALKEY,
+    STICKY: replace(ALL_BUT_VALKEY, sticky=True),
+    f"all but Valkey, sticky, {MANY_ENTRIES:,} answers a worker": replace(
+        ALL_BUT_VALKEY, sticky=True, entries=MANY_ENTRIES
+    ),
+    SHIPPED: replace(ALL_BUT_VALKEY, batch=False),
+    UNCACHED: replace(ALL_BUT_VALKEY, lifetimes={}),
+    WAITING: replace(ALL_BUT_VALKEY, lifetimes=NO_STALE),
+    APART: replace(ALL_BUT_VALKEY, single_flight=False),
+    UNHEDGED: replace(ALL_BUT_VALKEY, hedge=False),
+    BARE: OFF,
+}
+# At all rates, with the names of their keys.
+FOLLOWED = {EVERYTHING: "everything", LOCAL: "local", SHIPPED: "shipped", BARE: "nothing"}
+ABLATED = {
+    "without batch": SHIPPED,
+    "without caches": UNCACHED,
+    "without stale-while-revalidate": WAITING,
+    "without single flight": APART,
+    "without hedge": UNHEDGED,
+    "with sticky routing": STICKY,
+    "with Valkey": EVERYTHING,
+}
+
+PRICES = {
+    "base": "a consultation without calls",
+    "call": "each live call",
+    "wait": "waiting for any call",
+    "get": "a read from Valkey",
+    "put": "a write to Valkey",
+    "key": "a key that shares a call",
+}
+FLEET_NOTE = (
+    f"Cores for a utilisation of {UTILISATION:.0%}, one worker per core; the spread is that of the prices. Served: "
+    "share of look-ups for cacheable answers that the worker's own memory answered, stale answers included. Found: "
+    "share of the reads from Valkey."
+)
 CHECK_NOTE = (
     "Predicted: the simulator received the arrivals and nothing else. By the prices: for the calls and operations "
-    "that upstream and "
-    "Valkey counted; its error is the error of the prices, the rest is the simulator's."
+    "that upstream and Valkey counted; its error is the error of the prices, the rest is the simulator's."
 )
 ABSENT = (
     "Cashier bypasses a Valkey that takes over 20 ms, and misses later what was not written; so this row says little "
@@ -59,21 +112,24 @@ ABSENT = (
 )
 PRICES_NOTE = (
     "Fitted by least squares, each time without one of the rounds; the spread is that of the fits. A hit in the "
-    "worker's own memory, "
-    "1 µs or less, is in the base."
+    "worker's own memory, 1 µs or less, is in the base."
 )
 LEFT_OUT = (
+    "Stale-while-revalidate, single flight and hedges serve latency and failures: on a good day they do not save "
+    "calls.",
+    "Batching is off by default, because a source has to offer it. Order, balance and quota are not cached by "
+    "default and are asked each time.",
     "Not included: TLS, network cards and the kernel at scale (all was measured over loopback, on one core), the "
-    "gateway in front, noisy "
-    "neighbours, deployments, and failures: a failing source or a lost Valkey needs reserves that are not counted "
-    "here.",
+    "gateway in front, noisy neighbours, deployments, and failures: a failing source or a lost Valkey needs reserves "
+    "that are not counted here.",
     "Load shedding has no row: at the utilisation of this fleet it does nothing.",
     "In the model an upstream call takes 5 ms at any load; its cores are not counted, nor Valkey's. Valkey has 64 "
-    "GiB in total, with "
-    "answers of 1.2 kB each.",
+    "GiB in total, with answers of 1.2 kB each.",
     "Sticky routing is modelled as even: a worker with a very active user, or after a takeover, has more work than "
     "the mean.",
 )
+# By scenario and rate.
+Needs: TypeAlias = Mapping[tuple[str, float], FleetNeed]
 
 
 class Prices(NamedTuple):
@@ -82,68 +138,111 @@ class Prices(NamedTuple):
     `typical`: medians, for the simulation.
     """
 
-    each: Sequence[Mapping[str, float]]
-    typical: Mapping[str, float]
+    each: Sequence[Work]
+    typical: Work
+
+    def cores(self, need: FleetNeed) -> Figure:
+        """Cores with the prices of each fit: the spread is the uncertainty of the measurements."""
+        return Figure.by_round(need.per_s * cost_us(each, need.work) / 1e6 / UTILISATION for each in self.each)
+
+
+class CheckedRound(NamedTuple):
+    """`priced_us`: prices of the counted work."""
+
+    measured: CalibrationRound
+    predicted: Prediction
+    priced_us: float
+
+
+CHECKS: Columns[CheckedRound] = {
+    "calls": lambda each: each.measured.calls,
+    "calls predicted": lambda each: each.predicted.calls,
+    "CPU µs": lambda each: each.measured.usage.cpu_us,
+    "CPU µs by the prices": lambda each: each.priced_us,
+    "CPU µs predicted": lambda each: each.predicted.cpu_us,
+    "consultations/s": lambda each: each.measured.usage.interval.per_s,
+    "core busy %": lambda each: 100 * each.measured.usage.program_busy,
+    "other core busy %": lambda each: 100 * each.measured.usage.load_core_busy,
+}
+VALKEY_CHECKS: Columns[CheckedRound] = {
+    "Valkey ops": lambda each: each.measured.shared,
+    "Valkey ops predicted": lambda each: each.predicted.shared,
+}
 
 
 class Check(NamedTuple):
-    """A setting and the prediction for each round. `priced_us`: prices of the counted work."""
+    """A setting and the prediction for each round."""
 
     result: SettingResult
-    predicted: list[Prediction]
-    priced_us: Figure
-
-    @property
-    def cpu_us(self) -> Figure:
-        return Figure(tuple(one.usage.cpu_us for one in self.result.rounds))
+    rounds: list[CheckedRound]
 
     @property
     def error(self) -> float:
         """Of the predicted CPU."""
-        return statistics.median(each.cpu_us for each in self.predicted) / self.cpu_us.median - 1
+        columns = figures(self.rounds, CHECKS)
+        return columns["CPU µs predicted"].median / columns["CPU µs"].median - 1
 
     @property
     def shared(self) -> float:
         """Valkey operations seen ÷ predicted."""
-        expected = sum(each.shared for each in self.predicted)
-        return sum(one.work["get"] + one.work["put"] for one in self.result.rounds) / expected if expected else 1.0
+        expected = sum(each.predicted.shared for each in self.rounds)
+        return sum(each.measured.shared for each in self.rounds) / expected if expected else 1.0
 
     @property
     def counts(self) -> bool:
         """True if it tests the model: it was not fitted, and Valkey was present throughout."""
         return not self.result.setting.fits and abs(self.shared - 1) <= PRESENT
 
+    @property
+    def row(self) -> Row:
+        setting = self.result.setting
+        columns = figures(self.rounds, {**CHECKS, **(VALKEY_CHECKS if setting.mechanisms.shared else {})})
+        return Row(setting.label, columns, "" if setting.fits else "not fitted")
+
 
 def measure(lab: Lab) -> Finding:
-    start_s = time.perf_counter()
     checks = [each for each in SETTINGS if not each.fits]
     settings = [each for each in SETTINGS if each.fits] + (checks[:QUICK_CHECKS] if lab.quick else checks)
-    intervals = measure_settings(lab, settings)
-    prices = priced(intervals)
+    results = measure_settings(lab, settings)
+    prices = priced(results)
     needs = simulated(lab, prices.typical)
-    checked = [check(each, prices.typical) for each in intervals]
+    checked = [check(each, prices.typical) for each in results]
+    price_rows = [Row(PRICES[part], {"CPU µs": figure}) for part, figure in price_figures(prices).items()]
+    check_title = "The model beside the measurements, for each consultation"
     return Finding(
-        name="capacity",
-        title=f"What {MOST_PER_S:,.0f} consultations a second need",
-        about=" ".join((__doc__ or "").split()),
-        seconds=time.perf_counter() - start_s,
+        f"What {MOST_PER_S:,.0f} consultations a second need",
         key=key(needs, prices, checked),
-        tables=[fleets(needs, prices), by_source(needs), check_table(checked), price_table(prices), supposed()],
-        drawings=[*by_rate(needs, prices), ablation(needs, prices)],
-        notes=notes(needs, checked),
+        tables=[
+            fleets(needs, prices),
+            by_source(needs),
+            Table(check_title, [each.row for each in checked], CHECK_NOTE),
+            Table("Prices", price_rows, PRICES_NOTE),
+            supposed(),
+        ],
+        drawings=[
+            by_rate("Cores by rate", "cores", {at: prices.cores(need) for at, need in needs.items()}, True),
+            by_rate(
+                "Upstream calls per consultation, by rate",
+                "calls",
+                {at: Figure.of(need.calls_each) for at, need in needs.items()},
+                False,
+            ),
+            ablation(needs, prices),
+        ],
+        notes=notes(checked),
     )
 
 
-def priced(intervals: Sequence[SettingResult]) -> Prices:
+def priced(results: Sequence[SettingResult]) -> Prices:
     """Fit without each round in turn: a single round is too noisy for six prices."""
-    fitting = [each.rounds for each in intervals if each.setting.fits]
+    fitting = [each.rounds for each in results if each.setting.fits]
     count = len(fitting[0])
     left_out = range(count) if count > MINIMUM_ROUNDS else [-1]
-    rounds = [
-        fit_prices([typical([one for place, one in enumerate(each) if place != out]) for each in fitting])
+    fits = [
+        fit_prices([typical([one for place, one in enumerate(rounds) if place != out]) for rounds in fitting])
         for out in left_out
     ]
-    return Prices(rounds, {part: statistics.median(each[part] for each in rounds) for part in PARTS})
+    return Prices(fits, {part: statistics.median(each[part] for each in fits) for part in PARTS})
 
 
 def typical(rounds: Sequence[CalibrationRound]) -> tuple[Work, float]:
@@ -152,96 +251,51 @@ def typical(rounds: Sequence[CalibrationRound]) -> tuple[Work, float]:
     return work, statistics.median(one.usage.cpu_us for one in rounds)
 
 
-def simulated(lab: Lab, prices: Mapping[str, float]) -> dict[tuple[str, float], FleetNeed]:
+def price_figures(prices: Prices) -> dict[str, Figure]:
+    return {part: Figure.by_round(each[part] for each in prices.each) for part in PARTS}
+
+
+def simulated(lab: Lab, prices: Work) -> Needs:
     consultations = QUICK_CONSULTATIONS if lab.quick else CONSULTATIONS
-    wanted = [(each, MOST_PER_S) for each in SCENARIOS] + [(each, rate) for each in FOLLOWED for rate in RATES[:-1]]
     needs = {}
-    for scenario, per_s in wanted:
-        lab.report(f"simulating {per_s:,.0f}/s, {scenario.label}")
-        needs[scenario.label, per_s] = fleet_need(scenario.traffic, scenario.mechanisms, prices, per_s, consultations)
+    for label, per_s in [(each, MOST_PER_S) for each in SCENARIOS] + [
+        (each, r) for each in FOLLOWED for r in RATES[:-1]
+    ]:
+        lab.report(f"simulating {per_s:,.0f}/s, {label}")
+        traffic = Traffic(users_each=FEW_USERS) if label == REGULARS else Traffic()
+        needs[label, per_s] = fleet_need(traffic, SCENARIOS[label], prices, per_s, consultations)
     return needs
 
 
-def cores(need: FleetNeed, prices: Prices) -> Figure:
-    """Cores with the prices of each fit: the spread shows the uncertainty of the measurements."""
-    return Figure(tuple(need.per_s * cost_us(each, need.work) / 1e6 / UTILISATION for each in prices.each))
+def check(result: SettingResult, prices: Work) -> Check:
+    pairs = zip(result.rounds, replay(result, prices), strict=True)
+    return Check(result, [CheckedRound(one, predicted, cost_us(prices, one.work)) for one, predicted in pairs])
 
 
-def fleets(needs: Mapping[tuple[str, float], FleetNeed], prices: Prices) -> Table:
-    def row(scenario: Scenario) -> Row:
-        need = needs[scenario.label, MOST_PER_S]
-        figures = {
-            "cores": cores(need, prices),
-            "upstream calls/s": Figure.of(need.calls),
-            "calls each": Figure.of(need.calls / need.per_s),
+def fleets(needs: Needs, prices: Prices) -> Table:
+    def row(label: str) -> Row:
+        need = needs[label, MOST_PER_S]
+        columns = {
+            "cores": prices.cores(need),
+            "upstream calls/s": Figure.of(need.calls_each * need.per_s),
+            "calls each": Figure.of(need.calls_each),
         }
         if need.served:
-            figures["served by the worker's cache %"] = Figure.of(100 * need.served)
+            columns["served by the worker's cache %"] = Figure.of(100 * need.served)
         if need.shared_per_s:
-            figures["Valkey ops/s"] = Figure.of(need.shared_per_s)
-            figures["found in Valkey %"] = Figure.of(100 * need.found)
-        return Row(scenario.label, figures, "" if need.settled else "The number of workers did not settle.")
+            columns["Valkey ops/s"] = Figure.of(need.shared_per_s)
+            columns["found in Valkey %"] = Figure.of(100 * need.found)
+        return Row(label, columns, "" if need.settled else "The number of workers did not settle.")
 
-    return Table(
-        f"{MOST_PER_S:,.0f} consultations/s",
-        [row(each) for each in SCENARIOS],
-        f"Cores for a utilisation of {UTILISATION:.0%}, one worker per core; the spread is that of the prices. "
-        "Served: share of look-ups "
-        "for cacheable answers that the worker's own memory answered, stale answers included. Found: share of the "
-        "reads from Valkey.",
-    )
+    return Table(f"{MOST_PER_S:,.0f} consultations/s", [row(each) for each in SCENARIOS], FLEET_NOTE)
 
 
-def by_source(needs: Mapping[tuple[str, float], FleetNeed]) -> Table:
-    rows = []
-    for scenario in FOLLOWED:
-        need = needs[scenario.label, MOST_PER_S]
-        rows.append(Row(scenario.label, {name: Figure.of(need.calls_per_s[name]) for name in SOURCE_NAMES}))
+def by_source(needs: Needs) -> Table:
+    rows = [
+        Row(label, {name: Figure.of(needs[label, MOST_PER_S].calls_per_s[name]) for name in SOURCE_NAMES})
+        for label in FOLLOWED
+    ]
     return Table(f"Calls/s to each source, at {MOST_PER_S:,.0f} consultations/s", rows, "A batch is one call.")
-
-
-def check(result: SettingResult, prices: Mapping[str, float]) -> Check:
-    return Check(result, replay(result, prices), Figure(tuple(cost_us(prices, one.work) for one in result.rounds)))
-
-
-def check_table(checked: Sequence[Check]) -> Table:
-    rows = []
-    for each in checked:
-        result, predictions, priced_us = each
-        rounds = result.rounds
-        figures = {
-            "calls": Figure(tuple(sum(one.calls.values()) for one in rounds)),
-            "calls predicted": Figure(tuple(one.calls for one in predictions)),
-            "CPU µs": each.cpu_us,
-            "CPU µs by the prices": priced_us,
-            "CPU µs predicted": Figure(tuple(one.cpu_us for one in predictions)),
-            "Valkey ops": Figure(tuple(one.work["get"] + one.work["put"] for one in rounds)),
-            "Valkey ops predicted": Figure(tuple(one.shared for one in predictions)),
-            "consultations/s": Figure(tuple(one.usage.interval.per_s for one in rounds)),
-            "core busy %": Figure(tuple(100 * one.usage.program_busy for one in rounds)),
-            "other core busy %": Figure(tuple(100 * one.usage.load_core_busy for one in rounds)),
-        }
-        if not result.setting.mechanisms.shared:
-            del figures["Valkey ops"], figures["Valkey ops predicted"]
-        rows.append(Row(result.setting.label, figures, "" if result.setting.fits else "not fitted"))
-    return Table("The model beside the measurements, for each consultation", rows, CHECK_NOTE)
-
-
-def price_table(prices: Prices) -> Table:
-    names = {
-        "base": "a consultation without calls",
-        "call": "each live call",
-        "wait": "waiting for any call",
-        "get": "a read from Valkey",
-        "put": "a write to Valkey",
-        "key": "a key that shares a call",
-    }
-    rows = [Row(names[part], {"CPU µs": Figure(tuple(each[part] for each in prices.each))}) for part in PARTS]
-    return Table(
-        "Prices",
-        rows,
-        PRICES_NOTE,
-    )
 
 
 def supposed() -> Table:
@@ -259,68 +313,38 @@ def supposed() -> Table:
         "an upstream call, ms": traffic.took_ms,
         "extra calls by hedges and retries %": 100 * traffic.extra_share,
     }
-    return Table(
-        "Assumptions about the traffic",
-        [Row(label, {"value": Figure.of(float(value))}) for label, value in values.items()],
-    )
+    rows = [Row(label, {"value": Figure.of(float(value))}) for label, value in values.items()]
+    return Table("Assumptions about the traffic", rows)
 
 
-def by_rate(needs: Mapping[tuple[str, float], FleetNeed], prices: Prices) -> list[LineChart]:
-    def lines(figure: Mapping[tuple[str, float], Figure]) -> list[Line]:
-        return [
-            Line(each.label, [(rate, figure[each.label, rate]) for rate in RATES], ours=each is LOCAL)
-            for each in FOLLOWED
-        ]
-
-    each_calls = {at: Figure.of(need.calls / need.per_s) for at, need in needs.items()}
-    return [
-        LineChart(
-            "Cores by rate",
-            "consultations/s",
-            "cores",
-            lines({at: cores(need, prices) for at, need in needs.items()}),
-            True,
-            True,
-        ),
-        LineChart(
-            "Upstream calls per consultation, by rate",
-            "consultations/s",
-            "calls",
-            lines(each_calls),
-            x_logarithmic=True,
-        ),
-    ]
+def by_rate(title: str, y_title: str, figure: Mapping[tuple[str, float], Figure], logarithmic: bool) -> LineChart:
+    lines = [Line(each, [(rate, figure[each, rate]) for rate in RATES], ours=each == LOCAL) for each in FOLLOWED]
+    return LineChart(title, "consultations/s", y_title, lines, True, logarithmic)
 
 
-def ablation(needs: Mapping[tuple[str, float], FleetNeed], prices: Prices) -> BarChart:
+def ablation(needs: Needs, prices: Prices) -> BarChart:
     """Relative to the same fleet, so that both fit one axis."""
-    reference = needs[LOCAL.label, MOST_PER_S]
-    ablated = [needs[each.label, MOST_PER_S] for each in ABLATED.values()]
-    return BarChart(
-        f"Effect of each mechanism, at {MOST_PER_S:,.0f} consultations/s",
-        f"÷ “{LOCAL.label}”",
-        list(ABLATED),
-        {
-            "cores": [cores(each, prices).over(cores(reference, prices)) for each in ablated],
-            "upstream calls": [Figure.of(each.calls / reference.calls) for each in ablated],
-        },
-        marks={LOCAL.label: 1.0},
-    )
+    reference, ablated = needs[LOCAL, MOST_PER_S], [needs[each, MOST_PER_S] for each in ABLATED.values()]
+    groups = {
+        "cores": [prices.cores(each).over(prices.cores(reference)) for each in ablated],
+        "upstream calls": [Figure.of(each.calls_each / reference.calls_each) for each in ablated],
+    }
+    title = f"Effect of each mechanism, at {MOST_PER_S:,.0f} consultations/s"
+    return BarChart(title, f"÷ “{LOCAL}”", list(ABLATED), groups, marks={LOCAL: 1.0})
 
 
-def key(needs: Mapping[tuple[str, float], FleetNeed], prices: Prices, checked: Sequence[Check]) -> dict[str, Figure]:
+def key(needs: Needs, prices: Prices, checked: Sequence[Check]) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
-    for name, scenario in (("everything", EVERYTHING), ("local", LOCAL), ("shipped", SHIPPED), ("nothing", BARE)):
-        need = needs[scenario.label, MOST_PER_S]
-        figures[f"cores.{name}"] = cores(need, prices)
-        figures[f"calls_each.{name}"] = Figure.of(need.calls / MOST_PER_S)
-    figures |= {f"price_us.{part}": Figure(tuple(each[part] for each in prices.each)) for part in PARTS}
+    for label, name in FOLLOWED.items():
+        figures[f"cores.{name}"] = prices.cores(needs[label, MOST_PER_S])
+        figures[f"calls_each.{name}"] = Figure.of(needs[label, MOST_PER_S].calls_each)
+    figures |= {f"price_us.{part}": figure for part, figure in price_figures(prices).items()}
     errors = [abs(each.error) for each in checked if each.counts]
-    return figures | ({"error.cpu": Figure(tuple(errors))} if errors else {})
+    return figures | ({"error.cpu": Figure.by_round(errors)} if errors else {})
 
 
-def notes(needs: Mapping[tuple[str, float], FleetNeed], checked: Sequence[Check]) -> list[str]:
-    texts = [*limits(needs)]
+def notes(checked: Sequence[Check]) -> list[str]:
+    texts = []
     for each in checked:
         label = f"“{each.result.setting.label}”"
         if each.counts:
@@ -328,32 +352,5 @@ def notes(needs: Mapping[tuple[str, float], FleetNeed], checked: Sequence[Check]
             texts.append(f"Predicted for {label}: {each.error:+.0%} CPU{wrong}.")
         if abs(each.shared - 1) > PRESENT:
             texts.append(f"{label}: {each.shared:.0%} of the Valkey operations that the model expects. {ABSENT}")
-        texts.extend(f"{label}: an answer was {wrong}." for wrong in dict.fromkeys(each.result.wrong))
-        if missing := unanswered_note([one.usage.interval for one in each.result.rounds]):
-            texts.append(f"{label}: {missing}.")
+        texts += interval_doubts(label, [one.usage.interval for one in each.result.rounds])
     return [*texts, *LEFT_OUT]
-
-
-def limits(needs: Mapping[tuple[str, float], FleetNeed]) -> list[str]:
-    """Conclusions from the rows, as text."""
-    everything, local, sticky, bare = (
-        needs[each.label, MOST_PER_S] for each in (EVERYTHING, LOCAL, LOCAL_STICKY, BARE)
-    )
-    usual = [each for each in SCENARIOS if each.traffic == Traffic()]
-    cheapest = min(usual, key=lambda each: needs[each.label, MOST_PER_S].cores)
-    sparing = min(usual, key=lambda each: needs[each.label, MOST_PER_S].calls)
-    return [
-        f"With “{LOCAL.label}” a consultation makes {local.calls / local.per_s:.2f} calls instead of "
-        f"{bare.calls / bare.per_s:.2f}, "
-        f"at {local.cores / bare.cores:.2f} times the cores.",
-        f"Fewest cores: “{cheapest.label}”. Fewest upstream calls: “{sparing.label}”.",
-        f"Sticky routing serves {sticky.served:.0%} from the worker's own memory instead of {local.served:.0%}.",
-        f"Valkey changes the cores by a factor of {everything.cores / local.cores:.2f} and the upstream calls by "
-        f"{everything.calls / local.calls:.2f}: reads and writes cost the worker CPU, and fewer keys share a call "
-        "because each worker does less.",
-        "Stale-while-revalidate, single flight and hedges serve latency and failures: on a good day they do not "
-        "save calls.",
-        "Batching is off by default, because a source has to offer it. Order, balance and quota are not cached by "
-        "default and are asked "
-        "each time.",
-    ]

@@ -21,17 +21,15 @@ from typing import NamedTuple
 
 import uvloop
 
-from benchmarks.lab.histogram import Histogram
+from benchmarks.lab import Lab
 from benchmarks.lab.load import open_load
-from benchmarks.lab.load_results import OK, LoadInterval
+from benchmarks.lab.load_results import OK, Histogram, LoadInterval
 from benchmarks.lab.process import LOAD_CORE, pinned
+from benchmarks.lab.process_resources import RunQueueWait
 from benchmarks.lab.requests import check_consultation, consultations
-from benchmarks.lab.run_queue import RunQueueWait
 from benchmarks.lab.service import start_service
-from benchmarks.lab.study_run import Lab
-from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour
-from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
+from benchmarks.lab.upstream import SOURCE_NAMES, Behaviour, LeanUpstream, start_upstream
+from benchmarks.results import Columns, Figure, Finding, Line, LineChart, Row, Table, figures
 
 DEADLINE_MS = 150
 DELAY_MS = 5.0
@@ -103,19 +101,17 @@ class HangRound(NamedTuple):
 
 
 def measure(lab: Lab) -> Finding:
-    start_s = time.perf_counter()
     users = lab.count(USERS)
     requests = consultations(users)
     rounds_by_source: dict[str, list[HangRound]] = {source: [] for source in TITLES}
     waiting = RunQueueWait()
     with pinned(LOAD_CORE), start_upstream(lab, users=users) as sources:
-        for turn in range(min(ROUNDS, lab.rounds)):
+        for turn in lab.turns("hang", ROUNDS):
             for source, rounds in rounds_by_source.items():
-                lab.report(f"hang: {source}, round {turn + 1} of {min(ROUNDS, lab.rounds)}")
                 set_behaviour(sources)
                 with start_service(lab, sources.urls) as served, waiting.of(served.pid):
                     rounds.append(uvloop.run(measure_round(lab, sources, served.port, requests, source, turn)))
-    return finding(rounds_by_source, waiting, time.perf_counter() - start_s)
+    return finding(rounds_by_source, waiting)
 
 
 def set_behaviour(sources: LeanUpstream, *, hanging: tuple[str, ...] = ()) -> None:
@@ -144,60 +140,38 @@ async def measure_round(
         return HangRound(await arriving, hung_at_s, healed_s, calls_seen)
 
 
-def finding(rounds_by_source: Mapping[str, Sequence[HangRound]], waiting: RunQueueWait, seconds: float) -> Finding:
-    by_turn = list(zip(*rounds_by_source.values(), strict=True))
-    return Finding(
-        "hang",
-        "A source hangs",
-        (__doc__ or "").strip(),
-        seconds,
-        key={
-            # The worse of the two sources in each round.
-            "hang.p99_over_deadline_ms": Figure.of(
-                *(worst(latencies_after_hang(each).at(0.99) for each in rounds) - DEADLINE_MS for rounds in by_turn)
-            ),
-            "hang.max_over_deadline_ms": Figure.of(
-                *(worst(latencies_after_hang(each).at(1) for each in rounds) - DEADLINE_MS for rounds in by_turn)
-            ),
-            "hang.normal_after_s": Figure.of(*(worst(each.normal_after_s for each in rounds) for rounds in by_turn)),
-            "hang.asked_again_s": Figure.of(*(worst(each.asked_again_s for each in rounds) for rounds in by_turn)),
-        },
-        tables=[
-            Table(
-                "Latency while a source hangs, and time to recovery",
-                [row(TITLES[source], rounds) for source, rounds in rounds_by_source.items()],
-            )
-        ],
-        drawings=[drawing(TITLES[source], rounds) for source, rounds in rounds_by_source.items()],
-        notes=list(notes(rounds_by_source, waiting)),
-    )
-
-
 def worst(values: Iterable[float]) -> float:
     """The maximum, or NaN if one is NaN: something that never happened is worse than any value."""
     numbers = list(values)
     return math.nan if any(math.isnan(value) for value in numbers) else max(numbers)
 
 
-def latencies_after_hang(measured: HangRound) -> Histogram:
-    """From the hang to the end."""
-    return measured.latencies(0, 60)
+COLUMNS: Columns[HangRound] = {
+    "p99 ms before": lambda each: each.latencies(-60, 0).at(0.99),
+    "p99 ms in the first 2 s": lambda each: each.latencies(0, 2).at(0.99),
+    "p99 ms after that": lambda each: each.latencies(2, HANGS_S).at(0.99),
+    "longest ms": lambda each: each.latencies(0, 60).at(1),
+    "normal after s": lambda each: each.normal_after_s,
+    "asked again after s": lambda each: each.asked_again_s,
+}
+# The worse of the two sources in each round.
+KEYS: Columns[Sequence[HangRound]] = {
+    "hang.p99_over_deadline_ms": lambda pair: worst(each.latencies(0, 60).at(0.99) for each in pair) - DEADLINE_MS,
+    "hang.max_over_deadline_ms": lambda pair: worst(each.latencies(0, 60).at(1) for each in pair) - DEADLINE_MS,
+    "hang.normal_after_s": lambda pair: worst(each.normal_after_s for each in pair),
+    "hang.asked_again_s": lambda pair: worst(each.asked_again_s for each in pair),
+}
 
 
-def row(label: str, rounds: Sequence[HangRound]) -> Row:
-    spans = {
-        "p99 ms before": (-60.0, 0.0, 0.99),
-        "p99 ms in the first 2 s": (0.0, 2.0, 0.99),
-        "p99 ms after that": (2.0, HANGS_S, 0.99),
-        "longest ms": (0.0, 60.0, 1.0),
-    }
-    figures = {
-        column: Figure.of(*(each.latencies(after_s, before_s).at(quantile) for each in rounds))
-        for column, (after_s, before_s, quantile) in spans.items()
-    }
-    figures["normal after s"] = Figure.of(*(each.normal_after_s for each in rounds))
-    figures["asked again after s"] = Figure.of(*(each.asked_again_s for each in rounds))
-    return Row(label, figures)
+def finding(rounds_by_source: Mapping[str, Sequence[HangRound]], waiting: RunQueueWait) -> Finding:
+    rows = [Row(TITLES[source], figures(rounds, COLUMNS)) for source, rounds in rounds_by_source.items()]
+    return Finding(
+        "A source hangs",
+        key=figures(list(zip(*rounds_by_source.values(), strict=True)), KEYS),
+        tables=[Table("Latency while a source hangs, and time to recovery", rows)],
+        drawings=[drawing(TITLES[source], rounds) for source, rounds in rounds_by_source.items()],
+        notes=list(notes(rounds_by_source, waiting)),
+    )
 
 
 def drawing(label: str, rounds: Sequence[HangRound]) -> LineChart:
@@ -207,17 +181,15 @@ def drawing(label: str, rounds: Sequence[HangRound]) -> LineChart:
     windows = [place * DRAWN_S for place in range(first, last)]
     by_window = {at_s: [each.latencies(at_s, at_s + DRAWN_S) for each in rounds] for at_s in windows}
     complete = {at_s: histograms for at_s, histograms in by_window.items() if all(each.count for each in histograms)}
-    lines = [
-        Line(
-            name,
-            [
-                (at_s + DRAWN_S / 2, Figure.of(*(each.at(quantile) for each in histograms)))
-                for at_s, histograms in complete.items()
-            ],
-            ours=name == "p99",
-        )
-        for name, quantile in (("p99", 0.99), ("p50", 0.5))
-    ]
+
+    def line(name: str, quantile: float) -> Line:
+        points = [
+            (at_s + DRAWN_S / 2, Figure.by_round(each.at(quantile) for each in histograms))
+            for at_s, histograms in complete.items()
+        ]
+        return Line(name, points, ours=name == "p99")
+
+    lines = [line("p99", 0.99), line("p50", 0.5)]
     title = f"Latency while a source hangs from second 0 to {HANGS_S:g}: {label}"
     return LineChart(title, "seconds", "ms", lines, marks={"deadline": DEADLINE_MS})
 

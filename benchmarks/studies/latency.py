@@ -11,8 +11,6 @@ measured in the same way without a program: the load asks the slowest source dir
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import NamedTuple
@@ -20,15 +18,13 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab import Lab
-from benchmarks.lab.cpu_usage import CpuUsage, disturbance_note, incomplete_note, measure_cpu, unanswered_note
+from benchmarks.lab.cpu_usage import CpuUsage, doubts, measure_cpu
 from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.process import LOAD_CORE, pinned
-from benchmarks.lab.programs import OURS, Program, start_programs
-from benchmarks.lab.requests import USERS, consultations
-from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour, HoldTimes
-from benchmarks.lean_upstream import FIRST_USER
-from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
+from benchmarks.lab.requests import consultations
+from benchmarks.lab.upstream import FIRST_USER, SOURCE_NAMES, USERS, Behaviour, HoldTimes, LeanUpstream, start_upstream
+from benchmarks.peers import OURS, Program, start_programs
+from benchmarks.results import Columns, Figure, Finding, Line, LineChart, Row, Table, figures
 
 COMPARED = (OURS, "nginx_lua")
 SLOWEST, SLOWEST_MS, OTHER_MS = "balance", 5.0, 2.0
@@ -39,7 +35,6 @@ INTERVAL_S = 2.5
 CONNECTIONS = 256
 # In flight while looking for the peak. With more, consultations time out on a busy machine.
 WIDTH = 16
-CROWDED = 0.8
 
 
 class Point(NamedTuple):
@@ -48,8 +43,31 @@ class Point(NamedTuple):
     usage: CpuUsage
     held: HoldTimes
 
+    def at(self, quantile: float) -> float:
+        return self.usage.interval.at(quantile)
+
     def added_ms(self, quantile: float) -> float:
-        return self.usage.interval.at(quantile) - self.held.p50_ms
+        return self.at(quantile) - self.held.p50_ms
+
+
+LAB_COLUMNS: Columns[Point] = {
+    "added p50 ms": lambda each: each.added_ms(0.5),
+    "added p99 ms": lambda each: each.added_ms(0.99),
+    "sent late p99 ms": lambda each: each.usage.interval.late.at(0.99),
+}
+COLUMNS: Columns[Point] = {
+    "added p50 ms": LAB_COLUMNS["added p50 ms"],
+    "added p99 ms": LAB_COLUMNS["added p99 ms"],
+    "p50 ms": lambda each: each.at(0.5),
+    "p99 ms": lambda each: each.at(0.99),
+    "p99.9 ms": lambda each: each.at(0.999),
+    "source held p50 ms": lambda each: each.held.p50_ms,
+    "source held p99 ms": lambda each: each.held.p99_ms,
+    "sent late p99 ms": LAB_COLUMNS["sent late p99 ms"],
+    "program busy %": lambda each: 100 * each.usage.program_busy,
+    "others on its core %": lambda each: 100 * each.usage.others_busy,
+    "load and upstream busy %": lambda each: 100 * each.usage.load_core_busy,
+}
 
 
 class ProgramLatency(NamedTuple):
@@ -59,27 +77,16 @@ class ProgramLatency(NamedTuple):
     peak_per_s: float
     points: dict[float, list[Point]]
 
-    def added(self, share: float, quantile: float) -> Figure:
-        return added(self.points[share], quantile)
-
-    def at(self, share: float, quantile: float) -> Figure:
-        return Figure(tuple(point.usage.interval.at(quantile) for point in self.points[share]))
-
-    def load_core_busy(self, share: float) -> float:
-        return statistics.median(point.usage.load_core_busy for point in self.points[share])
-
     @property
-    def everything(self) -> list[Point]:
-        return [point for points in self.points.values() for point in points]
+    def by_share(self) -> dict[float, dict[str, Figure]]:
+        return {share: figures(points, COLUMNS) for share, points in self.points.items()}
 
 
 def measure(lab: Lab) -> Finding:
-    start_s = time.perf_counter()
     users = lab.count(USERS)
     with pinned(LOAD_CORE), start_upstream(lab, users=users, behaviour=BEHAVIOUR) as upstream, ExitStack() as running:
         programs = start_programs(lab, upstream, running, COMPARED)
-        results, floor = uvloop.run(measure_programs(lab, programs, upstream, users))
-    return finding(results, floor, time.perf_counter() - start_s)
+        return finding(*uvloop.run(measure_programs(lab, programs, upstream, users)))
 
 
 async def measure_programs(
@@ -94,9 +101,8 @@ async def measure_programs(
                 open_load(program.served.port, requests, connections=CONNECTIONS, check=program.check)
             )
             loads[program.name] = load
-            results.append(
-                ProgramLatency(program, await find_peak(lab, load, program, upstream), {share: [] for share in SHARES})
-            )
+            peak_per_s = await find_peak(lab, load, program, upstream)
+            results.append(ProgramLatency(program, peak_per_s, {share: [] for share in SHARES}))
         directly = await opened.enter_async_context(
             open_load(port(upstream), direct_requests(users), connections=CONNECTIONS)
         )
@@ -105,9 +111,8 @@ async def measure_programs(
             floor.append(await measure_point(lab, directly, HALF * results[0].peak_per_s, upstream.pid, upstream))
             for share in SHARES:
                 for result in results:
-                    point = await measure_point(
-                        lab, loads[result.program.name], share * result.peak_per_s, result.program.served.pid, upstream
-                    )
+                    load, pid = loads[result.program.name], result.program.served.pid
+                    point = await measure_point(lab, load, share * result.peak_per_s, pid, upstream)
                     result.points[share].append(point)
     return results, floor
 
@@ -139,112 +144,57 @@ async def measure_point(lab: Lab, load: Load, per_s: float, pid: int, upstream: 
     return Point(usage, upstream.seen().held[SLOWEST])
 
 
-def finding(results: Sequence[ProgramLatency], floor: Sequence[Point], seconds: float) -> Finding:
-    ours = results[0]
+def finding(results: Sequence[ProgramLatency], floor: Sequence[Point]) -> Finding:
+    ours, alone = results[0], figures(floor, LAB_COLUMNS)
+    half = ours.by_share[HALF]
+    alone_row = Row(f"{HALF * ours.peak_per_s:,.0f} per second", alone)
+    note = "The slowest source asked directly: the latency that the lab adds. It is included in every figure above."
+    lines = [
+        Line(
+            f"{result.program.title}, {word}",
+            [(share * result.peak_per_s, each[f"{word} ms"]) for share, each in result.by_share.items()],
+            ours=result.program.ours,
+        )
+        for result in results
+        for word in ("p50", "p99")
+    ]
     return Finding(
-        name="latency",
-        title="Latency by offered load",
-        about=__doc__ or "",
-        seconds=seconds,
-        key={**key(ours), "added_ms.lab_p50": added(floor, 0.5), "added_ms.lab_p99": added(floor, 0.99)},
-        tables=[*map(table, results), lab_alone(ours, floor)],
-        drawings=[drawing(results)],
+        "Latency by offered load",
+        key={
+            "added_ms.p50": half["added p50 ms"],
+            "added_ms.p99": half["added p99 ms"],
+            "latency.peak_per_s": Figure.of(ours.peak_per_s),
+            "added_ms.lab_p50": alone["added p50 ms"],
+            "added_ms.lab_p99": alone["added p99 ms"],
+        },
+        tables=[*map(table, results), Table("The lab alone, without a program", [alone_row], note)],
+        drawings=[
+            LineChart(
+                "Latency by offered load, slowest source 5 ms",
+                "offered per second",
+                "ms",
+                lines,
+                x_logarithmic=True,
+                y_logarithmic=True,
+                marks={"slowest source": SLOWEST_MS},
+            )
+        ],
         notes=notes(results),
     )
 
 
-def added(points: Sequence[Point], quantile: float) -> Figure:
-    return Figure(tuple(point.added_ms(quantile) for point in points))
-
-
-def lab_alone(ours: ProgramLatency, floor: Sequence[Point]) -> Table:
-    row = Row(
-        f"{HALF * ours.peak_per_s:,.0f} per second",
-        {
-            "added p50 ms": added(floor, 0.5),
-            "added p99 ms": added(floor, 0.99),
-            "sent late p99 ms": Figure(tuple(point.usage.interval.late.at(0.99) for point in floor)),
-        },
-    )
-    note = "The slowest source asked directly: the latency that the lab adds. It is included in every figure above."
-    return Table("The lab alone, without a program", [row], note)
-
-
-def key(ours: ProgramLatency) -> dict[str, Figure]:
-    return {
-        "added_ms.p50": ours.added(HALF, 0.5),
-        "added_ms.p99": ours.added(HALF, 0.99),
-        "latency.peak_per_s": Figure.of(ours.peak_per_s),
-    }
-
-
 def table(result: ProgramLatency) -> Table:
-    rows = [
-        Row(f"{share:.0%}: {share * result.peak_per_s:,.0f} per second", columns(result, share)) for share in SHARES
-    ]
-    return Table(f"{result.program.title}, peak {result.peak_per_s:,.0f} per second", rows)
-
-
-def columns(result: ProgramLatency, share: float) -> dict[str, Figure]:
-    points = result.points[share]
-    return {
-        "added p50 ms": result.added(share, 0.5),
-        "added p99 ms": result.added(share, 0.99),
-        "p50 ms": result.at(share, 0.5),
-        "p99 ms": result.at(share, 0.99),
-        "p99.9 ms": result.at(share, 0.999),
-        "source held p50 ms": Figure(tuple(point.held.p50_ms for point in points)),
-        "source held p99 ms": Figure(tuple(point.held.p99_ms for point in points)),
-        "sent late p99 ms": Figure(tuple(point.usage.interval.late.at(0.99) for point in points)),
-        "program busy %": Figure(tuple(100 * point.usage.program_busy for point in points)),
-        "others on its core %": Figure(tuple(100 * point.usage.others_busy for point in points)),
-        "load and upstream busy %": Figure(tuple(100 * point.usage.load_core_busy for point in points)),
-    }
-
-
-def drawing(results: Sequence[ProgramLatency]) -> LineChart:
-    lines = [
-        Line(f"{result.program.title}, {word}", line(result, quantile), ours=result.program.ours)
-        for result in results
-        for word, quantile in (("p50", 0.5), ("p99", 0.99))
-    ]
-    return LineChart(
-        "Latency by offered load, slowest source 5 ms",
-        "offered per second",
-        "ms",
-        lines,
-        x_logarithmic=True,
-        y_logarithmic=True,
-        marks={"slowest source": SLOWEST_MS},
-    )
-
-
-def line(result: ProgramLatency, quantile: float) -> list[tuple[float, Figure]]:
-    return [(share * result.peak_per_s, result.at(share, quantile)) for share in SHARES]
+    peak_per_s = result.peak_per_s
+    rows = [Row(f"{share:.0%}: {share * peak_per_s:,.0f} per second", each) for share, each in result.by_share.items()]
+    return Table(f"{result.program.title}, peak {peak_per_s:,.0f} per second", rows)
 
 
 def notes(results: Sequence[ProgramLatency]) -> list[str]:
-    texts = []
-    for result in results:
-        title = result.program.title
-        intervals = [point.usage.interval for point in result.everything]
-        doubts = (
-            unanswered_note(intervals),
-            incomplete_note(intervals),
-            disturbance_note([point.usage for point in result.everything]),
-        )
-        texts += [f"{title}: {doubt}." for doubt in doubts if doubt]
-        crowded = [f"{share:.0%}" for share in SHARES if result.load_core_busy(share) > CROWDED]
-        if crowded:
-            texts.append(
-                f"{title}, at {', '.join(crowded)} of the peak: load and upstream took more than {CROWDED:.0%} of "
-                "their core. "
-                "Their latencies are limited by them."
-            )
-    texts += absent(results)
-    return texts
-
-
-def absent(results: Sequence[ProgramLatency]) -> list[str]:
+    by_title = {
+        each.program.title: [one.usage for points in each.points.values() for one in points] for each in results
+    }
     here = {result.program.name for result in results}
-    return [f"{name} could not be compared." for name in COMPARED if name not in here]
+    return [
+        *(text for title, usages in by_title.items() for text in doubts(title, usages)),
+        *(f"{name} could not be compared." for name in COMPARED if name not in here),
+    ]

@@ -29,17 +29,14 @@ from typing import NamedTuple
 
 import uvloop
 
+from benchmarks.lab import Lab
 from benchmarks.lab.load import Load, open_load
-from benchmarks.lab.no_limits import CONSULT, EACH
 from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
 from benchmarks.lab.process_resources import private_kb
 from benchmarks.lab.requests import consultations
-from benchmarks.lab.service import Served, start_service
-from benchmarks.lab.study_run import Lab
-from benchmarks.lab.trend import slope
-from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour
-from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
+from benchmarks.lab.service import CONSULT, EACH, Served, start_service
+from benchmarks.lab.upstream import SOURCE_NAMES, Behaviour, LeanUpstream, start_upstream
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table, slope
 
 # Held in flight, step by step. Each step is a group of connections.
 STEPS, QUICK_STEPS = (250, 250, 500, 1_000), (25, 50)
@@ -83,20 +80,18 @@ class MemoryRound(NamedTuple):
 
 
 def measure(lab: Lab) -> Finding:
-    start_s = time.perf_counter()
     users = lab.count(USERS)
     rounds = []
     with pinned(LOAD_CORE), start_upstream(lab, users=users) as upstream:
         requests = consultations(users)
         warm, fresh = requests[: min(WARM_USERS, users // 2)], requests[min(WARM_USERS, users // 2) :]
-        for turn in range(min(lab.rounds, ROUNDS)):
-            lab.report(f"memory: round {turn + 1} of {min(lab.rounds, ROUNDS)}")
+        for _ in lab.turns("memory", ROUNDS):
             with start_service(lab, upstream.urls, each=f"{EACH}\nhedge = false", other=CONSULT + WIDE) as served:
                 holding = uvloop.run(hold_in_flight(lab, served, upstream, warm))
             with start_service(lab, upstream.urls, cached=True) as served:
                 cached = uvloop.run(fill_cache(lab, served, warm, fresh))
             rounds.append(MemoryRound(holding, cached))
-    return finding(rounds, time.perf_counter() - start_s)
+    return finding(rounds)
 
 
 async def hold_in_flight(lab: Lab, served: Served, upstream: LeanUpstream, requests: Sequence[bytes]) -> InFlightMemory:
@@ -172,44 +167,35 @@ async def settled_kb(pid: int) -> float:
     return private_kb(pid)
 
 
-def finding(rounds: Sequence[MemoryRound], seconds: float) -> Finding:
-    in_flight = Figure.of(*(slope(each.held.in_flight) for each in rounds))
-    connection = Figure.of(*(slope(each.held.connections) for each in rounds))
-    entry = Figure.of(*(slope(each.cached) for each in rounds if len(each.cached) > 1))
+def finding(rounds: Sequence[MemoryRound]) -> Finding:
+    held = [each.held for each in rounds]
+    in_flight = Figure.by_round(slope(each.in_flight) for each in held)
+    connection = Figure.by_round(slope(each.connections) for each in held)
+    entry = Figure.by_round(slope(each.cached) for each in rounds if len(each.cached) > 1)
     kb = {"a consultation in flight": in_flight, "an idle connection": connection, "a cached answer": entry}
-    at_rest = Figure.of(*(each.held.connections[0][1] / 1_000 for each in rounds))
+    lines = [
+        Line("consultations in flight", megabytes([each.in_flight for each in held]), ours=True),
+        Line("idle connections", megabytes([each.connections for each in held])),
+    ]
     return Finding(
-        "memory",
         "What the service holds in memory",
-        (__doc__ or "").strip(),
-        seconds,
         key={
             "memory.kb_per_in_flight": in_flight,
             "memory.kb_per_connection": connection,
             "memory.kb_per_entry": entry,
-            "memory.mb_at_rest": at_rest,
+            "memory.mb_at_rest": Figure.by_round(each.connections[0][1] / 1_000 for each in held),
         },
         tables=[
             Table("Memory of one", [Row(name, {"kB": each}) for name, each in kb.items() if each.rounds]),
-            Table("Private memory of the service", list(rows([each.held for each in rounds]))),
+            Table("Private memory of the service", list(rows(held))),
         ],
-        drawings=[
-            LineChart(
-                "Private memory of the service",
-                "count",
-                "MB",
-                [
-                    Line("consultations in flight", megabytes([each.held.in_flight for each in rounds]), ours=True),
-                    Line("idle connections", megabytes([each.held.connections for each in rounds])),
-                ],
-            )
-        ],
+        drawings=[LineChart("Private memory of the service", "count", "MB", lines)],
         notes=list(notes(rounds)),
     )
 
 
 def megabytes(rounds: Sequence[Points]) -> list[tuple[float, Figure]]:
-    return [(steps[0][0], Figure.of(*(kb / 1_000 for _, kb in steps))) for steps in zip(*rounds, strict=True)]
+    return [(steps[0][0], Figure.by_round(kb / 1_000 for _, kb in steps)) for steps in zip(*rounds, strict=True)]
 
 
 def rows(rounds: Sequence[InFlightMemory]) -> Iterator[Row]:
@@ -219,7 +205,8 @@ def rows(rounds: Sequence[InFlightMemory]) -> Iterator[Row]:
         yield Row(f"{count:,.0f} connections, idle", {"MB": figure})
     for count, figure in megabytes([each.in_flight for each in rounds])[1:]:
         yield Row(f"the same, with {count:,.0f} consultations in flight", {"MB": figure})
-    yield Row("after all callers have disconnected", {"MB": Figure.of(*(each.after_kb / 1_000 for each in rounds))})
+    after = Figure.by_round(each.after_kb / 1_000 for each in rounds)
+    yield Row("after all callers have disconnected", {"MB": after})
 
 
 def notes(rounds: Sequence[MemoryRound]) -> Iterator[str]:

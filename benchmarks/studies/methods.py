@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from benchmarks.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, pinned
-from benchmarks.lab.study_run import Lab
-from benchmarks.lab.trend import slope
-from benchmarks.lab.upstream_control import SOURCE_NAMES
-from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
+from benchmarks.lab.upstream import SOURCE_NAMES
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table, slope
 from cashier.consultation.flow import Consultation, OrderSummary
 from cashier.domain.assembly import assemble
 from cashier.domain.consultation_case import ConsultationCase
@@ -45,46 +44,37 @@ Sizes = tuple[int, int]
 Works = Mapping[str, Callable[[], Any]]
 
 
-class WorkTimes(NamedTuple):
-    """µs by work, one figure per round, and the size of the answer."""
-
-    us: dict[str, list[float]]
-    answer_bytes: int
-
-
 def measure(lab: Lab) -> Finding:
-    start_s = time.perf_counter()
-    sizes = list(
-        dict.fromkeys(
-            [
-                *((methods, USUAL_PROMOTIONS) for methods in METHOD_COUNTS),
-                *((USUAL_METHODS, count) for count in PROMOTIONS),
-            ]
-        )
-    )
+    by_methods = {float(methods): (methods, USUAL_PROMOTIONS) for methods in METHOD_COUNTS}
+    by_promotions = {float(count): (USUAL_METHODS, count) for count in PROMOTIONS}
+    sizes = list(dict.fromkeys([*by_methods.values(), *by_promotions.values()]))
+    works_by_sizes = {each: works_of(world(*each)) for each in sizes}
     with pinned(PROGRAM_CORE):
-        times_by_sizes = measure_works(lab, {each: works_of(world(*each)) for each in sizes})
-    usual = figures(times_by_sizes[USUAL_METHODS, USUAL_PROMOTIONS])
-    by_ways = {float(methods): figures(times_by_sizes[methods, USUAL_PROMOTIONS]) for methods in METHOD_COUNTS}
+        times_by_sizes = measure_works(lab, works_by_sizes)
+    usual = times_by_sizes[USUAL_METHODS, USUAL_PROMOTIONS]
+    methods = {count: times_by_sizes[each] for count, each in by_methods.items()}
+    promotions = {count: times_by_sizes[each] for count, each in by_promotions.items()}
+    rows = [
+        Row(
+            f"{methods_count} methods, {count} promotions",
+            {**times, "answer kB": Figure.of(len(works_by_sizes[methods_count, count]["encode µs"]()) / 1_000)},
+        )
+        for (methods_count, count), times in sorted(times_by_sizes.items())
+    ]
     return Finding(
-        "methods",
         "Cost of more payment methods and more promotions",
-        (__doc__ or "").strip(),
-        time.perf_counter() - start_s,
         key={
             "methods.us_30": usual["assemble and rank µs"],
             "methods.encode_us_30": usual["encode µs"],
             "methods.prepare_us_30": usual["prepare µs"],
-            "methods.us_per_way": growth(by_ways, "assemble and rank µs"),
-            "methods.encode_us_per_way": growth(by_ways, "encode µs"),
+            "methods.us_per_way": growth(methods, "assemble and rank µs"),
+            "methods.encode_us_per_way": growth(methods, "encode µs"),
         },
-        tables=[table(times_by_sizes)],
+        tables=[Table("Time of one consultation's payment logic", rows)],
         drawings=[
-            drawing("Time by payment methods", "payment methods", by_ways),
+            drawing("Time by payment methods", "payment methods", methods),
             drawing(
-                f"Time by promotions, {USUAL_METHODS} payment methods",
-                "promotions offered to the customer",
-                {float(count): figures(times_by_sizes[USUAL_METHODS, count]) for count in PROMOTIONS},
+                f"Time by promotions, {USUAL_METHODS} payment methods", "promotions offered to the customer", promotions
             ),
         ],
         notes=[
@@ -101,6 +91,7 @@ def world(methods: int, promotions: int) -> World:
     are wallets.
     """
     banks = [f"B{number}" for number in range(max(1, methods // 6))]
+    daily, monthly = (5_000_000, 120_000), (20_000_000, 900_000)
     base = World(
         order=order(12_800),
         member=member((Kind.QUICK_PAY, 12), (Kind.WALLET, 3), last_used=(Kind.QUICK_PAY, "c_B0")),
@@ -115,16 +106,7 @@ def world(methods: int, promotions: int) -> World:
             channel(Kind.MERCHANT_QR, "ALIPAY"),
         ),
         quotas=(
-            *(
-                quota(
-                    Kind.QUICK_PAY,
-                    bank=bank,
-                    single=2_000_000,
-                    daily=(5_000_000, 120_000),
-                    monthly=(20_000_000, 900_000),
-                )
-                for bank in banks
-            ),
+            *(quota(Kind.QUICK_PAY, bank=bank, single=2_000_000, daily=daily, monthly=monthly) for bank in banks),
             quota(Kind.BALANCE, single=2_000_000),
         ),
         promotions=tuple(offered_promotion(number) for number in range(promotions)),
@@ -140,69 +122,50 @@ def offered_promotion(number: int) -> Promotion:
     Their values fall, so that sixty of them do not make the order free.
     """
     turn, sort = divmod(number, 5)
+    name, group, bank = f"p_{number}", f"g_{turn}", frozenset({f"B{1 + turn % 3}"})
     match sort:
         case 0:
-            return promotion(f"p_{number}", 1_000 - 50 * turn, threshold=10_000)
+            return promotion(name, 1_000 - 50 * turn, threshold=10_000)
         case 1:
-            return promotion(
-                f"p_{number}",
-                percent_bps=500 - 30 * turn,
-                kinds=[Kind.QUICK_PAY],
-                banks=frozenset({f"B{1 + turn % 3}"}),
-            )
+            return promotion(name, percent_bps=500 - 30 * turn, kinds=[Kind.QUICK_PAY], banks=bank)
         case 2:
-            return promotion(f"p_{number}", 88 + turn, kinds=[Kind.QUICK_PAY, Kind.BALANCE], group=f"g_{turn}")
+            return promotion(name, 88 + turn, kinds=[Kind.QUICK_PAY, Kind.BALANCE], group=group)
         case 3:
-            return promotion(f"p_{number}", 1_200 + turn, kinds=[Kind.BALANCE], group=f"g_{turn}", stackable=False)
+            return promotion(name, 1_200 + turn, kinds=[Kind.BALANCE], group=group, stackable=False)
         case _:
-            return promotion(f"p_{number}", 1_200, expires_at=NOW)
+            return promotion(name, 1_200, expires_at=NOW)
 
 
 def works_of(of: World) -> Works:
     facts = of.facts()
-
-    def consulted() -> tuple[PayMethod, ...]:
-        case = ConsultationCase(of.request, facts, of.catalog, of.now)
-        return rank_offers(case, assemble(case), of.weights)
-
-    def prepared() -> tuple[Channels, Quotas]:
-        return Channels.prepared(of.channels), Quotas.prepared(of.quotas)
-
-    consultation = answer(facts, consulted())
+    answered = answer(facts, consulted(of, facts))
     return {
-        "prepare µs": prepared,
-        "assemble and rank µs": consulted,
-        "encode µs": lambda: msgspec.json.encode(consultation),
+        "prepare µs": lambda: (Channels.prepared(of.channels), Quotas.prepared(of.quotas)),
+        "assemble and rank µs": lambda: consulted(of, facts),
+        "encode µs": lambda: msgspec.json.encode(answered),
     }
+
+
+def consulted(of: World, facts: Facts) -> tuple[PayMethod, ...]:
+    case = ConsultationCase(of.request, facts, of.catalog, of.now)
+    return rank_offers(case, assemble(case), of.weights)
 
 
 def answer(facts: Facts, methods: tuple[PayMethod, ...]) -> Consultation:
-    facts_order = facts.order
-    return Consultation(
-        TOKEN,
-        NOW,
-        NOW,
-        OrderSummary(facts_order.order_id, facts_order.title, facts_order.amount, facts_order.expires_at),
-        True,
-        None,
-        False,
-        tuple(SourceReport(name, Importance.GATING, SourceStatus.FRESH, 0.1, 7.4, 0) for name in SOURCE_NAMES),
-        methods,
-    )
+    summary = OrderSummary(facts.order.order_id, facts.order.title, facts.order.amount, facts.order.expires_at)
+    reports = [SourceReport(name, Importance.GATING, SourceStatus.FRESH, 0.1, 7.4, 0) for name in SOURCE_NAMES]
+    return Consultation(TOKEN, NOW, NOW, summary, True, None, False, tuple(reports), methods)
 
 
-def measure_works(lab: Lab, works_by_sizes: Mapping[Sizes, Works]) -> dict[Sizes, WorkTimes]:
-    times_by_sizes = {
-        sizes: WorkTimes({name: [] for name in works_by_sizes[sizes]}, len(works_by_sizes[sizes]["encode µs"]()))
-        for sizes in works_by_sizes
+def measure_works(lab: Lab, works_by_sizes: Mapping[Sizes, Works]) -> dict[Sizes, dict[str, Figure]]:
+    us: dict[Sizes, dict[str, list[float]]] = {
+        sizes: {name: [] for name in works} for sizes, works in works_by_sizes.items()
     }
-    interval_s = QUICK_INTERVAL_S if lab.quick else INTERVAL_S
-    for turn in range(lab.rounds):
-        lab.report(f"methods: round {turn + 1} of {lab.rounds}")
+    for _ in lab.turns("methods"):
         for sizes, works in works_by_sizes.items():
             for name, work in works.items():
-                times_by_sizes[sizes].us[name].append(least_us(work, interval_s))
-    return times_by_sizes
+                us[sizes][name].append(least_us(work, QUICK_INTERVAL_S if lab.quick else INTERVAL_S))
+    return {sizes: {name: Figure.by_round(each) for name, each in by_name.items()} for sizes, by_name in us.items()}
 
 
 def least_us(work: Callable[[], Any], seconds: float) -> float:
@@ -219,34 +182,15 @@ def least_us(work: Callable[[], Any], seconds: float) -> float:
     return best_ns / 1_000
 
 
-def figures(times_by_sizes: WorkTimes) -> dict[str, Figure]:
-    return {name: Figure.of(*rounds) for name, rounds in times_by_sizes.us.items()}
-
-
 def growth(by_count: Mapping[float, Mapping[str, Figure]], name: str) -> Figure:
     """The cost of one more, by round."""
     rounds = zip(*(each[name].rounds for each in by_count.values()), strict=True)
-    return Figure.of(*(slope(list(zip(by_count, times, strict=True))) for times in rounds))
-
-
-def table(times_by_sizes: Mapping[Sizes, WorkTimes]) -> Table:
-    rows = [
-        Row(
-            f"{methods} methods, {promotions} promotions",
-            {**figures(each), "answer kB": Figure.of(each.answer_bytes / 1_000)},
-        )
-        for (methods, promotions), each in sorted(times_by_sizes.items())
-    ]
-    return Table("Time of one consultation's payment logic", rows)
+    return Figure.by_round(slope(list(zip(by_count, times, strict=True))) for times in rounds)
 
 
 def drawing(title: str, x_title: str, by_count: Mapping[float, Mapping[str, Figure]]) -> LineChart:
     lines = [
-        Line(
-            name.removesuffix(" µs"),
-            [(x, each[name]) for x, each in by_count.items()],
-            ours=name.startswith("assemble"),
-        )
+        Line(name.removesuffix(" µs"), [(x, each[name]) for x, each in by_count.items()], ours="rank" in name)
         for name in next(iter(by_count.values()))
     ]
     return LineChart(title, x_title, "µs", lines)

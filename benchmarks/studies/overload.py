@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from benchmarks.lab.process import LOAD_CORE, PROGRAM_CORE, core_time, cpu_s, pi
 from benchmarks.lab.requests import consultations
 from benchmarks.lab.service import Served, start_service
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
+from benchmarks.results import Columns, Figure, Finding, Line, LineChart, Row, Table, figures
 
 USERS = 1_000
 CONNECTIONS = 512
@@ -36,7 +37,6 @@ OVERLOAD_S, CALM_S, RECOVERING_S, RAMP_S = 6.0, 1.0, 3.0, 1.5
 WINDOW_S = 0.2
 DRAWN_S = 0.1
 CROWDED = 0.8
-BUSY = ("program", "others on its core", "upstream", "load")
 # X-Priority of each request, in turn.
 PRIORITIES = ("high", "normal", "normal", "normal", "low")
 
@@ -87,10 +87,6 @@ def in_time(outcome: RequestOutcome) -> bool:
     return outcome.status == OK and outcome.latency_s <= DEADLINE_S
 
 
-def refused(outcome: RequestOutcome) -> bool:
-    return outcome.status == REFUSED
-
-
 def quantile(values: Iterable[float], share: float) -> float:
     """0 if there are no values."""
     ordered = sorted(values)
@@ -118,7 +114,6 @@ def requests(users: int) -> list[bytes]:
 
 
 def measure(lab: Lab) -> Finding:
-    start_s = time.perf_counter()
     users = lab.count(USERS)
     request_mix = requests(users)
     with pinned(LOAD_CORE), start_upstream(lab, users=users) as upstream:
@@ -126,7 +121,7 @@ def measure(lab: Lab) -> Finding:
             per_s, rounds = uvloop.run(measure_rounds(lab, served, upstream, request_mix, None))
         with start_service(lab, upstream.urls, cached=True) as served:
             _, without = uvloop.run(measure_rounds(lab, served, upstream, request_mix, per_s))
-    return finding(per_s, rounds, without, time.perf_counter() - start_s)
+    return finding(per_s, rounds, without)
 
 
 async def measure_rounds(
@@ -189,47 +184,42 @@ async def measure_round(lab: Lab, load: Load, per_s: float, pids: Mapping[str, i
     )
 
 
-def figure(values: Iterable[float]) -> Figure:
-    return Figure(tuple(values))
+COLUMNS: Columns[OverloadRound] = {
+    "in time per second": lambda each: each.good_per_s,
+    "of the peak": lambda each: each.goodput,
+    "admitted p50 ms": lambda each: each.at_ms(OK, 0.5),
+    "admitted p99 ms": lambda each: each.at_ms(OK, 0.99),
+    "refused p50 ms": lambda each: each.at_ms(REFUSED, 0.5),
+    "refused p99 ms": lambda each: each.at_ms(REFUSED, 0.99),
+    "neither": lambda each: each.neither,
+    "high in time %": lambda each: each.served("high"),
+    "normal in time %": lambda each: each.served("normal"),
+    "low in time %": lambda each: each.served("low"),
+    "program busy %": lambda each: 100 * each.busy["program"],
+    "others on its core busy %": lambda each: 100 * each.busy["others on its core"],
+    "upstream busy %": lambda each: 100 * each.busy["upstream"],
+    "load busy %": lambda each: 100 * each.busy["load"],
+}
 
 
-def finding(per_s: float, rounds: Sequence[OverloadRound], without: Sequence[OverloadRound], seconds: float) -> Finding:
-    key = {
-        "overload.goodput": figure(each.goodput for each in rounds),
-        "overload.admitted_p99_ms": figure(each.at_ms(OK, 0.99) for each in rounds),
-        "overload.refused_p50_ms": figure(each.at_ms(REFUSED, 0.5) for each in rounds),
-        "overload.refused_p99_ms": figure(each.at_ms(REFUSED, 0.99) for each in rounds),
-        "overload.peak_per_s": figure(each.peak_per_s for each in rounds),
-        "overload.goodput_without_shedding": figure(each.goodput for each in without),
-    }
-    recovered = [each.recovered_s for each in rounds]
-    if known := [each for each in recovered if each is not None]:
-        key["overload.recovered_s"] = figure(known)
+def finding(per_s: float, rounds: Sequence[OverloadRound], without: Sequence[OverloadRound]) -> Finding:
+    shed, unshed = figures(rounds, COLUMNS), figures(without, COLUMNS)
+    recovered = [each.recovered_s for each in rounds if each.recovered_s is not None]
     return Finding(
-        name="overload",
-        title="Three times the capacity",
-        about=__doc__ or "",
-        seconds=seconds,
-        key=key,
-        tables=[Table(f"{OVERLOAD * per_s:,.0f}/s offered", [row("with shedding", rounds), row("without", without)])],
+        "Three times the capacity",
+        key={
+            "overload.goodput": shed["of the peak"],
+            "overload.admitted_p99_ms": shed["admitted p99 ms"],
+            "overload.refused_p50_ms": shed["refused p50 ms"],
+            "overload.refused_p99_ms": shed["refused p99 ms"],
+            "overload.peak_per_s": Figure.by_round(each.peak_per_s for each in rounds),
+            "overload.goodput_without_shedding": unshed["of the peak"],
+            **({"overload.recovered_s": Figure.by_round(recovered)} if recovered else {}),
+        },
+        tables=[Table(f"{OVERLOAD * per_s:,.0f}/s offered", [Row("with shedding", shed), Row("without", unshed)])],
         drawings=[drawing(rounds)],
         notes=notes(rounds, without),
     )
-
-
-def row(label: str, rounds: Sequence[OverloadRound]) -> Row:
-    figures = {
-        "in time per second": figure(each.good_per_s for each in rounds),
-        "of the peak": figure(each.goodput for each in rounds),
-        "admitted p50 ms": figure(each.at_ms(OK, 0.5) for each in rounds),
-        "admitted p99 ms": figure(each.at_ms(OK, 0.99) for each in rounds),
-        "refused p50 ms": figure(each.at_ms(REFUSED, 0.5) for each in rounds),
-        "refused p99 ms": figure(each.at_ms(REFUSED, 0.99) for each in rounds),
-        "neither": figure(each.neither for each in rounds),
-    }
-    figures |= {f"{name} in time %": figure(each.served(name) for each in rounds) for name in ("high", "normal", "low")}
-    figures |= {f"{name} busy %": figure(100 * each.busy[name] for each in rounds) for name in BUSY}
-    return Row(label, figures)
 
 
 def drawing(rounds: Sequence[OverloadRound]) -> LineChart:
@@ -237,27 +227,23 @@ def drawing(rounds: Sequence[OverloadRound]) -> LineChart:
     kinds: dict[str, Callable[[RequestOutcome], bool]] = {
         "offered": lambda _: True,
         "answered in time": in_time,
-        "refused": refused,
+        "refused": lambda outcome: outcome.status == REFUSED,
     }
     windows = min(int((each.until_s - each.start_s) / DRAWN_S) for each in rounds)
     first = -int((rounds[0].start_s - min(outcome.due_s for outcome in rounds[0].outcomes)) / DRAWN_S)
     lines = []
     for label, belongs in kinds.items():
-        counts = [count_by_window(each, [outcome for outcome in each.outcomes if belongs(outcome)]) for each in rounds]
-        points = [(n * DRAWN_S, figure(count.get(n, 0) / DRAWN_S for count in counts)) for n in range(first, windows)]
+        counts = [Counter(window(each, one) for one in each.outcomes if belongs(one)) for each in rounds]
+        points = [(n * DRAWN_S, Figure.by_round(count[n] / DRAWN_S for count in counts)) for n in range(first, windows)]
         lines.append(Line(label, points, ours=label == "answered in time"))
     return LineChart(
         "Overload and recovery", "s since its start", "per second", lines, marks={"the peak": rounds[0].peak_per_s}
     )
 
 
-def count_by_window(measured: OverloadRound, outcomes: Iterable[RequestOutcome]) -> dict[int, int]:
-    """Requests by window since the start of the overload."""
-    counts: dict[int, int] = {}
-    for outcome in outcomes:
-        window = int((outcome.due_s - measured.start_s) // DRAWN_S)
-        counts[window] = counts.get(window, 0) + 1
-    return counts
+def window(measured: OverloadRound, outcome: RequestOutcome) -> int:
+    """Its place since the start of the overload."""
+    return int((outcome.due_s - measured.start_s) // DRAWN_S)
 
 
 def notes(rounds: Sequence[OverloadRound], without: Sequence[OverloadRound]) -> list[str]:

@@ -17,24 +17,22 @@ The cost of one more source is the slope of the least-squares line through the s
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import NamedTuple
 
 import aiohttp
 import uvloop
 
+from benchmarks.lab import Lab
+from benchmarks.lab.in_process import use_service_gc
 from benchmarks.lab.process import PROGRAM_CORE, cpu_s, pinned
-from benchmarks.lab.study_run import Lab
-from benchmarks.lab.trend import slope
-from benchmarks.lab.upstream import start_upstream
-from benchmarks.lean_upstream import FIRST_USER
-from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
+from benchmarks.lab.upstream import FIRST_USER, start_upstream
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table, slope
 from cashier.consultation.source_pipeline import SourcePipeline
-from cashier.consultation.source_table import SOURCE_SPECS
+from cashier.consultation.source_table import SOURCE_SPECS, SourceBinding
 from cashier.fanout.ask import Ask
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
@@ -44,7 +42,6 @@ from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
 from cashier.source_errors import Missing
 from cashier.sources.card import CARD
 from cashier.sources.source_upstream import WireUpstream
-from cashier.web.server import GC_THRESHOLD
 from cashier.wire.http1 import Http1Client
 from cashier.wire.transport import CallHeaders
 
@@ -109,10 +106,9 @@ class Chains:
 
 
 def measure(lab: Lab) -> Finding:
-    start_s = time.perf_counter()
     with pinned(PROGRAM_CORE), start_upstream(lab, users=USERS) as upstream:
         rounds_by_variant = uvloop.run(measure_variants(lab, upstream.urls["card"], upstream.pid))
-    return finding(rounds_by_variant, time.perf_counter() - start_s)
+    return finding(rounds_by_variant)
 
 
 async def measure_variants(lab: Lab, url: str, upstream_pid: int) -> dict[str, dict[int, list[VariantRound]]]:
@@ -123,14 +119,13 @@ async def measure_variants(lab: Lab, url: str, upstream_pid: int) -> dict[str, d
             for sources in SIZES
             for variant in (cashier_fanout, aiohttp_gather)
         ]
-        with service_gc_settings():
+        use_service_gc()
+        for variant in variants:
+            await measure_interval(variant, QUICK_S if lab.quick else WARM_S, 0.0, upstream_pid)
+        for _ in lab.turns("sources"):
             for variant in variants:
-                await measure_interval(variant, QUICK_S if lab.quick else WARM_S, 0.0, upstream_pid)
-            for turn in range(lab.rounds):
-                lab.report(f"sources: round {turn + 1} of {lab.rounds}")
-                for variant in variants:
-                    result = await measure_interval(variant, 0.02, QUICK_S if lab.quick else INTERVAL_S, upstream_pid)
-                    rounds_by_variant.setdefault(variant.name, {}).setdefault(variant.sources, []).append(result)
+                result = await measure_interval(variant, 0.02, QUICK_S if lab.quick else INTERVAL_S, upstream_pid)
+                rounds_by_variant.setdefault(variant.name, {}).setdefault(variant.sources, []).append(result)
     return rounds_by_variant
 
 
@@ -161,20 +156,13 @@ async def cashier_fanout(url: str, sources: int) -> AsyncIterator[FanoutVariant]
     pipelines = [
         SourcePipeline(spec, WireUpstream(CARD, wire), settings, DegradationLadder(), S3FifoStore(1)) for wire in wires
     ]
+
+    def ask(index: int, binding: SourceBinding) -> Ask:
+        common = (f"card_{index}", spec.importance, spec.needs, TIMEOUT_MS, binding.start)
+        return Ask(*common, fallback=binding.fallback, current_timeout=binding.current_timeout)
+
     bindings = [pipeline.binding() for pipeline in pipelines]
-    asks = [
-        Ask(
-            f"card_{index}",
-            spec.importance,
-            spec.needs,
-            TIMEOUT_MS,
-            binding.start,
-            fallback=binding.fallback,
-            current_timeout=binding.current_timeout,
-        )
-        for index, binding in enumerate(bindings)
-    ]
-    plan = Plan(asks, inputs=spec.needs)
+    plan = Plan([ask(index, binding) for index, binding in enumerate(bindings)], inputs=spec.needs)
 
     async def consult(user_id: str) -> bool:
         deadline_ns = time.perf_counter_ns() + DEADLINE_NS
@@ -184,12 +172,8 @@ async def cashier_fanout(url: str, sources: int) -> AsyncIterator[FanoutVariant]
     for wire in wires:
         await wire.open()
     try:
-        yield FanoutVariant(
-            "cashier",
-            sources,
-            consult,
-            lambda: sum(pipeline.guard.counts.hedges + pipeline.guard.counts.retries for pipeline in pipelines),
-        )
+        counts = [pipeline.guard.counts for pipeline in pipelines]
+        yield FanoutVariant("cashier", sources, consult, lambda: sum(each.hedges + each.retries for each in counts))
     finally:
         for pipeline in pipelines:
             pipeline.close()
@@ -216,32 +200,30 @@ async def aiohttp_gather(url: str, sources: int) -> AsyncIterator[FanoutVariant]
         yield FanoutVariant("aiohttp + gather", sources, consult, lambda: 0)
 
 
-@contextmanager
-def service_gc_settings() -> Iterator[None]:
-    """Garbage collector settings of the service, for both variants."""
-    usual = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 10, 10)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)
-        gc.unfreeze()
-
-
-def finding(rounds_by_variant: Mapping[str, Mapping[int, list[VariantRound]]], seconds: float) -> Finding:
-    cost = {name: per_source(sizes) for name, sizes in rounds_by_variant.items()}
-    ours, aiohttp_cost = cost.values()
+def finding(rounds_by_variant: Mapping[str, Mapping[int, list[VariantRound]]]) -> Finding:
     cpu = {
-        name: {size: Figure.of(*(each.cpu_us for each in rounds)) for size, rounds in sizes.items()}
+        name: {size: Figure.by_round(each.cpu_us for each in rounds) for size, rounds in sizes.items()}
         for name, sizes in rounds_by_variant.items()
     }
+    cost = {name: per_source(sizes) for name, sizes in cpu.items()}
+    ours, aiohttp_cost = cost.values()
+    busy = {
+        size: Figure.by_round(each.upstream_busy for each in rounds)
+        for size, rounds in rounds_by_variant["cashier"].items()
+    }
+    rows = [
+        Row(
+            f"{size} source{'s' * (size > 1)}",
+            {**{f"{name} CPU µs": sizes[size] for name, sizes in cpu.items()}, "upstream busy": busy[size]},
+        )
+        for size in SIZES
+    ]
+    lines = [
+        Line(name, [(float(size), each) for size, each in sizes.items()], ours=name == "cashier")
+        for name, sizes in cpu.items()
+    ]
     return Finding(
-        "sources",
         "Cost of one more source",
-        (__doc__ or "").strip(),
-        seconds,
         key={
             "sources.cost_us": ours,
             "sources.cost_us_aiohttp": aiohttp_cost,
@@ -249,50 +231,30 @@ def finding(rounds_by_variant: Mapping[str, Mapping[int, list[VariantRound]]], s
         },
         tables=[
             Table("CPU of one more source", [Row(name, {"CPU µs": each}) for name, each in cost.items()]),
-            Table("CPU of one consultation", [row(size, rounds_by_variant) for size in SIZES]),
+            Table("CPU of one consultation", rows),
         ],
-        drawings=[
-            LineChart(
-                "CPU of one consultation by number of sources",
-                "sources",
-                "CPU µs",
-                [
-                    Line(name, [(float(size), each) for size, each in sizes.items()], ours=name == "cashier")
-                    for name, sizes in cpu.items()
-                ],
-            )
-        ],
+        drawings=[LineChart("CPU of one consultation by number of sources", "sources", "CPU µs", lines)],
         notes=list(notes(rounds_by_variant)),
     )
 
 
-def per_source(sizes: Mapping[int, list[VariantRound]]) -> Figure:
+def per_source(sizes: Mapping[int, Figure]) -> Figure:
     """One slope per round."""
-    rounds = zip(*sizes.values(), strict=True)
-    return Figure.of(
-        *(slope([(float(size), each.cpu_us) for size, each in zip(sizes, usages, strict=True)]) for usages in rounds)
-    )
-
-
-def row(size: int, rounds_by_variant: Mapping[str, Mapping[int, list[VariantRound]]]) -> Row:
-    figures = {
-        f"{name} CPU µs": Figure.of(*(each.cpu_us for each in sizes[size])) for name, sizes in rounds_by_variant.items()
-    }
-    busy = Figure.of(*(each.upstream_busy for each in rounds_by_variant["cashier"][size]))
-    return Row(f"{size} source{'s' * (size > 1)}", {**figures, "upstream busy": busy})
+    rounds = zip(*(each.rounds for each in sizes.values()), strict=True)
+    return Figure.by_round(slope(list(zip(map(float, sizes), each, strict=True))) for each in rounds)
 
 
 def notes(rounds_by_variant: Mapping[str, Mapping[int, list[VariantRound]]]) -> Iterator[str]:
-    for name, sizes in rounds_by_variant.items():
-        everything = [each for rounds in sizes.values() for each in rounds]
-        failed, consultations = sum(each.failed for each in everything), sum(each.consultations for each in everything)
-        if failed:
-            yield f"{name}: {failed:,} of {consultations:,} consultations lacked an answer, which makes them cheaper."
-    extra = max(each.extra for rounds in rounds_by_variant["cashier"].values() for each in rounds)
+    everything = {
+        name: [each for rounds in sizes.values() for each in rounds] for name, sizes in rounds_by_variant.items()
+    }
+    for name, rounds in everything.items():
+        total = sum(each.consultations for each in rounds)
+        if failed := sum(each.failed for each in rounds):
+            yield f"{name}: {failed:,} of {total:,} consultations lacked an answer, which makes them cheaper."
+    extra = max(each.extra for each in everything["cashier"])
     yield f"Hedges and retries are in our figures: at most {extra:.1%} more calls in an interval."
-    if any(
-        each.upstream_busy > 0.9 for sizes in rounds_by_variant.values() for rounds in sizes.values() for each in rounds
-    ):
+    if max(each.upstream_busy for rounds in everything.values() for each in rounds) > 0.9:
         yield (
             "The upstream was busy above 90 % in some interval. The CPU figures are valid; only the rate was limited "
             "by it."

@@ -10,23 +10,21 @@ rounds together.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 import uvloop
 
-from benchmarks.lab.histogram import Histogram
-from benchmarks.lab.load import Load, open_load
-from benchmarks.lab.load_results import LoadInterval
-from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
+from benchmarks.lab import Lab
+from benchmarks.lab.cpu_usage import CpuUsage, doubts, measure_cpu
+from benchmarks.lab.load import open_load
+from benchmarks.lab.load_results import Histogram, LoadInterval
+from benchmarks.lab.process import LOAD_CORE, pinned
+from benchmarks.lab.process_resources import RunQueueWait
 from benchmarks.lab.requests import check_consultation, consultations
-from benchmarks.lab.run_queue import RunQueueWait
 from benchmarks.lab.service import Served, start_service
-from benchmarks.lab.study_run import Lab
-from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import SOURCE_NAMES, STRAGGLING, Behaviour
+from benchmarks.lab.upstream import SOURCE_NAMES, STRAGGLING, Behaviour, LeanUpstream, start_upstream
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 
 DELAY_MS = 8
@@ -38,15 +36,18 @@ INTERVAL_S = 3.2
 USERS = 1_000
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 RARE = 99.9
-SERVICES = ("without hedges", "with hedges")
+WITHOUT, HEDGED = SERVICES = ("without hedges", "with hedges")
 
 
 class StragglerRound(NamedTuple):
     """One interval. `calls`: as counted by the sources."""
 
-    interval: LoadInterval
+    usage: CpuUsage
     calls: int
-    upstream_busy: float
+
+    @property
+    def interval(self) -> LoadInterval:
+        return self.usage.interval
 
     @property
     def arrived(self) -> int:
@@ -57,43 +58,22 @@ class StragglerRound(NamedTuple):
         return 100 * (self.calls / (self.arrived * len(SOURCE_NAMES)) - 1)
 
 
-class ServiceRounds(NamedTuple):
-    """One service over all rounds."""
-
-    rounds: Sequence[StragglerRound]
-
-    @property
-    def extra_percent(self) -> Figure:
-        return Figure.of(*(each.extra_percent for each in self.rounds))
-
-    def at(self, percentile: float) -> Figure:
-        if percentile < RARE:
-            return Figure.of(*(each.interval.at(percentile / 100) for each in self.rounds))
-        total = Histogram()
-        for each in self.rounds:
-            total.add(each.interval.histogram)
-        return Figure.of(total.at(percentile / 100))
-
-
 def measure(lab: Lab) -> Finding:
-    start_s = time.perf_counter()
     behaviour = Behaviour(dict.fromkeys(SOURCE_NAMES, DELAY_MS), dict.fromkeys(SOURCE_NAMES, STRAGGLING_BPS))
-    users = lab.count(USERS)
-    with ExitStack() as opened:
-        opened.enter_context(pinned(LOAD_CORE))
-        sources = opened.enter_context(start_upstream(lab, users=users, behaviour=behaviour))
-        served = [
-            opened.enter_context(start_service(lab, sources.urls, each=f"hedge = {hedge}"))
-            for hedge in ("false", "true")
-        ]
-        waiting = RunQueueWait()
-        services = uvloop.run(measure_services(lab, sources, served, consultations(users), waiting))
-    return finding(services, waiting, time.perf_counter() - start_s)
+    users, waiting = lab.count(USERS), RunQueueWait()
+    with (
+        pinned(LOAD_CORE),
+        start_upstream(lab, users=users, behaviour=behaviour) as sources,
+        start_service(lab, sources.urls, each="hedge = false") as without,
+        start_service(lab, sources.urls, each="hedge = true") as hedged,
+    ):
+        run = measure_services(lab, sources, (without, hedged), consultations(users), waiting)
+        return finding(uvloop.run(run), waiting)
 
 
 async def measure_services(
     lab: Lab, sources: LeanUpstream, served: Sequence[Served], requests: Sequence[bytes], waiting: RunQueueWait
-) -> dict[str, ServiceRounds]:
+) -> dict[str, list[StragglerRound]]:
     rounds_by_service: dict[str, list[StragglerRound]] = {name: [] for name in SERVICES}
     async with AsyncExitStack() as opened:
         # More connections than are ever busy, and the same arrivals for both services.
@@ -103,77 +83,60 @@ async def measure_services(
         ]
         for load in loads:
             await load.open(PER_S, lab.seconds(LEARN_S))
-        for turn in range(lab.rounds):
-            lab.report(f"stragglers: round {turn + 1} of {lab.rounds}")
+        for _ in lab.turns("stragglers"):
             for name, load, one in zip(SERVICES, loads, served, strict=True):
                 await load.open(PER_S, lab.seconds(0.3))  # it was idle during the other's interval
                 with waiting.of(one.pid):
-                    rounds_by_service[name].append(await measure_round(load, sources, lab.seconds(INTERVAL_S)))
-    return {name: ServiceRounds(rounds) for name, rounds in rounds_by_service.items()}
+                    calls = sources.seen().total  # blocks this loop, while no load runs
+                    usage = await measure_cpu(load.open(PER_S, lab.seconds(INTERVAL_S)), one.pid, sources.pid)
+                    rounds_by_service[name].append(StragglerRound(usage, sources.seen().total - calls))
+    return rounds_by_service
 
 
-async def measure_round(load: Load, sources: LeanUpstream, seconds: float) -> StragglerRound:
-    # Read while no load runs, because it blocks this loop.
-    calls, used_s = sum(sources.seen().calls.values()), cpu_s(sources.pid)
-    interval = await load.open(PER_S, seconds)
-    busy = (cpu_s(sources.pid) - used_s) / interval.seconds
-    return StragglerRound(interval, sum(sources.seen().calls.values()) - calls, busy)
+def latencies(rounds: Sequence[StragglerRound]) -> dict[float, Figure]:
+    """By percentile. The rare one is of all rounds together."""
+    total = Histogram()
+    for each in rounds:
+        total.add(each.interval.histogram)
+    by_round = {
+        percentile: Figure.by_round(each.interval.at(percentile / 100) for each in rounds) for percentile in PERCENTILES
+    }
+    return {**by_round, RARE: Figure.of(total.at(RARE / 100))}
 
 
-def finding(services: Mapping[str, ServiceRounds], waiting: RunQueueWait, seconds: float) -> Finding:
-    without, hedged = (services[name] for name in SERVICES)
-    lines = [
-        Line(name, [(x, each.at(x)) for x in (*PERCENTILES, RARE)], ours=each is hedged)
-        for name, each in services.items()
+def finding(rounds_by_service: Mapping[str, Sequence[StragglerRound]], waiting: RunQueueWait) -> Finding:
+    by_service = {name: latencies(rounds) for name, rounds in rounds_by_service.items()}
+    extra = {name: Figure.by_round(each.extra_percent for each in rounds) for name, rounds in rounds_by_service.items()}
+    without, hedged = by_service[WITHOUT], by_service[HEDGED]
+    rows = [
+        Row(name, {**{f"p{percent:g} ms": each for percent, each in by_percent.items()}, "extra calls %": extra[name]})
+        for name, by_percent in by_service.items()
     ]
+    lines = [Line(name, list(each.items()), ours=name == HEDGED) for name, each in by_service.items()]
+    marks = {"a straggling call": STRAGGLING * DELAY_MS}
     return Finding(
-        "stragglers",
         f"One call in a hundred is {STRAGGLING} × slower",
-        (__doc__ or "").strip(),
-        seconds,
         key={
-            "stragglers.p99_ratio": hedged.at(99).over(without.at(99)),
-            "stragglers.p999_ratio": hedged.at(RARE).over(without.at(RARE)),
-            "stragglers.p99_ms": hedged.at(99),
-            "stragglers.extra_calls_percent": hedged.extra_percent,
+            "stragglers.p99_ratio": hedged[99.0].over(without[99.0]),
+            "stragglers.p999_ratio": hedged[RARE].over(without[RARE]),
+            "stragglers.p99_ms": hedged[99.0],
+            "stragglers.extra_calls_percent": extra[HEDGED],
         },
-        tables=[
-            Table(
-                "Latency of a consultation, and calls beyond one to each source",
-                [row(name, each) for name, each in services.items()],
-            )
-        ],
-        drawings=[
-            LineChart(
-                "Latency by percentile", "percentile", "ms", lines, marks={"a straggling call": STRAGGLING * DELAY_MS}
-            ),
-        ],
-        notes=list(notes(services, waiting)),
+        tables=[Table("Latency of a consultation, and calls beyond one to each source", rows)],
+        drawings=[LineChart("Latency by percentile", "percentile", "ms", lines, marks=marks)],
+        notes=list(notes(rounds_by_service, waiting)),
     )
 
 
-def row(name: str, services: ServiceRounds) -> Row:
-    latencies = {f"p{percentile:g} ms": services.at(percentile) for percentile in (*PERCENTILES, RARE)}
-    return Row(name, {**latencies, "extra calls %": services.extra_percent})
-
-
-def notes(services: Mapping[str, ServiceRounds], waiting: RunQueueWait) -> Iterator[str]:
-    everything = [each for one in services.values() for each in one.rounds]
-    for name, one in services.items():
-        arrived, failed = (
-            sum(each.arrived for each in one.rounds),
-            sum(each.arrived - each.interval.answered for each in one.rounds),
-        )
-        if failed:
-            yield f"{name}: {failed:,} of {arrived:,} consultations were not answered and are in no percentile."
+def notes(rounds_by_service: Mapping[str, Sequence[StragglerRound]], waiting: RunQueueWait) -> Iterator[str]:
+    for name, rounds in rounds_by_service.items():
+        yield from doubts(name, [each.usage for each in rounds])
     yield waiting.note("The service")
-    late = max(each.interval.load_busy for each in everything)
-    yield (
-        f"The load's process was busy {late:.0%} of its core at most, the sources' "
-        f"{max(each.upstream_busy for each in everything):.0%}."
-    )
+    everything = [each for rounds in rounds_by_service.values() for each in rounds]
+    load = max(each.interval.load_busy for each in everything)
+    upstream = max(each.usage.upstream_busy for each in everything)
+    yield f"The load's process was busy {load:.0%} of its core at most, the sources' {upstream:.0%}."
     yield (
         "Marketing only improves an offer: if it straggles, the answer goes out 15 ms after the others, with and "
-        "without hedges, so its "
-        "stragglers hardly affect either figure."
+        "without hedges, so its stragglers hardly affect either figure."
     )

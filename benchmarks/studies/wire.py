@@ -5,28 +5,34 @@ A lean server runs on core 1; this process is the client, on core 0, so that the
 client's alone, kernel included: user and system time of this process ÷ calls. The floor writes the
 same request and counts the bytes of the answer, without a parser or a pool: the minimum of asyncio,
 uvloop and the kernel. Rounds interleave.
+
+`python -m benchmarks.studies.wire SOCKET` is the server: it answers `/{size}` with a body of that
+many bytes, prints its port, also listens on the Unix socket, and serves until its standard input
+ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias, cast
 
+import httptools
 import uvloop
 
 from benchmarks.lab import Lab
 from benchmarks.lab.process import LOAD_CORE, PROGRAM_CORE, pinned, process, python
-from benchmarks.lab.sized_server import SIZES, answer
 from benchmarks.results import BarChart, Figure, Finding, Row, Table
 from cashier.source_errors import SourceError
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
+SIZES = (700, 6400)
 WIDTHS = (1, 8)
 CALLS = 4_000
 CALL_HEADERS = CallHeaders("0f3f9c2e-bench")
@@ -35,6 +41,12 @@ TITLES = {"floor": "the floor", "http1": "http1, ours", "unix": "http1 over unix
 # Makes `count` calls, `width` of them in flight, for bodies of `size` bytes.
 Run: TypeAlias = Callable[[int, int, int], Awaitable[None]]
 CallTimes: TypeAlias = dict[tuple[int, int], dict[str, list[float]]]
+HEAD = (
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n"
+    "Server: bench\r\nDate: Mon, 02 Nov 2026 10:00:00 GMT\r\n\r\n"
+)
+ANSWERS = {size: HEAD.format(size=size).encode() + b"x" * size for size in SIZES}
+ANSWERS_BY_TARGET = {f"/{size}".encode(): answer for size, answer in ANSWERS.items()}
 
 
 class Volley:
@@ -110,7 +122,7 @@ def floor(port: int) -> Run:
         loop = asyncio.get_running_loop()
         connections = [
             await loop.create_connection(
-                lambda: FloorConnection(request, len(answer(size)), count // width), "127.0.0.1", port
+                lambda: FloorConnection(request, len(ANSWERS[size]), count // width), "127.0.0.1", port
             )
             for _ in range(width)
         ]
@@ -149,39 +161,63 @@ async def measure_clients(lab: Lab, port: int, socket_path: Path) -> CallTimes:
     return times_by_case
 
 
+class SizedConnection(asyncio.Protocol):
+    """The server's side of a connection."""
+
+    target = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # as above
+        self.parser = httptools.HttpRequestParser(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_url(self, url: bytes) -> None:
+        self.target = url
+
+    def on_message_complete(self) -> None:
+        self.transport.write(ANSWERS_BY_TARGET[self.target])
+
+
+async def serve(socket_path: str) -> None:
+    loop = asyncio.get_running_loop()
+    async with (
+        await loop.create_unix_server(SizedConnection, socket_path),
+        await loop.create_server(SizedConnection, "127.0.0.1", 0) as server,
+    ):
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await loop.run_in_executor(None, sys.stdin.read)
+
+
 def measure(lab: Lab) -> Finding:
-    start_s = time.perf_counter()
     socket_path = lab.directory / "sized.sock"
-    with pinned(PROGRAM_CORE), process(LOAD_CORE, *python("benchmarks.lab.sized_server", str(socket_path))) as child:
-        times_by_case = uvloop.run(measure_clients(lab, int(child.first_line), socket_path))
-    return finding(times_by_case, time.perf_counter() - start_s)
+    with pinned(PROGRAM_CORE), process(LOAD_CORE, *python("benchmarks.studies.wire", str(socket_path))) as child:
+        return finding(uvloop.run(measure_clients(lab, int(child.first_line), socket_path)))
 
 
-def finding(times_by_case: CallTimes, seconds: float) -> Finding:
+def finding(times_by_case: CallTimes) -> Finding:
     rows, key = [], {}
     groups: dict[str, list[Figure | None]] = {title: [] for title in TITLES.values()}
     for (size, width), times in times_by_case.items():
-        figures = {name: Figure(tuple(rounds)) for name, rounds in times.items()}
-        ratio = figures["aiohttp"].over(figures["http1"])
-        over_unix = figures["unix"].over(figures["http1"])
-        ratios = {"aiohttp ÷ http1": ratio, "unix: ÷ TCP": over_unix}
-        rows.append(Row(label(size, width), {f"{TITLES[name]} µs": each for name, each in figures.items()} | ratios))
-        key[f"wire.us_{size}_{width}"] = figures["http1"]
-        key[f"wire.ratio_unix_{size}_{width}"] = over_unix
-        key[f"wire.ratio_aiohttp_{size}_{width}"] = ratio
-        for name, each in figures.items():
-            groups[TITLES[name]].append(each)
-    labels = [label(*case) for case in times_by_case]
+        us = {name: Figure.by_round(rounds) for name, rounds in times.items()}
+        over_http1, over_tcp = us["aiohttp"].over(us["http1"]), us["unix"].over(us["http1"])
+        columns = {f"{title} µs": us[name] for name, title in TITLES.items()}
+        ratios = {"aiohttp ÷ http1": over_http1, "unix: ÷ TCP": over_tcp}
+        rows.append(Row(f"{size:,} B, {width} in flight", columns | ratios))
+        key[f"wire.us_{size}_{width}"] = us["http1"]
+        key[f"wire.ratio_unix_{size}_{width}"] = over_tcp
+        key[f"wire.ratio_aiohttp_{size}_{width}"] = over_http1
+        for name, title in TITLES.items():
+            groups[title].append(us[name])
+    labels, ours = [row.label for row in rows], [TITLES["http1"], TITLES["unix"]]
     return Finding(
-        name="wire",
-        title="CPU of one upstream call",
-        about=__doc__ or "",
-        seconds=seconds,
+        "CPU of one upstream call",
         key=key,
         tables=[Table("CPU per call, kernel included", rows)],
-        drawings=[BarChart("CPU per upstream call", "CPU µs", labels, groups, ours=[TITLES["http1"], TITLES["unix"]])],
+        drawings=[BarChart("CPU per upstream call", "CPU µs", labels, groups, ours=ours)],
     )
 
 
-def label(size: int, width: int) -> str:
-    return f"{size:,} B, {width} in flight"
+if __name__ == "__main__":
+    uvloop.run(serve(sys.argv[1]))

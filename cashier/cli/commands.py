@@ -1,4 +1,4 @@
-"""The command line: demo, serve, consult, pay, check, plan, probe, sandbox, weather, cases.
+"""The command line: demo, serve, consult, pay, init, check, plan, probe, sandbox, weather, cases.
 
 Bad input ends in one clear line, without a traceback.
 """
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -270,6 +271,20 @@ def payment(
     """Follow an existing payment to its end, or cancel it. Exit status 0 means paid."""
     payer = Payer(answer_challenge=payment_session.challenge_answerer(otp))
     _finish_payment(payment_session.resume(_console(json), url, payment_id, token, cancel, payer), json)
+
+
+@cli.command(short_help="Write a configuration with every key.")
+def init(path: Annotated[Path, typer.Argument(help="File to write.")] = _DEFAULT_CONFIG) -> None:
+    """Write a configuration with every key and its meaning; never over an existing file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(files("cashier").joinpath("defaults", "cashier.toml").read_text("utf-8"))
+    except FileExistsError:
+        _stop(f"{path} exists already: name another file, or remove it first")
+    except OSError as error:
+        _stop(f"{path} cannot be written: {error.strerror}")
+    print(f"{path} written. Set the url of each source, then run: cashier check --config {path}")
 
 
 @cli.command(short_help="Check a configuration without serving.")

@@ -58,12 +58,14 @@ class CallAttempt(ABC):
             # A call that was not sent is no failure of the endpoint.
             if not isinstance(outcome, NotAsked):
                 overload = isinstance(outcome, Overloaded)
-                self.endpoint.record_failure(self.started_ns, now_ns, counted=self.counted, overload=overload)
+                self.endpoint.record_failure(
+                    self.started_ns, now_ns, counted=self.counted, overload=overload, known=hedged_call.known
+                )
                 guard.on_failure(self.endpoint.name, outcome)
             hedged_call.attempt_failed(self, outcome, now_ns)
         else:
             guard.latencies.record(now_ns - self.started_ns)
-            self.endpoint.record_answer(self.started_ns, now_ns, counted=self.counted)
+            self.endpoint.record_answer(self.started_ns, now_ns, counted=self.counted, known=hedged_call.known)
             hedged_call.attempt_answered(self, outcome, not_found, body)
 
     def update_endpoint(self) -> None:
@@ -84,7 +86,9 @@ class CallAttempt(ABC):
         """
         if self.call is not None and (overload or not self.counted):
             self.update_endpoint()
-            self.endpoint.record_failure(self.started_ns, now_ns, counted=self.counted, overload=overload)
+            self.endpoint.record_failure(
+                self.started_ns, now_ns, counted=self.counted, overload=overload, known=self.hedged_call.known
+            )
             self.counted = True
 
     def cancel(self) -> None:
@@ -208,10 +212,10 @@ class HedgedCall(CallAttempt, Generic[C]):
         self._settle()
 
     def _retryable(self, error: SourceError) -> bool:
-        """A refused or garbled answer is retried on another address only."""
+        """A refused or garbled answer is retried on another address or connection only."""
         if not self.guard.mechanisms.retry or isinstance(error, NotAsked):
             return False
-        return isinstance(error, Unreachable) or len(self.guard.endpoints) > 1
+        return isinstance(error, Unreachable) or error.elsewhere or len(self.guard.endpoints) > 1
 
     @abstractmethod
     def _deliver(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:

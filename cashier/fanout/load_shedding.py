@@ -1,15 +1,16 @@
 """Load shedding by event loop lag: optional work goes first, then callers, lowest priority first.
 
+Lag counts as far as our own work causes it. A loop that is late because the machine withheld the
+core (other programs, a CPU quota, the host) has little work waiting, and shedding it would not make
+the loop earlier.
+
 This module only decides. The guard and the HTTP server side read the decisions and act on them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-import time
 from collections import deque
-from collections.abc import Callable
 from statistics import median
 from typing import Annotated
 
@@ -37,14 +38,18 @@ _UNDIM_PER_S = 0.5
 # lasting loss of capacity. It rises fast while the loop is nearly idle, and more slowly the closer
 # the lag is to its target.
 #
-# If the loop is late although this thread did not have its core to itself, other processes use it,
-# and refusing callers does not help: then the target rises, up to a fraction of the upper mark.
+# If the thread was off its core for other reasons than the run queue, the host may have withheld
+# it, and refusing callers does not help: then the target rises, up to a fraction of the upper mark.
 _TARGET = 0.3
 _OWN_CORE_BUSY = 0.85
 _TARGET_UP_PER_S = 2.0
 _TARGET_DOWN_PER_S = 0.5
 _MAX_TARGET = 0.5
-_BUSY_WEIGHT = 0.2
+_SMOOTHING = 0.2
+# On a starved machine work takes longer than its CPU time: its lag counts by this factor, and so
+# does more than a tick of queued work. Bounded, because so much of it is only an estimate.
+_MAX_SLOWDOWN = 4.0
+_SLOWDOWN_SMOOTHING = 0.05
 _PROPORTIONAL_GAIN = 0.1
 _MIN_ERROR = -8.0
 _RATE_DOWN_PER_S = 0.5
@@ -69,7 +74,7 @@ _QUIET_S = 0.5
 
 
 class ShedSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[shed]`: marks of event loop lag, in ms.
+    """`[shed]`: marks of the event loop lag that our own work causes, in ms.
 
     From `dim_lag_ms` on: no hedges, and a growing share of calls to ENRICHING sources is left out.
     Between the marks: stale answers are served without a refresh. From `refuse_lag_ms` on: callers
@@ -153,8 +158,10 @@ class DegradationLadder:
 
     `hedging`: extra calls are allowed. `serve_stale`: stale answers are served without a refresh.
     `refusing`: each caller needs `admits`. The server side increments `answered` for each admitted
-    caller that it answers, and sets `queue_wait_ms`, the wait of the longest queued one, which
-    counts like loop lag.
+    caller that it answers, and sets `queued_ms`, the CPU time that the queued callers will take,
+    which counts like loop lag.
+
+    `lag_ms`: the lag by our own work. `withheld_ms`: the lag that the machine causes, smoothed.
     """
 
     def __init__(self, settings: ShedSettings | None = None) -> None:
@@ -163,17 +170,19 @@ class DegradationLadder:
         self.serve_stale = False
         self.refusing = False
         self.answered = 0
-        self.queue_wait_ms = 0.0
+        self.queued_ms = 0.0
         self.dimmed = 0
         self.refused = [0] * (HIGHEST + 1)
         self.dim_share = 0.0
         self.lag_ms = 0.0
+        self.withheld_ms = 0.0
         self._lags_ms = deque([0.0] * _LAG_TICKS, maxlen=_LAG_TICKS)
         self._answered_at: deque[tuple[int, int]] = deque(maxlen=_THROUGHPUT_TICKS)
         self._dim_owed = 0.0
         self._ticked_ns = 0
         self._throughput_per_s = 0.0
         self._busy = 1.0
+        self._cpu_ms = self._run_delay_ms = 0.0
         self._admission: AdmissionRate | None = None
         # Between the marks: dimming has had its chance, and no caller is refused yet.
         self._stale_lag_ms = math.sqrt(self.settings.dim_lag_ms * self.settings.refuse_lag_ms)
@@ -182,8 +191,14 @@ class DegradationLadder:
         rung = (
             "refusing" if self.refusing else "stale" if self.serve_stale else "dimming" if self.dim_share else "clear"
         )
-        load = f"lag={self.lag_ms:.1f}ms dim={self.dim_share:.2f} refused={self.refused}"
+        lag = f"lag={self.lag_ms:.1f}ms withheld={self.withheld_ms:.1f}ms"
+        load = f"{lag} dim={self.dim_share:.2f} refused={self.refused}"
         return f"<DegradationLadder {rung} {load} {self._admission or ''}>"
+
+    @property
+    def starved(self) -> bool:
+        """Whether the loop is as late as for a refusal, by other causes than its work."""
+        return self.withheld_ms >= self.settings.refuse_lag_ms and not self.refusing
 
     def dims_call(self) -> bool:
         """Whether to leave out this call to an ENRICHING source.
@@ -209,34 +224,64 @@ class DegradationLadder:
         self.refused[priority] += 1
         return False
 
-    def refuses_wait(self, wait_ms: float, priority: int) -> bool:
-        """Whether to refuse a caller for its expected queue wait. Call it once per caller.
+    def refuses_wait(self, work_ms: float, priority: int) -> bool:
+        """Whether to refuse a caller for the work queued ahead of it. Call it once per caller.
 
-        The queue shows overload before the lag does.
+        `work_ms`: the CPU time of that work. The queue shows overload before the lag does.
 
         The bound is several upper marks: a short burst should lose no caller that can still be
         served in time.
         """
-        if not self.settings.enabled or wait_ms <= self.settings.refuse_lag_ms * (_MAX_WAIT_MARKS + priority - LOWEST):
+        longest_ms = self.settings.refuse_lag_ms * (_MAX_WAIT_MARKS + priority - LOWEST)
+        if not self.settings.enabled or self._wait_ms(work_ms) <= longest_ms:
             return False
         self.refused[priority] += 1
         return True
 
-    def tick(self, lag_ms: float, now_ns: int, busy: float = 1.0) -> None:
+    def tick(self, lag_ms: float, now_ns: int, off_cpu_ms: float = 0.0, run_delay_ms: float | None = None) -> None:
         """Take the current loop lag. Call it every `TICK_MS`, or as soon after as the loop allows.
 
-        `busy`: the share of the time since the last tick in which the thread had a core, 0 to 1.
+        `off_cpu_ms`: how long the thread had no core since the last tick, asleep or not.
+        `run_delay_ms`: how much of it was spent in the run queue; None if the system does not tell.
         """
-        self._lags_ms.append(max(lag_ms, self.queue_wait_ms))
-        passed_s = min(0.1, (now_ns - self._ticked_ns) / 1e9)
-        self._ticked_ns = now_ns
+        passed_ns, self._ticked_ns = now_ns - self._ticked_ns, now_ns
+        withheld_ms = self._withheld_ms(off_cpu_ms, run_delay_ms)
+        own_ms = lag_ms - withheld_ms if lag_ms > withheld_ms else 0.0
+        cpu_ms = TICK_MS + lag_ms - off_cpu_ms
+        self._cpu_ms += _SLOWDOWN_SMOOTHING * ((cpu_ms if cpu_ms > 0 else 0.0) - self._cpu_ms)
+        self._run_delay_ms += _SLOWDOWN_SMOOTHING * ((run_delay_ms or 0.0) - self._run_delay_ms)
+        self.withheld_ms += _SMOOTHING * (lag_ms - own_ms - self.withheld_ms)
+        self._busy += _SMOOTHING * (1 - (off_cpu_ms - withheld_ms) / (TICK_MS + lag_ms) - self._busy)
+        if own_ms or self.queued_ms:
+            own_ms = max(min(lag_ms, own_ms * self._slowdown), self._wait_ms(self.queued_ms))
+        self._lags_ms.append(own_ms)
+        passed_s = min(0.1, passed_ns / 1e9)
         self.lag_ms = lag = median(self._lags_ms)
-        self._busy += _BUSY_WEIGHT * (busy - self._busy)
         self._measure_throughput(now_ns, passed_s)
         self._steer_admission(lag, now_ns)
         self.hedging = not self.refusing and lag < self.settings.dim_lag_ms
         self.serve_stale = self.refusing or lag >= self._stale_lag_ms
         self._adjust_dimming(lag, passed_s)
+
+    @property
+    def _slowdown(self) -> float:
+        """How much longer than its CPU time our work takes, in the run queue."""
+        return min(_MAX_SLOWDOWN, 1 + self._run_delay_ms / self._cpu_ms) if self._cpu_ms else 1.0
+
+    def _wait_ms(self, work_ms: float) -> float:
+        """How long queued work takes. Little work counts as if the core were ours."""
+        return max(work_ms, (work_ms - TICK_MS) * self._slowdown)
+
+    def _withheld_ms(self, off_cpu_ms: float, run_delay_ms: float | None) -> float:
+        """How much of the time without a core is no sign of our own work.
+
+        All of it while no caller is queued or refused: then our work is what the CPU time shows.
+        With callers queued, the loop may be late because our code sleeps in it, and refusing
+        callers helps. What the thread spent in the run queue is the machine's fault even then.
+        """
+        if run_delay_ms is None or not (self.queued_ms or self.refusing):
+            return off_cpu_ms
+        return run_delay_ms if run_delay_ms < off_cpu_ms else off_cpu_ms
 
     def _adjust_dimming(self, lag_ms: float, passed_s: float) -> None:
         excess = 1.0 if self.refusing else lag_ms / self.settings.dim_lag_ms - 1
@@ -272,51 +317,3 @@ class DegradationLadder:
             per_s = (self.answered - before) / max(1, now_ns - since_ns) * 1e9
             decayed_per_s = self._throughput_per_s * (1 - _THROUGHPUT_DECAY_PER_S * passed_s)
             self._throughput_per_s = max(per_s, decayed_per_s)
-
-
-class LoopLagMonitor:
-    """Measures the lag of the running loop for the ladder.
-
-    One per process; costs a timer every `TICK_MS`.
-    """
-
-    def __init__(
-        self,
-        ladder: DegradationLadder,
-        clock_ns: Callable[[], int] = time.perf_counter_ns,
-        busy_ns: Callable[[], int] = time.thread_time_ns,
-    ) -> None:
-        """`busy_ns`: the CPU time of this thread so far."""
-        self._ladder = ladder
-        self._clock_ns = clock_ns
-        self._busy_ns = busy_ns
-        self._last_tick = (0, 0)
-        self._due_ns = 0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __repr__(self) -> str:
-        return f"<LoopLagMonitor {'running' if self._timer else 'stopped'} of {self._ladder!r}>"
-
-    def start(self) -> None:
-        """Start in the loop to monitor. Does nothing if shedding is turned off."""
-        if self._ladder.settings.enabled and self._timer is None:
-            self._last_tick = (self._clock_ns(), self._busy_ns())
-            self._schedule(asyncio.get_running_loop())
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        now_ns = self._clock_ns()
-        # uvloop counts whole ms from the start of its turn, so a timer may also be up to 1 ms
-        # early.
-        (last_ns, last_busy_ns), self._last_tick = self._last_tick, (now_ns, self._busy_ns())
-        busy = (self._last_tick[1] - last_busy_ns) / max(1, now_ns - last_ns)
-        self._ladder.tick(max(0.0, (now_ns - self._due_ns) / 1e6), now_ns, min(1.0, busy))
-        self._schedule(loop)
-
-    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._due_ns = self._clock_ns() + TICK_MS * 1_000_000
-        self._timer = loop.call_later(TICK_MS / 1000, self._tick, loop)

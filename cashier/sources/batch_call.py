@@ -16,8 +16,8 @@ from msgspec import Meta, Raw, Struct
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import BatchPolicy, OnBatchOutcomes, Outcome
 from cashier.fanout.upstream_protocol import UpstreamCall
-from cashier.source_errors import Garbled, SourceError
-from cashier.sources.source import Adapter, error_of_status, parse_or_error
+from cashier.source_errors import Garbled, SourceError, WrongIdentity
+from cashier.sources.source import Adapter, error_of_response, error_of_status, parse_answer, parse_or_error
 from cashier.wire.transport import Request, Response, Transport
 
 
@@ -83,14 +83,20 @@ class BatchWireUpstream:
         if isinstance(response, SourceError):
             return response
         if response.status != 200:  # a 404 of the call says nothing about any key
-            return error_of_status(response.status, response.retry_after_s)
-        answer = parse_or_error(_decode_answer, response.body)
+            return error_of_response(response)
+        answer = parse_answer(response, _decode_answer, response.body)
         if isinstance(answer, SourceError):
             return answer
         parts = answer.answers
         if len(parts) != len(many):  # parts can no longer be matched to requests
-            return Garbled(f"{len(parts)} answers to {len(many)} requests")
-        return [self._outcome(part, known) for part, known in zip(parts, many, strict=True)]
+            return response.discredit(Garbled(f"{len(parts)} answers to {len(many)} requests"))
+        outcomes = [self._outcome(part, known) for part, known in zip(parts, many, strict=True)]
+        wrong = [outcome for outcome, _, _ in outcomes if isinstance(outcome, WrongIdentity)]
+        if wrong:
+            response.discredit(wrong[0])
+            for error in wrong:
+                error.elsewhere = wrong[0].elsewhere
+        return outcomes
 
     def _outcome(self, raw: Raw, known: Known) -> Outcome:
         try:

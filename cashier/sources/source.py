@@ -20,6 +20,9 @@ from cashier.wire.transport import Request, Response
 # (text). Each source reads those that its row in the plan needs.
 Inputs = Mapping[str, Any]
 
+# What parsing an answer may raise, other than for a bug of ours.
+FAULTS = (SourceError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+
 
 class Adapter(Protocol):
     """Joins an upstream of any shape. Both functions are pure; a module with these names will do.
@@ -125,8 +128,21 @@ def parse_response(adapter: Adapter, response: Response | SourceError, inputs: I
         return response
     status = response.status
     if status in (200, 404):
-        return parse_or_error(adapter.parse, status, response.body, inputs)
-    return error_of_status(status, response.retry_after_s)
+        return parse_answer(response, adapter.parse, status, response.body, inputs)
+    return error_of_response(response)
+
+
+def parse_answer(response: Response, parse: Callable[..., Any], *arguments: Any) -> Any:
+    """As `parse_or_error`, for an answer whose connection is discredited by an error."""
+    try:
+        return parse(*arguments)
+    except FAULTS as fault:
+        return response.discredit(_error_of_fault(fault))
+
+
+def error_of_response(response: Response) -> SourceError:
+    """The meaning of a status other than 200 and 404, reported to the connection."""
+    return response.discredit(error_of_status(response.status, response.retry_after_s))
 
 
 def error_of_status(status: int, retry_after_s: float | None) -> SourceError:
@@ -139,16 +155,18 @@ def error_of_status(status: int, retry_after_s: float | None) -> SourceError:
 
 
 def parse_or_error(parse: Callable[..., Any], *arguments: Any) -> Any:
-    """Return the result of `parse`, or the `SourceError` that it raised or that its failure means.
-
-    Of a decoding error only what quotes nothing of the answer is kept.
-    """
+    """Return the result of `parse`, or the `SourceError` that it raised or its failure means."""
     try:
         return parse(*arguments)
-    except SourceError as error:
-        return error.with_traceback(None)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as fault:
-        return Garbled(f"not of the agreed shape: {_without_values(fault)}")
+    except FAULTS as fault:
+        return _error_of_fault(fault)
+
+
+def _error_of_fault(fault: Exception) -> SourceError:
+    """Of a decoding error only what quotes nothing of the answer is kept."""
+    if isinstance(fault, SourceError):
+        return fault.with_traceback(None)
+    return Garbled(f"not of the agreed shape: {_without_values(fault)}")
 
 
 def _without_values(fault: Exception) -> str:

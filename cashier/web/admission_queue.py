@@ -3,14 +3,17 @@
 A consultation costs about half a millisecond of CPU. A hundred started at once keep the loop away
 from its sockets for the sum of their costs: upstream responses wait, and refusals go out last.
 Queued, they cost the same in total, and the loop serves its sockets in between. The queue also
-shows an overload earlier than loop lag does: see `DegradationLadder.queue_wait_ms`.
+shows an overload earlier than loop lag does: see `DegradationLadder.queued_ms`.
+
+Work is counted in CPU time of the loop's thread. On a starved machine a few queued consultations
+wait long, but they are little work, and refusing one would gain the others nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from time import perf_counter_ns
+from time import thread_time_ns
 from typing import NamedTuple
 
 from cashier.fanout.load_shedding import DegradationLadder
@@ -18,22 +21,22 @@ from cashier.fanout.load_shedding import DegradationLadder
 # About two milliseconds per iteration, beside the work of those started before. More per iteration
 # saves nothing: an iteration costs microseconds.
 STARTS_PER_TURN = 4
-# Estimated cost of one consultation until the queue has measured some.
+# Estimated CPU time of one consultation until the queue has measured some.
 _INITIAL_WORK_NS = 400_000.0
-# Divisor of the exponential moving average of that cost.
+# Divisor of the exponential moving average of that time.
 _SMOOTHING = 16
 
 
 class QueueTicket(NamedTuple):
-    """One queued consultation: its turn, when it was queued and how many were ahead of it."""
+    """One queued consultation: its turn, the CPU time when it was queued, how many were ahead."""
 
     turn: asyncio.Future[None]
-    since_ns: int
+    since_cpu_ns: int
     ahead: int
 
 
 class AdmissionQueue:
-    """Belongs to one event loop. Reports its waiting time to `ladder`, which bounds it."""
+    """Belongs to one event loop. Reports its work to `ladder`, which bounds it."""
 
     __slots__ = ("_ladder", "_scheduled", "_started", "_tickets", "_work_ns")
 
@@ -58,7 +61,7 @@ class AdmissionQueue:
     async def wait(self) -> None:
         """Wait until this consultation may start."""
         turn = asyncio.get_running_loop().create_future()
-        self._tickets.append(QueueTicket(turn, perf_counter_ns(), len(self._tickets)))
+        self._tickets.append(QueueTicket(turn, thread_time_ns(), len(self._tickets)))
         self._schedule_turn()
         await turn
 
@@ -68,7 +71,7 @@ class AdmissionQueue:
         return bool(self._tickets)
 
     def is_too_long(self, priority: int) -> bool:
-        """Whether a new consultation of this priority would wait longer than the ladder allows."""
+        """Whether more work is queued than the ladder allows ahead of this priority."""
         if not self._tickets or self._ladder is None:
             return False
         return self._ladder.refuses_wait(len(self._tickets) * self._work_ns / 1e6, priority)
@@ -82,16 +85,21 @@ class AdmissionQueue:
     def _next_turn(self) -> None:
         self._started = 0
         self._scheduled = False
-        tickets = self._tickets
-        now_ns = perf_counter_ns()
+        if self._tickets:
+            self._start_queued(self._tickets)
+        elif self._ladder is not None:
+            self._ladder.queued_ms = 0.0
+        if self._tickets or self._started:
+            self._schedule_turn()
+
+    def _start_queued(self, tickets: deque[QueueTicket]) -> None:
+        cpu_ns = thread_time_ns()
         while tickets and self._started < STARTS_PER_TURN:
             ticket = tickets.popleft()
             # A client that disconnected has cancelled its turn.
             if not ticket.turn.done():
                 ticket.turn.set_result(None)
                 self._started += 1
-                self._work_ns += ((now_ns - ticket.since_ns) / (ticket.ahead + 1) - self._work_ns) / _SMOOTHING
+                self._work_ns += ((cpu_ns - ticket.since_cpu_ns) / (ticket.ahead + 1) - self._work_ns) / _SMOOTHING
         if self._ladder is not None:
-            self._ladder.queue_wait_ms = (now_ns - tickets[0].since_ns) / 1e6 if tickets else 0.0
-        if tickets or self._started:
-            self._schedule_turn()
+            self._ladder.queued_ms = len(tickets) * self._work_ns / 1e6

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "measure", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(suite, "measure", lambda *_: pytest.fail("it was measured"))
 
 
 def usage_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -296,7 +295,7 @@ def test_a_pair_is_measured_in_its_order_and_sorted_by_build(tmp_path: Path, mon
 def test_the_ratio_is_taken_within_each_pair() -> None:
     # The machine slows down by half in between; the two sides of a pair see the same speed.
     pairs = [Pair(side(90), side(100)), Pair(side(190), side(200)), Pair(side(300), side(200))]
-    finding = before.finding(dict.fromkeys(GROUPS, pairs), "revision abc", "From here.", 1.0)
+    finding = before.finding(dict.fromkeys(GROUPS, pairs), "revision abc", "From here.")
     for name in ("live", "cached"):
         ratio = finding.key[f"before.ratio.{name}"]
         assert [ratio.median, ratio.low, ratio.high] == pytest.approx([0.95, 0.9, 1.5])
@@ -357,11 +356,11 @@ def test_a_failed_comparison_is_not_published(
 ) -> None:
     ran: list[tuple[str, suite.Run]] = []
 
-    def measure(name: str, run: suite.Run, _: Callable[[str], None]) -> object:
+    def measure(name: str, run: suite.Run) -> object:
         ran.append((name, run))
         return suite.failed_finding(name, "revision HEAD does not start: no shop")
 
-    monkeypatch.setattr(command, "measure", measure)
+    monkeypatch.setattr(suite, "measure", measure)
     assert command.main(["cost", "--before", "HEAD", "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().out.count("revision HEAD does not start: no shop") == 1
     [(name, run)] = ran

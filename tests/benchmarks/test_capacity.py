@@ -11,17 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from benchmarks.capacity.batching import SimulatedBatch, keys_per_call
-from benchmarks.capacity.cost_model import PARTS, cost_us, fit_prices
-from benchmarks.capacity.fleet import fleet_need, simulate_worker
-from benchmarks.capacity.scenarios import AS_SHIPPED, NOTHING, ON
-from benchmarks.capacity.shared_cache import S_NS, SharedCacheModel
-from benchmarks.capacity.simulated_caches import Mechanisms, SimulatedCache
+from benchmarks.capacity.caches import S_NS, Mechanisms, SharedCacheModel, SimulatedCache
+from benchmarks.capacity.fleet import (
+    PARTS,
+    SimulatedBatch,
+    cost_us,
+    fit_prices,
+    fleet_need,
+    keys_per_call,
+    simulate_worker,
+)
 from benchmarks.capacity.traffic import Traffic, TrafficStream, Zipf
 from cashier.fanout.batch import BatchPolicy
 from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.s3fifo import S3FifoStore
 
+ON, AS_SHIPPED = Mechanisms(), Mechanisms(shared=False, batch=False)
+NOTHING = Mechanisms({}, shared=False, batch=False, hedge=False)
 PRICES = {"base": 200.0, "wait": 50.0, "call": 40.0, "get": 80.0, "put": 80.0, "key": 12.0}
 TOOK_NS = 5_000_000
 BRIEFLY = CacheSettings(10, 60, 600, 5)
@@ -61,9 +67,9 @@ def test_every_look_up_is_a_hit_or_a_miss_and_every_miss_fetches_or_joins(mechan
 
 def test_without_mechanisms_a_consultation_makes_eight_calls() -> None:
     fleet = fleet_need(Traffic(), NOTHING, PRICES, 10_000, 500)
-    assert fleet.calls == pytest.approx(8 * fleet.per_s)
+    assert fleet.calls_each == pytest.approx(8)
     hedged = fleet_need(Traffic(extra_share=0.05), replace(NOTHING, hedge=True), PRICES, 10_000, 500)
-    assert hedged.calls == pytest.approx(8 * 1.05 * fleet.per_s)
+    assert hedged.calls_each == pytest.approx(8 * 1.05)
     assert fleet.cpu_us == pytest.approx(200 + 50 + 8 * 40)
     assert fleet.workers == math.ceil(fleet.cores)
 

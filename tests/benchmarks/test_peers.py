@@ -18,9 +18,7 @@ import pytest
 
 from benchmarks.lab import Lab
 from benchmarks.lab.service import Served
-from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour
-from benchmarks.lean_upstream import FIRST_USER, PROMOTIONS
+from benchmarks.lab.upstream import FIRST_USER, PROMOTIONS, SOURCE_NAMES, Behaviour, LeanUpstream, start_upstream
 from benchmarks.peers import PEERS, Peer, versions
 from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.sandbox import World

@@ -10,11 +10,10 @@ from random import Random
 import pytest
 import uvloop
 
-from benchmarks.lab.in_process_load import arrive_at_random
+from benchmarks.lab.in_process import arrive_at_random
 from benchmarks.lab.load_results import OK, LoadInterval, RequestOutcome
 from benchmarks.results import Figure
-from benchmarks.studies.ablation import MechanismResult
-from benchmarks.studies.ablation_scenarios import MECHANISMS
+from benchmarks.studies.ablation import MECHANISMS, MechanismResult
 from benchmarks.studies.hang import PER_S, WINDOW_S, HangRound, worst
 
 HEALED_S = 3.0

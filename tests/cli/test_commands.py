@@ -243,6 +243,22 @@ def test_an_invalid_request_is_reported_field_by_field(run: Run, service: str) -
     assert out.count("order_id") == 1
 
 
+def test_init_writes_a_configuration_that_is_good_and_never_overwrites(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "cashier.toml"
+    status, out, _ = run("init", str(path))
+    assert status == 0
+    assert f"cashier check --config {path}" in out
+    assert run("check", "--config", str(path))[0] == 0
+    path.write_text("# mine")
+    status, _, err = run("init", str(path))
+    assert status == 1
+    assert f"{path} exists already" in err
+    assert path.read_text() == "# mine"
+    status, _, err = run("init", "/proc/no/cashier.toml")
+    assert status == 1
+    assert "cannot be written" in err
+
+
 def test_a_good_configuration_is_called_good_in_one_line(run: Run) -> None:
     status, out, _ = run("check", "--config", "config/cashier.toml")
     assert (status, out) == (0, "config/cashier.toml is good.\n")
@@ -329,7 +345,7 @@ def test_a_probe_refuses_an_input_that_no_request_may_have(run: Run, config: Pat
 def test_the_help_of_every_command_is_whole_in_the_list_of_commands() -> None:
     found = CliRunner().invoke(cli, ["--help"], env={"COLUMNS": "80"})
     _, _, listed = found.stdout.partition("Commands:\n")
-    assert len(listed.splitlines()) == len(cli.registered_commands) == 11
+    assert len(listed.splitlines()) == len(cli.registered_commands) == 12
     assert "..." not in listed
     assert all(command.short_help and len(command.short_help) <= 60 for command in cli.registered_commands)
 

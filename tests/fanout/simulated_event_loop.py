@@ -27,7 +27,12 @@ class SimulatedCaller(NamedTuple):
 
 
 class SimulatedEventLoop:
-    """`per_s(now_ms)`: the arrival rate, at most `most_per_s`. `stalls`: start and length in ms."""
+    """`per_s(now_ms)`: the arrival rate, at most `most_per_s`.
+
+    `stalls`: start and length in ms of the times in which another program has the core.
+    `run_delay_known`: whether the system reports them. `asleep`: the share of the work that blocks
+    the loop without CPU.
+    """
 
     def __init__(
         self,
@@ -39,6 +44,8 @@ class SimulatedEventLoop:
         wait_ms: float = 5.0,
         priorities: Sequence[int] = (1,),
         stalls: Sequence[tuple[float, float]] = (),
+        run_delay_known: bool = True,
+        asleep: float = 0.0,
         seed: int = 1,
     ) -> None:
         self.ladder = ladder
@@ -52,7 +59,10 @@ class SimulatedEventLoop:
         self._stalls = list(stalls)
         self._random = random.Random(seed)
         self._now_ms = 0.0
-        self._busy_ms = 0.0
+        self._run_delay_known = run_delay_known
+        self._asleep = asleep
+        # Since the last tick
+        self._busy_ms = self._stalled_ms = 0.0
         # Ready at, number, part, arrival, priority
         self._coming: list[tuple[float, int, int, float, int]] = []
         self._number = 0
@@ -60,20 +70,23 @@ class SimulatedEventLoop:
         self._next_arrival()
 
     def run(self, until_ms: float) -> None:
-        due_ms, ticked_ms, had_ms = self._now_ms + TICK_MS, self._now_ms - 1, self._busy_ms
+        due_ms, ticked_ms = self._now_ms + TICK_MS, self._now_ms
         while self._now_ms < until_ms:
             began_ms = self._now_ms
             if began_ms >= due_ms:
-                self.ladder.tick(
-                    began_ms - due_ms, round(began_ms * 1e6), (self._busy_ms - had_ms) / (began_ms - ticked_ms)
-                )
-                ticked_ms, had_ms = began_ms, self._busy_ms
+                off_cpu_ms = began_ms - ticked_ms - self._busy_ms
+                run_delay_ms = self._stalled_ms if self._run_delay_known else None
+                self.ladder.tick(began_ms - due_ms, round(began_ms * 1e6), off_cpu_ms, run_delay_ms)
+                ticked_ms, self._busy_ms, self._stalled_ms = began_ms, 0.0, 0.0
                 due_ms = began_ms + TICK_MS
             while self._coming and self._coming[0][0] <= began_ms:
                 self._do(*heapq.heappop(self._coming))
-            self._busy_ms += self._now_ms - began_ms
-            if self._stalls and self._stalls[0][0] <= began_ms:
-                self._now_ms += self._stalls.pop(0)[1]
+            worked_ms = self._now_ms - began_ms
+            self._busy_ms += worked_ms * (1 - self._asleep)
+            while self._stalls and self._stalls[0][0] <= self._now_ms:
+                stall_ms = self._stalls.pop(0)[1]
+                self._now_ms += stall_ms
+                self._stalled_ms += stall_ms
             if self._now_ms == began_ms:
                 self._now_ms = min(due_ms, self._coming[0][0])
             self.longest_turn_ms = max(self.longest_turn_ms, self._now_ms - began_ms)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cashier.fanout.load_shedding import (
     HIGHEST,
@@ -13,11 +16,9 @@ from cashier.fanout.load_shedding import (
     TICK_MS,
     AdmissionRate,
     DegradationLadder,
-    LoopLagMonitor,
     ShedSettings,
     shed_faults,
 )
-from tests.fanout.scripted_sources import clock_ns, in_virtual_time
 from tests.fanout.simulated_event_loop import SimulatedCaller, SimulatedEventLoop
 
 MS_NS = 1_000_000
@@ -26,7 +27,24 @@ CAPACITY_PER_S = 1000 / COST_MS
 DEADLINE_MS = 150
 OVERLOAD_MS = (1_000, 5_000)
 END_MS = 7_000
+STARVED_MS = 1_500
+# A tick, and a quarter of the mark: work counts fourfold at most.
+LITTLE_WORK_MS = TICK_MS + 1.2
 MIX = (2, 1, 1, 1, 0)
+
+
+class StarvedTick(NamedTuple):
+    """A late tick. `cpu_ms`: CPU time since the last one.
+
+    `delayed`: the share of the rest that the run queue accounts for; None if unknown.
+    """
+
+    lag_ms: float
+    cpu_ms: float
+    delayed: float | None
+
+
+DELAYED = st.none() | st.floats(0, 1)
 
 
 class LadderRig:
@@ -49,6 +67,27 @@ class LadderRig:
             self.ticks(1, lag_ms)
             assert self.now_ns - began_ns < 10_000 * MS_NS, self.ladder
         return (self.now_ns - began_ns) / MS_NS
+
+    def starved_ticks(self, ticks: Sequence[StarvedTick]) -> Iterator[DegradationLadder]:
+        for tick in ticks:
+            passed_ms = TICK_MS + tick.lag_ms
+            self.now_ns += round(passed_ms * MS_NS)
+            off_cpu_ms = passed_ms - min(passed_ms, tick.cpu_ms)
+            delay_ms = None if tick.delayed is None else tick.delayed * off_cpu_ms
+            self.ladder.tick(tick.lag_ms, self.now_ns, off_cpu_ms, delay_ms)
+            yield self.ladder
+
+
+class RecordingLadder(DegradationLadder):
+    """Records what its ticks decided."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rungs: set[str] = set()
+
+    def tick(self, lag_ms: float, now_ns: int, off_cpu_ms: float = 0.0, run_delay_ms: float | None = None) -> None:
+        super().tick(lag_ms, now_ns, off_cpu_ms, run_delay_ms)
+        self.rungs.add("clear" if self.hedging and not self.dim_share and not self.serve_stale else repr(self))
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -277,35 +316,100 @@ def test_the_capacity_may_change_while_callers_are_refused() -> None:
     assert sum(wait <= DEADLINE_MS for wait in waits_ms(cheap, admitted=True)) / 1.3 > 0.85 * CAPACITY_PER_S
 
 
-def test_the_monitor_reports_the_lag_of_the_loop() -> None:
-    ladder = DegradationLadder()
-    # On this clock the loop is five times too slow, so each tick is four ticks late.
-    pulse = LoopLagMonitor(ladder, lambda: 5 * clock_ns())
-
-    async def main() -> None:
-        pulse.start()
-        await asyncio.sleep(1)
-        pulse.stop()
-        assert ladder.lag_ms == pytest.approx(4 * TICK_MS)
-        assert ladder.refusing
-        ladder.lag_ms = 0.0
-        await asyncio.sleep(1)
-        assert ladder.lag_ms == 0
-
-    in_virtual_time(main())
+@given(
+    st.lists(
+        st.builds(StarvedTick, st.floats(0, 60_000), st.floats(0, LITTLE_WORK_MS), DELAYED),
+        max_size=60,
+    )
+)
+def test_a_late_loop_with_little_work_sheds_nothing_whatever_the_lag(ticks: list[StarvedTick]) -> None:
+    """Other programs, quotas, stolen time, a suspended machine, a call that blocks."""
+    for ladder in LadderRig().starved_ticks(ticks):
+        assert (ladder.hedging, ladder.serve_stale, ladder.refusing, ladder.dim_share) == (True, False, False, 0.0)
 
 
-def test_the_monitor_does_not_run_with_shedding_off() -> None:
-    ladder = DegradationLadder(ShedSettings(enabled=False))
-    pulse = LoopLagMonitor(ladder, lambda: 5 * clock_ns())
+@given(
+    st.lists(st.tuples(st.floats(26, 500), st.floats(0, 2_000), DELAYED), min_size=3, max_size=30),
+)
+def test_own_work_is_shed_by_the_third_tick_whatever_else_delays_the_loop(
+    work: list[tuple[float, float, float | None]],
+) -> None:
+    ticks = [StarvedTick(cpu_ms - TICK_MS + away_ms, cpu_ms, delayed) for cpu_ms, away_ms, delayed in work]
+    for count, ladder in enumerate(LadderRig().starved_ticks(ticks), 1):
+        assert ladder.refusing or count < 3
 
-    async def main() -> None:
-        pulse.start()
-        await asyncio.sleep(1)
-        pulse.stop()
 
-    in_virtual_time(main())
+@pytest.mark.parametrize("queued_ms", [0.0, 0.5])
+@pytest.mark.parametrize("delayed", [None, 0.0, 1.0])
+def test_a_blocked_loop_counts_only_while_callers_queue_and_the_run_queue_was_not_the_cause(
+    queued_ms: float, delayed: float | None
+) -> None:
+    rig = LadderRig()
+    rig.ladder.queued_ms = queued_ms
+    *_, ladder = rig.starved_ticks([StarvedTick(100, 1, delayed)] * 5)
+    assert ladder.refusing is (queued_ms > 0 and delayed == 0)
+    assert ladder.starved is not ladder.refusing
+
+
+def test_the_same_work_is_shed_sooner_if_the_machine_is_starved_too() -> None:
+    """Twelve ms of CPU time per tick take four times as long there."""
+    calm, starved = LadderRig(), LadderRig()
+    *_, ladder = calm.starved_ticks([StarvedTick(7, 12, 0.0)] * 20)
     assert not ladder.refusing
+    *_, ladder = starved.starved_ticks([StarvedTick(43, 12, 1.0)] * 20)
+    assert ladder.refusing
+
+
+def starved_loop(
+    share: float, period_ms: float, load: Sequence[float], *, run_delay_known: bool, seed: int = 1
+) -> tuple[SimulatedEventLoop, RecordingLadder]:
+    """Others have the core except for `share` of each period.
+
+    `load`: in each interval of STARVED_MS; 1 is all that the share allows.
+    """
+    random, at_ms, stalls, until_ms = Random(seed), 0.0, list[tuple[float, float]](), STARVED_MS * len(load)
+    while at_ms < until_ms:
+        ours_ms, theirs_ms = (part * period_ms * random.uniform(0.7, 1.3) for part in (share, 1 - share))
+        stalls.append((at_ms + ours_ms, theirs_ms))
+        at_ms += ours_ms + theirs_ms
+    ladder = RecordingLadder()
+    loop = SimulatedEventLoop(
+        ladder,
+        lambda now_ms: CAPACITY_PER_S * share * load[min(len(load) - 1, int(now_ms / STARVED_MS))],
+        most_per_s=CAPACITY_PER_S * share * max(load),
+        cost_ms=COST_MS,
+        stalls=stalls,
+        run_delay_known=run_delay_known,
+        seed=seed,
+    )
+    loop.run(until_ms)
+    return loop, ladder
+
+
+@given(st.floats(0.1, 0.9), st.floats(8, 200), st.floats(0.05, 0.3), st.booleans(), st.integers(0, 99))
+def test_a_starved_loop_that_keeps_up_with_its_callers_sheds_nothing(
+    share: float, period_ms: float, load: float, run_delay_known: bool, seed: int
+) -> None:
+    loop, ladder = starved_loop(share, period_ms, [load], run_delay_known=run_delay_known, seed=seed)
+    assert all(each.admitted for each in loop.called)
+    assert ladder.rungs <= {"clear"}
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7])
+@pytest.mark.parametrize("period_ms", [8, 30])
+@pytest.mark.parametrize("run_delay_known", [False, True])
+def test_a_starved_loop_that_is_overloaded_too_uses_the_share_that_it_has(
+    share: float, period_ms: float, run_delay_known: bool
+) -> None:
+    loop, _ = starved_loop(share, period_ms, (0.4, 3, 3, 0.4), run_delay_known=run_delay_known)
+    overload = loop.between(STARVED_MS, 3 * STARVED_MS)
+    first_refused_ms = min(each.at_ms for each in overload if not each.admitted)
+    assert first_refused_ms < STARVED_MS + 300
+    steady = loop.between(STARVED_MS + 500, 3 * STARVED_MS)
+    assert len(waits_ms(steady, admitted=False)) > len(steady) / 2
+    good = sum(wait <= DEADLINE_MS for wait in waits_ms(steady, admitted=True))
+    assert good / (2 * STARVED_MS - 500) * 1000 > 0.6 * share * CAPACITY_PER_S
+    assert all(each.admitted for each in loop.between(3 * STARVED_MS + 700, 4 * STARVED_MS))
 
 
 def test_marks_too_close_together_are_a_fault() -> None:

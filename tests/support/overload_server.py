@@ -15,7 +15,8 @@ from functools import partial
 
 from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
-from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
+from cashier.fanout.load_shedding import DegradationLadder
+from cashier.fanout.loop_lag import LoopLagMonitor
 from cashier.web import CashierApp, owning_app
 from cashier.web.server import ServerSettings, serve
 from tests.web.fake_service import FakeService, consultation

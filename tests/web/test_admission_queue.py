@@ -64,21 +64,38 @@ async def test_each_turn_admits_the_full_number_again() -> None:
     assert all(queue.try_start() for _ in range(STARTS_PER_TURN))
 
 
-async def test_the_queue_reports_its_waiting_time_to_the_ladder() -> None:
+async def test_the_queue_reports_its_work_to_the_ladder() -> None:
     ladder = DegradationLadder()
-    queue, started, waits_ms = AdmissionQueue(ladder), list[int](), list[float]()
+    queue, started, queued_ms = AdmissionQueue(ladder), list[int](), list[float]()
     tasks = [asyncio.create_task(enter(queue, number, started)) for number in range(4 * STARTS_PER_TURN)]
     while len(started) < len(tasks):
         await asyncio.sleep(0)
-        waits_ms.append(ladder.queue_wait_ms)
+        queued_ms.append(ladder.queued_ms)
     await asyncio.sleep(0)
-    assert max(waits_ms) > 0
-    assert ladder.queue_wait_ms == 0
+    assert max(queued_ms) > 0
+    assert ladder.queued_ms == 0
 
 
-def test_waiting_time_counts_like_loop_lag() -> None:
+@pytest.mark.parametrize(("cost_ms", "too_long"), [(0.0, False), (10.0, True)])
+async def test_only_cpu_time_makes_the_queue_too_long(
+    cost_ms: float, too_long: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue that waits while other programs have the core is as short as before."""
+    ladder, cpu_ns = DegradationLadder(ShedSettings(refuse_lag_ms=20)), 0
+    monkeypatch.setattr("cashier.web.admission_queue.thread_time_ns", lambda: cpu_ns)
+    queue, started = AdmissionQueue(ladder), list[int]()
+    tasks = [asyncio.create_task(enter(queue, number, started)) for number in range(20 * STARTS_PER_TURN)]
+    while len(started) < 10 * STARTS_PER_TURN:
+        await asyncio.sleep(0)
+        cpu_ns += round(STARTS_PER_TURN * cost_ms * 1e6)
+    assert queue.is_too_long(LOWEST) is too_long
+    assert (ladder.queued_ms > 20) is too_long
+    await asyncio.gather(*tasks)
+
+
+def test_queued_work_counts_like_loop_lag() -> None:
     ladder = DegradationLadder()
-    ladder.queue_wait_ms = 60.0
+    ladder.queued_ms = 60.0
     for tick in range(5):
         ladder.tick(0.0, tick * 5_000_000)
     assert ladder.refusing

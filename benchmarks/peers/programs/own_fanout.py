@@ -19,7 +19,7 @@ import msgspec
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from benchmarks.lab.upstream_control import SOURCE_NAMES
+from benchmarks.lab.upstream import SOURCE_NAMES
 from cashier import ConsultRequest
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.consultation.source_table import SOURCE_SPECS, consultation_plan, known_inputs

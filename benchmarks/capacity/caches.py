@@ -11,18 +11,21 @@ from random import Random
 from typing import Any, TypeAlias
 
 from msgspec import Struct, field
-from msgspec.structs import astuple
 
-from benchmarks.capacity.shared_cache import S_NS, SharedCacheModel
 from benchmarks.capacity.traffic import SimulatedConsultation
-from benchmarks.lab.upstream_control import SOURCE_NAMES
+from benchmarks.lab.upstream import SOURCE_NAMES
 from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.fanout.cache_lifetime import CacheSettings, lifetime
 from cashier.fanout.s3fifo import S3FifoStore
 
-DEFAULTS: Mapping[str, CacheSettings] = {spec.source.name: spec.cache for spec in SOURCE_SPECS}
+S_NS = 1_000_000_000
+DEFAULTS: Mapping[str, CacheSettings] = {
+    spec.source.name: spec.cache for spec in SOURCE_SPECS if spec.source.name in SOURCE_NAMES
+}
 # An answer of another worker is newer than ours if it is younger by more than this.
 _SKEW_NS = S_NS // 10
+# Freshness ends up to a tenth early, at random; of many copies the first one to end causes a fetch.
+_SHORTEST = 0.9
 
 RateOfKey: TypeAlias = Callable[[Any], float]
 
@@ -68,9 +71,60 @@ class CacheCounts(Struct):
     found: int = 0
     puts: int = 0
 
-    def less(self, other: CacheCounts) -> CacheCounts:
-        """Counts since `other`."""
-        return CacheCounts(*(mine - its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+class SharedCacheModel:
+    """One source's answers in the shared cache, as one worker sees it: their keys and times.
+
+    Bounded by the time to live of each answer, and by memory. If memory is the bound, the least
+    recently written entries leave, so that it holds what was written in the last `holds_s` (Che's
+    approximation, good for very many keys). `others_per_s(key)`: rate of other workers for a shared
+    key; None if one user owns it.
+    """
+
+    def __init__(
+        self, settings: CacheSettings, holds_s: float, random: Random, others_per_s: RateOfKey | None = None
+    ) -> None:
+        self._others_per_s = others_per_s
+        self._fresh_ns = round(settings.fresh_s * S_NS)
+        self._kept_ns = round(min(settings.longest_s, holds_s) * S_NS)
+        self._random = random
+        self._born_ns: dict[Hashable, int] = {}
+        self._swept_ns = 0
+
+    def born_ns(self, key: Hashable, now_ns: int) -> int | None:
+        """The time at which the cached answer was requested, or None without one."""
+        born_ns = self._born_ns.get(key)
+        if self._others_per_s is not None and (others_per_s := self._others_per_s(key)):
+            born_ns = self._born_ns[key] = self._renewed(born_ns, now_ns, others_per_s)
+        return None if born_ns is None or now_ns - born_ns >= self._kept_ns else born_ns
+
+    def put(self, key: Hashable, born_ns: int) -> None:
+        self._born_ns[key] = born_ns
+        if born_ns - self._swept_ns > self._kept_ns:
+            self._swept_ns = born_ns
+            self._born_ns = {each: at_ns for each, at_ns in self._born_ns.items() if born_ns - at_ns < self._kept_ns}
+
+    def left(self, key: Hashable, born_ns: int) -> None:
+        """Set the time of an answer left by an earlier, uncounted visit."""
+        if self._born_ns.get(key, born_ns - 1) < born_ns:
+            self._born_ns[key] = born_ns
+
+    def elsewhere(self, key: Hashable, now_ns: int) -> None:
+        """Another worker asks. It fetches unless the cached answer is fresh."""
+        born_ns = self._born_ns.get(key)
+        if born_ns is None or now_ns - born_ns >= self._fresh_ns * self._random.uniform(_SHORTEST, 1):
+            self.put(key, now_ns)
+
+    def _renewed(self, born_ns: int | None, now_ns: int, others_per_s: float) -> int:
+        """Other workers fetch when the first of them asks after freshness has ended."""
+        gap_ns, random = S_NS / others_per_s, self._random
+        if born_ns is None:
+            born_ns = now_ns - round(random.random() * (self._fresh_ns + gap_ns))
+        while True:
+            next_ns = born_ns + round(self._fresh_ns * random.uniform(_SHORTEST, 1) + random.expovariate(1) * gap_ns)
+            if next_ns > now_ns:
+                return born_ns
+            born_ns = next_ns
 
 
 class Entry:
@@ -155,9 +209,8 @@ class SimulatedCache:
 
     def _keep(self, key: Hashable, entry: Entry | None, born_ns: int, took_ns: int, lands_ns: int) -> Entry:
         if entry is None:
-            entry = Entry(self._entries, key)
+            entry = self._entries[key] = Entry(self._entries, key)
             self._store.add(entry)
-            self._entries[key] = entry
         until = lifetime(self._settings, born_ns, took_ns, not_found=False, random=self._random)
         entry.born_ns, entry.lands_ns, entry.awaited = born_ns, lands_ns, False
         entry.early_ns, entry.fresh_ns, entry.stale_ns = until.early_ns, until.fresh_ns, until.stale_ns
@@ -179,26 +232,22 @@ class SimulatedWorker:
         others_per_s: Mapping[str, RateOfKey],
         holds_s: float,
     ) -> None:
-        store = S3FifoStore(mechanisms.entries)
+        store, took_ns = S3FifoStore(mechanisms.entries), round(took_ms * S_NS / 1000)
         self.consultations = 0
-        self.cached: dict[str, SimulatedCache] = {}
+        self._cached: dict[str, SimulatedCache] = {}
+        shared: dict[str, SharedCacheModel] = {}
         for name in SOURCE_NAMES:
-            settings = mechanisms.lifetimes.get(name, CacheSettings())
-            if settings.on:
-                shared_cache = (
-                    SharedCacheModel(settings, holds_s, random, others_per_s.get(name)) if mechanisms.shared else None
+            settings = mechanisms.lifetimes.get(name)
+            if settings is not None and settings.on:
+                if mechanisms.shared:
+                    shared[name] = SharedCacheModel(settings, holds_s, random, others_per_s.get(name))
+                self._cached[name] = SimulatedCache(
+                    settings, store, shared.get(name), took_ns, random, single_flight=mechanisms.single_flight
                 )
-                took_ns = round(took_ms * S_NS / 1000)
-                self.cached[name] = SimulatedCache(
-                    settings, store, shared_cache, took_ns, random, single_flight=mechanisms.single_flight
-                )
-        self._asks = [(cached.ask, KEYS[name]) for name, cached in self.cached.items()]
-        shared = [
-            (name, cached.shared_cache) for name, cached in self.cached.items() if cached.shared_cache is not None
-        ]
+        self._asks = [(cached.ask, KEYS[name]) for name, cached in self._cached.items()]
         # Answers of one user lie there as the user's consultations at other workers have left them.
-        self._own = [(shared_cache, KEYS[name]) for name, shared_cache in shared if name not in others_per_s]
-        self._longest_s = max((DEFAULTS[name].longest_s for name, _ in shared), default=0)
+        self._own = [(model, KEYS[name]) for name, model in shared.items() if name not in others_per_s]
+        self._longest_s = max((DEFAULTS[name].longest_s for name in shared), default=0)
 
     def consult(self, consultation: SimulatedConsultation) -> None:
         now_ns = round(consultation.at_s * S_NS)
@@ -213,8 +262,15 @@ class SimulatedWorker:
             for shared_cache, key_of in self._own:
                 shared_cache.elsewhere(key_of(consultation), now_ns)
 
+    def reset_counts(self) -> None:
+        """Count anew. Cached answers stay."""
+        self.consultations = 0
+        for cached in self._cached.values():
+            cached.counts = CacheCounts()
+
+    @property
     def counts(self) -> dict[str, CacheCounts]:
         """By source, uncached ones included."""
         count = self.consultations
         live = CacheCounts(asked=count, misses=count, calls=count)
-        return {name: self.cached[name].counts if name in self.cached else live for name in SOURCE_NAMES}
+        return {name: self._cached[name].counts if name in self._cached else live for name in SOURCE_NAMES}
