@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from cashier.fanout.ask import Known, OnOutcome
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
 from cashier.fanout.guarded_source import GuardedSource
-from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
+from cashier.fanout.upstream_protocol import AdapterCall, OnAnswer, UpstreamCall
 from cashier.source_errors import NotAsked, Overloaded, SourceError, TimedOut, Unreachable
 
 C = TypeVar("C", OnAnswer, OnOutcome)
@@ -179,7 +179,8 @@ class HedgedCall(CallAttempt, Generic[C]):
 
     def _send_extra(self, now_ns: int) -> bool:
         guard = self.guard
-        if self.no_extra or not self.awaited:
+        first = self.call
+        if self.no_extra or not self.awaited or (isinstance(first, AdapterCall) and not first.repeatable):
             return False
         self.update_endpoint()
         left_ms = self.budget_ms - (now_ns - self.started_ns) // _MS_NS
@@ -189,6 +190,8 @@ class HedgedCall(CallAttempt, Generic[C]):
         self.no_extra = True
         self.extra = HedgeAttempt(self, now_ns)
         self.send(self.extra, left_ms, avoid)
+        if first is not None and isinstance(self.extra.call, AdapterCall):
+            self.extra.call.beside_another = True
         return True
 
     def attempt_answered(self, attempt: CallAttempt, outcome: Any, not_found: bool, body: bytes | None) -> None:
@@ -203,7 +206,8 @@ class HedgedCall(CallAttempt, Generic[C]):
 
     def attempt_failed(self, attempt: CallAttempt, error: SourceError, now_ns: int) -> None:
         """Retry if that may help; else, once both attempts have failed, deliver the first error."""
-        self.first_error = self.first_error or error
+        if self.first_error is None or isinstance(self.first_error, NotAsked):
+            self.first_error = error
         if self._retryable(error) and self._send_extra(now_ns):
             self.guard.counts.retries += 1
             return
@@ -213,7 +217,7 @@ class HedgedCall(CallAttempt, Generic[C]):
 
     def _retryable(self, error: SourceError) -> bool:
         """A refused or garbled answer is retried on another address or connection only."""
-        if not self.guard.mechanisms.retry or isinstance(error, NotAsked):
+        if not self.guard.mechanisms.retry or isinstance(error, NotAsked) or error.final:
             return False
         return isinstance(error, Unreachable) or error.elsewhere or len(self.guard.endpoints) > 1
 
