@@ -217,7 +217,7 @@ class _Probe:
             elapsed_ms=(time.perf_counter_ns() - started_ns) / 1e6,
             timeout_ms=timeout_ms,
             fault=f"{outcome.cause.value}: {outcome.detail}" if failed else None,
-            answer=None if failed else _presentable(outcome),
+            answer=None if failed else presentable(outcome),
         )
 
 
@@ -235,7 +235,7 @@ def _inputs_of(fact: Any) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if value is not None}
 
 
-def _presentable(fact: Any) -> Any:
+def presentable(fact: Any) -> Any:
     match fact:
         case Channels():
             fact = {"channels": list(fact.by_id.values())}

@@ -112,13 +112,26 @@ def load_adapter(
     text: str,
     folder: Path | None,
     on_mapping: Callable[[bytes], None] = lambda body: None,
+    on_raised: Callable[[BaseException], None] = lambda fault: None,
 ) -> Adapter:
     """The adapter that `text` names. Raises ValueError."""
+    taken = AdapterSettings(spec.source.name, MappingProxyType(settings.options or {}), path_prefix(settings))
+    return Adapter(text, adapter_object(text, taken, folder), spec.source, spec.needs, on_mapping, on_raised)
+
+
+def path_prefix(settings: SourceSettings) -> str:
+    """The prefix of the url of a source with an adapter. Raises ValueError."""
     prefixes = sorted({parse_address(url).prefix for url in settings.urls})
     if len(prefixes) > 1:
         raise ValueError(f"url: with an adapter all addresses need the same path prefix, not {', '.join(prefixes)}")
-    taken = AdapterSettings(spec.source.name, MappingProxyType(settings.options or {}), prefixes[0])
-    return Adapter(text, adapter_object(text, taken, folder), spec.source, spec.needs, on_mapping)
+    return prefixes[0]
+
+
+def make_transport(settings: SourceSettings | ServiceSettings, *, keep_headers: bool = False) -> Transport:
+    """Raises ValueError."""
+    if settings.transport == "aiohttp":
+        return AiohttpClient(settings.urls, settings.aiohttp, keep_headers=keep_headers)
+    return Http1Client(settings.urls, settings.http1, keep_headers=keep_headers)
 
 
 def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> tuple[Plan, ConsultFlow]:
@@ -338,13 +351,7 @@ class _Builder:
     def _transport(
         self, name: str, settings: SourceSettings | ServiceSettings, *, keep_headers: bool = False
     ) -> Transport:
-        via_aiohttp = settings.transport == "aiohttp"
-        transport: Transport = (
-            AiohttpClient(settings.urls, settings.aiohttp, keep_headers=keep_headers)
-            if via_aiohttp
-            else Http1Client(settings.urls, settings.http1, keep_headers=keep_headers)
-        )
-        transport = self._wrap(name, transport)
+        transport = self._wrap(name, make_transport(settings, keep_headers=keep_headers))
         self.transports.append(transport)
         return transport
 

@@ -218,7 +218,9 @@ async def test_whatever_a_function_raises_is_garbled_with_its_name_and_place(rai
     ],
 )
 @pytest.mark.parametrize("form", [form_1, form_2])
-async def test_a_source_error_of_the_adapter_is_the_outcome(raised: SourceError, kind: type[SourceError], form: Any) -> None:
+async def test_a_source_error_of_the_adapter_is_the_outcome(
+    raised: SourceError, kind: type[SourceError], form: Any
+) -> None:
     adapter = form(raised)
     for _ in range(2):  # the same object again
         outcome, _, _ = await outcome_of(adapter)
