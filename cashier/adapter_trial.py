@@ -71,6 +71,9 @@ class _TriedTransport:
 
     async def open(self) -> None: ...
 
+    async def is_reachable(self) -> bool:
+        return True
+
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> TransportCall:

@@ -72,6 +72,9 @@ class _RecordedTransport:
     async def open(self) -> None:
         """Open nothing ahead: the probe's own request shows why a connection fails."""
 
+    async def is_reachable(self) -> bool:
+        return await self._transport.is_reachable()
+
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> TransportCall:

@@ -28,7 +28,7 @@ from cashier.cli import demo, payment_session, service_client, weather_printer
 from cashier.cli.adapter_printer import trial_lines
 from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference
 from cashier.cli.layout import definitions, terminal, write
-from cashier.cli.listening import listen_fault
+from cashier.cli.listening import host_and_port, listen_fault
 from cashier.cli.payment_printer import TOKEN_VARIABLE
 from cashier.cli.plan_printer import plan_lines
 from cashier.cli.probe_printer import is_sound, probe_lines
@@ -42,7 +42,7 @@ from cashier.sandbox import serve as serve_sandbox
 from cashier.sandbox.fault_descriptions import describe_faults
 from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
-from cashier.web.server import serve as serve_app
+from cashier.web.serve import serve as serve_app
 from cashier.wire.response_headers import ResponseHeaders
 from cashier.wire.transport import Response
 
@@ -138,7 +138,8 @@ def serve(
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; requests in flight are finished.
 
-    SIGHUP reloads the configuration.
+    After SIGTERM it waits for load balancers to leave, [server] shutdown_delay_s. SIGHUP reloads
+    the configuration.
     """
     given = {key: value for key, value in (("host", host), ("port", port), ("workers", workers)) if value is not None}
     try:
@@ -152,7 +153,7 @@ def serve(
         serve_app(
             server,
             partial(configured_app, str(config), given),
-            announce=lambda at, bound: print(f"Serving on http://{at}:{bound}", flush=True),
+            announce=lambda at, bound: print(f"Serving on http://{host_and_port(at, bound)}", flush=True),
         )
     except OSError as error:
         _stop(listen_fault(server.host, server.port, error))

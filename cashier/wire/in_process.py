@@ -44,6 +44,9 @@ class InProcessTransport:
     async def open(self) -> None:
         """Do nothing: there is no connection."""
 
+    async def is_reachable(self) -> bool:
+        return True
+
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> _InProcessCall:

@@ -50,6 +50,9 @@ class AnsweringTransport:
 
     async def open(self) -> None: ...
 
+    async def is_reachable(self) -> bool:
+        return True
+
     async def close(self) -> None: ...
 
     def send(
