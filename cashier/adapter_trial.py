@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from cashier import wiring
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
-from cashier.probe import PATIENCE_MS, near_misses, presentable
+from cashier.probe import OPTION_OF_INPUT, PATIENCE_MS, near_misses, presentable
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.source_errors import SourceError, TimedOut, Unreachable
 from cashier.sources.adapter_hooks import AdapterHooks
@@ -40,15 +40,16 @@ class SentRequest(Struct, frozen=True):
 class Trial(Struct, frozen=True, kw_only=True):
     """`fault`: why the answer cannot be used, and `raised` the exception behind it with its text.
 
-    `mapping`: what the adapter returned, as JSON types, before it was checked. `answer`: what a
-    consultation would use; None with `fault`, and for "there is none". `findings`: fields that are
-    spelled like one of the contract. `unused`: samples that it did not ask for.
+    `mapping`: what the adapter returned, as JSON types, before it was checked. `none`: it said that
+    there is none. `answer`: what a consultation would use; None with `fault`. `findings`: fields
+    that are spelled like one of the contract. `unused`: samples that it did not ask for.
     """
 
     requests: tuple[SentRequest, ...]
     fault: str | None
     raised: str | None
     mapping: Any
+    none: bool
     answer: Any
     findings: tuple[str, ...]
     unused: int
@@ -112,7 +113,8 @@ async def try_adapter(
         raise CannotTry(f"{config.source}: [sources.{source}] has no adapter")
     missing = [need for need in spec.needs if need not in known]
     if missing:
-        raise CannotTry(f"{source} is asked with {', '.join(spec.needs)}; {', '.join(missing)} is missing")
+        options = dict.fromkeys(OPTION_OF_INPUT[need] for need in missing)
+        raise CannotTry(f"{source} is asked with {', '.join(spec.needs)}: give {' and '.join(options)}")
     mappings: list[bytes] = []
     raised: list[str] = []
     try:
@@ -142,6 +144,7 @@ async def try_adapter(
         fault=f"{outcome.cause.value}: {outcome.detail}" if failed else None,
         raised=raised[-1] if failed and raised else None,
         mapping=msgspec.json.decode(mappings[-1]) if mappings and mappings[-1] else None,
+        none=not failed and mappings == [b""],
         answer=None if failed else presentable(outcome),
         findings=tuple(near_misses(spec.source, mappings[-1])) if mappings else (),
         unused=transport.unused,

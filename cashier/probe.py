@@ -35,6 +35,15 @@ from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, T
 
 # Longer than any source may take, so that a slow one is seen to be slow and not merely silent.
 PATIENCE_MS = 10_000
+# The option of the commands that gives an input.
+OPTION_OF_INPUT = {
+    "order_id": "--order-id",
+    "user_id": "--user-id",
+    "merchant_id": "--merchant-id",
+    "amount": "--amount",
+    "currency": "--amount",
+    "country": "--country",
+}
 
 
 class Exchange(Struct, frozen=True, kw_only=True):

@@ -30,10 +30,8 @@ def trial_lines(trial: Trial, width: int) -> Iterator[Text]:
         if trial.mapping is not None:
             yield Text("The adapter returned:")
             yield _json(trial.mapping)
-    elif trial.answer is None:
-        yield Text("There is none.", style="green")
     else:
-        yield Text("The answer of this source:", style="green")
+        yield Text("There is none, which means:" if trial.none else "The answer of this source:", style="green")
         yield _json(trial.answer)
     for finding in trial.findings:
         yield from paragraph(Text(finding, style="yellow"), width, 0, 2)

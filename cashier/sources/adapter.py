@@ -1,8 +1,8 @@
 """Adapters: the user's code that joins a service of another shape to a source of a consultation.
 
 Whatever an adapter does, only its source fails. Every call of its code is here or in
-`adapter_call`: what it raises becomes a `SourceError` that names the adapter, the function and the
-line. What it returns is read by `answer_encoder` and then parsed like
+`adapter_upstream`: an exception becomes a `SourceError` that names the adapter, the function and
+the line. `answer_encoder` reads the result, which is then parsed like
 the contract's own answer, with all checks.
 """
 
