@@ -92,7 +92,7 @@ def _look_in(folder: Path | None, module_name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if first:
+        if first and place in sys.path:
             sys.path.remove(place)
         for name in set(sys.modules) - before:
             if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{place}{os.sep}"):

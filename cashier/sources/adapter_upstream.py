@@ -16,7 +16,6 @@ from cashier.fanout.batch import OnBatchOutcomes, Outcome
 from cashier.fanout.upstream_protocol import AdapterCall, OnAnswer, UpstreamCall
 from cashier.source_errors import Garbled, Skipped, SourceError, WrongIdentity
 from cashier.sources.adapter import Adapter
-from cashier.sources.adapter_settings import checked_request
 from cashier.sources.asked import Asked
 from cashier.sources.batch_call import BatchWireUpstream
 from cashier.sources.source import error_of_response
@@ -178,7 +177,7 @@ class SequenceCall(AdaptedCall):
         if self._requests > MAX_REQUESTS:
             await self._give_up(Garbled(f"adapter {self._adapter.name} makes more than {MAX_REQUESTS} requests"))
         try:
-            checked = checked_request(request, self._adapter.name)
+            checked = self._adapter.checked(request)
         except Garbled as fault:
             await self._give_up(fault)
         outcome = await self._outcome(checked)

@@ -259,6 +259,30 @@ async def test_each_source_is_asked_what_its_row_needs() -> None:
     assert asked_by_source["marketing"] == {"user_id": "u_1", "merchant_id": "m_1", "amount": Money("CNY", 12800)}
 
 
+class Pretender:
+    @property  # type: ignore[misc]  # on purpose
+    def __class__(self) -> Any:
+        raise RuntimeError("6222")
+
+
+@pytest.mark.parametrize("form", [form_1, form_2])
+async def test_an_object_that_raises_when_its_type_is_read_is_contained(form: Any) -> None:
+    assert "the answer of" in await detail_of(form(lambda asked: Pretender()))
+    assert "the request raised RuntimeError" in await detail_of(form_1(request=lambda asked: Pretender()))
+
+
+async def test_a_source_error_without_a_detail_is_contained() -> None:
+    class Odd(Garbled):
+        @property
+        def detail(self) -> str:
+            raise RuntimeError
+
+        @detail.setter
+        def detail(self, value: str) -> None: ...
+
+    assert await detail_of(form_1(Odd("x"))) == "adapter my.cards: Odd"
+
+
 @pytest.mark.parametrize(
     ("request_", "fault"),
     [
