@@ -237,7 +237,7 @@ async def test_an_input_that_the_source_does_not_need_is_not_there(read: str, fo
         return asked["merchant_id"] if read == "[]" else asked.get("merchant_id", "m_1")
 
     detail = await detail_of(form(foreign))
-    assert "reads 'merchant_id' is no input of card, which needs user_id" in detail
+    assert "reads 'merchant_id', but card has only user_id" in detail
 
 
 async def test_asked_cannot_be_changed() -> None:
