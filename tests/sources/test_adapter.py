@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections import UserDict
 from dataclasses import dataclass
@@ -464,6 +465,32 @@ async def test_an_abandoned_answer_is_cancelled_with_all_its_requests() -> None:
     call.abandon()
     await ended.wait()
     assert transport.abandoned >= 2
+
+
+@pytest.mark.parametrize("raised", [RuntimeError(), SystemExit()], ids=repr)
+async def test_what_an_abandoned_answer_raises_goes_nowhere(raised: BaseException) -> None:
+    contexts: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
+    ended = asyncio.Event()
+
+    async def answer(asked: Any, call: Any) -> Any:
+        try:
+            await call(Request("/"))
+        finally:
+            ended.set()
+            raise raised
+
+    transport = AnsweringTransport(None)
+    call = AdapterUpstream(adapter_of(SimpleNamespace(answer=answer)), transport).call(
+        KNOWN, HEADERS, 100, lambda *outcome: pytest.fail("an abandoned call was answered")
+    )
+    await until(lambda: bool(transport.requests))
+    call.abandon()
+    await ended.wait()
+    del call
+    gc.collect()
+    await asyncio.sleep(0)
+    assert contexts == []
 
 
 async def test_requests_after_the_end_are_not_sent() -> None:
