@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -26,6 +26,7 @@ from cashier.fanout.loop_lag import LoopLagMonitor
 from cashier.payments.policy import PaymentPolicy
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration
+from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.source_upstream import UpstreamFunction
 from cashier.wire.reachability import await_reachable
 from cashier.wire.transport import CallHeaders, Transport
@@ -209,13 +210,14 @@ class Cashier:
         valkey = self._parts.valkey
         async with AsyncExitStack() as stack:
             stack.callback(self._parts.resolver.close)
-            stack.push_async_callback(_close, self._parts.transports)
+            stack.push_async_callback(_close, (*self._parts.transports, *self._parts.adapter_hooks))
             stack.callback(self._close_pipelines)
             if valkey is not None:
                 stack.push_async_callback(valkey.close)
             stack.push_async_callback(self._drain_payments)
             if valkey is not None:
                 await valkey.open()
+            await asyncio.gather(*(hooks.open() for hooks in self._parts.adapter_hooks))
             # In the background: a source that does not answer must not delay the start.
             stack.push_async_callback(_cancel, asyncio.create_task(self._connect()))
             if self._loop_lag is not None:
@@ -323,11 +325,11 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
-async def _close(transports: list[Transport]) -> None:
+async def _close(opened: Sequence[Transport | AdapterHooks]) -> None:
     """Close all at once. An upstream that does not let go must not block the stop."""
     with anyio.move_on_after(_CLOSE_S, shield=True) as bound:
         async with anyio.create_task_group() as closing:
-            for transport in transports:
-                closing.start_soon(transport.close)
+            for each in opened:
+                closing.start_soon(each.close)
     if bound.cancelled_caught:
         _log.warning("connections to upstreams did not close in time", seconds=_CLOSE_S)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import structlog
@@ -27,16 +30,20 @@ from cashier.payments.flow import PaymentFlow
 from cashier.payments.policy import PaymentPolicy
 from cashier.payments.ports import PaymentPorts
 from cashier.settings.loader import SECRET_VARIABLE, token_secrets
-from cashier.settings.plugins import adapter_of, function_of
+from cashier.settings.plugins import adapter_object, function_of
 from cashier.settings.schema import SERVICES, Configuration, ConfigurationError, ServiceSettings, SourceSettings
 from cashier.sources.acquirer import AcquirerClient
+from cashier.sources.adapter import Adapter
+from cashier.sources.adapter_hooks import AdapterHooks
+from cashier.sources.adapter_settings import AdapterSettings
+from cashier.sources.adapter_upstream import AdapterBatchUpstream, AdapterUpstream
 from cashier.sources.batch_call import BatchWireUpstream
 from cashier.sources.engine import EngineClient
 from cashier.sources.parse_cache import ParseCache
 from cashier.sources.risk import RiskClient
-from cashier.sources.source import Source
 from cashier.sources.source_upstream import FunctionUpstream, UpstreamFunction, WireUpstream
 from cashier.tokens.token_service import TokenService
+from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
 from cashier.wire.in_process import InProcessTransport
@@ -47,6 +54,8 @@ _log = structlog.get_logger("cashier")
 
 WrapTransport = Callable[[str, Transport], Transport]
 """Takes the name of a source and its transport; returns the one to use."""
+OnMapping = Callable[[str, bytes], None]
+"""Takes the name of a source, and the answer of its adapter as JSON before it is checked."""
 
 
 class CoherenceCallbacks(NamedTuple):
@@ -68,6 +77,7 @@ class Parts(Struct, frozen=True):
 
     pipelines: dict[str, SourcePipeline]
     transports: list[Transport]
+    adapter_hooks: list[AdapterHooks]
     required: dict[str, Transport]
     resolver: Resolver
     valkey: ValkeyCache | None
@@ -96,6 +106,7 @@ def build(
     return Parts(
         pipelines=pipelines,
         transports=builder.transports,
+        adapter_hooks=builder.adapter_hooks,
         required=builder.required,
         resolver=resolver,
         valkey=valkey,
@@ -106,14 +117,44 @@ def build(
 
 
 def upstreams(
-    config: Configuration, functions: Mapping[str, UpstreamFunction], wrap: WrapTransport
-) -> tuple[dict[str, Upstream], PaymentPorts | None]:
-    """The configured upstreams without any mechanism. `wrap` may replace each one's transport.
+    config: Configuration, functions: Mapping[str, UpstreamFunction], wrap: WrapTransport, on_mapping: OnMapping
+) -> tuple[dict[str, Upstream], PaymentPorts | None, list[AdapterHooks]]:
+    """The configured upstreams without any mechanism, and what opens their adapters.
 
-    Raises `ConfigurationError`.
+    `wrap` may replace each one's transport. Raises `ConfigurationError`.
     """
-    builder = _Builder(config, functions, FailureLog(_log.warning), Resolver(), wrap)
-    return builder.upstreams(), builder.payment_ports()
+    builder = _Builder(config, functions, FailureLog(_log.warning), Resolver(), wrap, on_mapping)
+    return builder.upstreams(), builder.payment_ports(), builder.adapter_hooks
+
+
+def load_adapter(
+    spec: SourceSpec,
+    settings: SourceSettings,
+    text: str,
+    folder: Path | None,
+    on_mapping: Callable[[bytes], None] = lambda body: None,
+    on_raised: Callable[[BaseException], None] = lambda fault: None,
+) -> Adapter:
+    """The adapter that `text` names. Raises ValueError."""
+    taken = AdapterSettings(spec.source.name, MappingProxyType(settings.options or {}), path_prefix(settings))
+    return Adapter(text, adapter_object(text, taken, folder), spec.source, spec.needs, on_mapping, on_raised)
+
+
+def path_prefix(settings: SourceSettings) -> str:
+    """The prefix of the url of a source with an adapter. Raises ValueError."""
+    prefixes = sorted({parse_address(url).prefix for url in settings.urls})
+    if len(prefixes) > 1:
+        raise ValueError(f"url: with an adapter all addresses need the same path prefix, not {', '.join(prefixes)}")
+    return prefixes[0]
+
+
+def make_transport(
+    settings: SourceSettings | ServiceSettings, resolver: Resolver | None = None, *, keep_headers: bool = False
+) -> Transport:
+    """Raises ValueError."""
+    if settings.transport == "aiohttp":
+        return AiohttpClient(settings.urls, settings.aiohttp, resolver, keep_headers=keep_headers)
+    return Http1Client(settings.urls, settings.http1, resolver, keep_headers=keep_headers)
 
 
 def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> tuple[Plan, ConsultFlow]:
@@ -183,7 +224,7 @@ def changes_that_need_a_restart(before: Configuration, after: Configuration) -> 
         elif was is not None and now is not None:
             yield from (
                 f"[sources.{name}] {key} has changed"
-                for key in ("url", "transport", "adapter", "http1", "aiohttp", "batch")
+                for key in ("url", "transport", "adapter", "options", "http1", "aiohttp", "batch")
                 if getattr(was, key) != getattr(now, key)
             )
     yield from (
@@ -207,7 +248,7 @@ def _consult_flow(
 
 
 class _Builder:
-    """Builds upstreams, and collects the transports that have to be opened and closed."""
+    """Builds upstreams, and collects the transports and adapters to be opened and closed."""
 
     def __init__(
         self,
@@ -216,15 +257,19 @@ class _Builder:
         failures: FailureLog,
         resolver: Resolver,
         wrap: WrapTransport = lambda name, transport: transport,
+        on_mapping: OnMapping = lambda name, body: None,
     ) -> None:
         self._source = config.source
+        self._folder = config.folder
         self._settings = config.settings
         self._sources = {name: function for name, function in functions.items() if name not in SERVICES}
         self._services = {name: function for name, function in functions.items() if name in SERVICES}
         self._failures = failures
         self._resolver = resolver
         self._wrap = wrap
+        self._on_mapping = on_mapping
         self.transports: list[Transport] = []
+        self.adapter_hooks: list[AdapterHooks] = []
         self.required: dict[str, Transport] = {}
         self._network: dict[str, Transport] = {}
 
@@ -302,16 +347,24 @@ class _Builder:
         if source.name in self._sources or settings is None:
             return FunctionUpstream(source, self._sources[source.name], spec.needs)
         if settings.transport == "local":
-            return FunctionUpstream(source, function_of(settings.urls[0]), spec.needs)
-        adapter = source if settings.adapter is None else adapter_of(settings.adapter)
-        transport = self._transport(source.name, settings)
+            return FunctionUpstream(source, function_of(settings.urls[0], self._folder), spec.needs)
+        transport = self._transport(source.name, settings, keep_headers=settings.adapter is not None)
         if spec.importance is Importance.REQUIRED:
             self.required[source.name] = transport
+        if settings.adapter is not None:
+            return self._adapted_upstream(spec, settings, settings.adapter, transport)
         if settings.batch:
-            return Batch(BatchWireUpstream(adapter, transport, settings.batch.path), settings.batch)
-        if isinstance(adapter, Source) and adapter.repetitive:
-            adapter = ParseCache(adapter)
-        return WireUpstream(adapter, transport)
+            return Batch(BatchWireUpstream(source, transport, settings.batch.path), settings.batch)
+        return WireUpstream(ParseCache(source) if source.repetitive else source, transport)
+
+    def _adapted_upstream(
+        self, spec: SourceSpec, settings: SourceSettings, text: str, transport: Transport
+    ) -> Upstream:
+        adapter = load_adapter(spec, settings, text, self._folder, partial(self._on_mapping, spec.source.name))
+        self.adapter_hooks.append(AdapterHooks(adapter, _log.warning))
+        if settings.batch:
+            return Batch(AdapterBatchUpstream(adapter, transport, settings.batch.path), settings.batch)
+        return AdapterUpstream(adapter, transport)
 
     def _service_transport(self, name: str) -> Transport:
         settings = self._settings.sources.service(name)
@@ -320,21 +373,18 @@ class _Builder:
             if settings is not None and function is None and settings.transport != "local":
                 return self._transport(name, settings)
             transport = self._wrap(
-                name, InProcessTransport(function or function_of(settings.urls[0] if settings else ""))
+                name,
+                InProcessTransport(function or function_of(settings.urls[0] if settings else "", self._folder)),
             )
         except ValueError as fault:
             raise ConfigurationError([f"{self._source}: [sources.{name}] {fault}"]) from None
         self.transports.append(transport)
         return transport
 
-    def _transport(self, name: str, settings: SourceSettings | ServiceSettings) -> Transport:
-        via_aiohttp = settings.transport == "aiohttp"
-        transport: Transport = (
-            AiohttpClient(settings.urls, settings.aiohttp, self._resolver)
-            if via_aiohttp
-            else Http1Client(settings.urls, settings.http1, self._resolver)
-        )
-        self._network[name] = transport
+    def _transport(
+        self, name: str, settings: SourceSettings | ServiceSettings, *, keep_headers: bool = False
+    ) -> Transport:
+        self._network[name] = transport = make_transport(settings, self._resolver, keep_headers=keep_headers)
         transport = self._wrap(name, transport)
         self.transports.append(transport)
         return transport

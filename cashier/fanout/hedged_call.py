@@ -14,7 +14,7 @@ from cashier.fanout.ask import Known, OnOutcome
 from cashier.fanout.call_timers import LATE_FACTOR
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
 from cashier.fanout.guarded_source import GuardedSource
-from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
+from cashier.fanout.upstream_protocol import CautiousCall, OnAnswer, UpstreamCall
 from cashier.source_errors import NotAsked, Overloaded, SourceError, TimedOut, Unreachable
 
 C = TypeVar("C", OnAnswer, OnOutcome)
@@ -182,7 +182,8 @@ class HedgedCall(CallAttempt, Generic[C]):
 
     def _send_extra(self, now_ns: int) -> bool:
         guard = self.guard
-        if self.no_extra or not self.awaited:
+        first = self.call
+        if self.no_extra or not self.awaited or (isinstance(first, CautiousCall) and not first.repeatable):
             return False
         self.update_endpoint()
         left_ms = self.budget_ms - (now_ns - self.started_ns) // _MS_NS
@@ -192,6 +193,8 @@ class HedgedCall(CallAttempt, Generic[C]):
         self.no_extra = True
         self.extra = HedgeAttempt(self, now_ns)
         self.send(self.extra, left_ms, avoid)
+        if first is not None and isinstance(self.extra.call, CautiousCall):
+            self.extra.call.beside_another = True
         return True
 
     def attempt_answered(self, attempt: CallAttempt, outcome: Any, not_found: bool, body: bytes | None) -> None:
@@ -206,7 +209,8 @@ class HedgedCall(CallAttempt, Generic[C]):
 
     def attempt_failed(self, attempt: CallAttempt, error: SourceError, now_ns: int) -> None:
         """Retry if that may help; else, once both attempts have failed, deliver the first error."""
-        self.first_error = self.first_error or error
+        if self.first_error is None or isinstance(self.first_error, NotAsked):
+            self.first_error = error
         if self._retryable(error) and self._send_extra(now_ns):
             self.guard.counts.retries += 1
             return
@@ -216,7 +220,7 @@ class HedgedCall(CallAttempt, Generic[C]):
 
     def _retryable(self, error: SourceError) -> bool:
         """A refused or garbled answer is retried on another address or connection only."""
-        if not self.guard.mechanisms.retry or isinstance(error, NotAsked):
+        if not self.guard.mechanisms.retry or isinstance(error, NotAsked) or error.final:
             return False
         return isinstance(error, Unreachable) or error.elsewhere or len(self.guard.endpoints) > 1
 

@@ -1,46 +1,117 @@
 """Imports of the adapters and functions that a configuration names as `package.module:name`.
 
-A name that cannot be used raises `ValueError` with the reason.
+Modules are found in the configuration's folder and on `sys.path`. A name that cannot be used raises
+`ValueError` with the reason.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from cashier.sources.source import Adapter
+from cashier.sources.adapter_settings import AdapterSettings
 from cashier.sources.source_upstream import UpstreamFunction
 
-
-def adapter_of(text: str) -> Adapter:
-    """The adapter that `[sources.NAME] adapter` names."""
-    adapter: Adapter = _imported(text, "adapter")
-    missing = [name for name in ("request", "parse") if not callable(getattr(adapter, name, None))]
-    if missing:
-        raise ValueError(f"adapter {text!r} has no function {' and no '.join(missing)}")
-    return adapter
+# Modules that were imported from the folder of a configuration. Two configurations may each have
+# one of the same name: that of the other is forgotten, while its objects keep working.
+_found_in: dict[str, str] = {}
 
 
-def function_of(text: str) -> UpstreamFunction:
+def adapter_object(text: str, settings: AdapterSettings, folder: Path | None) -> Any:
+    """The module or object that `[sources.NAME] adapter` names, with its settings.
+
+    A class is instantiated, with them if it takes an argument. Any other object receives them by
+    its function `configure`, if it has one.
+    """
+    value = _imported(text, "adapter", folder)
+    takes_none = _takes_no_argument(value) if inspect.isclass(value) else not hasattr(value, "configure")
+    if takes_none and settings.options:
+        raise ValueError(f"adapter {text!r} takes no options: it has no configure(settings) and no __init__(settings)")
+    try:
+        if inspect.isclass(value):
+            arguments = () if takes_none else (settings,)
+            return value(*arguments)
+        if not takes_none:
+            value.configure(settings)
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        raise ValueError(f"adapter {text!r} does not take its settings: {_description(error)}") from None
+    return value
+
+
+def _takes_no_argument(kind: type) -> bool:
+    try:
+        return not inspect.signature(kind).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def function_of(text: str, folder: Path | None) -> UpstreamFunction:
     """The async function that a url of transport `local` names."""
-    value = _imported(text, "url")
+    value = _imported(text, "url", folder)
     if not callable(value) or (inspect.isroutine(value) and not inspect.iscoroutinefunction(value)):
         raise ValueError(f"url {text!r} is not an async function")
     function: UpstreamFunction = value
     return function
 
 
-def _imported(text: str, key: str) -> Any:
+def _imported(text: str, key: str, folder: Path | None) -> Any:
     """The module or attribute that `package.module[:name]` names. `key` is for errors."""
     module_name, _, path = text.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # noqa: BLE001 - importing the user's module may raise anything
-        raise ValueError(f"{key} {text!r} cannot be imported: {type(error).__name__}: {error}") from None
+        with _look_in(folder, module_name):
+            module: ModuleType = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing the user's module may raise anything
+        raise ValueError(f"{key} {text!r} cannot be imported: {_description(error)}") from None
     value: Any = module
     for name in path.split(".") if path else ():
         value = getattr(value, name, None)
         if value is None:
             raise ValueError(f"{key} {text!r}: {module_name} has no {path}")
     return value
+
+
+@contextmanager
+def _look_in(folder: Path | None, module_name: str) -> Iterator[None]:
+    """Let an import find what the folder has, which comes first only if it has the named module.
+
+    The folder stays at the end of `sys.path` for later imports, so that no file in it hides a
+    module of Python or of a library.
+    """
+    if folder is None:
+        yield
+        return
+    place = str(folder)
+    importlib.invalidate_caches()
+    for name in [name for name, other in _found_in.items() if other != place and _has(folder, name)]:
+        del _found_in[name]
+        sys.modules.pop(name, None)
+    if place not in sys.path:
+        sys.path.append(place)
+    before = set(sys.modules)
+    first = _has(folder, module_name)
+    if first:
+        sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        if first and place in sys.path:
+            sys.path.remove(place)
+        for name in set(sys.modules) - before:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{place}{os.sep}"):
+                _found_in[name] = place
+
+
+def _has(folder: Path, module_name: str) -> bool:
+    top = module_name.partition(".")[0]
+    return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
+
+
+def _description(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

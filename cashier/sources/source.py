@@ -1,7 +1,7 @@
 """Source: one upstream as pure functions from inputs to a request, and from an answer to a fact.
 
 Sources know the contract, and nothing of connections, timeouts or caching. An upstream with another
-shape is joined by an `Adapter`.
+shape is joined by an `adapter.Adapter`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,8 @@ Inputs = Mapping[str, Any]
 FAULTS = (SourceError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 
-class Adapter(Protocol):
-    """Joins an upstream of any shape. Both functions are pure; a module with these names will do.
-
-    A third function, `parameters(inputs)`, enables batches: it returns what the batch form takes
-    for one request, as a mapping.
-    """
+class ContractParser(Protocol):
+    """A source that speaks the contract: a `Source`, or one with a `ParseCache`."""
 
     def request(self, inputs: Inputs) -> Request:
         """The request to send."""
@@ -48,6 +44,8 @@ class Source(Struct, frozen=True):
     returns the fact, prepared for use; raises `WrongIdentity` for an answer about another subject.
     `parameters`: what the batch form takes; None if there is none. `repetitive`: few distinct
     requests bring the same answer again and again, so that parsed answers are worth caching.
+    `unprepare`: takes what an adapter returned; makes an answer of a prepared fact, and returns
+    anything else as it is.
     """
 
     name: str
@@ -57,6 +55,7 @@ class Source(Struct, frozen=True):
     decode: Callable[[bytes], Any]
     parameters: Callable[[Inputs], dict[str, Any]] | None
     repetitive: bool
+    unprepare: Callable[[Any, Inputs], Any] | None
 
     def request(self, inputs: Inputs) -> Request:
         return Request(self.target(inputs))
@@ -81,6 +80,7 @@ def define_source(
     parameters: Callable[[Inputs], dict[str, Any]] | None = None,
     *,
     repetitive: bool = False,
+    unprepare: Callable[[Any, Inputs], Any] | None = None,
 ) -> Source:
     decode = msgspec.json.Decoder(answer_type).decode
     return Source(
@@ -91,6 +91,7 @@ def define_source(
         decode=decode,
         parameters=parameters,
         repetitive=repetitive,
+        unprepare=unprepare,
     )
 
 
@@ -122,13 +123,13 @@ def check_not_found(body: bytes) -> None:
         raise Garbled("a 404 with a code about something else than the subject of the request")
 
 
-def parse_response(adapter: Adapter, response: Response | SourceError, inputs: Inputs) -> Any:
+def parse_response(source: ContractParser, response: Response | SourceError, inputs: Inputs) -> Any:
     """Return the fact in a response, or the `SourceError` in its place."""
     if isinstance(response, SourceError):
         return response
     status = response.status
     if status in (200, 404):
-        return parse_answer(response, adapter.parse, status, response.body, inputs)
+        return parse_answer(response, source.parse, status, response.body, inputs)
     return error_of_response(response)
 
 

@@ -41,6 +41,7 @@ from cashier.wire.connection_health import RequestIdEcho, SickClosings
 from cashier.wire.load_balancing import BackOff, LoadBalancer
 from cashier.wire.request_writer import CALLER, JSON_MEDIA_TYPE, check_request
 from cashier.wire.resolver import Resolver
+from cashier.wire.response_headers import NO_HEADERS, ResponseHeaders
 from cashier.wire.response_parser import BODILESS_STATUSES, ResponseBounds, parse_retry_after
 from cashier.wire.tls import client_tls
 from cashier.wire.transport import MAX_UNSAFE_IDLE_S, CallHeaders, OnResponse, Request, Response
@@ -127,6 +128,8 @@ class AiohttpHostPool:
         settings: AiohttpSettings,
         tls: ssl.SSLContext | None,
         resolver: Resolver,
+        *,
+        keep_headers: bool,
     ) -> None:
         self.address_index = address_index
         self.address = address
@@ -140,7 +143,9 @@ class AiohttpHostPool:
         self._resolver = SharedResolver(resolver, settings.resolve_s, settings.connect_timeout_ms / 1000)
         self._sessions: dict[bool, AgingSession] = {}
         self._expired: set[AgingSession] = set()
-        self._bounds = ResponseBounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
+        self._bounds = ResponseBounds(
+            settings.max_head_bytes, settings.max_headers, settings.max_body_bytes, keep_headers
+        )
 
     def session(self, *, safe: bool = True) -> AgingSession:
         aging = self._sessions.get(safe)
@@ -281,6 +286,13 @@ class AiohttpHostPool:
         if response.content_length is None and not encodings and response.status not in BODILESS_STATUSES:
             raise Garbled(f"{name}: a body that only a closed connection would end")
 
+    def _kept_headers(self, response: aiohttp.ClientResponse) -> ResponseHeaders:
+        if not self._bounds.keep_headers:
+            return NO_HEADERS
+        return ResponseHeaders(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers
+        )
+
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
         with fail_when_closed(response, Garbled(f"{self.address.name}: a body with broken framing")):
@@ -308,6 +320,7 @@ class AiohttpHostPool:
             body,
             None if retry_after is None else parse_retry_after(retry_after.strip().encode()),
             AiohttpAnswerer(self, connection),
+            self._kept_headers(response),
         )
 
     def _check_echo(self, expected: bytes, response: CheckedResponse, connection: CheckedConnection) -> None:
@@ -363,11 +376,17 @@ class AiohttpAnswerer:
 class AiohttpClient:
     """A `Transport`. ValueError for an invalid address or an unusable file.
 
-    aiohttp cannot open connections ahead, so `open` opens none. `resolver`: see `Http1Client`.
+    aiohttp cannot open connections ahead, so `open` opens none. `resolver` and
+    `keep_headers`: see `Http1Client`.
     """
 
     def __init__(
-        self, urls: Sequence[str], settings: AiohttpSettings | None = None, resolver: Resolver | None = None
+        self,
+        urls: Sequence[str],
+        settings: AiohttpSettings | None = None,
+        resolver: Resolver | None = None,
+        *,
+        keep_headers: bool = False,
     ) -> None:
         self._settings = settings = settings or AiohttpSettings()
         addresses = parse_addresses(urls)
@@ -375,7 +394,7 @@ class AiohttpClient:
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
         resolver = resolver or Resolver()
         self._pools = [
-            AiohttpHostPool(address_index, address, settings, tls, resolver)
+            AiohttpHostPool(address_index, address, settings, tls, resolver, keep_headers=keep_headers)
             for address_index, address in enumerate(addresses)
         ]
         self.addresses = tuple(address.name for address in addresses)
@@ -495,5 +514,7 @@ def _headers(request: Request, call_headers: CallHeaders, budget_ms: int) -> dic
         headers["traceparent"] = call_headers.traceparent
     if request.body or request.method not in ("GET", "DELETE"):
         headers["Content-Type"] = JSON_MEDIA_TYPE
+    for name, _ in request.headers:
+        headers.pop(name.title(), None)  # a default that the request replaces
     headers.update(request.headers)
     return headers

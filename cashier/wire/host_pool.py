@@ -20,7 +20,7 @@ from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import RequestWriter
 from cashier.wire.resolver import ResolvedAddress
-from cashier.wire.response_parser import ResponseBounds, ResponseParser
+from cashier.wire.response_parser import ResponseBounds, make_parser
 from cashier.wire.transport import MAX_UNSAFE_IDLE_S, Response
 
 # The `address_index` of a call or a pool whose address is no longer one of the source's.
@@ -69,7 +69,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __init__(self, owner: ConnectionOwner, pool: HostPool, bounds: ResponseBounds) -> None:
         self._owner = owner
-        self._parser = ResponseParser(pool.name, bounds, self)
+        self._parser = make_parser(pool.name, bounds, self)
         self._previous_id = b""
         self._echoed = 0
         self.pool = pool

@@ -67,17 +67,23 @@ class Http1Settings(Struct, frozen=True, forbid_unknown_fields=True):
 class Http1Client:
     """A `Transport` and `ConnectionOwner`. ValueError for an invalid address or file.
 
-    `resolver`: shared with the other transports, so that they share lookups.
+    `resolver`: shared with the other transports, so that they share lookups. `keep_headers`:
+    responses have their headers.
     """
 
     def __init__(
-        self, urls: Sequence[str], settings: Http1Settings | None = None, resolver: Resolver | None = None
+        self,
+        urls: Sequence[str],
+        settings: Http1Settings | None = None,
+        resolver: Resolver | None = None,
+        *,
+        keep_headers: bool = False,
     ) -> None:
         self._settings = settings = settings or Http1Settings()
         addresses = parse_addresses(urls)
         encrypted = any(address.tls for address in addresses)
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
-        bounds = ResponseBounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
+        bounds = ResponseBounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes, keep_headers)
 
         def make_pool(address: UpstreamAddress, target: ResolvedAddress | None) -> HostPool:
             return HostPool(0, address, bounds, tls, target)

@@ -7,11 +7,13 @@ task costs more than parsing the answer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from cashier.source_errors import SourceError
+from cashier.wire.response_headers import NO_HEADERS, ResponseHeaders
 
 # An unsafe request uses a connection that was idle for less than this, or a new one: if the
 # upstream is just closing a reused connection, the client cannot know whether the request was
@@ -24,7 +26,8 @@ class Request(Struct, frozen=True):
 
     `target`: path and query, percent-encoded ASCII. `safe`: sending it twice changes nothing. Only
     a safe request is sent again, once, if a reused connection closes before the first byte of an
-    answer. `headers` are added to those of every request and must not repeat one of them.
+    answer. `headers` are added to those of every request; `Accept` and `Content-Type` replace the
+    default `application/json`.
     """
 
     target: str
@@ -55,13 +58,19 @@ class AnsweringConnection(Protocol):
 class Response(Struct, frozen=True, eq=False):
     """A complete answer of any status. `retry_after_s`: the header, if a number of seconds.
 
-    `connection`: None if nothing can be concluded about it. It is no part of the answer's value.
+    `headers`: empty unless the transport keeps them, as it does for adapters. `connection`: None if
+    nothing can be concluded about it. The two are no part of the answer's value.
     """
 
     status: int
     body: bytes
     retry_after_s: float | None = None
     connection: AnsweringConnection | None = None
+    headers: ResponseHeaders = NO_HEADERS
+
+    def json(self) -> Any:
+        """The body as JSON. Raises `msgspec.DecodeError`, a ValueError."""
+        return msgspec.json.decode(self.body)
 
     def discredit(self, error: SourceError) -> SourceError:
         """Report that the answer means this error: its connection may be at fault.
