@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -23,21 +24,21 @@ from cashier.payments.attempt_leases import AttemptLeases
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.flow import PaymentFlow
 from cashier.payments.policy import PaymentPolicy
-from cashier.payments.ports import PaymentPorts
+from cashier.payments.ports import PaymentPort, PaymentPorts
 from cashier.settings.loader import SECRET_VARIABLE, token_secrets
-from cashier.settings.plugins import adapter_of, function_of
+from cashier.settings.plugins import adapter_of, function_of, service_of
 from cashier.settings.schema import SERVICES, Configuration, ConfigurationError, ServiceSettings, SourceSettings
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.batch_call import BatchWireUpstream
 from cashier.sources.engine import EngineClient
 from cashier.sources.parse_cache import ParseCache
 from cashier.sources.risk import RiskClient
+from cashier.sources.service_object import local_transport
 from cashier.sources.source import Source
 from cashier.sources.source_upstream import FunctionUpstream, UpstreamFunction, WireUpstream
 from cashier.tokens.token_service import TokenService
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
-from cashier.wire.in_process import InProcessTransport
 from cashier.wire.transport import CallHeaders, Transport
 
 _log = structlog.get_logger("cashier")
@@ -59,19 +60,19 @@ class Parts(Struct, frozen=True):
 
 def build(
     config: Configuration,
-    functions: Mapping[str, UpstreamFunction],
+    given: Mapping[str, UpstreamFunction | PaymentPort],
     tokens: TokenService,
     ladder: DegradationLadder,
     drop_cached: OnInvalidation,
     drop_all_cached: Callable[[], None],
 ) -> Parts:
-    """`functions` replace configured sources and services of the same name.
+    """`given`: functions and port objects; they replace configured sources of the same name.
 
     Raises `ConfigurationError`.
     """
     valkey = _valkey(config, drop_cached, drop_all_cached)
     failures = FailureLog(_log.warning)
-    builder = _Builder(config, functions, failures)
+    builder = _Builder(config, given, failures)
     pipelines = builder.pipelines(ladder, valkey)
     payment_ports = builder.payment_ports()
     return Parts(
@@ -85,13 +86,13 @@ def build(
 
 
 def upstreams(
-    config: Configuration, functions: Mapping[str, UpstreamFunction], wrap: WrapTransport
+    config: Configuration, given: Mapping[str, UpstreamFunction | PaymentPort], wrap: WrapTransport
 ) -> tuple[dict[str, Upstream], PaymentPorts | None]:
     """The configured upstreams without any mechanism. `wrap` may replace each one's transport.
 
     Raises `ConfigurationError`.
     """
-    builder = _Builder(config, functions, FailureLog(_log.warning), wrap)
+    builder = _Builder(config, given, FailureLog(_log.warning), wrap)
     return builder.upstreams(), builder.payment_ports()
 
 
@@ -191,14 +192,14 @@ class _Builder:
     def __init__(
         self,
         config: Configuration,
-        functions: Mapping[str, UpstreamFunction],
+        given: Mapping[str, Any],
         failures: FailureLog,
         wrap: WrapTransport = lambda name, transport: transport,
     ) -> None:
         self._source = config.source
         self._settings = config.settings
-        self._sources = {name: function for name, function in functions.items() if name not in SERVICES}
-        self._services = {name: function for name, function in functions.items() if name in SERVICES}
+        self._sources = {name: function for name, function in given.items() if name not in SERVICES}
+        self._services = {name: value for name, value in given.items() if name in SERVICES}
         self._failures = failures
         self._wrap = wrap
         self.transports: list[Transport] = []
@@ -284,13 +285,13 @@ class _Builder:
 
     def _service_transport(self, name: str) -> Transport:
         settings = self._settings.sources.service(name)
-        function = self._services.get(name)
+        value = self._services.get(name)
         try:
-            if settings is not None and function is None and settings.transport != "local":
+            if settings is not None and value is None and settings.transport != "local":
                 return self._transport(name, settings)
-            transport = self._wrap(
-                name, InProcessTransport(function or function_of(settings.urls[0] if settings else ""))
-            )
+            if value is None:
+                value = service_of(name, settings.urls[0] if settings else "")
+            transport = self._wrap(name, local_transport(name, value))
         except ValueError as fault:
             raise ConfigurationError([f"{self._source}: [sources.{name}] {fault}"]) from None
         self.transports.append(transport)

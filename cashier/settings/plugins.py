@@ -9,6 +9,7 @@ import importlib
 import inspect
 from typing import Any
 
+from cashier.sources.service_object import has_port_methods
 from cashier.sources.source import Adapter
 from cashier.sources.source_upstream import UpstreamFunction
 
@@ -24,7 +25,16 @@ def adapter_of(text: str) -> Adapter:
 
 def function_of(text: str) -> UpstreamFunction:
     """The async function that a url of transport `local` names."""
+    return _checked_function(_imported(text, "url"), text)
+
+
+def service_of(name: str, text: str) -> Any:
+    """What the url of a payment service names: an async function, or an object with its port."""
     value = _imported(text, "url")
+    return value if has_port_methods(name, value) else _checked_function(value, text)
+
+
+def _checked_function(value: Any, text: str) -> UpstreamFunction:
     if not callable(value) or (inspect.isroutine(value) and not inspect.iscoroutinefunction(value)):
         raise ValueError(f"url {text!r} is not an async function")
     function: UpstreamFunction = value

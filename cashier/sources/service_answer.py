@@ -1,0 +1,171 @@
+"""Answers of objects and adapters, translated into responses of the contract.
+
+Nothing is trusted: what a program built by hand is encoded, and then read like any answer of the
+wire, with types, bounds and identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Mapping
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from cashier.domain.engine_contract import (
+    EngineAnswered,
+    EngineKeyReused,
+    NeverArrived,
+    NotSent,
+    OrderHasLiveAttempt,
+    OutcomeUnknown,
+    Sealed,
+)
+from cashier.domain.order_result import NoOrder, OrderResult
+from cashier.domain.risk_contract import Accepted, Challenged, Expired, NoChallenge, Passed, Rejected, WrongAnswer
+from cashier.source_errors import (
+    Garbled,
+    Overloaded,
+    SourceError,
+    TimedOut,
+    Unanswered,
+    Unreachable,
+    WrongIdentity,
+)
+from cashier.wire.transport import Response
+
+# As `max_body_bytes` of the transports.
+MAX_ANSWER_BYTES = 1 << 20
+_MAX_DETAIL = 200
+# The errors that an outcome may hold, most special first. Anything else counts as unreachable.
+_ERROR_TYPES: tuple[type[SourceError], ...] = (WrongIdentity, Garbled, TimedOut, Overloaded)
+# The statuses of refusals by their codes. A mapping with a `code` and no `status` is a refusal: to
+# any other operation than a submit it says that there is no such payment, challenge or order.
+_SUBMIT_REFUSALS = {"ORDER_BUSY": 409, "KEY_REUSED": 422}
+
+
+def outcome_response(operation: str, outcome: Any) -> Response:  # noqa: PLR0912  one case per outcome
+    """The contract's response with the meaning of an outcome of `cashier.payments.ports`.
+
+    Raises the `SourceError` of an outcome that has one; `Garbled` for what the operation cannot
+    return.
+    """
+    match operation, outcome:
+        case "submit", NotSent(error):
+            raise stated_error(error, sent=False)
+        case "submit", OutcomeUnknown(error):
+            raise stated_error(error, sent=True)
+        case (("decide" | "verify" | "look_up" | "reverse" | "result"), Unanswered(error)):
+            raise stated_error(error, sent=True)
+        case "decide", Accepted(decision_id):
+            return _response({"decision": "ACCEPT", "decision_id": decision_id})
+        case "decide", Rejected(decision_id, code):
+            return _response({"decision": "REJECT", "decision_id": decision_id, "code": code})
+        case "decide", Challenged(decision_id, challenge):
+            return _response({"decision": "CHALLENGE", "decision_id": decision_id, "challenge": challenge})
+        case "verify", Passed():
+            return _response({"status": "PASSED", "attempts_left": 0})
+        case "verify", WrongAnswer(attempts_left):
+            return _response({"status": "FAILED", "attempts_left": attempts_left})
+        case "verify", Expired():
+            return _response({"status": "EXPIRED", "attempts_left": 0})
+        case (("submit" | "look_up" | "reverse"), EngineAnswered(payment)):
+            return _response(payment)
+        case "submit", OrderHasLiveAttempt(payment_id):
+            return _response({"code": "ORDER_BUSY", "payment_id": payment_id}, 409)
+        case "submit", EngineKeyReused():
+            return _response({"code": "KEY_REUSED"}, 422)
+        case ("verify", NoChallenge()) | ("look_up", NeverArrived()) | ("reverse", Sealed()) | ("result", NoOrder()):
+            return _response({"code": "NOT_FOUND"}, 404)
+        case "result", OrderResult():
+            return _response(outcome)
+    if inspect.iscoroutine(outcome):
+        outcome.close()
+    raise Garbled(f"{type(outcome).__name__} is no outcome of {operation}")
+
+
+def mapping_response(operation: str, answer: Any) -> Response:
+    """The contract's response with this body. None: there is none, a 404 without a body.
+
+    Raises `Garbled` for what is neither a mapping nor None, or cannot be encoded.
+    """
+    if answer is None:
+        return Response(404, b"")
+    if not isinstance(answer, Mapping):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise Garbled(f"{operation} returned {type(answer).__name__} instead of a mapping of the contract")
+    refused = operation != "decide" and "status" not in answer and isinstance(answer.get("code"), str)
+    if not refused:
+        return _response(answer)
+    if operation != "submit":
+        return _response(answer, 404)
+    if answer["code"] not in _SUBMIT_REFUSALS:
+        raise Garbled(f"submit returned a refusal with another code than {' and '.join(_SUBMIT_REFUSALS)}")
+    return _response(answer, _SUBMIT_REFUSALS[answer["code"]])
+
+
+def stated_error(error: Any, *, sent: bool) -> SourceError:
+    """A new error of one of our types with the text of `error`, whose fields may be anything."""
+    detail = getattr(error, "detail", None)
+    text = f"{type(error).__name__} without a reason"
+    if isinstance(detail, str) and detail:
+        text = "".join(sign if sign.isprintable() else " " for sign in detail[:_MAX_DETAIL])
+    kind: type[SourceError] = next((kind for kind in _ERROR_TYPES if isinstance(error, kind)), Unreachable)
+    if kind is Overloaded:
+        stated: SourceError = Overloaded(text, _seconds(getattr(error, "retry_after_s", None)))
+    else:
+        stated = kind(text)
+    stated.sent = sent
+    return stated
+
+
+def fault_of(error: BaseException, where: str, *, sent: bool) -> SourceError:
+    """The error that an exception in `where` means: its kind and place, never its text."""
+    if isinstance(error, SourceError):
+        return stated_error(error, sent=sent)
+    kind = Unreachable if isinstance(error, OSError) else Garbled
+    fault = kind(f"{where} raised {type(error).__name__}{_place(error.__traceback__)}")
+    fault.sent = sent
+    return fault
+
+
+def is_contained(error: BaseException) -> bool:
+    """Whether an exception of foreign code ends there.
+
+    A cancellation and an interruption of the process do not.
+    """
+    return not isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit)
+
+
+def _response(body: Any, status: int = 200) -> Response:
+    try:
+        encoded = msgspec.json.encode(body, enc_hook=_plain)
+    except (TypeError, ValueError, ArithmeticError, RecursionError) as fault:
+        raise Garbled(f"not of the agreed shape: {type(fault).__name__} in encoding it") from None
+    if len(encoded) > MAX_ANSWER_BYTES:
+        raise Garbled(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+    return Response(status, encoded)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError("not a type of JSON")
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and value >= 0 and math.isfinite(value) else None
+
+
+def _place(trace: TracebackType | None) -> str:
+    """Where an exception was raised: ` at file:line`."""
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" at {PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
