@@ -29,14 +29,16 @@ from cashier.settings.loader import SECRET_VARIABLE, token_secrets
 from cashier.settings.plugins import adapter_of, function_of, service_of
 from cashier.settings.schema import SERVICES, Configuration, ConfigurationError, ServiceSettings, SourceSettings
 from cashier.sources.acquirer import AcquirerClient
+from cashier.sources.adapter_settings import AdapterSettings
 from cashier.sources.batch_call import BatchWireUpstream
 from cashier.sources.engine import EngineClient
 from cashier.sources.parse_cache import ParseCache
 from cashier.sources.risk import RiskClient
 from cashier.sources.service_object import local_transport
-from cashier.sources.source import Source
+from cashier.sources.source import Adapter, Source
 from cashier.sources.source_upstream import FunctionUpstream, UpstreamFunction, WireUpstream
 from cashier.tokens.token_service import TokenService
+from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
 from cashier.wire.transport import CallHeaders, Transport
@@ -163,7 +165,7 @@ def changes_that_need_a_restart(before: Configuration, after: Configuration) -> 
         elif was is not None and now is not None:
             yield from (
                 f"[sources.{name}] {key} has changed"
-                for key in ("url", "transport", "adapter", "http1", "aiohttp", "batch")
+                for key in ("url", "transport", "adapter", "options", "http1", "aiohttp", "batch")
                 if getattr(was, key) != getattr(now, key)
             )
     yield from (
@@ -197,6 +199,7 @@ class _Builder:
         wrap: WrapTransport = lambda name, transport: transport,
     ) -> None:
         self._source = config.source
+        self._folder = config.folder
         self._settings = config.settings
         self._sources = {name: function for name, function in given.items() if name not in SERVICES}
         self._services = {name: value for name, value in given.items() if name in SERVICES}
@@ -274,14 +277,19 @@ class _Builder:
         if source.name in self._sources or settings is None:
             return FunctionUpstream(source, self._sources[source.name], spec.needs)
         if settings.transport == "local":
-            return FunctionUpstream(source, function_of(settings.urls[0]), spec.needs)
-        adapter = source if settings.adapter is None else adapter_of(settings.adapter)
+            return FunctionUpstream(source, function_of(settings.urls[0], self._folder), spec.needs)
+        adapter = source if settings.adapter is None else self._adapter(source.name, settings)
         if settings.batch:
             transport = self._transport(source.name, settings)
             return Batch(BatchWireUpstream(adapter, transport, settings.batch.path), settings.batch)
         if isinstance(adapter, Source) and adapter.repetitive:
             adapter = ParseCache(adapter)
         return WireUpstream(adapter, self._transport(source.name, settings))
+
+    def _adapter(self, name: str, settings: SourceSettings) -> Adapter:
+        assert settings.adapter is not None  # noqa: S101 - of the caller
+        taken = AdapterSettings(name, settings.options or {}, parse_address(settings.urls[0]).prefix)
+        return adapter_of(settings.adapter, taken, self._folder)
 
     def _service_transport(self, name: str) -> Transport:
         settings = self._settings.sources.service(name)
@@ -290,7 +298,7 @@ class _Builder:
             if settings is not None and value is None and settings.transport != "local":
                 return self._transport(name, settings)
             if value is None:
-                value = service_of(name, settings.urls[0] if settings else "")
+                value = service_of(name, settings.urls[0] if settings else "", self._folder)
             transport = self._wrap(name, local_transport(name, value))
         except ValueError as fault:
             raise ConfigurationError([f"{self._source}: [sources.{name}] {fault}"]) from None

@@ -45,7 +45,7 @@ def configuration(
 ) -> Configuration:
     """As `load`, from a table in memory. `source` names it in faults.
 
-    `beside`: the folder of the other files.
+    `beside`: the folder of the other files, and of adapters.
     """
     faults: list[str] = []
     settings = typed(table, Settings, source, faults, environ)
@@ -67,6 +67,7 @@ def configuration(
         weights=weights,
         routing=routing,
         warnings=tuple(settings_warnings(settings)),
+        folder=beside and beside.absolute(),
     )
 
 

@@ -1,36 +1,67 @@
 """Imports of the adapters and functions that a configuration names as `package.module:name`.
 
-A name that cannot be used raises `ValueError` with the reason.
+Modules are found in the configuration's folder and on `sys.path`. A name that cannot be used raises
+`ValueError` with the reason.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from cashier.sources.adapter_settings import AdapterSettings
 from cashier.sources.service_object import has_port_methods
 from cashier.sources.source import Adapter
 from cashier.sources.source_upstream import UpstreamFunction
 
+# Modules that were imported from the folder of a configuration. Two configurations may each have
+# one of the same name: that of the other is forgotten, while its objects keep working.
+_found_in: dict[str, str] = {}
 
-def adapter_of(text: str) -> Adapter:
-    """The adapter that `[sources.NAME] adapter` names."""
-    adapter: Adapter = _imported(text, "adapter")
+
+def adapter_object(text: str, settings: AdapterSettings, folder: Path | None) -> Any:
+    """The module or object that `[sources.NAME] adapter` names, with its settings.
+
+    A class is instantiated with them. Any other object receives them by its function `configure`,
+    if it has one.
+    """
+    value = _imported(text, "adapter", folder)
+    configure: Callable[[AdapterSettings], Any] | None = (
+        value if inspect.isclass(value) else getattr(value, "configure", None)
+    )
+    if configure is None:
+        return value
+    try:
+        configured = configure(settings)
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        raise ValueError(f"adapter {text!r} does not take its settings: {_description(error)}") from None
+    return configured if inspect.isclass(value) else value
+
+
+def adapter_of(text: str, settings: AdapterSettings, folder: Path | None) -> Adapter:
+    """The adapter of a source of a consultation."""
+    adapter: Adapter = adapter_object(text, settings, folder)
     missing = [name for name in ("request", "parse") if not callable(getattr(adapter, name, None))]
     if missing:
         raise ValueError(f"adapter {text!r} has no function {' and no '.join(missing)}")
     return adapter
 
 
-def function_of(text: str) -> UpstreamFunction:
+def function_of(text: str, folder: Path | None) -> UpstreamFunction:
     """The async function that a url of transport `local` names."""
-    return _checked_function(_imported(text, "url"), text)
+    return _checked_function(_imported(text, "url", folder), text)
 
 
-def service_of(name: str, text: str) -> Any:
+def service_of(name: str, text: str, folder: Path | None) -> Any:
     """What the url of a payment service names: an async function, or an object with its port."""
-    value = _imported(text, "url")
+    value = _imported(text, "url", folder)
     return value if has_port_methods(name, value) else _checked_function(value, text)
 
 
@@ -41,16 +72,57 @@ def _checked_function(value: Any, text: str) -> UpstreamFunction:
     return function
 
 
-def _imported(text: str, key: str) -> Any:
+def _imported(text: str, key: str, folder: Path | None) -> Any:
     """The module or attribute that `package.module[:name]` names. `key` is for errors."""
     module_name, _, path = text.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # noqa: BLE001 - importing the user's module may raise anything
-        raise ValueError(f"{key} {text!r} cannot be imported: {type(error).__name__}: {error}") from None
+        with _look_in(folder, module_name):
+            module: ModuleType = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing the user's module may raise anything
+        raise ValueError(f"{key} {text!r} cannot be imported: {_description(error)}") from None
     value: Any = module
     for name in path.split(".") if path else ():
         value = getattr(value, name, None)
         if value is None:
             raise ValueError(f"{key} {text!r}: {module_name} has no {path}")
     return value
+
+
+@contextmanager
+def _look_in(folder: Path | None, module_name: str) -> Iterator[None]:
+    """Let an import find what the folder has, which comes first only if it has the named module.
+
+    The folder stays at the end of `sys.path` for later imports, so that no file in it hides a
+    module of Python or of a library.
+    """
+    if folder is None:
+        yield
+        return
+    place = str(folder)
+    importlib.invalidate_caches()
+    for name in [name for name, other in _found_in.items() if other != place and _has(folder, name)]:
+        del _found_in[name]
+        sys.modules.pop(name, None)
+    if place not in sys.path:
+        sys.path.append(place)
+    before = set(sys.modules)
+    first = _has(folder, module_name)
+    if first:
+        sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        if first:
+            sys.path.remove(place)
+        for name in set(sys.modules) - before:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{place}{os.sep}"):
+                _found_in[name] = place
+
+
+def _has(folder: Path, module_name: str) -> bool:
+    top = module_name.partition(".")[0]
+    return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
+
+
+def _description(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

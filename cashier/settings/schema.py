@@ -6,6 +6,7 @@ Every key is documented in `config/README.md`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, defstruct
@@ -59,8 +60,8 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     `package.module:function`.
 
     `timeout_ms`: None takes the source table's default. `adapter`: `package.module` or
-    `package.module:name` with the functions `request` and `parse`, for a service of another shape.
-    `http1` and `aiohttp`: settings of that transport.
+    `package.module:name`, for a service of another shape; `options`: what it takes as
+    `AdapterSettings.options`. `http1` and `aiohttp`: settings of that transport.
 
     Each mechanism takes true for its defaults, a table for other numbers, or false: `cache` (true:
     the source table's ages), `hedge`, `retry`, `breaker`, `limiter`, `adaptive_timeout`, `late` (a
@@ -71,6 +72,7 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
     transport: Literal["http1", "aiohttp", "local"] = "http1"
     adapter: str | None = None
+    options: dict[str, Any] | None = None
     http1: Http1Settings | None = None
     aiohttp: AiohttpSettings | None = None
     cache: bool | CacheSettings = True
@@ -147,7 +149,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 class Configuration(Struct, frozen=True):
     """Everything that the wiring needs. `source`: the file, for error texts.
 
-    `warnings`: one sentence for each setting that can hardly be meant.
+    `warnings`: one sentence for each setting that can hardly be meant. `folder`: where adapters and
+    functions are looked for first; None: only on `sys.path`.
     """
 
     source: str
@@ -156,6 +159,7 @@ class Configuration(Struct, frozen=True):
     weights: Weights
     routing: Routing
     warnings: tuple[str, ...] = ()
+    folder: Path | None = None
 
 
 class ConfigurationError(Exception):
@@ -214,6 +218,8 @@ def _address_faults(name: str, source: SourceSettings | ServiceSettings) -> Iter
 
 
 def _source_faults(name: str, source: SourceSettings) -> Iterator[str]:
+    if source.options is not None and source.adapter is None:
+        yield f"[sources.{name}.options] is for an adapter, but this source has none"
     if isinstance(source.cache, CacheSettings):
         yield from (f"[sources.{name}] cache: {fault}" for fault in source.cache.faults())
     if source.transport == "local" and source.batch:

@@ -30,6 +30,7 @@ from cashier.wire.aiohttp_guards import (
 from cashier.wire.call_completion import deliver, describe_failure
 from cashier.wire.load_balancing import BackOff, LoadBalancer
 from cashier.wire.request_writer import CALLER, JSON_MEDIA_TYPE, check_request
+from cashier.wire.response_headers import NO_HEADERS, ResponseHeaders
 from cashier.wire.response_parser import BODILESS_STATUSES, ResponseBounds, parse_retry_after
 from cashier.wire.tls import client_tls
 from cashier.wire.transport import MAX_UNSAFE_IDLE_S, CallHeaders, OnResponse, Request, Response
@@ -95,7 +96,13 @@ class AiohttpHostPool:
     """
 
     def __init__(
-        self, address_index: int, address: UpstreamAddress, settings: AiohttpSettings, tls: ssl.SSLContext | None
+        self,
+        address_index: int,
+        address: UpstreamAddress,
+        settings: AiohttpSettings,
+        tls: ssl.SSLContext | None,
+        *,
+        keep_headers: bool,
     ) -> None:
         self.address_index = address_index
         self.address = address
@@ -104,7 +111,9 @@ class AiohttpHostPool:
         self._settings = settings
         self._tls = tls
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        self._bounds = ResponseBounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
+        self._bounds = ResponseBounds(
+            settings.max_head_bytes, settings.max_headers, settings.max_body_bytes, keep_headers
+        )
 
     def session(self, *, safe: bool = True) -> aiohttp.ClientSession:
         if safe not in self._sessions:
@@ -157,6 +166,7 @@ class AiohttpHostPool:
                     response.status,
                     await self._body(response),
                     parse_retry_after(response.headers.get("Retry-After", "").strip().encode()),
+                    self._kept_headers(response),
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotConnected(f"{name}: {describe_failure(error)}", sent=call.sent) from error
@@ -187,6 +197,13 @@ class AiohttpHostPool:
         if response.content_length is None and not encodings and response.status not in BODILESS_STATUSES:
             raise Garbled(f"{name}: a body that only a closed connection would end")
 
+    def _kept_headers(self, response: aiohttp.ClientResponse) -> ResponseHeaders:
+        if not self._bounds.keep_headers:
+            return NO_HEADERS
+        return ResponseHeaders(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers
+        )
+
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
         with fail_when_closed(response, Garbled(f"{self.address.name}: a body with broken framing")):
@@ -207,16 +224,20 @@ class AiohttpHostPool:
 class AiohttpClient:
     """A `Transport`. ValueError for an invalid address or an unusable file.
 
-    aiohttp cannot open connections ahead, so `open` opens none.
+    aiohttp cannot open connections ahead, so `open` opens none. `keep_headers`: responses have
+    their headers.
     """
 
-    def __init__(self, urls: Sequence[str], settings: AiohttpSettings | None = None) -> None:
+    def __init__(
+        self, urls: Sequence[str], settings: AiohttpSettings | None = None, *, keep_headers: bool = False
+    ) -> None:
         self._settings = settings = settings or AiohttpSettings()
         addresses = parse_addresses(urls)
         encrypted = any(address.tls for address in addresses)
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
         self._pools = [
-            AiohttpHostPool(address_index, address, settings, tls) for address_index, address in enumerate(addresses)
+            AiohttpHostPool(address_index, address, settings, tls, keep_headers=keep_headers)
+            for address_index, address in enumerate(addresses)
         ]
         self.addresses = tuple(address.name for address in addresses)
         self._balancer = LoadBalancer(self._pools)
@@ -332,5 +353,7 @@ def _headers(request: Request, call_headers: CallHeaders, budget_ms: int) -> dic
         headers["traceparent"] = call_headers.traceparent
     if request.body or request.method not in ("GET", "DELETE"):
         headers["Content-Type"] = JSON_MEDIA_TYPE
+    for name, _ in request.headers:
+        headers.pop(name.title(), None)  # a default that the request replaces
     headers.update(request.headers)
     return headers

@@ -16,7 +16,7 @@ from cashier.wire.call_completion import describe_failure
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import RequestWriter
-from cashier.wire.response_parser import ResponseBounds, ResponseParser
+from cashier.wire.response_parser import ResponseBounds, make_parser
 from cashier.wire.transport import MAX_UNSAFE_IDLE_S
 
 
@@ -46,7 +46,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __init__(self, owner: ConnectionOwner, pool: HostPool, bounds: ResponseBounds) -> None:
         self._owner = owner
-        self._parser = ResponseParser(pool.address.name, bounds)
+        self._parser = make_parser(pool.address.name, bounds)
         self.pool = pool
         self.call: Http1Call | None = None
         self.reused = False

@@ -50,14 +50,19 @@ class Http1Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Http1Client:
-    """A `Transport` and `ConnectionOwner`. ValueError for an invalid address or file."""
+    """A `Transport` and `ConnectionOwner`. ValueError for an invalid address or file.
 
-    def __init__(self, urls: Sequence[str], settings: Http1Settings | None = None) -> None:
+    `keep_headers`: responses have their headers.
+    """
+
+    def __init__(
+        self, urls: Sequence[str], settings: Http1Settings | None = None, *, keep_headers: bool = False
+    ) -> None:
         self._settings = settings = settings or Http1Settings()
         addresses = parse_addresses(urls)
         encrypted = any(address.tls for address in addresses)
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
-        bounds = ResponseBounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
+        bounds = ResponseBounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes, keep_headers)
         self._pools = [HostPool(index, address, bounds, tls) for index, address in enumerate(addresses)]
         self.addresses = tuple(address.name for address in addresses)
         self._sole_pool = self._pools[0] if len(self._pools) == 1 else None

@@ -15,17 +15,22 @@ from cashier.wire.transport import CallHeaders, Request
 ALLOWED_METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
 CALLER = "cashier"
 JSON_MEDIA_TYPE = "application/json"
+_JSON_CONTENT = f"Content-Type: {JSON_MEDIA_TYPE}\r\n"
 # RFC 9110, section 5.6.2.
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# Headers of every request, and those that control framing or the connection.
+# RFC 9110, section 5.5, without `obs-text`: recipients disagree about its encoding.
+_VALUE = re.compile(r"[!-~](?:[\t -~]*[!-~])?")
+# Headers of every request, and those that control framing or the connection. `Accept` and
+# `Content-Type` are only defaults.
 _RESERVED_HEADERS = frozenset((
-    "host", "x-caller", "accept", "accept-encoding", "x-request-id", "x-deadline-ms", "traceparent", "content-type",
-    "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
+    "host", "x-caller", "accept-encoding", "x-request-id", "x-deadline-ms", "traceparent", "content-length",
+    "transfer-encoding", "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+    "te", "trailer", "upgrade", "expect",
 ))  # fmt: skip
 
 
 def check_request(request: Request, call_headers: CallHeaders) -> None:
-    """Raise ValueError for a request that must not be sent. It is a bug of this program."""
+    """Raise ValueError for a request that must not be sent. It is a bug of its maker."""
     target = request.target
     # One check of all three together: this runs on every call.
     if (
@@ -50,27 +55,34 @@ def _check_headers(headers: tuple[tuple[str, str], ...]) -> None:
     for name, value in headers:
         if not _TOKEN.fullmatch(name) or name.lower() in _RESERVED_HEADERS or names.count(name.lower()) > 1:
             raise ValueError(f"header {name!r} has an invalid, reserved or repeated name")
-        if not value or not is_visible_ascii(value):
-            raise ValueError(f"the value of header {name} must be printable ASCII")
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"the value of header {name} must be printable ASCII, without a space at its ends")
 
 
 class RequestWriter:
     """Encodes requests for one address."""
 
-    __slots__ = ("_constant", "_prefix")
+    __slots__ = ("_constant", "_constant_without_accept", "_prefix")
 
     def __init__(self, address: UpstreamAddress) -> None:
         self._prefix = address.prefix
-        self._constant = (
-            f" HTTP/1.1\r\nHost: {address.authority}\r\nX-Caller: {CALLER}\r\nAccept: {JSON_MEDIA_TYPE}\r\n"
-            "Accept-Encoding: identity\r\nX-Request-Id: "
-        )
+        first = f" HTTP/1.1\r\nHost: {address.authority}\r\nX-Caller: {CALLER}\r\n"
+        last = "Accept-Encoding: identity\r\nX-Request-Id: "
+        self._constant = f"{first}Accept: {JSON_MEDIA_TYPE}\r\n{last}"
+        self._constant_without_accept = f"{first}{last}"
 
     def encode(self, request: Request, call_headers: CallHeaders, budget_ms: int) -> bytes:
         """Head and body of a request that passed `check_request`."""
         body = request.body
+        constant, content_type = self._constant, _JSON_CONTENT
+        if request.headers:
+            names = {name.lower() for name, _ in request.headers}
+            if "accept" in names:
+                constant = self._constant_without_accept
+            if "content-type" in names:
+                content_type = ""
         text = (
-            f"{request.method} {self._prefix}{request.target}{self._constant}{call_headers.request_id}\r\n"
+            f"{request.method} {self._prefix}{request.target}{constant}{call_headers.request_id}\r\n"
             f"X-Deadline-Ms: {budget_ms}\r\n"
         )
         if call_headers.traceparent:
@@ -79,4 +91,4 @@ class RequestWriter:
             text += "".join(f"{name}: {value}\r\n" for name, value in request.headers)
         if not body and request.method in ("GET", "DELETE"):
             return f"{text}\r\n".encode("ascii")
-        return f"{text}Content-Type: {JSON_MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+        return f"{text}{content_type}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body

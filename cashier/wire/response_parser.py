@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import httptools
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cashier.source_errors import Garbled
+from cashier.wire.response_headers import ResponseHeaders
 from cashier.wire.transport import Response
 
 # Allowance for the size line and line ends of one chunk, so that small chunks do not look like a
@@ -24,12 +26,14 @@ BODILESS_STATUSES = frozenset((204, 304))
 class ResponseBounds(Struct, frozen=True):
     """`max_head_bytes` bounds all bytes outside the body.
 
-    These are the head, interim responses, chunk extensions and trailers together.
+    These are the head, interim responses, chunk extensions and trailers together. `keep_headers`:
+    put them into the response.
     """
 
     max_head_bytes: int
     max_headers: int
     max_body_bytes: int
+    keep_headers: bool = False
 
 
 class ResponseParser:
@@ -174,6 +178,35 @@ class ResponseParser:
         self._length = -1
         self._chunked = False
         self._retry_after = b""
+
+
+class HeaderKeepingParser(ResponseParser):
+    """A parser whose responses have headers: a class of its own, so that others pay nothing."""
+
+    __slots__ = ("_kept",)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._kept: list[tuple[str, str]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if not self._status:
+            self._kept.append((name.decode("latin-1"), value.strip().decode("latin-1")))
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if not self._complete:
+            self._kept.clear()
+
+    def feed(self, data: bytes) -> Response | None:
+        kept = self._kept
+        response = super().feed(data)
+        return None if response is None else replace(response, headers=ResponseHeaders(kept))
+
+
+def make_parser(name: str, bounds: ResponseBounds) -> ResponseParser:
+    return HeaderKeepingParser(name, bounds) if bounds.keep_headers else ResponseParser(name, bounds)
 
 
 _RELEVANT_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after"))

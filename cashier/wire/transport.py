@@ -7,11 +7,13 @@ task costs more than parsing the answer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from cashier.source_errors import SourceError
+from cashier.wire.response_headers import NO_HEADERS, ResponseHeaders
 
 # An unsafe request uses a connection that was idle for less than this, or a new one: if the
 # upstream is just closing a reused connection, the client cannot know whether the request was
@@ -24,7 +26,8 @@ class Request(Struct, frozen=True):
 
     `target`: path and query, percent-encoded ASCII. `safe`: sending it twice changes nothing. Only
     a safe request is sent again, once, if a reused connection closes before the first byte of an
-    answer. `headers` are added to those of every request and must not repeat one of them.
+    answer. `headers` are added to those of every request; `Accept` and `Content-Type` replace the
+    default `application/json`.
     """
 
     target: str
@@ -46,11 +49,19 @@ class CallHeaders(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True):
-    """A complete answer of any status. `retry_after_s`: the header, if a number of seconds."""
+    """A complete answer of any status. `retry_after_s`: the header, if a number of seconds.
+
+    `headers`: empty unless the transport keeps them, as it does for adapters.
+    """
 
     status: int
     body: bytes
     retry_after_s: float | None = None
+    headers: ResponseHeaders = NO_HEADERS
+
+    def json(self) -> Any:
+        """The body as JSON. Raises `msgspec.DecodeError`, a ValueError."""
+        return msgspec.json.decode(self.body)
 
     def __repr__(self) -> str:
         """Omit the body: it holds the payer's data."""

@@ -1,0 +1,83 @@
+"""Adapters and functions of a configuration: where their modules are found, and their settings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cashier.settings.plugins import adapter_object, function_of
+from cashier.sources.adapter_settings import AdapterSettings
+
+SETTINGS = AdapterSettings("card", {"key": "secret"}, "/v2")
+
+
+@pytest.fixture(autouse=True)
+def _unchanged_imports() -> Iterator[None]:
+    path, modules = list(sys.path), dict(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - set(modules):
+        del sys.modules[name]
+
+
+def folder(tmp_path: Path, name: str, **modules: str) -> Path:
+    made = tmp_path / name
+    made.mkdir()
+    for module, text in modules.items():
+        (made / f"{module}.py").write_text(text)
+    return made
+
+
+def test_a_module_beside_the_configuration_is_found_with_its_siblings(tmp_path: Path) -> None:
+    beside = folder(tmp_path, "shop", adapters="import signing\nTEXT = signing.TEXT", signing="TEXT = 'signed'")
+    assert adapter_object("adapters", SETTINGS, beside).TEXT == "signed"
+    assert adapter_object("adapters", SETTINGS, beside) is sys.modules["adapters"]
+
+
+def test_two_folders_may_have_a_module_of_one_name(tmp_path: Path) -> None:
+    one = folder(tmp_path, "one", adapters="import naming\nTEXT = naming.TEXT", naming="TEXT = 1")
+    two = folder(tmp_path, "two", adapters="import naming\nTEXT = naming.TEXT", naming="TEXT = 2")
+    first = adapter_object("adapters", SETTINGS, one)
+    second = adapter_object("adapters", SETTINGS, two)
+    assert (first.TEXT, second.TEXT, adapter_object("adapters", SETTINGS, one).TEXT) == (1, 2, 1)
+
+
+def test_a_file_of_the_folder_hides_no_module_that_is_in_use(tmp_path: Path) -> None:
+    beside = folder(tmp_path, "shop", adapters="import json\nTEXT = json.dumps(1)", json="raise SystemExit")
+    assert adapter_object("adapters", SETTINGS, beside).TEXT == "1"
+
+
+def test_a_class_is_made_once_with_its_settings(tmp_path: Path) -> None:
+    text = "class Cards:\n    def __init__(self, settings):\n        self.settings = settings"
+    assert adapter_object("adapters:Cards", SETTINGS, folder(tmp_path, "shop", adapters=text)).settings is SETTINGS
+
+
+def test_a_module_is_configured(tmp_path: Path) -> None:
+    text = "def configure(settings):\n    global PREFIX\n    PREFIX = settings.path_prefix"
+    assert adapter_object("adapters", SETTINGS, folder(tmp_path, "shop", adapters=text)).PREFIX == "/v2"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("1 / 0", "cannot be imported: ZeroDivisionError"),
+        ("import sys\nsys.exit('no licence')", "cannot be imported: SystemExit: no licence"),
+        ("def configure(settings):\n    settings.options['rsa']", "does not take its settings: KeyError: 'rsa'"),
+        ("def configure(): ...", "does not take its settings: TypeError"),
+        ("import no_such_library", "cannot be imported: ModuleNotFoundError: No module named 'no_such_library'"),
+    ],
+)
+def test_a_module_that_cannot_be_used_is_a_fault_of_the_configuration(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match="adapters") as raised:
+        adapter_object("adapters", SETTINGS, folder(tmp_path, "shop", adapters=text))
+    assert fault in str(raised.value)
+
+
+def test_functions_are_found_beside_the_configuration_too(tmp_path: Path) -> None:
+    beside = folder(tmp_path, "shop", answers="async def cards(user_id): ...\ndef plain(): ...")
+    assert function_of("answers:cards", beside).__name__ == "cards"
+    with pytest.raises(ValueError, match="is not an async function"):
+        function_of("answers:plain", beside)
