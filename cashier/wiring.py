@@ -26,7 +26,7 @@ from cashier.payments.flow import PaymentFlow
 from cashier.payments.policy import PaymentPolicy
 from cashier.payments.ports import PaymentPort, PaymentPorts
 from cashier.settings.loader import SECRET_VARIABLE, token_secrets
-from cashier.settings.plugins import adapter_of, function_of, service_of
+from cashier.settings.plugins import adapter_of, function_of, service_adapter_of, service_of
 from cashier.settings.schema import SERVICES, Configuration, ConfigurationError, ServiceSettings, SourceSettings
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.adapter_settings import AdapterSettings
@@ -34,6 +34,7 @@ from cashier.sources.batch_call import BatchWireUpstream
 from cashier.sources.engine import EngineClient
 from cashier.sources.parse_cache import ParseCache
 from cashier.sources.risk import RiskClient
+from cashier.sources.service_adapter import AdapterTransport
 from cashier.sources.service_object import local_transport
 from cashier.sources.source import Adapter, Source
 from cashier.sources.source_upstream import FunctionUpstream, UpstreamFunction, WireUpstream
@@ -288,15 +289,14 @@ class _Builder:
 
     def _adapter(self, name: str, settings: SourceSettings) -> Adapter:
         assert settings.adapter is not None  # noqa: S101 - of the caller
-        taken = AdapterSettings(name, settings.options or {}, parse_address(settings.urls[0]).prefix)
-        return adapter_of(settings.adapter, taken, self._folder)
+        return adapter_of(settings.adapter, _adapter_settings(name, settings), self._folder)
 
     def _service_transport(self, name: str) -> Transport:
         settings = self._settings.sources.service(name)
         value = self._services.get(name)
         try:
             if settings is not None and value is None and settings.transport != "local":
-                return self._transport(name, settings)
+                return self._network_service(name, settings)
             if value is None:
                 value = service_of(name, settings.urls[0] if settings else "", self._folder)
             transport = self._wrap(name, local_transport(name, value))
@@ -305,16 +305,30 @@ class _Builder:
         self.transports.append(transport)
         return transport
 
+    def _network_service(self, name: str, settings: ServiceSettings) -> Transport:
+        transport = self._transport(name, settings)
+        if settings.adapter is None:
+            return transport
+        adapter = service_adapter_of(settings.adapter, _adapter_settings(name, settings), self._folder)
+        adapted = AdapterTransport(adapter, settings.adapter, transport)
+        self.transports.append(adapted)
+        return adapted
+
     def _transport(self, name: str, settings: SourceSettings | ServiceSettings) -> Transport:
         via_aiohttp = settings.transport == "aiohttp"
+        adapted = settings.adapter is not None
         transport: Transport = (
-            AiohttpClient(settings.urls, settings.aiohttp)
+            AiohttpClient(settings.urls, settings.aiohttp, keep_headers=adapted)
             if via_aiohttp
-            else Http1Client(settings.urls, settings.http1)
+            else Http1Client(settings.urls, settings.http1, keep_headers=adapted)
         )
         transport = self._wrap(name, transport)
         self.transports.append(transport)
         return transport
+
+
+def _adapter_settings(name: str, settings: SourceSettings | ServiceSettings) -> AdapterSettings:
+    return AdapterSettings(name, settings.options or {}, parse_address(settings.urls[0]).prefix)
 
 
 def _valkey(config: Configuration, dropped: OnInvalidation, missed: Callable[[], None]) -> ValkeyCache | None:

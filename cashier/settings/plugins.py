@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from cashier.sources.adapter_settings import AdapterSettings
+from cashier.sources.service_adapter import check_service_adapter
 from cashier.sources.service_object import has_port_methods
 from cashier.sources.source import Adapter
 from cashier.sources.source_upstream import UpstreamFunction
@@ -51,6 +52,13 @@ def adapter_of(text: str, settings: AdapterSettings, folder: Path | None) -> Ada
     missing = [name for name in ("request", "parse") if not callable(getattr(adapter, name, None))]
     if missing:
         raise ValueError(f"adapter {text!r} has no function {' and no '.join(missing)}")
+    return adapter
+
+
+def service_adapter_of(text: str, settings: AdapterSettings, folder: Path | None) -> Any:
+    """The adapter of a service that takes payments."""
+    adapter = adapter_object(text, settings, folder)
+    check_service_adapter(settings.source, adapter, text)
     return adapter
 
 

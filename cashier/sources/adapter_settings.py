@@ -48,5 +48,5 @@ def checked_request(request: Any, name: str) -> Request:
             raise Garbled(f"adapter {name} made a wrong request: {field} holds a {type(value).__name__}")
     if request.method not in _METHODS:
         raise Garbled(f"adapter {name} made a wrong request: its method is not one of {', '.join(_METHODS)}")
-    safe = request.method == "GET" and bool(request.safe)
+    safe = request.method == "GET" and request.safe is not False
     return Request(request.target, request.method, request.body, safe, pairs)

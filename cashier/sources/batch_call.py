@@ -74,7 +74,7 @@ class BatchWireUpstream:
             on_outcomes(self._outcomes(response, many))
 
         body = _encode({"requests": [self._parameters(known) for known in many]})
-        return self._send(Request(self._path, "POST", body), call_headers, budget_ms, on_response, avoid)
+        return self._send(Request(self._path, "POST", body, safe=True), call_headers, budget_ms, on_response, avoid)
 
     def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
         return parse_or_error(self._adapter.parse, 404 if not_found else 200, body, known)

@@ -153,7 +153,7 @@ class AiohttpHostPool:
         url = URL(f"{self.address.origin}{self.address.prefix}{request.target}", encoded=True)
         self.load += 1
         try:
-            async with self.session(safe=request.safe).request(
+            async with self.session(safe=request.safe is not False).request(
                 request.method,
                 url,
                 data=request.body or None,
@@ -316,7 +316,7 @@ class AiohttpClient:
                 if not call.reused:
                     raise Unreachable(error.detail, sent=retried) from error
             except ConnectionLost:
-                if retried or not call.reused or not request.safe:
+                if retried or not call.reused or request.safe is False:
                     raise
                 attempts, retried = 0, True
             else:

@@ -91,7 +91,7 @@ class Http1Client:
             return call
         pool = self._sole_pool or self._pick_pool(avoid)
         call.address_index = pool.address_index
-        connection = pool.take() if request.safe else pool.take_fresh(monotonic())
+        connection = pool.take() if request.safe is not False else pool.take_fresh(monotonic())
         if connection is not None:
             call.connection = connection
             connection.send(call, pool.writer.encode(request, call_headers, budget_ms))
@@ -150,7 +150,7 @@ class Http1Client:
         if self._has_room(pool):
             self._connect(pool, call)
             return True
-        if not call.request.safe:
+        if call.request.safe is False:
             pool.make_room()
         return False
 
@@ -234,7 +234,7 @@ class Http1Client:
             call.connection = None
             # A retry uses a connection that has answered nothing yet, so no second retry follows
             # it.
-            if connection.reused and not connection.answer_started and call.request.safe:
+            if connection.reused and not connection.answer_started and call.request.safe is not False:
                 self._retry(call, pool)
             else:
                 call.finish(Unreachable(f"{pool.address.name}: {describe_failure(error)}"))

@@ -50,7 +50,7 @@ class TaskTransport(ABC):
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> InProcessCall:
         """See `Transport`. `avoid` has no meaning here."""
-        call = InProcessCall(request, call_headers, budget_ms, on_response)
+        call = self._new_call(request, call_headers, budget_ms, on_response)
         call.task = asyncio.get_running_loop().create_task(_refuse() if self._closed else self._run(call))
         self._calls.add(call)
         call.task.add_done_callback(lambda _: self._done(call))
@@ -62,7 +62,7 @@ class TaskTransport(ABC):
         calls = tuple(self._calls)
         for call in calls:
             call.finish(Unreachable("local: closed", sent=call.sent))
-            call.cancel_if_harmless()
+            call.stop()
         if calls:
             _, late = await asyncio.wait([call.task for call in calls], timeout=CLOSE_GRACE_S)
             for task in late:
@@ -76,13 +76,18 @@ class TaskTransport(ABC):
         call.started = True
         return await self._answer(call)
 
+    def _new_call(
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse
+    ) -> InProcessCall:
+        return InProcessCall(request, call_headers, budget_ms, on_response)
+
     @abstractmethod
     async def _answer(self, call: InProcessCall) -> Response: ...
 
     def _done(self, call: InProcessCall) -> None:
         self._calls.discard(call)
         if call.task.cancelled():
-            call.finish(Unreachable("local: the function was cancelled", sent=call.sent))
+            call.finish(Unreachable("local: the call was cancelled", sent=call.sent))
             return
         error = call.task.exception()
         if error is None:
@@ -138,9 +143,9 @@ class InProcessCall:
     def abandon(self) -> None:
         if self._on_response is not None:
             self._on_response = None
-            self.cancel_if_harmless()
+            self.stop()
 
-    def cancel_if_harmless(self) -> None:
+    def stop(self) -> None:
         """Cancel the task unless it started and may change something."""
         if not self.started or self.request.method == "GET":
             self.task.cancel()

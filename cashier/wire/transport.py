@@ -26,19 +26,20 @@ class Request(Struct, frozen=True):
 
     `target`: path and query, percent-encoded ASCII. `safe`: sending it twice changes nothing. Only
     a safe request is sent again, once, if a reused connection closes before the first byte of an
-    answer. `headers` are added to those of every request; `Accept` and `Content-Type` replace the
-    default `application/json`.
+    answer. None does not say: transports take it for safe, and the adapter of a payment service for
+    safe only with GET. `headers` are added to those of every request; `Accept` and `Content-Type`
+    replace the default `application/json`.
     """
 
     target: str
     method: str = "GET"
     body: bytes = b""
-    safe: bool = True
+    safe: bool | None = None
     headers: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         """Omit the body: it may hold a payer's code or password."""
-        return f"<Request {self.method} {self.target!r} {len(self.body)} B{'' if self.safe else ' unsafe'}>"
+        return f"<Request {self.method} {self.target!r} {len(self.body)} B{' unsafe' if self.safe is False else ''}>"
 
 
 class CallHeaders(Struct, frozen=True):

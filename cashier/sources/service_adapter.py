@@ -1,0 +1,239 @@
+"""Adapters of the services that take payments: their operations in a service's own shape.
+
+An adapter has one async function for each operation, with the arguments of the port's method and a
+`call` in the place of its last two. It returns the contract's answer as a mapping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from cashier.domain.engine_contract import OutcomeUnknown
+from cashier.domain.risk_contract import Challenged
+from cashier.source_errors import Garbled, SourceError, TimedOut, Unreachable
+from cashier.sources.adapter_settings import checked_request
+from cashier.sources.engine import parse_submit
+from cashier.sources.risk import parse_decision
+from cashier.sources.service_answer import fault_of, is_contained, mapping_response
+from cashier.sources.service_object import check_method
+from cashier.sources.service_request import ServiceRequest
+from cashier.sources.source import error_of_status
+from cashier.wire.in_process import InProcessCall, TaskTransport
+from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, Transport, TransportCall
+
+# The functions of an adapter, with the number of their arguments.
+_FUNCTIONS = {
+    "risk": {"decide": 2, "verify": 4},
+    "engine": {"submit": 2, "look_up": 3, "reverse": 3},
+    "acquirer": {"result": 2},
+}
+# Without `verify` risk can only accept and reject; without `reverse` a payment cannot be ended.
+_OPTIONAL = ("verify", "reverse")
+# The operations in which at most one call may change something. The others may be repeated.
+_ONCE = ("decide", "verify", "submit")
+_STATUSES = (200, 404)
+
+
+def check_service_adapter(service: str, adapter: Any, name: str) -> None:
+    """Raise ValueError for an adapter without the functions of this service."""
+    whose = f"adapter {name!r}"
+    for function, arguments in _FUNCTIONS[service].items():
+        if function not in _OPTIONAL or hasattr(adapter, function):
+            check_method(adapter, function, arguments, whose)
+    statuses = getattr(adapter, "statuses", _STATUSES)
+    if isinstance(statuses, str | bytes) or not all(isinstance(status, int) for status in _items(statuses)):
+        raise ValueError(f"{whose}: statuses is not a collection of numbers such as (200, 404, 409)")
+
+
+class AdapterCalls:
+    """The `call` of one operation: `await call(Request(…))` sends over the service's own transport.
+
+    Any number of calls, each with the id, trace and remaining time of the operation; none is
+    hedged or retried. In `submit`, `decide` and `verify` only one of them may change something: a
+    request other than a GET counts as such unless it is made with `safe=True`, and so does a GET
+    with `safe=False`. A second one is refused.
+
+    Raises the `SourceError` of a call without an answer, or with a status that the adapter does not
+    declare.
+    """
+
+    def __init__(self, transport: Transport, name: str, statuses: frozenset[int], call: OperationCall) -> None:
+        self._transport = transport
+        self._name = name
+        self._statuses = statuses
+        self._operation = call.operation
+        self._call_headers = call.call_headers
+        self._ends_s = asyncio.get_running_loop().time() + call.budget_ms / 1000
+        self._in_flight: list[_Exchange] = []
+        self._over = self._changing = self._sent = False
+
+    @property
+    def sent(self) -> bool:
+        """Whether the service may have received the call that changes something."""
+        return self._sent or any(exchange.sent for exchange in self._in_flight)
+
+    async def __call__(self, request: Request) -> Response:
+        checked = checked_request(request, self._name)
+        changes = request.safe is not True and (request.safe is not None or request.method != "GET")
+        response = await self._exchange(checked, changes=changes and self._operation in _ONCE)
+        if isinstance(response, SourceError):
+            raise response
+        if response.status not in self._statuses:
+            raise error_of_status(response.status, response.retry_after_s)
+        return response
+
+    def require_ended(self) -> None:
+        """Raise `Garbled` if a call is in flight although its operation has an answer."""
+        if self._in_flight:
+            raise Garbled(f"{self._operation} of adapter {self._name} returned before its call ended")
+
+    def end(self) -> None:
+        """Give up all calls, and refuse further ones."""
+        self._over = True
+        self._sent = self.sent
+        exchanges, self._in_flight = self._in_flight, []
+        for exchange in exchanges:
+            exchange.give_up(self._operation)
+
+    async def _exchange(self, request: Request, *, changes: bool) -> Response | SourceError:
+        loop = asyncio.get_running_loop()
+        remaining_ms = int((self._ends_s - loop.time()) * 1000)
+        if self._over or remaining_ms < 1:
+            raise TimedOut(f"a call after the end of {self._operation}", sent=False)
+        if changes and self._changing:
+            raise Garbled(
+                f"adapter {self._name} made a second call that may change something within one {self._operation}; "
+                "a request that changes nothing needs safe=True"
+            )
+        self._changing = self._changing or changes
+        exchange = _Exchange(changes)
+        try:
+            exchange.call = self._transport.send(request, self._call_headers, remaining_ms, exchange.on_response)
+        except ValueError:  # its text may quote the target
+            raise Garbled(f"adapter {self._name} made a request that is no valid HTTP") from None
+        self._in_flight.append(exchange)
+        try:
+            return await exchange.answered
+        finally:
+            if exchange in self._in_flight:  # else `end` has judged it
+                self._in_flight.remove(exchange)
+                self._sent = self._sent or exchange.sent
+                exchange.call.abandon()
+
+
+class _Exchange:
+    """One request in flight. `changes`: it is the one that may change something."""
+
+    __slots__ = ("answered", "call", "changes")
+
+    call: TransportCall
+
+    def __init__(self, changes: bool) -> None:
+        self.changes = changes
+        self.answered: asyncio.Future[Response | SourceError] = asyncio.get_running_loop().create_future()
+
+    @property
+    def sent(self) -> bool:
+        """Whether the service may have received a change."""
+        if not self.changes:
+            return False
+        if not self.answered.done() or self.answered.cancelled():
+            return self.call.sent
+        response = self.answered.result()
+        return not isinstance(response, SourceError) or response.sent
+
+    def on_response(self, response: Response | SourceError) -> None:
+        if not self.answered.done():
+            self.answered.set_result(response)
+
+    def give_up(self, operation: str) -> None:
+        sent = self.call.sent
+        self.call.abandon()
+        self.on_response(TimedOut(f"{operation} ended before its call", sent=sent))
+
+
+class OperationCall(InProcessCall):
+    """One operation of an adapter. `sent`: whether the service may have received a change."""
+
+    __slots__ = ("calls", "operation")
+
+    calls: AdapterCalls
+
+    def __init__(
+        self, request: ServiceRequest, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse
+    ) -> None:
+        super().__init__(request, call_headers, budget_ms, on_response)
+        self.operation = request.operation
+
+    @property
+    def sent(self) -> bool:
+        return self.calls.sent
+
+    def stop(self) -> None:
+        """Nothing is sent from now on; what the adapter does besides is cancelled."""
+        self.calls.end()
+        self.task.cancel()
+
+
+class AdapterTransport(TaskTransport):
+    """A `Transport` to a payment service of another shape, by an adapter over `transport`.
+
+    `name`: of the adapter, for errors. Whatever the adapter does ends here, as the outcome of its
+    own operation: before its changing call was started nothing was sent; after that, the payment
+    may exist.
+    """
+
+    def __init__(self, adapter: Any, name: str, transport: Transport) -> None:
+        super().__init__()
+        self.addresses = transport.addresses
+        self._adapter = adapter
+        self._name = name
+        self._statuses = frozenset(getattr(adapter, "statuses", _STATUSES))
+        self._transport = transport
+
+    def _new_call(
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse
+    ) -> InProcessCall:
+        assert isinstance(request, ServiceRequest)  # noqa: S101  clients of services send no others
+        call = OperationCall(request, call_headers, budget_ms, on_response)
+        call.calls = AdapterCalls(self._transport, self._name, self._statuses, call)
+        return call
+
+    async def _answer(self, call: InProcessCall) -> Response:
+        assert isinstance(call, OperationCall)  # noqa: S101  made above
+        try:
+            return await self._ask(call)
+        except BaseException as error:
+            if not is_contained(error):
+                raise
+            raise fault_of(error, f"{call.operation} of adapter {self._name}", sent=call.sent) from None
+        finally:
+            call.calls.end()
+
+    async def _ask(self, call: OperationCall) -> Response:
+        function = getattr(self._adapter, call.operation, None)
+        if function is None:
+            raise Unreachable(f"adapter {self._name} has no function {call.operation}")
+        request = call.request
+        assert isinstance(request, ServiceRequest)  # noqa: S101  made above
+        response = mapping_response(call.operation, await function(*request.arguments, call.calls))
+        call.calls.require_ended()
+        if call.operation == "submit" and not call.sent:
+            (submission,) = request.arguments
+            outcome = parse_submit(response, submission.payment_id, submission.order_id)
+            if isinstance(outcome, OutcomeUnknown):
+                raise outcome.error
+        if call.operation == "decide" and not hasattr(self._adapter, "verify"):
+            (inquiry,) = request.arguments
+            if isinstance(parse_decision(response, inquiry.payment_id), Challenged):
+                raise Garbled(f"a challenge, but adapter {self._name} has no function verify")
+        return response
+
+
+def _items(value: Any) -> list[Any]:
+    """The items of a collection; of anything else something that no status is."""
+    try:
+        return list(value)
+    except TypeError:
+        return [None]
