@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -26,6 +26,7 @@ from cashier.payments.policy import PaymentPolicy
 from cashier.payments.ports import PaymentPort
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration
+from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.source_upstream import UpstreamFunction
 from cashier.wire.transport import CallHeaders, Transport
 
@@ -196,7 +197,7 @@ class Cashier:
         """What closes them again."""
         valkey = self._parts.valkey
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(_close, self._parts.transports)
+            stack.push_async_callback(_close, (*self._parts.transports, *self._parts.adapter_hooks))
             stack.callback(self._close_pipelines)
             if valkey is not None:
                 stack.push_async_callback(valkey.close)
@@ -204,6 +205,8 @@ class Cashier:
             async with anyio.create_task_group() as opening:
                 for transport in self._parts.transports:
                     opening.start_soon(transport.open)
+                for hooks in self._parts.adapter_hooks:
+                    opening.start_soon(hooks.open)
                 if valkey is not None:
                     opening.start_soon(valkey.open)
             if self._loop_lag is not None:
@@ -270,11 +273,11 @@ def _call_headers(request_id: str | None, traceparent: str | None) -> CallHeader
     return CallHeaders(request_id or uuid.uuid4().hex, traceparent)
 
 
-async def _close(transports: list[Transport]) -> None:
+async def _close(opened: Sequence[Transport | AdapterHooks]) -> None:
     """Close all at once. An upstream that does not let go must not block the stop."""
     with anyio.move_on_after(_CLOSE_S, shield=True) as bound:
         async with anyio.create_task_group() as closing:
-            for transport in transports:
-                closing.start_soon(transport.close)
+            for each in opened:
+                closing.start_soon(each.close)
     if bound.cancelled_caught:
         _log.warning("connections to upstreams did not close in time", seconds=_CLOSE_S)

@@ -18,7 +18,7 @@ import orjson
 from msgspec import Struct
 
 from cashier import wiring
-from cashier.consultation.source_table import SOURCE_SPECS, SourceSpec
+from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, SourceSpec
 from cashier.domain.engine_contract import EngineAnswered, NeverArrived
 from cashier.domain.facts import Channels, Quotas
 from cashier.domain.join_report import join_report
@@ -29,6 +29,7 @@ from cashier.payments.ports import PaymentPort, PaymentPorts
 from cashier.settings.schema import Configuration
 from cashier.settings.typed_table import nearest_key, unknown_keys
 from cashier.source_errors import SourceError, TimedOut
+from cashier.sources.source import Source
 from cashier.sources.source_upstream import UpstreamFunction
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, Transport, TransportCall
 
@@ -105,10 +106,13 @@ async def probe(
         recorded[name] = _RecordedTransport(transport)
         return recorded[name]
 
-    upstreams, ports = wiring.upstreams(config, given or {}, record)
+    # The answer of each source in the contract's shape, as JSON; also one that cannot be used.
+    mappings: dict[str, bytes] = {}
+    upstreams, ports, hooks = wiring.upstreams(config, given or {}, record, mappings.__setitem__)
     probing = _Probe(config, recorded, patience_ms)
     specs = [spec for spec in SOURCE_SPECS if spec.source.name in upstreams]
     try:
+        await asyncio.gather(*(hook.open() for hook in hooks))
         inputs = dict(known)
         exchanges = []
         facts: dict[str, Any] = {}
@@ -124,34 +128,30 @@ async def probe(
         if ports is not None:
             exchanges += await asyncio.gather(*probing.services(ports, inputs.get("order_id")))
     finally:
-        await asyncio.gather(*(transport.close() for transport in recorded.values()))
-    in_contract_shape = {
-        spec.source.name: spec.source.answer_type
-        for spec in specs
-        if (own := config.settings.sources[spec.source.name]) is not None and own.adapter is None
-    }
-    findings = [
-        finding
-        for name, answer_type in in_contract_shape.items()
-        if name in recorded
-        for finding in _near_misses(name, recorded[name].response, answer_type)
-    ]
+        await asyncio.gather(*(transport.close() for transport in recorded.values()), *(hook.close() for hook in hooks))
+    for name, transport in recorded.items():
+        own = config.settings.sources[name] if name in SOURCE_NAMES else None
+        response = transport.response
+        if own is not None and own.adapter is None and response is not None and response.status == 200:
+            mappings[name] = response.body
+    findings = [finding for spec in specs for finding in near_misses(spec.source, mappings.get(spec.source.name, b""))]
     return exchanges, list(dict.fromkeys([*findings, *join_report(facts)]))
 
 
-def _near_misses(source: str, response: Response | None, answer_type: Any) -> Iterator[str]:
-    """Fields that the contract does not have, and that are spelled like one that it has."""
-    if response is None or response.status != 200:
-        return
+def near_misses(source: Source, body: bytes) -> Iterator[str]:
+    """Fields that the contract does not have, and that are spelled like one that it has.
+
+    `body`: an answer in the contract's shape, as JSON; none if it is something else.
+    """
     try:
-        body = orjson.loads(response.body)
+        answer = orjson.loads(body)
     except ValueError:
         return
-    for path, key, known in unknown_keys(body, msgspec.inspect.type_info(answer_type)):
+    for path, key, known in unknown_keys(answer, msgspec.inspect.type_info(source.answer_type)):
         near = nearest_key(key, known)
         if near is not None:
             place = re.sub(r"\[\d+\]", "[]", ".".join((*path, key)))
-            yield f"{source} {place} is not in the contract; did you mean {near!r}?"
+            yield f"{source.name} {place} is not in the contract; did you mean {near!r}?"
 
 
 class _Probe:

@@ -40,11 +40,14 @@ class SourceError(Exception):
 
     `detail` is for operators. It never holds a body, an amount or any data of the payer. `sent`:
     the upstream may have received the request and acted on it. False only if that is certain not to
-    have happened.
+    have happened. `elsewhere`: the connection may be at fault, and another one can be used.
+    `final`: no other attempt may be made, because this one sent what must not be sent twice.
     """
 
     cause: ClassVar[MissingCause]
     sent: bool = True
+    elsewhere: bool = False
+    final: bool = False
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

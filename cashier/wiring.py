@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -26,17 +29,19 @@ from cashier.payments.flow import PaymentFlow
 from cashier.payments.policy import PaymentPolicy
 from cashier.payments.ports import PaymentPort, PaymentPorts
 from cashier.settings.loader import SECRET_VARIABLE, token_secrets
-from cashier.settings.plugins import adapter_of, function_of, service_adapter_of, service_of
+from cashier.settings.plugins import adapter_object, function_of, service_of
 from cashier.settings.schema import SERVICES, Configuration, ConfigurationError, ServiceSettings, SourceSettings
 from cashier.sources.acquirer import AcquirerClient
+from cashier.sources.adapter import Adapter
+from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.adapter_settings import AdapterSettings
+from cashier.sources.adapter_upstream import AdapterBatchUpstream, AdapterUpstream
 from cashier.sources.batch_call import BatchWireUpstream
 from cashier.sources.engine import EngineClient
 from cashier.sources.parse_cache import ParseCache
 from cashier.sources.risk import RiskClient
-from cashier.sources.service_adapter import AdapterTransport
+from cashier.sources.service_adapter import AdapterTransport, ServiceAdapter
 from cashier.sources.service_object import local_transport
-from cashier.sources.source import Adapter, Source
 from cashier.sources.source_upstream import FunctionUpstream, UpstreamFunction, WireUpstream
 from cashier.tokens.token_service import TokenService
 from cashier.wire.address_parser import parse_address
@@ -48,6 +53,8 @@ _log = structlog.get_logger("cashier")
 
 WrapTransport = Callable[[str, Transport], Transport]
 """Takes the name of a source and its transport; returns the one to use."""
+OnMapping = Callable[[str, bytes], None]
+"""Takes the name of a source, and the answer of its adapter as JSON before it is checked."""
 
 
 class Parts(Struct, frozen=True):
@@ -55,6 +62,7 @@ class Parts(Struct, frozen=True):
 
     pipelines: dict[str, SourcePipeline]
     transports: list[Transport]
+    adapter_hooks: list[AdapterHooks]
     valkey: ValkeyCache | None
     tokens: TokenService
     payment_ports: PaymentPorts | None
@@ -81,6 +89,7 @@ def build(
     return Parts(
         pipelines=pipelines,
         transports=builder.transports,
+        adapter_hooks=builder.adapter_hooks,
         valkey=valkey,
         tokens=tokens,
         payment_ports=payment_ports,
@@ -89,14 +98,36 @@ def build(
 
 
 def upstreams(
-    config: Configuration, given: Mapping[str, UpstreamFunction | PaymentPort], wrap: WrapTransport
-) -> tuple[dict[str, Upstream], PaymentPorts | None]:
-    """The configured upstreams without any mechanism. `wrap` may replace each one's transport.
+    config: Configuration,
+    given: Mapping[str, UpstreamFunction | PaymentPort],
+    wrap: WrapTransport,
+    on_mapping: OnMapping,
+) -> tuple[dict[str, Upstream], PaymentPorts | None, list[AdapterHooks]]:
+    """The configured upstreams without any mechanism, and what opens their adapters.
 
-    Raises `ConfigurationError`.
+    `wrap` may replace each one's transport. Raises `ConfigurationError`.
     """
-    builder = _Builder(config, given, FailureLog(_log.warning), wrap)
-    return builder.upstreams(), builder.payment_ports()
+    builder = _Builder(config, given, FailureLog(_log.warning), wrap, on_mapping)
+    return builder.upstreams(), builder.payment_ports(), builder.adapter_hooks
+
+
+def load_adapter(
+    spec: SourceSpec,
+    settings: SourceSettings,
+    text: str,
+    folder: Path | None,
+    on_mapping: Callable[[bytes], None] = lambda body: None,
+) -> Adapter:
+    """The adapter that `text` names. Raises ValueError."""
+    loaded = adapter_object(text, _adapter_settings(spec.source.name, settings), folder)
+    return Adapter(text, loaded, spec.source, spec.needs, on_mapping)
+
+
+def _adapter_settings(name: str, settings: SourceSettings | ServiceSettings) -> AdapterSettings:
+    prefixes = sorted({parse_address(url).prefix for url in settings.urls})
+    if len(prefixes) > 1:
+        raise ValueError(f"url: with an adapter all addresses need the same path prefix, not {', '.join(prefixes)}")
+    return AdapterSettings(name, MappingProxyType(settings.options or {}), prefixes[0])
 
 
 def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> tuple[Plan, ConsultFlow]:
@@ -190,7 +221,7 @@ def _consult_flow(
 
 
 class _Builder:
-    """Builds upstreams, and collects the transports that have to be opened and closed."""
+    """Builds upstreams, and collects the transports and adapters to be opened and closed."""
 
     def __init__(
         self,
@@ -198,6 +229,7 @@ class _Builder:
         given: Mapping[str, Any],
         failures: FailureLog,
         wrap: WrapTransport = lambda name, transport: transport,
+        on_mapping: OnMapping = lambda name, body: None,
     ) -> None:
         self._source = config.source
         self._folder = config.folder
@@ -206,7 +238,9 @@ class _Builder:
         self._services = {name: value for name, value in given.items() if name in SERVICES}
         self._failures = failures
         self._wrap = wrap
+        self._on_mapping = on_mapping
         self.transports: list[Transport] = []
+        self.adapter_hooks: list[AdapterHooks] = []
 
     def pipelines(self, ladder: DegradationLadder, valkey: ValkeyCache | None) -> dict[str, SourcePipeline]:
         store = S3FifoStore(self._settings.cache.l1_entries)
@@ -279,17 +313,21 @@ class _Builder:
             return FunctionUpstream(source, self._sources[source.name], spec.needs)
         if settings.transport == "local":
             return FunctionUpstream(source, function_of(settings.urls[0], self._folder), spec.needs)
-        adapter = source if settings.adapter is None else self._adapter(source.name, settings)
+        if settings.adapter is not None:
+            return self._adapted_upstream(spec, settings, settings.adapter)
+        transport = self._transport(source.name, settings)
         if settings.batch:
-            transport = self._transport(source.name, settings)
-            return Batch(BatchWireUpstream(adapter, transport, settings.batch.path), settings.batch)
-        if isinstance(adapter, Source) and adapter.repetitive:
-            adapter = ParseCache(adapter)
-        return WireUpstream(adapter, self._transport(source.name, settings))
+            return Batch(BatchWireUpstream(source, transport, settings.batch.path), settings.batch)
+        return WireUpstream(ParseCache(source) if source.repetitive else source, transport)
 
-    def _adapter(self, name: str, settings: SourceSettings) -> Adapter:
-        assert settings.adapter is not None  # noqa: S101 - of the caller
-        return adapter_of(settings.adapter, _adapter_settings(name, settings), self._folder)
+    def _adapted_upstream(self, spec: SourceSpec, settings: SourceSettings, text: str) -> Upstream:
+        name = spec.source.name
+        adapter = load_adapter(spec, settings, text, self._folder, partial(self._on_mapping, name))
+        self.adapter_hooks.append(AdapterHooks(adapter, _log.warning))
+        transport = self._transport(name, settings, keep_headers=True)
+        if settings.batch:
+            return Batch(AdapterBatchUpstream(adapter, transport, settings.batch.path), settings.batch)
+        return AdapterUpstream(adapter, transport)
 
     def _service_transport(self, name: str) -> Transport:
         settings = self._settings.sources.service(name)
@@ -306,29 +344,27 @@ class _Builder:
         return transport
 
     def _network_service(self, name: str, settings: ServiceSettings) -> Transport:
-        transport = self._transport(name, settings)
         if settings.adapter is None:
-            return transport
-        adapter = service_adapter_of(settings.adapter, _adapter_settings(name, settings), self._folder)
-        adapted = AdapterTransport(adapter, settings.adapter, transport)
+            return self._transport(name, settings)
+        loaded = adapter_object(settings.adapter, _adapter_settings(name, settings), self._folder)
+        adapter = ServiceAdapter(name, settings.adapter, loaded)
+        self.adapter_hooks.append(AdapterHooks(adapter, _log.warning))
+        adapted = AdapterTransport(adapter, self._transport(name, settings, keep_headers=True))
         self.transports.append(adapted)
         return adapted
 
-    def _transport(self, name: str, settings: SourceSettings | ServiceSettings) -> Transport:
+    def _transport(
+        self, name: str, settings: SourceSettings | ServiceSettings, *, keep_headers: bool = False
+    ) -> Transport:
         via_aiohttp = settings.transport == "aiohttp"
-        adapted = settings.adapter is not None
         transport: Transport = (
-            AiohttpClient(settings.urls, settings.aiohttp, keep_headers=adapted)
+            AiohttpClient(settings.urls, settings.aiohttp, keep_headers=keep_headers)
             if via_aiohttp
-            else Http1Client(settings.urls, settings.http1, keep_headers=adapted)
+            else Http1Client(settings.urls, settings.http1, keep_headers=keep_headers)
         )
         transport = self._wrap(name, transport)
         self.transports.append(transport)
         return transport
-
-
-def _adapter_settings(name: str, settings: SourceSettings | ServiceSettings) -> AdapterSettings:
-    return AdapterSettings(name, settings.options or {}, parse_address(settings.urls[0]).prefix)
 
 
 def _valkey(config: Configuration, dropped: OnInvalidation, missed: Callable[[], None]) -> ValkeyCache | None:

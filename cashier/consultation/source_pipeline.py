@@ -52,6 +52,7 @@ class SourcePipeline:
             mechanisms(own, settings),
             ladder,
             spec.importance,
+            subject=spec.subject,
             clock_ns=clock_ns,
             on_failure=on_failure,
         )

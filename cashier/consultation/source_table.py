@@ -45,6 +45,11 @@ class SourceSpec(Struct, frozen=True):
     leading: bool = False
 
     @property
+    def subject(self) -> str | None:
+        """The input whose value alone may be at fault if calls fail: a payer, an order, a shop."""
+        return next((name for name in self.needs if name in ALWAYS_GIVEN), None)
+
+    @property
     def optional(self) -> bool:
         """True if a configuration may leave the source out."""
         return self.importance is Importance.ENRICHING

@@ -176,9 +176,11 @@ class Batch:
                 waiter.load = BatchLoad(self, load.avoid, [waiter])
                 self._call_upstream(waiter.load)
             return
-        not_sent = Unreachable(f"the call could not be made: {type(bug).__name__}")
+        known = isinstance(bug, SourceError)  # of an adapter
+        not_sent = bug if known else Unreachable(f"the call could not be made: {type(bug).__name__}")
         asyncio.get_running_loop().call_soon(load.waiters[0].deliver, (not_sent, False, None))
-        _report("a batched call could not be made", bug)
+        if not known:
+            _report("a batched call could not be made", bug)
 
     def _on_outcomes(self, load: BatchLoad, outcomes: Sequence[Outcome] | SourceError) -> None:
         waiters = load.waiters

@@ -2,13 +2,15 @@
 
 Pure: the caller passes the time.
 
-Hystrix's window with two additions: slow calls count as failures, even while still in progress; and
-a probe has a lease, so that a probe that never ends cannot keep the breaker open for ever.
+Hystrix's window with three additions: slow calls count as failures, even while still in progress; a
+probe has a lease, so that one that never ends cannot keep the breaker open for ever; failures of
+one key count once in ten seconds, so that one bad record does not shut out all others.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from random import Random
 from typing import Annotated
 
@@ -23,6 +25,8 @@ _GROWTH = 1.5
 _MAX_GROWTHS = 100
 _JITTER = 0.1
 _STOPPED_BPS = 9_000
+# Beyond this number of failing keys in ten seconds, every failure counts.
+_MAX_KEYS = 1024
 
 
 class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,7 +34,7 @@ class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     It opens if of at least `calls` calls in ten seconds `failed_bps` failed or were slow, or nine
     in ten within the last two seconds. It stays open for `open_s`, then 1.5 times longer each time,
-    at most `open_max_s`.
+    at most `open_max_s`. Further failures of a key count only if nothing succeeded in ten seconds.
     """
 
     calls: Annotated[int, Meta(ge=1)] = 20
@@ -43,9 +47,9 @@ class Breaker:
     """Hot-path callers read `closed` before `admits`, and increment `successes` while closed."""
 
     __slots__ = (
-        "_closed_ns", "_failures_by_second", "_lease_ns", "_open_until_ns", "_openings", "_probe_ns",
-        "_random", "_second", "_since_ns", "_successes_by_second", "closed", "failures", "settings",
-        "successes",
+        "_closed_ns", "_failed_at", "_failures_by_second", "_lease_ns", "_open_until_ns", "_openings", "_probe_ns",
+        "_random", "_repeats", "_repeats_by_second", "_second", "_since_ns", "_successes_by_second", "closed",
+        "failures", "settings", "successes",
     )  # fmt: skip
 
     def __init__(self, settings: BreakerSettings | None, random: Random) -> None:
@@ -64,6 +68,9 @@ class Breaker:
     def _forget(self) -> None:
         self._successes_by_second: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
         self._failures_by_second: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
+        self._failed_at: dict[Hashable, int] = {}  # by key, the second of its counted failure
+        self._repeats_by_second: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
+        self._repeats = 0  # failures of those keys beyond the first
         self._second = 0
         self.successes = 0
         self.failures = 0
@@ -81,8 +88,12 @@ class Breaker:
         for _ in range(min(second - self._second, _BUCKETS)):
             self._successes_by_second.append(self.successes)
             self._failures_by_second.append(self.failures)
-            self.successes = self.failures = 0
+            self._repeats_by_second.append(self._repeats)
+            self.successes = self.failures = self._repeats = 0
         self._second = second
+        failed_at = self._failed_at
+        while failed_at and next(iter(failed_at.values())) <= second - _BUCKETS:
+            del failed_at[next(iter(failed_at))]
 
     def admits(self, now_ns: int, lease_ns: int) -> bool:
         """Whether a call may start now.
@@ -117,8 +128,11 @@ class Breaker:
         self.roll(now_ns)
         return True
 
-    def record_failure(self, started_ns: int, now_ns: int) -> None:
-        """Record a call that failed, was slow, or is slow while still in progress."""
+    def record_failure(self, started_ns: int, now_ns: int, key: Hashable = None) -> None:
+        """Record a call that failed, was slow, or is slow while still in progress.
+
+        `key`: what the failure may be specific to; None: nothing, every failure counts.
+        """
         if self.settings is None:
             return
         if not self.closed:
@@ -128,11 +142,22 @@ class Breaker:
         if started_ns < self._since_ns:
             return
         self.roll(now_ns)
-        self.failures += 1
+        if self._counts(key):
+            self.failures += 1
         if self._too_many(self.settings):
             if now_ns - self._closed_ns > _FORGIVEN_NS:
                 self._openings = 0
             self._open(now_ns, self.settings)
+
+    def _counts(self, key: Hashable) -> bool:
+        if key is None:
+            return True
+        if key in self._failed_at:
+            self._repeats += 1
+            return False
+        if len(self._failed_at) < _MAX_KEYS:
+            self._failed_at[key] = self._second
+        return True
 
     def _too_many(self, settings: BreakerSettings) -> bool:
         """Too many in ten seconds, or nearly all calls of this second and the last.
@@ -143,6 +168,8 @@ class Breaker:
         if good + bad >= settings.calls and bad * 10_000 >= (good + bad) * _STOPPED_BPS:
             return True
         good, bad = self.successes + sum(self._successes_by_second), self.failures + sum(self._failures_by_second)
+        if not good:
+            bad += self._repeats + sum(self._repeats_by_second)
         return good + bad >= settings.calls and bad * 10_000 >= (good + bad) * settings.failed_bps
 
     def _is_probe(self, started_ns: int) -> bool:

@@ -6,9 +6,10 @@ source as a whole is left out when all of its addresses are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from random import Random
 
+from cashier.fanout.ask import Known
 from cashier.fanout.breaker import Breaker, BreakerSettings
 from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.limiter import Limiter, LimiterSettings
@@ -24,25 +25,33 @@ _SMOOTHING = 16
 class Endpoint:
     """`in_flight`: calls in progress.
 
-    `slow_ns`: a call of this duration counts against the address.
+    `slow_ns`: a call of this duration counts against the address. `subject`: the input that a
+    failure may be specific to, see `Breaker`.
     """
 
-    __slots__ = ("breaker", "in_flight", "latency_ns", "limiter", "name", "slow_ns")
+    __slots__ = ("breaker", "in_flight", "latency_ns", "limiter", "name", "slow_ns", "subject")
 
     def __init__(
-        self, name: str, slow_ns: int, breaker: BreakerSettings | None, limiter: LimiterSettings | None, random: Random
+        self,
+        name: str,
+        slow_ns: int,
+        breaker: BreakerSettings | None,
+        limiter: LimiterSettings | None,
+        random: Random,
+        subject: str | None = None,
     ) -> None:
         self.name = name
+        self.subject = subject
         self.in_flight = 0
         self.latency_ns = 0
         self.slow_ns = slow_ns
         self.breaker = Breaker(breaker, random)
         self.limiter = Limiter(limiter)
 
-    def record_answer(self, started_ns: int, now_ns: int, *, counted: bool) -> None:
+    def record_answer(self, started_ns: int, now_ns: int, *, counted: bool, known: Known | None = None) -> None:
         """Record an answered call that is no longer in flight.
 
-        `counted`: it counted as slow already.
+        `counted`: it counted as slow already. `known`: its inputs.
         """
         took_ns = now_ns - started_ns
         self.latency_ns += (took_ns - self.latency_ns) // _SMOOTHING if self.latency_ns else took_ns
@@ -50,7 +59,7 @@ class Endpoint:
             return
         breaker = self.breaker
         if took_ns >= self.slow_ns:
-            breaker.record_failure(started_ns, now_ns)
+            breaker.record_failure(started_ns, now_ns, self._key(known))
         elif breaker.closed:
             breaker.successes += 1
         elif breaker.record_success(started_ns, now_ns):
@@ -59,8 +68,10 @@ class Endpoint:
         if (self.in_flight + 1) * 2 >= limiter.limit:
             limiter.grow()
 
-    def record_failure(self, started_ns: int, now_ns: int, *, counted: bool, overload: bool) -> None:
-        """Record a call that failed or is slow. `counted`: it counted as slow already.
+    def record_failure(
+        self, started_ns: int, now_ns: int, *, counted: bool, overload: bool, known: Known | None = None
+    ) -> None:
+        """Record a call that failed or is slow. `counted` and `known` as in `record_answer`.
 
         `overload`: the failure shows too much load, not mere slowness. A failed probe does not: the
         limit does not change while the breaker is open.
@@ -68,7 +79,10 @@ class Endpoint:
         if overload and self.breaker.closed:
             self.limiter.shrink(started_ns, now_ns)
         if not counted:
-            self.breaker.record_failure(started_ns, now_ns)
+            self.breaker.record_failure(started_ns, now_ns, self._key(known))
+
+    def _key(self, known: Known | None) -> Hashable:
+        return None if known is None or self.subject is None else known.get(self.subject)
 
     def __repr__(self) -> str:
         return f"<{self.name}: {self.in_flight} in flight, {self.breaker!r}, {self.limiter!r}>"

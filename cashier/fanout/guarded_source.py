@@ -88,10 +88,12 @@ class GuardedSource:
         ladder: DegradationLadder,
         importance: Importance,
         *,
+        subject: str | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         random: Random | None = None,
         on_failure: OnFailure = ignore_failure,
     ) -> None:
+        """`subject`: see `Endpoint`."""
         random = random or Random()
         self.name = name
         self.upstream = upstream
@@ -108,7 +110,7 @@ class GuardedSource:
         self.latencies = LatencyHistogram()
         self.counts = GuardCounts()
         self.endpoints = tuple(
-            Endpoint(address, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random)
+            Endpoint(address, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random, subject)
             for address in upstream.addresses
         )
         self.timers = CallTimers(self.hedge, self.adaptive_timeout, clock_ns)

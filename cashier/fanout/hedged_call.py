@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from cashier.fanout.ask import Known, OnOutcome
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
 from cashier.fanout.guarded_source import GuardedSource
-from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
+from cashier.fanout.upstream_protocol import AdapterCall, OnAnswer, UpstreamCall
 from cashier.source_errors import NotAsked, Overloaded, SourceError, TimedOut, Unreachable
 
 C = TypeVar("C", OnAnswer, OnOutcome)
@@ -58,12 +58,14 @@ class CallAttempt(ABC):
             # A call that was not sent is no failure of the endpoint.
             if not isinstance(outcome, NotAsked):
                 overload = isinstance(outcome, Overloaded)
-                self.endpoint.record_failure(self.started_ns, now_ns, counted=self.counted, overload=overload)
+                self.endpoint.record_failure(
+                    self.started_ns, now_ns, counted=self.counted, overload=overload, known=hedged_call.known
+                )
                 guard.on_failure(self.endpoint.name, outcome)
             hedged_call.attempt_failed(self, outcome, now_ns)
         else:
             guard.latencies.record(now_ns - self.started_ns)
-            self.endpoint.record_answer(self.started_ns, now_ns, counted=self.counted)
+            self.endpoint.record_answer(self.started_ns, now_ns, counted=self.counted, known=hedged_call.known)
             hedged_call.attempt_answered(self, outcome, not_found, body)
 
     def update_endpoint(self) -> None:
@@ -84,7 +86,9 @@ class CallAttempt(ABC):
         """
         if self.call is not None and (overload or not self.counted):
             self.update_endpoint()
-            self.endpoint.record_failure(self.started_ns, now_ns, counted=self.counted, overload=overload)
+            self.endpoint.record_failure(
+                self.started_ns, now_ns, counted=self.counted, overload=overload, known=self.hedged_call.known
+            )
             self.counted = True
 
     def cancel(self) -> None:
@@ -175,7 +179,8 @@ class HedgedCall(CallAttempt, Generic[C]):
 
     def _send_extra(self, now_ns: int) -> bool:
         guard = self.guard
-        if self.no_extra or not self.awaited:
+        first = self.call
+        if self.no_extra or not self.awaited or (isinstance(first, AdapterCall) and not first.repeatable):
             return False
         self.update_endpoint()
         left_ms = self.budget_ms - (now_ns - self.started_ns) // _MS_NS
@@ -185,6 +190,8 @@ class HedgedCall(CallAttempt, Generic[C]):
         self.no_extra = True
         self.extra = HedgeAttempt(self, now_ns)
         self.send(self.extra, left_ms, avoid)
+        if first is not None and isinstance(self.extra.call, AdapterCall):
+            self.extra.call.beside_another = True
         return True
 
     def attempt_answered(self, attempt: CallAttempt, outcome: Any, not_found: bool, body: bytes | None) -> None:
@@ -199,7 +206,8 @@ class HedgedCall(CallAttempt, Generic[C]):
 
     def attempt_failed(self, attempt: CallAttempt, error: SourceError, now_ns: int) -> None:
         """Retry if that may help; else, once both attempts have failed, deliver the first error."""
-        self.first_error = self.first_error or error
+        if self.first_error is None or isinstance(self.first_error, NotAsked):
+            self.first_error = error
         if self._retryable(error) and self._send_extra(now_ns):
             self.guard.counts.retries += 1
             return
@@ -208,10 +216,10 @@ class HedgedCall(CallAttempt, Generic[C]):
         self._settle()
 
     def _retryable(self, error: SourceError) -> bool:
-        """A refused or garbled answer is retried on another address only."""
-        if not self.guard.mechanisms.retry or isinstance(error, NotAsked):
+        """A refused or garbled answer is retried on another address or connection only."""
+        if not self.guard.mechanisms.retry or isinstance(error, NotAsked) or error.final:
             return False
-        return isinstance(error, Unreachable) or len(self.guard.endpoints) > 1
+        return isinstance(error, Unreachable) or error.elsewhere or len(self.guard.endpoints) > 1
 
     @abstractmethod
     def _deliver(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:

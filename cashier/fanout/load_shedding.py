@@ -246,11 +246,12 @@ class DegradationLadder:
         """
         passed_ns, self._ticked_ns = now_ns - self._ticked_ns, now_ns
         withheld_ms = self._withheld_ms(off_cpu_ms, run_delay_ms)
-        own_ms = max(0.0, lag_ms - withheld_ms)
-        self._cpu_ms += _SLOWDOWN_SMOOTHING * (max(0.0, TICK_MS + lag_ms - off_cpu_ms) - self._cpu_ms)
+        own_ms = lag_ms - withheld_ms if lag_ms > withheld_ms else 0.0
+        cpu_ms = TICK_MS + lag_ms - off_cpu_ms
+        self._cpu_ms += _SLOWDOWN_SMOOTHING * ((cpu_ms if cpu_ms > 0 else 0.0) - self._cpu_ms)
         self._run_delay_ms += _SLOWDOWN_SMOOTHING * ((run_delay_ms or 0.0) - self._run_delay_ms)
         self.withheld_ms += _SMOOTHING * (lag_ms - own_ms - self.withheld_ms)
-        self._busy += _SMOOTHING * (1 - (off_cpu_ms - withheld_ms) * 1e6 / max(1, passed_ns) - self._busy)
+        self._busy += _SMOOTHING * (1 - (off_cpu_ms - withheld_ms) / (TICK_MS + lag_ms) - self._busy)
         if own_ms or self.queued_ms:
             own_ms = max(min(lag_ms, own_ms * self._slowdown), self._wait_ms(self.queued_ms))
         self._lags_ms.append(own_ms)
@@ -280,7 +281,7 @@ class DegradationLadder:
         """
         if run_delay_ms is None or not (self.queued_ms or self.refusing):
             return off_cpu_ms
-        return min(off_cpu_ms, run_delay_ms)
+        return run_delay_ms if run_delay_ms < off_cpu_ms else off_cpu_ms
 
     def _adjust_dimming(self, lag_ms: float, passed_s: float) -> None:
         excess = 1.0 if self.refusing else lag_ms / self.settings.dim_lag_ms - 1

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
 
 import structlog
 
@@ -50,14 +49,6 @@ class RunDelay:
         return f"<RunDelay {'unknown' if self._fd is None else 'known'}>"
 
 
-class LoopSample(NamedTuple):
-    """The clocks at one tick, in ns. `run_delay_ns` as in `RunDelay`."""
-
-    now_ns: int
-    cpu_ns: int
-    run_delay_ns: int | None
-
-
 class LoopLagMonitor:
     """Measures the lag of the running loop for the ladder.
 
@@ -77,7 +68,9 @@ class LoopLagMonitor:
         self._cpu_ns = cpu_ns
         self._open_run_delay = open_run_delay
         self._run_delay: RunDelay | None = None
-        self._last = LoopSample(0, 0, None)
+        # At the last tick
+        self._now_ns = self._used_ns = 0
+        self._delay_ns: int | None = None
         self._due_ns = 0
         self._logged_ns: int | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -88,9 +81,9 @@ class LoopLagMonitor:
     def start(self) -> None:
         """Start in the loop to monitor. Does nothing if shedding is turned off."""
         if self._ladder.settings.enabled and self._timer is None:
-            self._run_delay = self._open_run_delay()
-            self._last = self._sample(self._run_delay)
-            self._schedule(asyncio.get_running_loop(), self._run_delay)
+            self._run_delay = run_delay = self._open_run_delay()
+            self._now_ns, self._used_ns, self._delay_ns = self._clock_ns(), self._cpu_ns(), run_delay()
+            self._schedule(asyncio.get_running_loop(), run_delay)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -101,22 +94,20 @@ class LoopLagMonitor:
             self._run_delay = None
 
     def _tick(self, loop: asyncio.AbstractEventLoop, run_delay: RunDelay) -> None:
-        sample, last = self._sample(run_delay), self._last
-        self._last = sample
-        off_cpu_ns = max(0, sample.now_ns - last.now_ns - (sample.cpu_ns - last.cpu_ns))
-        delay_ms = None
-        if sample.run_delay_ns is not None and last.run_delay_ns is not None:
-            delay_ms = (sample.run_delay_ns - last.run_delay_ns) / _MS_NS
+        last_ns, last_used_ns, last_delay_ns = self._now_ns, self._used_ns, self._delay_ns
+        self._now_ns = now_ns = self._clock_ns()
+        self._used_ns = used_ns = self._cpu_ns()
+        self._delay_ns = delay_ns = run_delay()
+        off_cpu_ms = (now_ns - last_ns - used_ns + last_used_ns) / _MS_NS
+        delay_ms = None if delay_ns is None or last_delay_ns is None else (delay_ns - last_delay_ns) / _MS_NS
         # uvloop counts whole ms from the start of its turn, so a timer may also be up to 1 ms
         # early.
-        lag_ms = max(0.0, (sample.now_ns - self._due_ns) / _MS_NS)
-        self._ladder.tick(lag_ms, sample.now_ns, off_cpu_ns / _MS_NS, delay_ms)
+        lag_ms = (now_ns - self._due_ns) / _MS_NS if now_ns > self._due_ns else 0.0
+        # The two clocks differ a little.
+        self._ladder.tick(lag_ms, now_ns, off_cpu_ms if off_cpu_ms > 0 else 0.0, delay_ms)
         if self._ladder.starved:
-            self._log_starved(sample.now_ns)
+            self._log_starved(now_ns)
         self._schedule(loop, run_delay)
-
-    def _sample(self, run_delay: RunDelay) -> LoopSample:
-        return LoopSample(self._clock_ns(), self._cpu_ns(), run_delay())
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, run_delay: RunDelay) -> None:
         self._due_ns = self._clock_ns() + TICK_MS * _MS_NS

@@ -28,6 +28,20 @@ class UpstreamCall(PendingCall, Protocol):
         """The address it was sent to, or is queued for: an index into `Upstream.addresses`."""
 
 
+class AdapterCall:
+    """A call whose requests are made by the user's code, so that some must not be sent twice.
+
+    `repeatable`: only GETs were sent so far, so a second call may be made beside this one.
+    `beside_another`: this is that second call, and must send nothing but GETs.
+    """
+
+    __slots__ = ("beside_another", "repeatable")
+
+    def __init__(self) -> None:
+        self.repeatable = True
+        self.beside_another = False
+
+
 class Upstream(Protocol):
     """One source. Never raises for upstream or network faults."""
 

@@ -17,9 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from cashier.sources.adapter_settings import AdapterSettings
-from cashier.sources.service_adapter import check_service_adapter
 from cashier.sources.service_object import has_port_methods
-from cashier.sources.source import Adapter
 from cashier.sources.source_upstream import UpstreamFunction
 
 # Modules that were imported from the folder of a configuration. Two configurations may each have
@@ -44,22 +42,6 @@ def adapter_object(text: str, settings: AdapterSettings, folder: Path | None) ->
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         raise ValueError(f"adapter {text!r} does not take its settings: {_description(error)}") from None
     return configured if inspect.isclass(value) else value
-
-
-def adapter_of(text: str, settings: AdapterSettings, folder: Path | None) -> Adapter:
-    """The adapter of a source of a consultation."""
-    adapter: Adapter = adapter_object(text, settings, folder)
-    missing = [name for name in ("request", "parse") if not callable(getattr(adapter, name, None))]
-    if missing:
-        raise ValueError(f"adapter {text!r} has no function {' and no '.join(missing)}")
-    return adapter
-
-
-def service_adapter_of(text: str, settings: AdapterSettings, folder: Path | None) -> Any:
-    """The adapter of a service that takes payments."""
-    adapter = adapter_object(text, settings, folder)
-    check_service_adapter(settings.source, adapter, text)
-    return adapter
 
 
 def function_of(text: str, folder: Path | None) -> UpstreamFunction:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from msgspec import Struct
 
 from cashier.source_errors import Garbled
+from cashier.sources.answer_encoder import described
+from cashier.wire.address_parser import is_visible_ascii
+from cashier.wire.request_writer import check_headers
 from cashier.wire.transport import Request
 
 _METHODS = ("GET", "POST", "PUT")
+_MAX_HEADERS = 100
 
 
 class AdapterSettings(Struct, frozen=True):
@@ -30,11 +35,12 @@ def checked_request(request: Any, name: str) -> Request:
     `headers` may be a mapping. Only a GET is ever repeated, and only if it is `safe`.
     """
     if not isinstance(request, Request):
-        raise Garbled(f"adapter {name} made no request but a {type(request).__name__}")
+        raise Garbled(f"adapter {name} made no request but {described(request)}")
     headers: Any = request.headers
     try:
-        pairs = tuple((key, value) for key, value in (headers.items() if isinstance(headers, Mapping) else headers))
-    except (TypeError, ValueError):
+        items = headers.items() if isinstance(headers, Mapping) else headers
+        pairs = tuple((key, value) for key, value in islice(items, _MAX_HEADERS))
+    except Exception:  # noqa: BLE001 - they may be any iterable
         pairs = ((None, None),)
     # Structs do not check their fields.
     fields: tuple[tuple[str, Any, type], ...] = (
@@ -45,8 +51,15 @@ def checked_request(request: Any, name: str) -> Request:
     )
     for field, value, expected in fields:
         if not isinstance(value, expected):
-            raise Garbled(f"adapter {name} made a wrong request: {field} holds a {type(value).__name__}")
+            raise Garbled(f"adapter {name} made a wrong request: {field} holds {described(value)}")
     if request.method not in _METHODS:
         raise Garbled(f"adapter {name} made a wrong request: its method is not one of {', '.join(_METHODS)}")
-    safe = request.method == "GET" and request.safe is not False
+    # Without the target, which names the payer.
+    if not request.target.startswith("/") or "#" in request.target or not is_visible_ascii(request.target):
+        raise Garbled(f"adapter {name} made a wrong request: its target is no percent-encoded path, such as /a?b=c")
+    try:
+        check_headers(pairs)
+    except ValueError as fault:
+        raise Garbled(f"adapter {name} made a wrong request: {fault}") from None
+    safe = request.method == "GET" and bool(request.safe)
     return Request(request.target, request.method, request.body, safe, pairs)

@@ -6,9 +6,8 @@ of the whole call affects all keys.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -16,8 +15,8 @@ from msgspec import Meta, Raw, Struct
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import BatchPolicy, OnBatchOutcomes, Outcome
 from cashier.fanout.upstream_protocol import UpstreamCall
-from cashier.source_errors import Garbled, SourceError
-from cashier.sources.source import Adapter, error_of_status, parse_or_error
+from cashier.source_errors import Garbled, SourceError, WrongIdentity
+from cashier.sources.source import Inputs, error_of_response, error_of_status, parse_answer, parse_or_error
 from cashier.wire.transport import Request, Response, Transport
 
 
@@ -47,23 +46,35 @@ _decode_answer = msgspec.json.Decoder(BatchAnswer).decode
 _decode_part = msgspec.json.Decoder(BatchPart).decode
 _decode_error = msgspec.json.Decoder(BatchError).decode
 _ABSENT = (b"", b"null")
+_STATUSES = frozenset((404,))
+
+
+class BatchParser(Protocol):
+    """A source with a batch form. `parameters`: what that takes for one request; None: none."""
+
+    @property
+    def parameters(self) -> Callable[[Inputs], Any] | None: ...
+
+    def parse(self, status: int, body: bytes, inputs: Inputs) -> Any:
+        """See `ContractParser`."""
 
 
 class BatchWireUpstream:
     """A `BatchUpstream`: the batch form of a source over a transport.
 
-    ValueError for an adapter without the function `parameters`.
+    ValueError for a source without `parameters`.
     """
 
-    __slots__ = ("_adapter", "_parameters", "_path", "_send", "addresses")
+    __slots__ = ("_parameters", "_parse", "_path", "_send", "_statuses", "addresses")
 
-    def __init__(self, adapter: Adapter, transport: Transport, path: str) -> None:
-        parameters = getattr(adapter, "parameters", None)
-        if not callable(parameters):
-            raise ValueError("batch: this source has no batch form, because it has no function parameters(inputs)")
+    def __init__(self, source: BatchParser, transport: Transport, path: str) -> None:
+        parameters = source.parameters
+        if parameters is None:
+            raise ValueError("batch: this source has no batch form, because it has no function parameters(asked)")
         self.addresses = transport.addresses
-        self._adapter = adapter
         self._parameters = parameters
+        self._parse = source.parse
+        self._statuses: frozenset[int] = _STATUSES
         self._path = path
         self._send = transport.send
 
@@ -74,33 +85,32 @@ class BatchWireUpstream:
             on_outcomes(self._outcomes(response, many))
 
         body = _encode({"requests": [self._parameters(known) for known in many]})
-        return self._send(Request(self._path, "POST", body, safe=True), call_headers, budget_ms, on_response, avoid)
+        return self._send(Request(self._path, "POST", body), call_headers, budget_ms, on_response, avoid)
 
     def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
-        return parse_or_error(self._adapter.parse, 404 if not_found else 200, body, known)
+        return parse_or_error(self._parse, 404 if not_found else 200, body, known)
 
     def _outcomes(self, response: Response | SourceError, many: Sequence[Known]) -> Sequence[Outcome] | SourceError:
         if isinstance(response, SourceError):
             return response
         if response.status != 200:  # a 404 of the call says nothing about any key
-            return error_of_status(response.status, response.retry_after_s)
-        answer = parse_or_error(_decode_answer, response.body)
+            return error_of_response(response)
+        answer = parse_answer(response, _decode_answer, response.body)
         if isinstance(answer, SourceError):
             return answer
         parts = answer.answers
         if len(parts) != len(many):  # parts can no longer be matched to requests
-            return Garbled(f"{len(parts)} answers to {len(many)} requests")
-        return [self._outcome(part, known) for part, known in zip(parts, many, strict=True)]
+            return response.discredit(Garbled(f"{len(parts)} answers to {len(many)} requests"))
+        outcomes = [self._outcome(part, known) for part, known in zip(parts, many, strict=True)]
+        wrong = [outcome for outcome, _, _ in outcomes if isinstance(outcome, WrongIdentity)]
+        if wrong:
+            response.discredit(wrong[0])
+            for error in wrong:
+                error.elsewhere = wrong[0].elsewhere
+        return outcomes
 
     def _outcome(self, raw: Raw, known: Known) -> Outcome:
-        try:
-            outcome = parse_or_error(self._parse_part, raw, known)
-        # A bug of an adapter in one part: raised here, it would cost every key of the call.
-        except Exception as bug:  # noqa: BLE001
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": f"cashier: parsing one part of the batch {self._path} raised", "exception": bug}
-            )
-            outcome = Garbled(f"parsing it raised {type(bug).__name__}")
+        outcome = parse_or_error(self._parse_part, raw, known)
         return (outcome, False, None) if isinstance(outcome, SourceError) else outcome
 
     def _parse_part(self, raw: Raw, known: Known) -> Outcome:
@@ -108,8 +118,11 @@ class BatchWireUpstream:
         error = bytes(part.error)
         if error in _ABSENT:
             body = bytes(part.ok)  # a copy, because a view would keep the bytes of all parts alive
-            return self._adapter.parse(200, body, known), False, body
+            return self._read(200, body, known)
         status = _decode_error(error).status
-        if status == 404:
-            return self._adapter.parse(404, error, known), True, error
+        if status in self._statuses:
+            return self._read(status, error, known)
         raise error_of_status(status, None)
+
+    def _read(self, status: int, body: bytes, known: Known) -> Outcome:
+        return self._parse(status, body, known), status == 404, body

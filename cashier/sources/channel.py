@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from cashier.domain.facts import Channel, Channels, ChannelStatus
@@ -31,5 +33,12 @@ def to_fact(answer: ChannelAnswer | None, inputs: Inputs) -> Channels:
     return channels
 
 
+def unprepare(fact: Any, inputs: Inputs) -> Any:
+    if not isinstance(fact, Channels):
+        return fact
+    # Not by id: that would drop the second of two channels with one id.
+    return {"channels": [channel for by in fact.by_kind.values() for several in by.values() for channel in several]}
+
+
 # No `parameters`, so no batch: without an identity, swapped answers would go unnoticed.
-CHANNEL = define_source("channel", ChannelAnswer, target, to_fact, repetitive=True)
+CHANNEL = define_source("channel", ChannelAnswer, target, to_fact, repetitive=True, unprepare=unprepare)

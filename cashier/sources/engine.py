@@ -31,7 +31,14 @@ from cashier.source_errors import Garbled, SourceError, Unanswered, WrongIdentit
 from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
 from cashier.sources.service_failure import note_failure
 from cashier.sources.service_request import ServiceRequest
-from cashier.sources.source import Inputs, define_source, error_of_status, parse_or_error, parse_response
+from cashier.sources.source import (
+    Inputs,
+    define_source,
+    error_of_response,
+    parse_answer,
+    parse_or_error,
+    parse_response,
+)
 from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Response, Transport
 
@@ -86,13 +93,13 @@ def parse_submit(response: Response | SourceError, payment_id: str, order_id: st
         return OutcomeUnknown(response) if response.sent else NotSent(response)
     match response.status:
         case 200:
-            outcome: Any = parse_or_error(_parse_payment, response.body, payment_id, order_id)
+            outcome: Any = parse_answer(response, _parse_payment, response.body, payment_id, order_id)
         case 409:
-            outcome = parse_or_error(_parse_order_busy, response.body, payment_id)
+            outcome = parse_answer(response, _parse_order_busy, response.body, payment_id)
         case 422:
-            outcome = parse_or_error(_parse_key_reused, response.body)
+            outcome = parse_answer(response, _parse_key_reused, response.body)
         case _:
-            outcome = error_of_status(response.status, response.retry_after_s)
+            outcome = error_of_response(response)
     return OutcomeUnknown(outcome) if isinstance(outcome, SourceError) else outcome
 
 

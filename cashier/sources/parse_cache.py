@@ -16,7 +16,7 @@ MAX_ENTRIES = 256
 
 
 class ParseCache:
-    """An `Adapter` that remembers the last answer per target and evicts the oldest target.
+    """A `ContractParser` that remembers the last answer per target and evicts the oldest target.
 
     Facts are immutable and can be shared.
     """

@@ -42,6 +42,13 @@ def to_fact(answer: QuotaAnswer | None, inputs: Inputs) -> Quotas:
     return quotas
 
 
+def unprepare(fact: Any, inputs: Inputs) -> Any:
+    if not isinstance(fact, Quotas):
+        return fact
+    quotas = [quota for by_bank in fact.by_kind.values() for quotas in by_bank.values() for quota in quotas]
+    return {"user_id": inputs["user_id"], "quotas": [*quotas, *fact.unclear]}
+
+
 def _doubt(quota: Quota) -> None:
     effect = "the methods in its scope are undetermined"
     if quota.scope.kind in _KINDS:
@@ -59,4 +66,4 @@ def _is_in(quota: Quota, currency: str) -> bool:
     )
 
 
-QUOTA = define_source("quota", QuotaAnswer, target, to_fact, parameters)
+QUOTA = define_source("quota", QuotaAnswer, target, to_fact, parameters, unprepare=unprepare)

@@ -32,7 +32,7 @@ from cashier.fanout.failure_log import OnFailure, ignore_failure
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
 from cashier.sources.service_failure import note_failure
 from cashier.sources.service_request import ServiceRequest
-from cashier.sources.source import check_not_found, error_of_status, parse_or_error
+from cashier.sources.source import check_not_found, error_of_response, parse_answer
 from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Response, Transport
 
@@ -82,8 +82,8 @@ def parse_decision(response: Response | SourceError, payment_id: str) -> RiskDec
     if isinstance(response, SourceError):
         return Unanswered(response)
     if response.status != 200:
-        return Unanswered(error_of_status(response.status, response.retry_after_s))
-    outcome: Any = parse_or_error(_parse_decided, response.body, payment_id)
+        return Unanswered(error_of_response(response))
+    outcome: Any = parse_answer(response, _parse_decided, response.body, payment_id)
     return Unanswered(outcome) if isinstance(outcome, SourceError) else outcome
 
 
@@ -115,9 +115,9 @@ def parse_verification(response: Response | SourceError, payment_id: str) -> Cha
     if isinstance(response, SourceError):
         return Unanswered(response)
     if response.status not in (200, 404):
-        return Unanswered(error_of_status(response.status, response.retry_after_s))
+        return Unanswered(error_of_response(response))
     parse = _parse_verified if response.status == 200 else _parse_no_challenge
-    outcome: Any = parse_or_error(parse, response.body, payment_id)
+    outcome: Any = parse_answer(response, parse, response.body, payment_id)
     return Unanswered(outcome) if isinstance(outcome, SourceError) else outcome
 
 

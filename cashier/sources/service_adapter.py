@@ -7,18 +7,20 @@ An adapter has one async function for each operation, with the arguments of the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from cashier.domain.engine_contract import OutcomeUnknown
 from cashier.domain.risk_contract import Challenged
 from cashier.source_errors import Garbled, SourceError, TimedOut, Unreachable
+from cashier.sources.adapter import DEFAULT_STATUSES, checked_statuses
 from cashier.sources.adapter_settings import checked_request
 from cashier.sources.engine import parse_submit
 from cashier.sources.risk import parse_decision
 from cashier.sources.service_answer import fault_of, is_contained, mapping_response
 from cashier.sources.service_object import check_method
 from cashier.sources.service_request import ServiceRequest
-from cashier.sources.source import error_of_status
+from cashier.sources.source import error_of_response
 from cashier.wire.in_process import InProcessCall, TaskTransport
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, Transport, TransportCall
 
@@ -32,18 +34,41 @@ _FUNCTIONS = {
 _OPTIONAL = ("verify", "reverse")
 # The operations in which at most one call may change something. The others may be repeated.
 _ONCE = ("decide", "verify", "submit")
-_STATUSES = (200, 404)
 
 
-def check_service_adapter(service: str, adapter: Any, name: str) -> None:
-    """Raise ValueError for an adapter without the functions of this service."""
-    whose = f"adapter {name!r}"
-    for function, arguments in _FUNCTIONS[service].items():
-        if function not in _OPTIONAL or hasattr(adapter, function):
-            check_method(adapter, function, arguments, whose)
-    statuses = getattr(adapter, "statuses", _STATUSES)
-    if isinstance(statuses, str | bytes) or not all(isinstance(status, int) for status in _items(statuses)):
-        raise ValueError(f"{whose}: statuses is not a collection of numbers such as (200, 404, 409)")
+class ServiceAdapter:
+    """The adapter of one service, checked at start. ValueError names what is wrong.
+
+    `statuses`: those that its calls return; others raise as for services of the contract.
+    `unopened`: why the service cannot be asked yet; None once `open` has ended.
+    """
+
+    def __init__(self, service: str, name: str, adapter: Any) -> None:
+        self.source_name = service
+        self.name = name
+        self.unopened: SourceError | None = None
+        whose = f"adapter {name!r}"
+        for function, arguments in _FUNCTIONS[service].items():
+            if function not in _OPTIONAL or getattr(adapter, function, None) is not None:
+                check_method(adapter, function, arguments, whose)
+        for function in ("open", "close"):
+            if getattr(adapter, function, None) is not None:
+                check_method(adapter, function, 0, whose)
+        self.open: Callable[..., Any] | None = getattr(adapter, "open", None)
+        self.close: Callable[..., Any] | None = getattr(adapter, "close", None)
+        self.statuses = checked_statuses(name, getattr(adapter, "statuses", DEFAULT_STATUSES))
+        self._adapter = adapter
+
+    def __repr__(self) -> str:
+        return f"<ServiceAdapter {self.name} of {self.source_name}>"
+
+    def function(self, operation: str) -> Callable[..., Any] | None:
+        """None for an operation that the service does not have."""
+        function: Callable[..., Any] | None = getattr(self._adapter, operation, None)
+        return function
+
+    def error_of(self, fault: BaseException, function: str) -> SourceError:
+        return fault_of(fault, f"adapter {self.name}: {function}()", sent=False)
 
 
 class AdapterCalls:
@@ -51,17 +76,17 @@ class AdapterCalls:
 
     Any number of calls, each with the id, trace and remaining time of the operation; none is
     hedged or retried. In `submit`, `decide` and `verify` only one of them may change something: a
-    request other than a GET counts as such unless it is made with `safe=True`, and so does a GET
-    with `safe=False`. A second one is refused.
+    request other than a GET counts as such unless it is made with `read_only=True`, and so does a
+    GET with `safe=False`. A second one is refused.
 
     Raises the `SourceError` of a call without an answer, or with a status that the adapter does not
     declare.
     """
 
-    def __init__(self, transport: Transport, name: str, statuses: frozenset[int], call: OperationCall) -> None:
+    def __init__(self, adapter: ServiceAdapter, transport: Transport, call: OperationCall) -> None:
+        self._name = adapter.name
+        self._statuses = adapter.statuses
         self._transport = transport
-        self._name = name
-        self._statuses = statuses
         self._operation = call.operation
         self._call_headers = call.call_headers
         self._ends_s = asyncio.get_running_loop().time() + call.budget_ms / 1000
@@ -75,12 +100,12 @@ class AdapterCalls:
 
     async def __call__(self, request: Request) -> Response:
         checked = checked_request(request, self._name)
-        changes = request.safe is not True and (request.safe is not None or request.method != "GET")
+        changes = request.read_only is not True and (request.method != "GET" or not request.safe)
         response = await self._exchange(checked, changes=changes and self._operation in _ONCE)
         if isinstance(response, SourceError):
             raise response
         if response.status not in self._statuses:
-            raise error_of_status(response.status, response.retry_after_s)
+            raise error_of_response(response)
         return response
 
     def require_ended(self) -> None:
@@ -104,7 +129,7 @@ class AdapterCalls:
         if changes and self._changing:
             raise Garbled(
                 f"adapter {self._name} made a second call that may change something within one {self._operation}; "
-                "a request that changes nothing needs safe=True"
+                "one that changes nothing needs read_only=True"
             )
         self._changing = self._changing or changes
         exchange = _Exchange(changes)
@@ -179,17 +204,15 @@ class OperationCall(InProcessCall):
 class AdapterTransport(TaskTransport):
     """A `Transport` to a payment service of another shape, by an adapter over `transport`.
 
-    `name`: of the adapter, for errors. Whatever the adapter does ends here, as the outcome of its
+    Whatever the adapter does ends here, as the outcome of its
     own operation: before its changing call was started nothing was sent; after that, the payment
     may exist.
     """
 
-    def __init__(self, adapter: Any, name: str, transport: Transport) -> None:
+    def __init__(self, adapter: ServiceAdapter, transport: Transport) -> None:
         super().__init__()
         self.addresses = transport.addresses
         self._adapter = adapter
-        self._name = name
-        self._statuses = frozenset(getattr(adapter, "statuses", _STATUSES))
         self._transport = transport
 
     def _new_call(
@@ -197,7 +220,7 @@ class AdapterTransport(TaskTransport):
     ) -> InProcessCall:
         assert isinstance(request, ServiceRequest)  # noqa: S101  clients of services send no others
         call = OperationCall(request, call_headers, budget_ms, on_response)
-        call.calls = AdapterCalls(self._transport, self._name, self._statuses, call)
+        call.calls = AdapterCalls(self._adapter, self._transport, call)
         return call
 
     async def _answer(self, call: InProcessCall) -> Response:
@@ -207,14 +230,16 @@ class AdapterTransport(TaskTransport):
         except BaseException as error:
             if not is_contained(error):
                 raise
-            raise fault_of(error, f"{call.operation} of adapter {self._name}", sent=call.sent) from None
+            raise fault_of(error, f"adapter {self._adapter.name}: {call.operation}()", sent=call.sent) from None
         finally:
             call.calls.end()
 
     async def _ask(self, call: OperationCall) -> Response:
-        function = getattr(self._adapter, call.operation, None)
+        if self._adapter.unopened is not None:
+            raise self._adapter.unopened
+        function = self._adapter.function(call.operation)
         if function is None:
-            raise Unreachable(f"adapter {self._name} has no function {call.operation}")
+            raise Unreachable(f"adapter {self._adapter.name} has no function {call.operation}")
         request = call.request
         assert isinstance(request, ServiceRequest)  # noqa: S101  made above
         response = mapping_response(call.operation, await function(*request.arguments, call.calls))
@@ -224,16 +249,8 @@ class AdapterTransport(TaskTransport):
             outcome = parse_submit(response, submission.payment_id, submission.order_id)
             if isinstance(outcome, OutcomeUnknown):
                 raise outcome.error
-        if call.operation == "decide" and not hasattr(self._adapter, "verify"):
+        if call.operation == "decide" and self._adapter.function("verify") is None:
             (inquiry,) = request.arguments
             if isinstance(parse_decision(response, inquiry.payment_id), Challenged):
-                raise Garbled(f"a challenge, but adapter {self._name} has no function verify")
+                raise Garbled(f"a challenge, but adapter {self._adapter.name} has no function verify")
         return response
-
-
-def _items(value: Any) -> list[Any]:
-    """The items of a collection; of anything else something that no status is."""
-    try:
-        return list(value)
-    except TypeError:
-        return [None]

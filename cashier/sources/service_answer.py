@@ -7,14 +7,11 @@ wire, with types, bounds and identity.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from collections.abc import Mapping
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any
-
-import msgspec
 
 from cashier.domain.engine_contract import (
     EngineAnswered,
@@ -36,10 +33,9 @@ from cashier.source_errors import (
     Unreachable,
     WrongIdentity,
 )
+from cashier.sources.answer_encoder import NoContractValue, described, encode_answer
 from cashier.wire.transport import Response
 
-# As `max_body_bytes` of the transports.
-MAX_ANSWER_BYTES = 1 << 20
 _MAX_DETAIL = 200
 # The errors that an outcome may hold, most special first. Anything else counts as unreachable.
 _ERROR_TYPES: tuple[type[SourceError], ...] = (WrongIdentity, Garbled, TimedOut, Overloaded)
@@ -83,9 +79,7 @@ def outcome_response(operation: str, outcome: Any) -> Response:  # noqa: PLR0912
             return _response({"code": "NOT_FOUND"}, 404)
         case "result", OrderResult():
             return _response(outcome)
-    if inspect.iscoroutine(outcome):
-        outcome.close()
-    raise Garbled(f"{type(outcome).__name__} is no outcome of {operation}")
+    raise Garbled(f"{operation} returned {described(outcome)}, which is none of its outcomes")
 
 
 def mapping_response(operation: str, answer: Any) -> Response:
@@ -96,9 +90,7 @@ def mapping_response(operation: str, answer: Any) -> Response:
     if answer is None:
         return Response(404, b"")
     if not isinstance(answer, Mapping):
-        if inspect.iscoroutine(answer):
-            answer.close()
-        raise Garbled(f"{operation} returned {type(answer).__name__} instead of a mapping of the contract")
+        raise Garbled(f"{operation} returned {described(answer)} instead of a mapping")
     refused = operation != "decide" and "status" not in answer and isinstance(answer.get("code"), str)
     if not refused:
         return _response(answer)
@@ -144,18 +136,9 @@ def is_contained(error: BaseException) -> bool:
 
 def _response(body: Any, status: int = 200) -> Response:
     try:
-        encoded = msgspec.json.encode(body, enc_hook=_plain)
-    except (TypeError, ValueError, ArithmeticError, RecursionError) as fault:
-        raise Garbled(f"not of the agreed shape: {type(fault).__name__} in encoding it") from None
-    if len(encoded) > MAX_ANSWER_BYTES:
-        raise Garbled(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-    return Response(status, encoded)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError("not a type of JSON")
+        return Response(status, encode_answer(body))
+    except NoContractValue as fault:
+        raise Garbled(f"the answer is {fault}") from None
 
 
 def _seconds(value: Any) -> float | None:

@@ -1,7 +1,7 @@
 """Source: one upstream as pure functions from inputs to a request, and from an answer to a fact.
 
 Sources know the contract, and nothing of connections, timeouts or caching. An upstream with another
-shape is joined by an `Adapter`.
+shape is joined by an `adapter.Adapter`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from cashier.wire.transport import Request, Response
 # (text). Each source reads those that its row in the plan needs.
 Inputs = Mapping[str, Any]
 
+# What parsing an answer may raise, other than for a bug of ours.
+FAULTS = (SourceError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
-class Adapter(Protocol):
-    """Joins an upstream of any shape. Both functions are pure; a module with these names will do.
 
-    A third function, `parameters(inputs)`, enables batches: it returns what the batch form takes
-    for one request, as a mapping.
-    """
+class ContractParser(Protocol):
+    """A source that speaks the contract: a `Source`, or one with a `ParseCache`."""
 
     def request(self, inputs: Inputs) -> Request:
         """The request to send."""
@@ -45,6 +44,8 @@ class Source(Struct, frozen=True):
     returns the fact, prepared for use; raises `WrongIdentity` for an answer about another subject.
     `parameters`: what the batch form takes; None if there is none. `repetitive`: few distinct
     requests bring the same answer again and again, so that parsed answers are worth caching.
+    `unprepare`: takes what an adapter returned; makes an answer of a prepared fact, and returns
+    anything else as it is.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Source(Struct, frozen=True):
     decode: Callable[[bytes], Any]
     parameters: Callable[[Inputs], dict[str, Any]] | None
     repetitive: bool
+    unprepare: Callable[[Any, Inputs], Any] | None
 
     def request(self, inputs: Inputs) -> Request:
         return Request(self.target(inputs))
@@ -78,6 +80,7 @@ def define_source(
     parameters: Callable[[Inputs], dict[str, Any]] | None = None,
     *,
     repetitive: bool = False,
+    unprepare: Callable[[Any, Inputs], Any] | None = None,
 ) -> Source:
     decode = msgspec.json.Decoder(answer_type).decode
     return Source(
@@ -88,6 +91,7 @@ def define_source(
         decode=decode,
         parameters=parameters,
         repetitive=repetitive,
+        unprepare=unprepare,
     )
 
 
@@ -119,14 +123,27 @@ def check_not_found(body: bytes) -> None:
         raise Garbled("a 404 with a code about something else than the subject of the request")
 
 
-def parse_response(adapter: Adapter, response: Response | SourceError, inputs: Inputs) -> Any:
+def parse_response(source: ContractParser, response: Response | SourceError, inputs: Inputs) -> Any:
     """Return the fact in a response, or the `SourceError` in its place."""
     if isinstance(response, SourceError):
         return response
     status = response.status
     if status in (200, 404):
-        return parse_or_error(adapter.parse, status, response.body, inputs)
-    return error_of_status(status, response.retry_after_s)
+        return parse_answer(response, source.parse, status, response.body, inputs)
+    return error_of_response(response)
+
+
+def parse_answer(response: Response, parse: Callable[..., Any], *arguments: Any) -> Any:
+    """As `parse_or_error`, for an answer whose connection is discredited by an error."""
+    try:
+        return parse(*arguments)
+    except FAULTS as fault:
+        return response.discredit(_error_of_fault(fault))
+
+
+def error_of_response(response: Response) -> SourceError:
+    """The meaning of a status other than 200 and 404, reported to the connection."""
+    return response.discredit(error_of_status(response.status, response.retry_after_s))
 
 
 def error_of_status(status: int, retry_after_s: float | None) -> SourceError:
@@ -139,16 +156,18 @@ def error_of_status(status: int, retry_after_s: float | None) -> SourceError:
 
 
 def parse_or_error(parse: Callable[..., Any], *arguments: Any) -> Any:
-    """Return the result of `parse`, or the `SourceError` that it raised or that its failure means.
-
-    Of a decoding error only what quotes nothing of the answer is kept.
-    """
+    """Return the result of `parse`, or the `SourceError` that it raised or its failure means."""
     try:
         return parse(*arguments)
-    except SourceError as error:
-        return error.with_traceback(None)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as fault:
-        return Garbled(f"not of the agreed shape: {_without_values(fault)}")
+    except FAULTS as fault:
+        return _error_of_fault(fault)
+
+
+def _error_of_fault(fault: Exception) -> SourceError:
+    """Of a decoding error only what quotes nothing of the answer is kept."""
+    if isinstance(fault, SourceError):
+        return fault.with_traceback(None)
+    return Garbled(f"not of the agreed shape: {_without_values(fault)}")
 
 
 def _without_values(fault: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from cashier.fanout.ask import Known
 from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
 from cashier.source_errors import SourceError, Unreachable
-from cashier.sources.source import Adapter, Source, parse_or_error, parse_response
+from cashier.sources.source import ContractParser, Source, parse_or_error, parse_response
 from cashier.wire.transport import Response, Transport
 
 UpstreamFunction = Callable[..., Awaitable[Any]]
@@ -18,19 +18,19 @@ UpstreamFunction = Callable[..., Awaitable[Any]]
 class WireUpstream:
     """A source over a transport."""
 
-    __slots__ = ("_adapter", "_request", "_send", "addresses")
+    __slots__ = ("_request", "_send", "_source", "addresses")
 
-    def __init__(self, adapter: Adapter, transport: Transport) -> None:
+    def __init__(self, source: ContractParser, transport: Transport) -> None:
         self.addresses = transport.addresses
-        self._adapter = adapter
-        self._request = adapter.request
+        self._source = source
+        self._request = source.request
         self._send = transport.send
 
     def call(
         self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0
     ) -> UpstreamCall:
         def on_response(response: Response | SourceError) -> None:
-            outcome = parse_response(self._adapter, response, known)
+            outcome = parse_response(self._source, response, known)
             if isinstance(response, SourceError):
                 on_answer(outcome)
             else:
@@ -39,7 +39,7 @@ class WireUpstream:
         return self._send(self._request(known), call_headers, budget_ms, on_response, avoid)
 
     def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
-        return parse_or_error(self._adapter.parse, 404 if not_found else 200, body, known)
+        return parse_or_error(self._source.parse, 404 if not_found else 200, body, known)
 
 
 class FunctionUpstream:

@@ -10,24 +10,30 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from time import monotonic
-from typing import Annotated
+from typing import Annotated, cast
+from weakref import WeakSet
 
 import aiohttp
 from msgspec import Meta, Struct
 from yarl import URL
 
-from cashier.source_errors import Garbled, Shed, SourceError, Unreachable
+from cashier.source_errors import Garbled, Overloaded, Shed, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import UpstreamAddress, parse_addresses
 from cashier.wire.aiohttp_guards import (
+    CheckedConnection,
     CheckedRequest,
+    CheckedResponse,
     ConnectionLost,
     StaleConnection,
+    TCPConnector,
+    UnixConnector,
     fail_when_closed,
     note_connected,
     note_reused,
     report_loss,
 )
 from cashier.wire.call_completion import deliver, describe_failure
+from cashier.wire.connection_health import RequestIdEcho, SickClosings
 from cashier.wire.load_balancing import BackOff, LoadBalancer
 from cashier.wire.request_writer import CALLER, JSON_MEDIA_TYPE, check_request
 from cashier.wire.response_headers import NO_HEADERS, ResponseHeaders
@@ -108,6 +114,9 @@ class AiohttpHostPool:
         self.address = address
         self.back_off = BackOff()
         self.load = 0
+        self.echo = RequestIdEcho()
+        self._sick_closings = SickClosings()
+        self._open: WeakSet[CheckedConnection] = WeakSet()
         self._settings = settings
         self._tls = tls
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
@@ -126,8 +135,10 @@ class AiohttpHostPool:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(note_reused)
         trace.on_connection_create_end.append(note_connected)
+        connector = self._connector(idle_s)
+        connector._factory = self._make_connection  # type: ignore[assignment]  # aiohttp has no public way
         return aiohttp.ClientSession(
-            connector=self._connector(idle_s),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_ms / 1000),
             auto_decompress=False,
@@ -137,6 +148,7 @@ class AiohttpHostPool:
             max_line_size=settings.max_head_bytes,
             max_field_size=settings.max_head_bytes,
             request_class=CheckedRequest,
+            response_class=CheckedResponse,
             middlewares=(report_loss,),
             trace_configs=[trace],
         )
@@ -144,8 +156,13 @@ class AiohttpHostPool:
     def _connector(self, idle_s: float) -> aiohttp.BaseConnector:
         limit = self._settings.connections
         if self.address.socket_path is not None:
-            return aiohttp.UnixConnector(self.address.socket_path, limit=limit, keepalive_timeout=idle_s)
-        return aiohttp.TCPConnector(limit=limit, keepalive_timeout=idle_s, ssl=self._tls or True)
+            return UnixConnector(self.address.socket_path, limit=limit, keepalive_timeout=idle_s)
+        return TCPConnector(limit=limit, keepalive_timeout=idle_s, ssl=self._tls or True)
+
+    def _make_connection(self) -> CheckedConnection:
+        connection = CheckedConnection(asyncio.get_running_loop())
+        self._open.add(connection)
+        return connection
 
     async def send(self, request: Request, headers: dict[str, str], call: AiohttpCall) -> Response:
         """Raises SourceError, including NotConnected, StaleConnection and ConnectionLost."""
@@ -153,7 +170,7 @@ class AiohttpHostPool:
         url = URL(f"{self.address.origin}{self.address.prefix}{request.target}", encoded=True)
         self.load += 1
         try:
-            async with self.session(safe=request.safe is not False).request(
+            async with self.session(safe=request.safe).request(
                 request.method,
                 url,
                 data=request.body or None,
@@ -162,12 +179,8 @@ class AiohttpHostPool:
                 trace_request_ctx=call,
             ) as response:
                 self._check(response)
-                return Response(
-                    response.status,
-                    await self._body(response),
-                    parse_retry_after(response.headers.get("Retry-After", "").strip().encode()),
-                    self._kept_headers(response),
-                )
+                body = await self._body(response)
+            return self._judged(request, headers, cast("CheckedResponse", response), body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotConnected(f"{name}: {describe_failure(error)}", sent=call.sent) from error
         except aiohttp.ClientResponseError as error:
@@ -213,12 +226,74 @@ class AiohttpHostPool:
                     raise Garbled(f"{self.address.name}: a body of more than {self._bounds.max_body_bytes} bytes")
         return bytes(body)
 
+    def _judged(self, request: Request, headers: dict[str, str], response: CheckedResponse, body: bytes) -> Response:
+        """Record what the answer says about its connection. Raises WrongIdentity."""
+        connection = response.answered_by
+        assert connection is not None, "an answer without a connection"  # noqa: S101 - aiohttp's contract
+        connection.answered = True
+        self._check_echo(headers["X-Request-Id"].encode(), response, connection)
+        retry_after = response.headers.get("Retry-After")
+        if response.status < 500 and response.status != 429:
+            connection.health.record_success()
+        elif response.status == 429 or (response.status == 503 and retry_after is not None):
+            connection.health.suspect = True
+        elif connection.health.record_failure(request):
+            self._close_sick(connection)
+        return Response(
+            response.status,
+            body,
+            None if retry_after is None else parse_retry_after(retry_after.strip().encode()),
+            AiohttpAnswerer(self, connection),
+            self._kept_headers(response),
+        )
+
+    def _check_echo(self, expected: bytes, response: CheckedResponse, connection: CheckedConnection) -> None:
+        received = tuple(value.strip().encode() for value in response.headers.getall("X-Request-Id", ()))
+        if not received:
+            return
+        previous, connection.previous_id = connection.previous_id, expected
+        connection.echoed += expected in received and expected != previous
+        if not self.echo.matches(expected, received, previous, connection.echoed):
+            connection.close()
+            raise WrongIdentity(f"{self.address.name}: an answer to another request")
+
+    def _close_sick(self, connection: CheckedConnection) -> None:
+        if self._sick_closings.allow(len(self._connected()), monotonic()):
+            connection.close()
+
+    def discredit(self, connection: CheckedConnection, error: SourceError) -> bool:
+        """See `Response.discredit`."""
+        if isinstance(error, WrongIdentity):
+            connection.close()
+        elif isinstance(error, Garbled):
+            self._close_sick(connection)
+        overloaded = isinstance(error, Overloaded) and not connection.health.failing
+        return not overloaded and any(
+            other.answered and not other.health.suspect for other in self._connected() if other is not connection
+        )
+
+    def _connected(self) -> list[CheckedConnection]:
+        return [connection for connection in self._open if connection.is_connected()]
+
     async def close(self) -> None:
         for session in self._sessions.values():
             await session.close()
 
     def __repr__(self) -> str:
         return f"<{self.address.name}: {self.load} outstanding>"
+
+
+class AiohttpAnswerer:
+    """An `AnsweringConnection`."""
+
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, pool: AiohttpHostPool, connection: CheckedConnection) -> None:
+        self._pool = pool
+        self._connection = connection
+
+    def discredit(self, error: SourceError) -> bool:
+        return self._pool.discredit(self._connection, error)
 
 
 class AiohttpClient:
@@ -316,7 +391,7 @@ class AiohttpClient:
                 if not call.reused:
                     raise Unreachable(error.detail, sent=retried) from error
             except ConnectionLost:
-                if retried or not call.reused or request.safe is False:
+                if retried or not call.reused or not request.safe:
                     raise
                 attempts, retried = 0, True
             else:

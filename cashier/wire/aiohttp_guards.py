@@ -7,15 +7,20 @@ without it.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError, RawResponseMessage
+from aiohttp.streams import StreamReader
 
 from cashier.source_errors import Garbled, Unreachable
-from cashier.wire.call_completion import describe_failure
+from cashier.wire.call_completion import describe_failure, has_unread
+from cashier.wire.connection_health import ConnectionHealth
 
 
 class StaleConnection(Unreachable):
@@ -26,15 +31,85 @@ class ConnectionLost(Unreachable):
     """The connection broke before the head of an answer was complete."""
 
 
+class CheckedConnection(ResponseHandler):
+    """A connection that knows its health, and closes if aiohttp takes framing otherwise than named.
+
+    aiohttp takes a body with an unusual `Transfer-Encoding`, such as one with a tab at the end, for
+    one that ends with the connection, and then waits for that end. `answered`: it has answered
+    before. `previous_id` and `echoed`: see `RequestIdEcho`.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.health = ConnectionHealth()
+        self.answered = False
+        self.previous_id = b""
+        self.echoed = 0
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        message = data[0]
+        if message.chunked != (aiohttp.hdrs.TRANSFER_ENCODING in message.headers):
+            self.close()
+            self.set_exception(HttpProcessingError(message="a transfer encoding that is not chunked"))
+            return
+        super().feed_data(data, size)
+
+
+class _SuspectsLast(aiohttp.BaseConnector):
+    """aiohttp uses idle connections in turn, so that a suspect one gets its share of the calls."""
+
+    async def _get(self, key: Any, traces: Any) -> aiohttp.connector.Connection | None:
+        """None: a new connection is opened, also if all idle ones are suspect, others not."""
+        idle = self._conns.get(key)
+        if idle and any(_suspect(kept) for kept, _ in idle):
+            self._conns[key] = idle = deque(sorted(idle, key=lambda kept: _suspect(kept[0])))
+            succeeding = any(busy.answered and not _suspect(busy) for busy in self._connected())
+            if _suspect(idle[0][0]) and succeeding and len(idle) + len(self._acquired) < self.limit:
+                return None
+        return await super()._get(key, traces)
+
+    def _connected(self) -> list[CheckedConnection]:
+        """Those in use. While one is being opened, aiohttp has something else in its place."""
+        return [busy for busy in self._acquired if isinstance(busy, CheckedConnection)]
+
+
+def _suspect(connection: Any) -> bool:
+    return cast("CheckedConnection", connection).health.suspect
+
+
+class TCPConnector(_SuspectsLast, aiohttp.TCPConnector):
+    """To a host and port."""
+
+
+class UnixConnector(_SuspectsLast, aiohttp.UnixConnector):
+    """To a socket file."""
+
+
+class CheckedResponse(aiohttp.ClientResponse):
+    """Remembers its connection. aiohttp forgets it with the last byte."""
+
+    answered_by: CheckedConnection | None = None
+
+    async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        self.answered_by = cast("CheckedConnection | None", connection.protocol)
+        return await super().start(connection)
+
+
 class CheckedRequest(aiohttp.ClientRequest):
     """Checks the connection once more before it writes.
 
-    aiohttp's pool hands out connections with an unsolicited answer on them, and takes that answer
-    for the answer to the next request.
+    aiohttp's pool hands out connections with an unsolicited answer on them, read or not, and takes
+    that answer for the answer to the next request.
     """
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        if conn.protocol is None or conn.protocol.should_close:
+        protocol = cast("CheckedConnection | None", conn.protocol)
+        if (
+            protocol is None
+            or protocol.should_close
+            or protocol.transport is None
+            or (protocol.answered and has_unread(protocol.transport))
+        ):
             raise StaleConnection(f"{self.url.origin()}: a reused connection is unfit", sent=False)
         return await super().send(conn)
 

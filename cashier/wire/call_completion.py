@@ -1,8 +1,9 @@
-"""The end of a call in every transport: description of a failure, delivery of the outcome."""
+"""Common to all transports: description of a failure, delivery of the outcome, unread bytes."""
 
 from __future__ import annotations
 
 import asyncio
+import select
 
 from cashier.source_errors import SourceError
 from cashier.wire.transport import OnResponse, Response
@@ -15,6 +16,16 @@ def describe_failure(error: BaseException | None) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return type(error).__name__
+
+
+def has_unread(transport: asyncio.BaseTransport) -> bool:
+    """Bytes or an end have arrived that the loop has not read yet."""
+    raw = transport.get_extra_info("socket")
+    if raw is None:
+        return False
+    waiting = select.poll()
+    waiting.register(raw.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def deliver(on_response: OnResponse, outcome: Response | SourceError) -> None:

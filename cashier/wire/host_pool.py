@@ -8,25 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from typing import Protocol, cast
 
-from cashier.source_errors import Garbled, Unreachable
+from cashier.source_errors import Garbled, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import UpstreamAddress
-from cashier.wire.call_completion import describe_failure
+from cashier.wire.call_completion import describe_failure, has_unread
+from cashier.wire.connection_health import MAX_ERRORS_IN_ROW, ConnectionHealth, RequestIdEcho, SickClosings
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import RequestWriter
 from cashier.wire.response_parser import ResponseBounds, make_parser
-from cashier.wire.transport import MAX_UNSAFE_IDLE_S
+from cashier.wire.transport import MAX_UNSAFE_IDLE_S, Response
 
 
 class ConnectionOwner(Protocol):
-    """Receives the events of its connections."""
+    """Receives the events of its connections. `queue`: the calls that wait for one."""
+
+    queue: deque[Http1Call]
 
     def on_open(self, connection: UpstreamConnection) -> None: ...
 
-    def on_free(self, connection: UpstreamConnection) -> None:
+    def on_free(self, connection: UpstreamConnection, call: Http1Call) -> None:
         """The answer is complete, but not yet delivered, and the connection is reusable."""
+
+    def on_refusal(self, connection: UpstreamConnection, call: Http1Call, *, overloaded: bool) -> None:
+        """As `on_free`, after a 429 or 5xx. `overloaded`: it asks for less load."""
+
+    def on_discredited(self, connection: UpstreamConnection, error: SourceError) -> bool:
+        """See `Response.discredit`."""
+
+    def serve_queue(self, pool: HostPool) -> None:
+        """A connection is free, and its answer delivered."""
 
     def on_unfit(self, connection: UpstreamConnection) -> None:
         """The connection must not be used again. `on_lost` follows."""
@@ -37,20 +50,27 @@ class ConnectionOwner(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """`call`: the one in flight, None while idle. `reused`: it has answered before.
 
-    `idle_since_s` is monotonic.
+    `idle_since_s` is monotonic. `took_s`: the duration of its last call.
     """
 
-    __slots__ = ("_owner", "_parser", "_transport", "call", "idle_since_s", "pool", "reused")
+    __slots__ = (
+        "_echoed", "_owner", "_parser", "_previous_id", "_transport", "call", "health", "idle_since_s", "pool",
+        "reused", "took_s",
+    )  # fmt: skip
 
     _transport: asyncio.Transport
 
     def __init__(self, owner: ConnectionOwner, pool: HostPool, bounds: ResponseBounds) -> None:
         self._owner = owner
-        self._parser = make_parser(pool.address.name, bounds)
+        self._parser = make_parser(pool.address.name, bounds, self)
+        self._previous_id = b""
+        self._echoed = 0
         self.pool = pool
         self.call: Http1Call | None = None
+        self.health = ConnectionHealth()
         self.reused = False
         self.idle_since_s = 0.0
+        self.took_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, because uvloop's transports have the methods of a transport but not the base
@@ -79,21 +99,79 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             response = self._parser.feed(data)
         except Garbled as garbled:
-            self.drop()
-            call.finish(garbled)
+            self._drop_broken(call, garbled)
             return
         if response is None:
             return
+        if self._parser.request_ids and not self._echoes(call):
+            self._drop_broken(call, WrongIdentity(f"{self.pool.address.name}: an answer to another request"))
+            return
+        # A request without a body is written at once.
+        if call.request.body and self._transport.get_write_buffer_size():
+            self._answered_early(call, response)
+            return
         self.call = None
         self.reused = True
-        if self._parser.reusable:
-            self._owner.on_free(self)
-        else:
+        owner, pool = self._owner, self.pool
+        errors = pool.errors_in_row
+        if not self._parser.reusable:
+            pool.errors_in_row += response.status >= 500
             self.drop()
+        elif response.status >= 500 or response.status == 429:
+            overloaded = response.status == 429 or (response.status == 503 and self._parser.retry_after != b"")
+            owner.on_refusal(self, call, overloaded=overloaded)
+        else:
+            if self.health.suspect:
+                self.health.record_success()
+            owner.on_free(self, call)
         call.finish(response)
+        if errors and errors == pool.errors_in_row:  # nor was this answer discredited
+            pool.errors_in_row = pool.broken_in_row = 0
+        if owner.queue:
+            owner.serve_queue(pool)
+
+    def _answered_early(self, call: Http1Call, response: Response) -> None:
+        """A refusal may precede the end of its request; anything else answers another request."""
+        if response.status < 400:
+            self._drop_broken(call, Garbled(f"{self.pool.address.name}: an answer before its request was written"))
+            return
+        self.drop()
+        call.finish(response)
+
+    def _drop_broken(self, call: Http1Call, error: Garbled) -> None:
+        self.pool.record_broken()
+        self.drop()
+        error.elsewhere = self.pool.siblings_succeed
+        call.finish(error)
+
+    def _echoes(self, call: Http1Call) -> bool:
+        """False: the answer belongs to another request."""
+        expected, received, previous = (
+            call.call_headers.request_id.encode(),
+            self._parser.request_ids,
+            self._previous_id,
+        )
+        self._previous_id = expected
+        if expected in received and expected != previous:
+            self._echoed += 1
+        return self.pool.echo.matches(expected, received, previous, self._echoed)
+
+    def discredit(self, error: SourceError) -> bool:
+        """See `Response.discredit`."""
+        return self._owner.on_discredited(self, error)
+
+    @property
+    def has_unread(self) -> bool:
+        """Bytes or an end have arrived that were not requested: nothing may be sent on it."""
+        return has_unread(self._transport)
 
     def eof_received(self) -> None:
         # A half-closed connection is useless: no further answer will arrive.
+        self._owner.on_unfit(self)
+        self._transport.abort()
+
+    def lose(self) -> None:
+        """Close at once. `ConnectionOwner.on_lost` follows and ends or repeats a call in flight."""
         self._owner.on_unfit(self)
         self._transport.abort()
 
@@ -111,10 +189,18 @@ class UpstreamConnection(asyncio.Protocol):
 class HostPool:
     """`idle` is a stack: the connection used last is used next, surplus ones age at the bottom.
 
-    `address_index`: the index of this address among those of its source.
+    So do those that were much slower than the next one: they may lead to a slow backend.
+
+    `suspects`: idle ones whose last answer was an error, the oldest first. They are used after all
+    others. `errors_in_row`: of all its connections, since an answer without; `broken_in_row`: of
+    these, those that closed their connection. `address_index`: the index of this address among
+    those of its source.
     """
 
-    __slots__ = ("_bounds", "_tls", "address", "address_index", "back_off", "connecting", "idle", "open", "writer")
+    __slots__ = (
+        "_bounds", "_tls", "address", "address_index", "back_off", "broken_in_row", "connecting", "echo",
+        "errors_in_row", "idle", "open", "sick_closings", "suspects", "writer",
+    )  # fmt: skip
 
     def __init__(
         self, address_index: int, address: UpstreamAddress, bounds: ResponseBounds, tls: ssl.SSLContext | None
@@ -123,7 +209,11 @@ class HostPool:
         self.address = address
         self.writer = RequestWriter(address)
         self.back_off = BackOff()
+        self.echo = RequestIdEcho()
+        self.sick_closings = SickClosings()
+        self.errors_in_row = self.broken_in_row = 0
         self.idle: list[UpstreamConnection] = []
+        self.suspects: list[UpstreamConnection] = []
         self.open: set[UpstreamConnection] = set()
         self.connecting = 0
         self._bounds = bounds
@@ -136,7 +226,21 @@ class HostPool:
     @property
     def load(self) -> int:
         """Calls in flight and calls waiting for a connection that is being opened."""
-        return len(self.open) - len(self.idle) + self.connecting
+        return len(self.open) - len(self.idle) - len(self.suspects) + self.connecting
+
+    @property
+    def siblings_succeed(self) -> bool:
+        """Other connections than the suspect ones have answered, and go on to."""
+        return self.errors_in_row < MAX_ERRORS_IN_ROW and any(
+            connection.reused and not connection.health.suspect for connection in self.open
+        )
+
+    def record_broken(self) -> None:
+        self.errors_in_row += 1
+        self.broken_in_row += 1
+
+    def may_close_sick(self, now_s: float) -> bool:
+        return self.sick_closings.allow(len(self.open), now_s)
 
     def take(self) -> UpstreamConnection | None:
         """The youngest idle connection, or None."""
@@ -150,24 +254,46 @@ class HostPool:
         """For an unsafe request: only a connection idle for less than `MAX_UNSAFE_IDLE_S`."""
         while self.idle and now_s - self.idle[-1].idle_since_s < MAX_UNSAFE_IDLE_S:
             connection = self.idle.pop()
-            if connection.usable:
+            if connection.usable and self._is_silent(connection):
                 return connection
         return None
 
+    def take_suspect(self, *, safe: bool, now_s: float) -> UpstreamConnection | None:
+        """The suspect connection unused for longest, so that a recovery of any is noticed."""
+        for connection in tuple(self.suspects):
+            if not safe and now_s - connection.idle_since_s >= MAX_UNSAFE_IDLE_S:
+                continue
+            self.suspects.remove(connection)
+            if connection.usable and (safe or self._is_silent(connection)):
+                return connection
+        return None
+
+    def _is_silent(self, connection: UpstreamConnection) -> bool:
+        """Close it if it is not. An unsafe request must not meet an answer that is already here.
+
+        A new connection may have unread parts of its TLS handshake.
+        """
+        if connection.reused and connection.has_unread:
+            connection.drop()
+            return False
+        return True
+
     def make_room(self) -> None:
-        """Close the oldest idle connection, if any. `ConnectionOwner.on_lost` follows."""
-        if self.idle:
-            self.idle[0].drop()
+        """Close an idle connection, if any, suspects first. `ConnectionOwner.on_lost` follows."""
+        for connection in (*self.suspects[:1], *self.idle[:1])[:1]:
+            connection.drop()
 
     def forget(self, connection: UpstreamConnection) -> None:
-        if connection in self.idle:
-            self.idle.remove(connection)
+        for connections in (self.idle, self.suspects):
+            if connection in connections:
+                connections.remove(connection)
 
     def expire(self, now_s: float, idle_s: float) -> float:
         """Close connections idle for `idle_s`; return when the next one can expire."""
-        while self.idle and self.idle[0].idle_since_s + idle_s <= now_s:
-            self.idle[0].drop()
-        return (self.idle[0].idle_since_s if self.idle else now_s) + idle_s
+        for connection in (*self.idle, *self.suspects):
+            if connection.idle_since_s + idle_s <= now_s:
+                connection.drop()
+        return min((connection.idle_since_s for connection in (*self.idle, *self.suspects)), default=now_s) + idle_s
 
     async def connect(self, owner: ConnectionOwner, timeout_s: float) -> UpstreamConnection:
         """Raises Unreachable, also for an unknown name and an untrusted certificate."""
@@ -192,7 +318,7 @@ class HostPool:
         return connection
 
     def __repr__(self) -> str:
-        idle = len(self.idle)
+        idle = len(self.idle) + len(self.suspects)
         outstanding = len(self.open) - idle
         counts = f"{len(self.open)} open, {idle} idle, {outstanding} outstanding, {self.connecting} connecting"
         return f"<{self.address.name}: {counts}>"

@@ -16,9 +16,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cashier.source_errors import Shed, SourceError, Unreachable
+from cashier.source_errors import Garbled, Overloaded, Shed, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import parse_addresses
 from cashier.wire.call_completion import describe_failure
+from cashier.wire.connection_health import MAX_ERRORS_IN_ROW, SLOW_FACTOR, SLOW_MARGIN_S
 from cashier.wire.host_pool import HostPool, UpstreamConnection
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import LoadBalancer
@@ -67,7 +68,7 @@ class Http1Client:
         self.addresses = tuple(address.name for address in addresses)
         self._sole_pool = self._pools[0] if len(self._pools) == 1 else None
         self._balancer = LoadBalancer(self._pools)
-        self._queue: deque[Http1Call] = deque()
+        self.queue: deque[Http1Call] = deque()
         self._connects: dict[asyncio.Task[UpstreamConnection], Http1Call | None] = {}
         self._expiry: asyncio.TimerHandle | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -91,13 +92,34 @@ class Http1Client:
             return call
         pool = self._sole_pool or self._pick_pool(avoid)
         call.address_index = pool.address_index
-        connection = pool.take() if request.safe is not False else pool.take_fresh(monotonic())
+        connection = pool.take() if request.safe else pool.take_fresh(monotonic())
+        if connection is None and pool.suspects:
+            connection = self._take_suspect(pool, safe=request.safe)
         if connection is not None:
             call.connection = connection
             connection.send(call, pool.writer.encode(request, call_headers, budget_ms))
+        elif request.safe and pool.broken_in_row >= MAX_ERRORS_IN_ROW and not pool.may_close_sick(monotonic()):
+            # Every connection has to be closed: a call for each would be a storm of connects.
+            self._refuse(call, Unreachable(f"{pool.address.name}: its last answers were broken", sent=False))
         else:
             self._enqueue(call, pool)
         return call
+
+    def _take_suspect(self, pool: HostPool, *, safe: bool) -> UpstreamConnection | None:
+        """A suspect connection; None if a new one should be opened instead.
+
+        That is so while others succeed; and now and then while none does, because a probe of a
+        source that failed must reach another backend.
+        """
+        now_s = monotonic()
+        if pool.siblings_succeed:
+            if self._has_room(pool):
+                return None
+        elif any(connection.health.failing for connection in pool.suspects) and pool.may_close_sick(now_s):
+            if not self._has_room(pool):
+                pool.make_room()
+            return None
+        return pool.take_suspect(safe=safe, now_s=now_s)
 
     def _pick_pool(self, avoid: int) -> HostPool:
         return self._sole_pool or self._balancer.pick(monotonic(), avoid)
@@ -105,10 +127,10 @@ class Http1Client:
     # Waiting for a connection
 
     def _enqueue(self, call: Http1Call, pool: HostPool) -> None:
-        if len(self._queue) >= self._settings.queue:
-            self._refuse(call, Shed(f"{self._names()}: {len(self._queue)} calls already wait for a connection"))
+        if len(self.queue) >= self._settings.queue:
+            self._refuse(call, Shed(f"{self._names()}: {len(self.queue)} calls already wait for a connection"))
             return
-        call.join_queue(self._queue)
+        call.join_queue(self.queue)
         self._connect_for(call, pool)
 
     def _refuse(self, call: Http1Call, error: SourceError) -> None:
@@ -121,22 +143,70 @@ class Http1Client:
         call.leave_queue()
         call.connection = connection
         call.address_index = connection.pool.address_index
-        connection.send(call, connection.pool.writer.encode(call.request, call.call_headers, call.remaining_ms()))
+        connection.send(call, connection.pool.writer.encode(call.request, call.call_headers, call.write_late()))
 
-    def on_free(self, connection: UpstreamConnection) -> None:
-        # The longest waiting call takes it, even if another is being opened for that call: the new
-        # connection then serves the next one.
-        if self._queue:
-            self._assign(connection, self._queue[0])
-            return
-        connection.idle_since_s = monotonic()
-        connection.pool.idle.append(connection)
+    def on_free(self, connection: UpstreamConnection, call: Http1Call) -> None:
+        connection.idle_since_s = now_s = monotonic()
+        connection.took_s = took_s = now_s - call.written_s
+        idle = connection.pool.idle
+        if idle and took_s > SLOW_FACTOR * idle[-1].took_s + SLOW_MARGIN_S:
+            idle.insert(0, connection)
+        else:
+            idle.append(connection)
         if self._expiry is None:
             self._expire()
 
+    def on_refusal(self, connection: UpstreamConnection, call: Http1Call, *, overloaded: bool) -> None:
+        pool, health, now_s = connection.pool, connection.health, monotonic()
+        pool.errors_in_row += 1
+        if overloaded:  # which no other connection changes
+            health.suspect = True
+        elif health.record_failure(call.request) and pool.may_close_sick(now_s):
+            connection.drop()
+            return
+        connection.idle_since_s = now_s
+        pool.suspects.append(connection)
+        if self._expiry is None:
+            self._expire()
+
+    def on_discredited(self, connection: UpstreamConnection, error: SourceError) -> bool:
+        pool, now_s = connection.pool, monotonic()
+        if isinstance(error, WrongIdentity):
+            pool.record_broken()
+            connection.lose()
+            return pool.siblings_succeed
+        if isinstance(error, Garbled):
+            pool.errors_in_row += 1
+            if connection.call is None and pool.may_close_sick(now_s):
+                connection.lose()
+                return pool.siblings_succeed
+        if not connection.health.suspect:
+            connection.health.suspect = True
+            if connection in pool.idle:
+                pool.idle.remove(connection)
+                pool.suspects.append(connection)
+        overloaded = isinstance(error, Overloaded) and not connection.health.failing
+        return not overloaded and pool.siblings_succeed
+
+    def serve_queue(self, pool: HostPool) -> None:
+        """The longest waiting call takes a free connection, even if another is being opened for it.
+
+        The new connection then serves the next one. A suspect one is left for the call that has no
+        other coming.
+        """
+        while self.queue:
+            call = self.queue[0]
+            safe = call.request.safe
+            connection = pool.take() if safe else pool.take_fresh(monotonic())
+            if connection is None and pool.suspects and not call.connecting:
+                connection = pool.take_suspect(safe=safe, now_s=monotonic())
+            if connection is None:
+                return
+            self._assign(connection, call)
+
     def _use_room(self) -> None:
         """After the loss of a connection, open others for waiting calls that have none coming."""
-        for call in self._queue:
+        for call in self.queue:
             if not call.connecting and not self._connect_for(call, self._pick_pool(call.avoid)):
                 return
 
@@ -150,7 +220,7 @@ class Http1Client:
         if self._has_room(pool):
             self._connect(pool, call)
             return True
-        if call.request.safe is False:
+        if not call.request.safe:
             pool.make_room()
         return False
 
@@ -187,8 +257,12 @@ class Http1Client:
         pool.back_off.record_success()
         if call is not None and call.retried and call.waiting:
             self._assign(connection, call)
-        else:
-            self.on_free(connection)
+            return
+        connection.idle_since_s = monotonic()
+        pool.idle.append(connection)
+        self.serve_queue(pool)
+        if self._expiry is None and pool.idle:
+            self._expire()
 
     def _connect_failed(self, pool: HostPool, call: Http1Call | None, error: BaseException) -> None:
         """Raise an error other than `Unreachable`, which is a bug, for the loop to report.
@@ -202,7 +276,11 @@ class Http1Client:
         )
         pool.back_off.record_failure(monotonic())
         if call is not None and call.waiting:
-            self._try_elsewhere(call, unreachable)
+            suspect = pool.take_suspect(safe=call.request.safe, now_s=monotonic())
+            if suspect is not None:
+                self._assign(suspect, call)
+            else:
+                self._try_elsewhere(call, unreachable)
         self._use_room()
         if unreachable is not error:
             raise error
@@ -234,7 +312,7 @@ class Http1Client:
             call.connection = None
             # A retry uses a connection that has answered nothing yet, so no second retry follows
             # it.
-            if connection.reused and not connection.answer_started and call.request.safe is not False:
+            if connection.reused and not connection.answer_started and call.request.safe:
                 self._retry(call, pool)
             else:
                 call.finish(Unreachable(f"{pool.address.name}: {describe_failure(error)}"))
@@ -265,7 +343,7 @@ class Http1Client:
         if self._expiry is not None:
             self._expiry.cancel()
         connections = [connection for pool in self._pools for connection in pool.open]
-        calls = [*self._queue, *self._connects.values(), *(connection.call for connection in connections)]
+        calls = [*self.queue, *self._connects.values(), *(connection.call for connection in connections)]
         for connection in connections:
             connection.drop()
         for task in self._connects:
@@ -282,4 +360,4 @@ class Http1Client:
         return ", ".join(self.addresses)
 
     def __repr__(self) -> str:
-        return f"<Http1Client {len(self._queue)} queued, {' '.join(map(repr, self._pools))}>"
+        return f"<Http1Client {len(self.queue)} queued, {' '.join(map(repr, self._pools))}>"

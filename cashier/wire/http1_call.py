@@ -28,7 +28,7 @@ class Http1Call:
 
     __slots__ = (
         "address_index", "attempts", "avoid", "budget_ms", "call_headers", "connecting", "connection", "on_response",
-        "queue", "request", "retried", "started_s",
+        "queue", "request", "retried", "started_s", "written_s",
     )  # fmt: skip
 
     def __init__(
@@ -40,7 +40,7 @@ class Http1Call:
         self.call_headers = call_headers
         self.budget_ms = budget_ms
         self.on_response: OnResponse | None = on_response
-        self.started_s = monotonic()
+        self.started_s = self.written_s = monotonic()
         self.connection: CallConnection | None = None
         self.queue: deque[Http1Call] | None = None
         self.connecting = False
@@ -82,6 +82,7 @@ class Http1Call:
             self.queue.remove(self)
             self.queue = None
 
-    def remaining_ms(self) -> int:
-        """The budget less the time spent waiting, at least 1."""
-        return max(1, self.budget_ms - int((monotonic() - self.started_s) * 1000))
+    def write_late(self) -> int:
+        """Note that it is written only now; return the rest of its budget, at least 1 ms."""
+        self.written_s = monotonic()
+        return max(1, self.budget_ms - int((self.written_s - self.started_s) * 1000))

@@ -46,11 +46,11 @@ def check_request(request: Request, call_headers: CallHeaders) -> None:
     if request.method not in ALLOWED_METHODS:
         raise ValueError(f"method {request.method!r} is not one of {', '.join(sorted(ALLOWED_METHODS))}")
     if request.headers:
-        _check_headers(request.headers)
+        check_headers(request.headers)
 
 
-def _check_headers(headers: tuple[tuple[str, str], ...]) -> None:
-    """The error names the header, never its value."""
+def check_headers(headers: tuple[tuple[str, str], ...]) -> None:
+    """Raise ValueError for headers that must not be sent. It names the header, never its value."""
     names = [name.lower() for name, _ in headers]
     for name, value in headers:
         if not _TOKEN.fullmatch(name) or name.lower() in _RESERVED_HEADERS or names.count(name.lower()) > 1:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from cashier.source_errors import Garbled
 from cashier.wire.response_headers import ResponseHeaders
-from cashier.wire.transport import Response
+from cashier.wire.transport import AnsweringConnection, Response
 
 # Allowance for the size line and line ends of one chunk, so that small chunks do not look like a
 # flood.
@@ -40,20 +40,26 @@ class ResponseParser:
     """Parses the successive answers on one connection. Unusable after a `Garbled`.
 
     `started`: part of an answer has arrived. `reusable`: the last answer left the connection fit
-    for another request.
+    for another request. `request_ids`: the values of its `X-Request-Id` headers. `retry_after`: its
+    `Retry-After`, which may be a date.
     """
 
     __slots__ = (
-        "_body", "_body_bytes", "_bounds", "_chunked", "_chunks", "_complete", "_headers", "_interims", "_length",
-        "_max_headers", "_name", "_parser", "_received_bytes", "_retry_after", "_status", "reusable",
+        "_body", "_body_bytes", "_bounds", "_chunked", "_chunks", "_complete", "_connection", "_headers", "_interims",
+        "_length", "_max_headers", "_name", "_parser", "_received_bytes", "_status", "request_ids",
+        "retry_after", "reusable",
     )  # fmt: skip
 
-    def __init__(self, name: str, bounds: ResponseBounds) -> None:
+    def __init__(self, name: str, bounds: ResponseBounds, connection: AnsweringConnection | None = None) -> None:
+        """`connection`: see `Response`."""
         self._name = name
         self._bounds = bounds
+        self._connection = connection
         self._max_headers = bounds.max_headers
         self._parser = httptools.HttpResponseParser(self)
         self.reusable = True
+        self.retry_after = b""
+        self.request_ids: tuple[bytes, ...] = ()
         self._reset()
 
     def _reset(self) -> None:
@@ -67,7 +73,6 @@ class ResponseParser:
         self._status = 0
         self._length = -1
         self._chunked = False
-        self._retry_after = b""
 
     @property
     def started(self) -> bool:
@@ -94,7 +99,10 @@ class ResponseParser:
             return None
         self.reusable = self.reusable and not surplus
         response = Response(
-            self._status, bytes(self._body), parse_retry_after(self._retry_after) if self._retry_after else None
+            self._status,
+            bytes(self._body),
+            parse_retry_after(self.retry_after) if self.retry_after else None,
+            self._connection,
         )
         self._reset()
         return response
@@ -106,14 +114,17 @@ class ResponseParser:
         return Garbled(f"{self._name}: {error}")
 
     def close(self) -> None:
-        """Break the reference cycle: the parser holds bound methods of this object."""
+        """Break the reference cycles: the parser holds bound methods of this object."""
         del self._parser
+        self._connection = None
 
     # Callbacks of llhttp, in the order of the calls.
 
     def on_message_begin(self) -> None:
         if self._complete:
             raise Garbled(f"{self._name}: more than one answer to a request")
+        self.request_ids = ()
+        self.retry_after = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers += 1
@@ -123,20 +134,23 @@ class ResponseParser:
             return  # trailers are ignored
         key = name.lower()
         if key in _RELEVANT_HEADERS:
-            self._read_header(key, value.strip().lower())
+            self._read_header(key, value)
 
     def _read_header(self, key: bytes, value: bytes) -> None:
         if key == b"content-length":
             self._length = int(value)
         elif key == b"transfer-encoding":
-            if value != b"chunked" or self._chunked:
+            # With a tab at the end, llhttp takes it for a body without an end.
+            if value.strip(b" ").lower() != b"chunked" or self._chunked:
                 raise Garbled(f"{self._name}: a transfer encoding that is not chunked")
             self._chunked = True
         elif key == b"content-encoding":
-            if value not in (b"identity", b""):
+            if value.strip().lower() not in (b"identity", b""):
                 raise Garbled(f"{self._name}: a content encoding that was not requested")
+        elif key == b"x-request-id":
+            self.request_ids = (*self.request_ids, value.strip())
         else:
-            self._retry_after = value
+            self.retry_after = value.strip()
 
     def on_headers_complete(self) -> None:
         self._status = status = self._parser.get_status_code()
@@ -159,6 +173,8 @@ class ResponseParser:
         self._chunks += 1
 
     def on_body(self, data: bytes) -> None:
+        if self._chunked and not self._chunks:
+            raise Garbled(f"{self._name}: a body without chunks")
         self._body_bytes += len(data)
         if self._body_bytes > self._bounds.max_body_bytes:
             raise Garbled(f"{self._name}: a body of more than {self._bounds.max_body_bytes} bytes")
@@ -177,7 +193,6 @@ class ResponseParser:
         self._status = 0
         self._length = -1
         self._chunked = False
-        self._retry_after = b""
 
 
 class HeaderKeepingParser(ResponseParser):
@@ -205,11 +220,13 @@ class HeaderKeepingParser(ResponseParser):
         return None if response is None else replace(response, headers=ResponseHeaders(kept))
 
 
-def make_parser(name: str, bounds: ResponseBounds) -> ResponseParser:
-    return HeaderKeepingParser(name, bounds) if bounds.keep_headers else ResponseParser(name, bounds)
+def make_parser(name: str, bounds: ResponseBounds, connection: AnsweringConnection | None = None) -> ResponseParser:
+    return (HeaderKeepingParser if bounds.keep_headers else ResponseParser)(name, bounds, connection)
 
 
-_RELEVANT_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after"))
+_RELEVANT_HEADERS = frozenset(
+    (b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after", b"x-request-id")
+)
 
 
 def parse_retry_after(value: bytes) -> float | None:

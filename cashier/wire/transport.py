@@ -26,20 +26,21 @@ class Request(Struct, frozen=True):
 
     `target`: path and query, percent-encoded ASCII. `safe`: sending it twice changes nothing. Only
     a safe request is sent again, once, if a reused connection closes before the first byte of an
-    answer. None does not say: transports take it for safe, and the adapter of a payment service for
-    safe only with GET. `headers` are added to those of every request; `Accept` and `Content-Type`
-    replace the default `application/json`.
+    answer. `headers` are added to those of every request; `Accept` and `Content-Type` replace the
+    default `application/json`. `read_only` is for adapters of payment services: a request that
+    changes nothing, although it is not a GET, such as that of a token or a GraphQL query.
     """
 
     target: str
     method: str = "GET"
     body: bytes = b""
-    safe: bool | None = None
+    safe: bool = True
     headers: tuple[tuple[str, str], ...] = ()
+    read_only: bool = False
 
     def __repr__(self) -> str:
         """Omit the body: it may hold a payer's code or password."""
-        return f"<Request {self.method} {self.target!r} {len(self.body)} B{' unsafe' if self.safe is False else ''}>"
+        return f"<Request {self.method} {self.target!r} {len(self.body)} B{'' if self.safe else ' unsafe'}>"
 
 
 class CallHeaders(Struct, frozen=True):
@@ -49,20 +50,49 @@ class CallHeaders(Struct, frozen=True):
     traceparent: str | None = None
 
 
-class Response(Struct, frozen=True):
+class AnsweringConnection(Protocol):
+    """The connection that delivered an answer."""
+
+    def discredit(self, error: SourceError) -> bool:
+        """See `Response.discredit`."""
+
+
+class Response(Struct, frozen=True, eq=False):
     """A complete answer of any status. `retry_after_s`: the header, if a number of seconds.
 
-    `headers`: empty unless the transport keeps them, as it does for adapters.
+    `headers`: empty unless the transport keeps them, as it does for adapters. `connection`: None if
+    nothing can be concluded about it. The two are no part of the answer's value.
     """
 
     status: int
     body: bytes
     retry_after_s: float | None = None
+    connection: AnsweringConnection | None = None
     headers: ResponseHeaders = NO_HEADERS
 
     def json(self) -> Any:
         """The body as JSON. Raises `msgspec.DecodeError`, a ValueError."""
         return msgspec.json.decode(self.body)
+
+    def discredit(self, error: SourceError) -> SourceError:
+        """Report that the answer means this error: its connection may be at fault.
+
+        Wrong identity closes the connection: its answers may belong to other requests. Other errors
+        make it suspect. Returns the error, with `elsewhere` set if another connection may do
+        better.
+        """
+        if self.connection is not None:
+            error.elsewhere = self.connection.discredit(error)
+        return error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Response) and self._value() == other._value()
+
+    def __hash__(self) -> int:
+        return hash(self._value())
+
+    def _value(self) -> tuple[int, bytes, float | None]:
+        return self.status, self.body, self.retry_after_s
 
     def __repr__(self) -> str:
         """Omit the body: it holds the payer's data."""

@@ -229,6 +229,7 @@ def guarded(
     ceiling_ms: int = 100,
     importance: Importance = Importance.GATING,
     ladder: DegradationLadder | None = None,
+    subject: str | None = None,
 ) -> Guard:
     """A guard on this loop's time, with a fixed seed."""
     return Guard(
@@ -238,6 +239,7 @@ def guarded(
         mechanisms or Mechanisms(),
         ladder or DegradationLadder(),
         importance,
+        subject=subject,
         clock_ns=clock_ns,
         random=Random(1),
     )

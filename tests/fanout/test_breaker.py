@@ -248,3 +248,80 @@ def test_there_is_one_probe_at_a_time_and_a_success_always_closes_it(events: lis
     if not breaker.closed:
         assert breaker.probe_due_ns <= now_ns + 30 * SECOND_NS
         pass_a_probe(breaker)
+
+
+def is_open_after(outcomes: str, keys: str, start: Breaker | None = None) -> bool:
+    """Record a call each 10 ms: `+` succeeded, `-` failed. Its key is a letter, `.` for none."""
+    breaker = start or closed_breaker()
+    now_ns = STARTED_NS
+    for outcome, key in zip(outcomes, keys, strict=True):
+        now_ns += 10_000_000
+        breaker.roll(now_ns)
+        if outcome == "+":
+            breaker.successes += 1
+        else:
+            breaker.record_failure(now_ns, now_ns, None if key == "." else key)
+    return not breaker.closed
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "keys", "opens"),
+    [
+        ("------++++" * 10, "aaaaaabcde" * 10, False),  # one payer, six of ten
+        ("---------+" * 50, "aaaaaaaaab" * 50, False),
+        ("------++++" * 10, "......bcde" * 10, True),  # no key: every failure counts
+        ("-" * 19, "a" * 19, False),
+        ("-" * 20, "a" * 20, True),  # nobody else is served either
+        ("-" * 26, "abcdefghijklmnopqrstuvwxyz", True),
+        ("+" * 26 + "-" * 26, "abcdefghijklmnopqrstuvwxyz" * 2, True),  # as many keys as successes
+    ],
+)
+def test_failures_of_one_key_count_once_unless_nothing_succeeds(outcomes: str, keys: str, opens: bool) -> None:
+    assert is_open_after(outcomes, keys) is opens
+
+
+def test_a_key_counts_again_after_ten_seconds() -> None:
+    breaker = closed_breaker()
+    for second in range(0, 30, 10):
+        now_ns = STARTED_NS + second * SECOND_NS
+        breaker.roll(now_ns)
+        for _ in range(3):
+            breaker.record_failure(now_ns, now_ns, "a")
+        assert repr(breaker) == "<Breaker closed: 1 bad, 0 good>"
+
+
+def test_repeated_failures_of_more_than_ten_seconds_ago_do_not_count() -> None:
+    breaker = closed_breaker()
+    for second in range(0, 100):
+        now_ns = STARTED_NS + second * SECOND_NS
+        breaker.record_failure(now_ns, now_ns, "a")
+        assert is_closed(breaker), "19 failures in ten seconds are too few"
+
+
+def test_the_memory_for_failing_keys_is_bounded_and_then_every_failure_counts() -> None:
+    breaker = closed_breaker(BreakerSettings(calls=10**6))
+    for number in range(5_000):
+        breaker.record_failure(STARTED_NS, STARTED_NS, f"u_{number}")
+    assert len(breaker._failed_at) <= 1024
+    for _ in range(10):
+        breaker.record_failure(STARTED_NS, STARTED_NS, "u_4999")
+    assert repr(breaker) == "<Breaker closed: 5010 bad, 0 good>"
+    breaker.roll(STARTED_NS + 10 * SECOND_NS)
+    assert not breaker._failed_at
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from("abc.")), max_size=120))
+def test_with_keys_it_opens_no_sooner_than_without(calls: list[tuple[int, bool, str]]) -> None:
+    keyed, plain = closed_breaker(), closed_breaker()
+    now_ns = STARTED_NS
+    for passed_s, good, key in calls:
+        now_ns += passed_s * SECOND_NS
+        for breaker, name in ((keyed, None if key == "." else key), (plain, None)):
+            breaker.roll(now_ns)
+            if good and breaker.closed:
+                breaker.successes += 1
+            elif breaker.closed:
+                breaker.record_failure(now_ns, now_ns, name)
+        if not plain.closed:
+            return
+        assert keyed.closed

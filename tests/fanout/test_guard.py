@@ -11,7 +11,7 @@ from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.source_errors import BreakerOpen, Shed, Skipped, Unreachable
+from cashier.source_errors import BreakerOpen, Overloaded, Shed, Skipped, Unreachable, WrongIdentity
 from tests.fanout.scripted_upstream import (
     MS_NS,
     Asker,
@@ -378,5 +378,33 @@ def test_an_idle_guard_has_no_timer() -> None:
         assert set_timers() == []
         assert "0 + 0 + 0 calls, 0 late" in repr(guard.timers)
         assert repr(guard).startswith("<Guard of source: <AdaptiveTimeout 100 of 100 ms>")
+
+    run_in_virtual_time(main)
+
+
+def test_calls_that_fail_for_one_payer_do_not_shut_out_the_others() -> None:
+    async def main() -> None:
+        refused = Reply(1, Overloaded("503"))
+        upstream = ScriptedUpstream(lambda call: refused if call.known["user_id"] == "u_0" else Reply(1))
+        guard = guarded(upstream, subject="user_id")
+        for number in range(400):
+            asker = ask(guard.start, {"user_id": "u_0" if number % 10 < 6 else f"u_{number}"})
+            await pass_ms(2)
+            assert (asker.error_type is Overloaded) == (number % 10 < 6)
+        assert well(guard) == [True]
+
+    run_in_virtual_time(main)
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_refused_answer_is_retried_if_another_connection_may_do_better(elsewhere: bool) -> None:
+    async def main() -> None:
+        error = WrongIdentity("another payer")
+        error.elsewhere = elsewhere
+        replies = iter((Reply(1, error), Reply(1)))
+        upstream = ScriptedUpstream(lambda _: next(replies))
+        asker = ask(guarded(upstream).start)
+        await pass_ms(5)
+        assert asker.error_type is (None if elsewhere else WrongIdentity)
 
     run_in_virtual_time(main)

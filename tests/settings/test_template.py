@@ -22,8 +22,8 @@ EXAMPLE = Path(__file__).parent.parent.parent / "config/cashier.toml"
 # Keys whose commented value is an example, because the default is empty or another key excludes it.
 EXAMPLES = {
     "issuer", "audience", "jwks_file", "secret", "secrets", "user_claim", "order_claim", "merchant_claim", "origins",
-    "url", "adapter", "cache", "ca_file", "client_cert_file", "client_key_file", "fresh_s", "stale_s", "error_s",
-    "negative_s", "path",
+    "url", "adapter", "options", "cache", "ca_file", "client_cert_file", "client_key_file", "fresh_s", "stale_s",
+    "error_s", "negative_s", "path",
 }  # fmt: skip
 
 

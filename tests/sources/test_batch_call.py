@@ -17,6 +17,8 @@ from cashier.fanout.batch import Batch, Outcome
 from cashier.sandbox import World, serve, weather_named
 from cashier.sandbox.source_table import SOURCE_READS
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
+from cashier.sources.adapter import Adapter
+from cashier.sources.adapter_upstream import AdapterBatchUpstream
 from cashier.sources.balance import BALANCE
 from cashier.sources.batch_call import BatchSettings, BatchWireUpstream
 from cashier.sources.channel import CHANNEL
@@ -205,44 +207,80 @@ def test_an_error_of_the_call_applies_to_all_keys() -> None:
     assert outcomes_of(lost) is lost
 
 
-class FaultyAdapter:
-    """A custom adapter with a bug that one user triggers."""
+class ForeignBalances:
+    """An adapter with a bug that one user triggers."""
 
-    def request(self, inputs: Any) -> Request:
+    statuses = (200, 404, 410)
+
+    def request(self, asked: Any) -> Request:
         return Request("/")
 
-    def parameters(self, inputs: Any) -> dict[str, Any]:
-        return dict(inputs)
+    def parameters(self, asked: Any) -> dict[str, Any]:
+        return {"uid": asked["user_id"]}
 
-    def parse(self, status: int, body: bytes, inputs: Any) -> Any:
-        assert inputs["user_id"] != "u_1", "a bug"
-        return body
+    def parse(self, response: Response, asked: Any) -> Any:
+        if response.status != 200:
+            return None
+        if asked["user_id"] == "u_1":
+            raise RuntimeError("a bug")
+        return {"user_id": response.json()["uid"], "accounts": []}
 
 
-async def test_an_adapter_bug_in_one_part_is_reported_and_costs_one_key() -> None:
-    contexts: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
-    transport = ScriptedTransport()
+class WithoutParameters:
+    def request(self, asked: Any) -> Request:
+        return Request("/")
+
+    def parse(self, response: Response, asked: Any) -> Any: ...
+
+
+def adapted(adapter: Any) -> AdapterBatchUpstream:
+    return AdapterBatchUpstream(Adapter("foreign", adapter, BALANCE, ("user_id",)), ScriptedTransport(), "/batch")
+
+
+def test_an_adapter_makes_the_parameters_and_parses_each_part() -> None:
+    upstream = adapted(ForeignBalances())
     received: list[Any] = []
-    BatchWireUpstream(FaultyAdapter(), transport, "/batch").call_many([U_1, U_2], CALL_HEADERS, 100, received.append)
-    transport.callbacks[0](Response(200, b'{"answers":[{"ok":1},{"ok":2}]}'))
-    ((first, second),) = received
-    assert type(first[0]) is Garbled
-    assert second == (b"2", False, b"2")
-    assert [type(context["exception"]) for context in contexts] == [AssertionError]
+    upstream.call_many([U_1, U_2, U_2, U_2], CALL_HEADERS, 100, received.append)
+    transport = upstream._send.__self__  # type: ignore[attr-defined]  # a bound method
+    assert json.loads(transport.requests[0].body)["requests"][:2] == [{"uid": "u_1"}, {"uid": "u_2"}]
+    parts = [{"ok": {}}, {"ok": {"uid": "u_2"}}, {"error": {"status": 410}}, {"ok": {"uid": "u_1"}}]
+    transport.callbacks[0](Response(200, json.dumps({"answers": parts}).encode()))
+    ((bug, good, none, other),) = received
+    assert type(bug[0]) is Garbled
+    assert "foreign: parse() raised RuntimeError" in bug[0].detail
+    assert good == (Balances("u_2", ()), False, b'{"user_id":"u_2","accounts":[]}')
+    assert none == (Balances("u_2", ()), True, b"")
+    assert type(other[0]) is WrongIdentity
+    assert upstream.parse_stored(False, good[2], U_2) == good[0]
+    assert upstream.parse_stored(True, none[2], U_2) == none[0]
+    assert isinstance(upstream.parse_stored(False, good[2], U_1), WrongIdentity)
 
 
-class AdapterWithoutParameters:
-    def request(self, inputs: Any) -> Request:
-        return Request("/")
+async def test_parameters_that_raise_cost_one_key() -> None:
+    class Failing(ForeignBalances):
+        def parameters(self, asked: Any) -> Any:
+            return {"uid": asked["user_id"]} if asked["user_id"] == "u_2" else object()
 
-    def parse(self, status: int, body: bytes, inputs: Any) -> Any: ...
+    upstream = adapted(Failing())
+    batch = Batch(upstream, BatchSettings(path="/batch"))
+    received: dict[str, Any] = {}
+    for known in (U_1, U_2):
+        batch.call(
+            known, CALL_HEADERS, 100, lambda *outcome, user=known["user_id"]: received.__setitem__(user, outcome)
+        )
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert "parameters is an object instead of a mapping" in received["u_1"][0].detail
+    transport = upstream._send.__self__  # type: ignore[attr-defined]  # a bound method
+    transport.callbacks[0](Response(200, b'{"answers":[{"ok":{"uid":"u_2"}}]}'))
+    assert received["u_2"][0] == Balances("u_2", ())
 
 
-@pytest.mark.parametrize("adapter", [AdapterWithoutParameters(), CHANNEL], ids=["a custom adapter", "channel"])
-def test_an_adapter_without_parameters_is_a_configuration_fault(adapter: Any) -> None:
-    with pytest.raises(ValueError, match=r"no function parameters\(inputs\)"):
-        BatchWireUpstream(adapter, ScriptedTransport(), "/batch")
+def test_a_source_without_parameters_is_a_configuration_fault() -> None:
+    with pytest.raises(ValueError, match=r"no function parameters\(asked\)"):
+        adapted(WithoutParameters())
+    with pytest.raises(ValueError, match=r"no function parameters\(asked\)"):
+        BatchWireUpstream(CHANNEL, ScriptedTransport(), "/batch")
 
 
 @pytest.mark.parametrize(

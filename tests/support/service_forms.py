@@ -22,7 +22,7 @@ from cashier.payments.ports import (
     SubmitOutcome,
 )
 from cashier.sources import acquirer, engine, risk
-from cashier.sources.service_adapter import AdapterCalls, AdapterTransport
+from cashier.sources.service_adapter import AdapterCalls, AdapterTransport, ServiceAdapter
 from cashier.sources.service_object import local_transport
 from cashier.wire.in_process import InProcessTransport, LocalFunction
 from cashier.wire.transport import Request, Transport
@@ -101,4 +101,4 @@ class _OwnedTransport(AdapterTransport):
 
 
 def by_adapter(service: str, function: LocalFunction) -> Transport:
-    return _OwnedTransport(ContractAdapter(), "contract", InProcessTransport(function))
+    return _OwnedTransport(ServiceAdapter(service, "contract", ContractAdapter()), InProcessTransport(function))
