@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from cashier.domain.engine_contract import OutcomeUnknown
 from cashier.domain.risk_contract import Challenged
 from cashier.source_errors import Garbled, SourceError, TimedOut, Unreachable
@@ -91,6 +93,7 @@ class AdapterCalls:
         self._call_headers = call.call_headers
         self._ends_s = asyncio.get_running_loop().time() + call.budget_ms / 1000
         self._in_flight: list[_Exchange] = []
+        self.last: Response | None = None
         self._over = self._changing = self._sent = False
 
     @property
@@ -104,6 +107,7 @@ class AdapterCalls:
         response = await self._exchange(checked, changes=changes and self._operation in _ONCE)
         if isinstance(response, SourceError):
             raise response
+        self.last = response
         if response.status not in self._statuses:
             raise error_of_response(response)
         return response
@@ -230,7 +234,8 @@ class AdapterTransport(TaskTransport):
         except BaseException as error:
             if not is_contained(error):
                 raise
-            raise fault_of(error, f"adapter {self._adapter.name}: {call.operation}()", sent=call.sent) from None
+            fault = fault_of(error, f"adapter {self._adapter.name}: {call.operation}()", sent=call.sent)
+            raise fault if call.calls.last is None else call.calls.last.discredit(fault) from None
         finally:
             call.calls.end()
 
@@ -253,4 +258,6 @@ class AdapterTransport(TaskTransport):
             (inquiry,) = request.arguments
             if isinstance(parse_decision(response, inquiry.payment_id), Challenged):
                 raise Garbled(f"a challenge, but adapter {self._adapter.name} has no function verify")
-        return response
+        # The client may find the answer wrong, which discredits the connection that it came by.
+        last = call.calls.last
+        return response if last is None else replace(response, connection=last.connection)

@@ -85,20 +85,18 @@ def outcome_response(operation: str, outcome: Any) -> Response:  # noqa: PLR0912
 def mapping_response(operation: str, answer: Any) -> Response:
     """The contract's response with this body. None: there is none, a 404 without a body.
 
-    Raises `Garbled` for what is neither a mapping nor None, or cannot be encoded.
+    Raises `Garbled` for what is neither a mapping, a struct nor None, or cannot be encoded.
     """
     if answer is None:
         return Response(404, b"")
-    if not isinstance(answer, Mapping):
-        raise Garbled(f"{operation} returned {described(answer)} instead of a mapping")
-    refused = operation != "decide" and "status" not in answer and isinstance(answer.get("code"), str)
-    if not refused:
+    if operation == "decide" or not isinstance(answer, Mapping) or "status" in answer or "code" not in answer:
         return _response(answer)
     if operation != "submit":
         return _response(answer, 404)
-    if answer["code"] not in _SUBMIT_REFUSALS:
+    status = next((status for code, status in _SUBMIT_REFUSALS.items() if answer["code"] == code), None)
+    if status is None:
         raise Garbled(f"submit returned a refusal with another code than {' and '.join(_SUBMIT_REFUSALS)}")
-    return _response(answer, _SUBMIT_REFUSALS[answer["code"]])
+    return _response(answer, status)
 
 
 def stated_error(error: Any, *, sent: bool) -> SourceError:
