@@ -219,6 +219,9 @@ class AdapterTransport(TaskTransport):
         self._adapter = adapter
         self._transport = transport
 
+    async def is_reachable(self) -> bool:
+        return await self._transport.is_reachable()
+
     def _new_call(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse
     ) -> InProcessCall:

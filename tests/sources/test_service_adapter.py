@@ -60,6 +60,9 @@ class Wire:
 
     async def close(self) -> None: ...
 
+    async def is_reachable(self) -> bool:
+        return True
+
     def send(self, request: Request, call_headers: Any, budget_ms: int, on_response: OnResponse, avoid: int = 0) -> Any:
         assert call_headers is CALL_HEADERS
         self.requests.append(request)
