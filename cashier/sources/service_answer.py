@@ -127,7 +127,7 @@ def fault_of(error: BaseException, where: str, *, sent: bool) -> SourceError:
 
 
 def is_contained(error: BaseException) -> bool:
-    """Whether an exception of foreign code ends there.
+    """True if an exception of foreign code becomes an outcome.
 
     A cancellation and an interruption of the process do not.
     """
@@ -146,7 +146,7 @@ def _seconds(value: Any) -> float | None:
 
 
 def _place(trace: TracebackType | None) -> str:
-    """Where an exception was raised: ` at file:line`."""
+    """The place that raised an exception: ` at file:line`."""
     if trace is None:
         return ""
     while trace.tb_next is not None:

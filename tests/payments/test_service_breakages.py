@@ -1,4 +1,4 @@
-"""Objects and adapters of risk, engine and acquirer that do whatever they like.
+"""Broken objects and adapters of risk, engine and acquirer.
 
 Each breakage at each operation, before and after the operation took effect: never an error that is
 ours, never a second submit, and never a status that the ledger contradicts.
@@ -83,6 +83,7 @@ def wrong(struct: Any, *values: Any, **fields: Any) -> Any:
     return lambda: struct(*values, **fields)
 
 
+ILL_TYPED: Any = {"payment_id": 5, "status": [SECRET]}
 PAID_BY_ANOTHER: Any = {"payment_id": "pay_another", "status": "SUCCEEDED"}
 RETURNED: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
@@ -99,7 +100,7 @@ RETURNED: dict[str, Callable[[], Any]] = {
     "lying": lambda: Lying(status="SUCCEEDED"),
     "a payment of another": lambda: PAID_BY_ANOTHER,
     "an answered payment of another": lambda: EngineAnswered(EnginePayment(**PAID_BY_ANOTHER)),
-    "a payment of wrong types": wrong(EngineAnswered, EnginePayment(payment_id=5, status=[SECRET])),  # type: ignore[arg-type]
+    "a payment of wrong types": wrong(EngineAnswered, EnginePayment(**ILL_TYPED)),
     "no payment": wrong(EngineAnswered, None),
     "an unknown error": wrong(OutcomeUnknown, SECRET),
     "an error without a reason": wrong(Unanswered, Overloaded(None, float("nan"))),  # type: ignore[arg-type]

@@ -142,6 +142,19 @@ async def test_a_second_attempt_of_the_adapters_own_is_refused_also_after_a_fail
     assert isinstance(outcome, NotSent if never_left else OutcomeUnknown)
 
 
+async def test_an_adapter_that_tries_for_ever_ends_with_its_budget() -> None:
+    async def submit(call: AdapterCalls) -> Any:
+        while True:
+            try:
+                return await call(PAY)
+            except SourceError:
+                continue
+
+    wire = Wire(Unreachable("lost"))
+    assert isinstance(await submitted(wire, submit), OutcomeUnknown)
+    assert len(wire.requests) == 1
+
+
 async def test_two_calls_at_once_send_one() -> None:
     async def submit(call: AdapterCalls) -> Any:
         await asyncio.gather(call(PAY), call(PAY))
