@@ -68,7 +68,7 @@ class Shop:
         upstreams = LocalUpstreams(World(), weather_named("still"))
         sources = {name: remembered(name, upstreams) for name in upstreams}
         services = dict.fromkeys(("risk", "engine", "acquirer"), paying)
-        self.cashier = Cashier(sources=sources | services)
+        self.cashier = Cashier(sources={**sources, **services})
         self.run(self.cashier.__aenter__())
         self.answer = self.run(self.cashier.consult(REQUEST))
         self.keys = count()

@@ -24,6 +24,7 @@ from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.loop_lag import LoopLagMonitor
 from cashier.payments.policy import PaymentPolicy
+from cashier.payments.ports import PaymentPort
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration
 from cashier.sources.adapter_hooks import AdapterHooks
@@ -57,8 +58,9 @@ class Cashier:
     Raises `ConfigurationError` if a source that is not optional is missing, or the configuration is
     wrong.
 
-    `risk`, `engine` and `acquirer`, all three or none, take payments: see `payments`. As functions
-    in `sources` each takes a whole `Request` and returns a `Response` (`cashier.wire.in_process`).
+    `risk`, `engine` and `acquirer`, all three or none, take payments: see `payments`. In `sources`
+    each is an object with the methods of its port (`cashier.payments.ports`), or a function that
+    takes a whole `Request` and returns a `Response` (`cashier.wire.in_process`).
 
     `ladder`: what to leave undone while the event loop is overloaded. Without one nothing is left
     undone, because an embedding program's loop may be busy with other work.
@@ -68,7 +70,7 @@ class Cashier:
     def __init__(
         self,
         *,
-        sources: Mapping[str, UpstreamFunction] | None = None,
+        sources: Mapping[str, UpstreamFunction | PaymentPort] | None = None,
         config: Configuration | Mapping[str, Any] | None = None,
         ladder: DegradationLadder | None = None,
         clock: Callable[[], datetime] = utc_now,
@@ -77,7 +79,7 @@ class Cashier:
             config = configuration(config or {}, "the configuration handed in")
         wiring.check_plan(config)
         self._clock = clock
-        self._functions = sources or {}
+        self._given = sources or {}
         self._ladder = ladder
         self._loop_lag = LoopLagMonitor(ladder) if ladder is not None else None
         self._tokens = wiring.token_service(config)
@@ -88,7 +90,10 @@ class Cashier:
 
     @classmethod
     def from_config(
-        cls, path: str | os.PathLike[str], *, sources: Mapping[str, UpstreamFunction] | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        sources: Mapping[str, UpstreamFunction | PaymentPort] | None = None,
     ) -> Self:
         """Build from `cashier.toml` and the files beside it.
 
@@ -230,7 +235,7 @@ class Cashier:
         self.config = self._built = config
         self._parts = wiring.build(
             config,
-            self._functions,
+            self._given,
             self._tokens,
             self._ladder or DegradationLadder(),
             wiring.CoherenceCallbacks(self._drop_cached, self._drop_all_cached, self._distrust_cached),

@@ -25,7 +25,7 @@ from cashier.domain.join_report import join_report
 from cashier.domain.order import Order
 from cashier.domain.order_result import NoOrder
 from cashier.fanout.upstream_protocol import Upstream
-from cashier.payments.ports import PaymentPorts
+from cashier.payments.ports import PaymentPort, PaymentPorts
 from cashier.settings.schema import Configuration
 from cashier.settings.typed_table import nearest_key, unknown_keys
 from cashier.source_errors import SourceError, TimedOut
@@ -102,7 +102,7 @@ class _RecordedTransport:
 async def probe(
     config: Configuration,
     known: Mapping[str, Any],
-    functions: Mapping[str, UpstreamFunction] | None = None,
+    given: Mapping[str, UpstreamFunction | PaymentPort] | None = None,
     patience_ms: int = PATIENCE_MS,
 ) -> tuple[list[Exchange], list[str]]:
     """Ask the order first, then all other configured sources at once.
@@ -120,7 +120,7 @@ async def probe(
 
     # The answer of each source in the contract's shape, as JSON; also one that cannot be used.
     mappings: dict[str, bytes] = {}
-    upstreams, ports, hooks = wiring.upstreams(config, functions or {}, record, mappings.__setitem__)
+    upstreams, ports, hooks = wiring.upstreams(config, given or {}, record, mappings.__setitem__)
     probing = _Probe(config, recorded, patience_ms)
     specs = [spec for spec in SOURCE_SPECS if spec.source.name in upstreams]
     try:

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 from msgspec import Struct
@@ -28,9 +28,9 @@ from cashier.payments.attempt_leases import AttemptLeases
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.flow import PaymentFlow
 from cashier.payments.policy import PaymentPolicy
-from cashier.payments.ports import PaymentPorts
+from cashier.payments.ports import PaymentPort, PaymentPorts
 from cashier.settings.loader import SECRET_VARIABLE, token_secrets
-from cashier.settings.plugins import adapter_object, function_of
+from cashier.settings.plugins import adapter_object, function_of, service_of
 from cashier.settings.schema import SERVICES, Configuration, ConfigurationError, ServiceSettings, SourceSettings
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.adapter import Adapter
@@ -41,12 +41,13 @@ from cashier.sources.batch_call import BatchWireUpstream
 from cashier.sources.engine import EngineClient
 from cashier.sources.parse_cache import ParseCache
 from cashier.sources.risk import RiskClient
+from cashier.sources.service_adapter import AdapterTransport, ServiceAdapter
+from cashier.sources.service_object import local_transport
 from cashier.sources.source_upstream import FunctionUpstream, UpstreamFunction, WireUpstream
 from cashier.tokens.token_service import TokenService
 from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
-from cashier.wire.in_process import InProcessTransport
 from cashier.wire.resolver import Resolver
 from cashier.wire.transport import CallHeaders, Transport
 
@@ -88,19 +89,19 @@ class Parts(Struct, frozen=True):
 
 def build(
     config: Configuration,
-    functions: Mapping[str, UpstreamFunction],
+    given: Mapping[str, UpstreamFunction | PaymentPort],
     tokens: TokenService,
     ladder: DegradationLadder,
     coherence: CoherenceCallbacks,
 ) -> Parts:
-    """`functions` replace configured sources and services of the same name.
+    """`given`: functions and port objects; they replace configured sources of the same name.
 
     Raises `ConfigurationError`.
     """
     resolver = Resolver()
     valkey = _valkey(config, coherence, resolver)
     failures = FailureLog(_log.warning)
-    builder = _Builder(config, functions, failures, resolver)
+    builder = _Builder(config, given, failures, resolver)
     pipelines = builder.pipelines(ladder, valkey)
     payment_ports = builder.payment_ports()
     return Parts(
@@ -117,13 +118,16 @@ def build(
 
 
 def upstreams(
-    config: Configuration, functions: Mapping[str, UpstreamFunction], wrap: WrapTransport, on_mapping: OnMapping
+    config: Configuration,
+    given: Mapping[str, UpstreamFunction | PaymentPort],
+    wrap: WrapTransport,
+    on_mapping: OnMapping,
 ) -> tuple[dict[str, Upstream], PaymentPorts | None, list[AdapterHooks]]:
     """The configured upstreams without any mechanism, and what opens their adapters.
 
     `wrap` may replace each one's transport. Raises `ConfigurationError`.
     """
-    builder = _Builder(config, functions, FailureLog(_log.warning), Resolver(), wrap, on_mapping)
+    builder = _Builder(config, given, FailureLog(_log.warning), Resolver(), wrap, on_mapping)
     return builder.upstreams(), builder.payment_ports(), builder.adapter_hooks
 
 
@@ -136,11 +140,16 @@ def load_adapter(
     on_raised: Callable[[BaseException], None] = lambda fault: None,
 ) -> Adapter:
     """The adapter that `text` names. Raises ValueError."""
-    taken = AdapterSettings(spec.source.name, MappingProxyType(settings.options or {}), path_prefix(settings))
+    taken = adapter_settings(spec.source.name, settings)
     return Adapter(text, adapter_object(text, taken, folder), spec.source, spec.needs, on_mapping, on_raised)
 
 
-def path_prefix(settings: SourceSettings) -> str:
+def adapter_settings(name: str, settings: SourceSettings | ServiceSettings) -> AdapterSettings:
+    """What the adapter of a source or service is given. Raises ValueError."""
+    return AdapterSettings(name, MappingProxyType(settings.options or {}), path_prefix(settings))
+
+
+def path_prefix(settings: SourceSettings | ServiceSettings) -> str:
     """The prefix of the url of a source with an adapter. Raises ValueError."""
     prefixes = sorted({parse_address(url).prefix for url in settings.urls})
     if len(prefixes) > 1:
@@ -253,7 +262,7 @@ class _Builder:
     def __init__(
         self,
         config: Configuration,
-        functions: Mapping[str, UpstreamFunction],
+        given: Mapping[str, Any],
         failures: FailureLog,
         resolver: Resolver,
         wrap: WrapTransport = lambda name, transport: transport,
@@ -262,8 +271,8 @@ class _Builder:
         self._source = config.source
         self._folder = config.folder
         self._settings = config.settings
-        self._sources = {name: function for name, function in functions.items() if name not in SERVICES}
-        self._services = {name: function for name, function in functions.items() if name in SERVICES}
+        self._sources = {name: function for name, function in given.items() if name not in SERVICES}
+        self._services = {name: value for name, value in given.items() if name in SERVICES}
         self._failures = failures
         self._resolver = resolver
         self._wrap = wrap
@@ -368,18 +377,27 @@ class _Builder:
 
     def _service_transport(self, name: str) -> Transport:
         settings = self._settings.sources.service(name)
-        function = self._services.get(name)
+        value = self._services.get(name)
         try:
-            if settings is not None and function is None and settings.transport != "local":
-                return self._transport(name, settings)
-            transport = self._wrap(
-                name,
-                InProcessTransport(function or function_of(settings.urls[0] if settings else "", self._folder)),
-            )
+            if settings is not None and value is None and settings.transport != "local":
+                return self._network_service(name, settings)
+            if value is None:
+                value = service_of(name, settings.urls[0] if settings else "", self._folder)
+            transport = self._wrap(name, local_transport(name, value))
         except ValueError as fault:
             raise ConfigurationError([f"{self._source}: [sources.{name}] {fault}"]) from None
         self.transports.append(transport)
         return transport
+
+    def _network_service(self, name: str, settings: ServiceSettings) -> Transport:
+        if settings.adapter is None:
+            return self._transport(name, settings)
+        loaded = adapter_object(settings.adapter, adapter_settings(name, settings), self._folder)
+        adapter = ServiceAdapter(name, settings.adapter, loaded)
+        self.adapter_hooks.append(AdapterHooks(adapter, _log.warning))
+        adapted = AdapterTransport(adapter, self._transport(name, settings, keep_headers=True))
+        self.transports.append(adapted)
+        return adapted
 
     def _transport(
         self, name: str, settings: SourceSettings | ServiceSettings, *, keep_headers: bool = False

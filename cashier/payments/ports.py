@@ -1,21 +1,116 @@
 """Ports of acceptance: risk, engine, acquirer and the uncached consultation.
 
-Each service port has a closed set of results and raises nothing.
-`call_headers` reach the wire unread. Budgets are whole milliseconds, at least 1.
+Each service port has a closed set of results. `RiskPort`, `EnginePort` and `AcquirerPort` may also
+be implemented by the embedding program, and handed to `Cashier(sources=…)`: all types that an
+implementation needs are names of this module. Such an object is checked and contained by
+`cashier.sources.service_object`, so that for acceptance every port raises nothing.
+
+`call_headers`: `request_id` and `traceparent` (None without tracing) of the caller's request, for
+logs. Budgets are whole milliseconds, at least 1; the result is not awaited any longer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from cashier.consultation.flow import ConsultationWithCase
-from cashier.domain.engine_contract import LookUpOutcome, ReverseOutcome, Submission, SubmitOutcome
+from cashier.domain.engine_contract import (
+    EngineAnswered,
+    EngineFailure,
+    EngineKeyReused,
+    EnginePayment,
+    EngineStatus,
+    LookUpOutcome,
+    NeverArrived,
+    NotSent,
+    OrderHasLiveAttempt,
+    OutcomeUnknown,
+    ReverseOutcome,
+    Sealed,
+    Submission,
+    SubmitOutcome,
+)
+from cashier.domain.legs import EngineLeg, EngineLegType
+from cashier.domain.money import Money
+from cashier.domain.next_action import Await, DisplayCode, DisplayQr, DisplayVa, Redirect, Sdk
 from cashier.domain.order import ConsultRequest
-from cashier.domain.order_result import AcquirerResult
-from cashier.domain.risk_contract import ChallengeVerification, Inquiry, RiskDecision
+from cashier.domain.order_result import AcquirerResult, NoOrder, OrderResult, ResultStatus
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_request import Device
+from cashier.domain.risk_contract import (
+    Accepted,
+    Challenged,
+    ChallengeType,
+    ChallengeVerification,
+    Expired,
+    Inquiry,
+    NoChallenge,
+    Passed,
+    Rejected,
+    RiskChallenge,
+    RiskDecision,
+    WrongAnswer,
+)
+from cashier.source_errors import Garbled, Overloaded, SourceError, TimedOut, Unanswered, Unreachable
+
+__all__ = [
+    "Accepted",
+    "AcquirerPort",
+    "AcquirerResult",
+    "Await",
+    "ChallengeType",
+    "ChallengeVerification",
+    "Challenged",
+    "ConsultUncached",
+    "Device",
+    "DisplayCode",
+    "DisplayQr",
+    "DisplayVa",
+    "EngineAnswered",
+    "EngineFailure",
+    "EngineKeyReused",
+    "EngineLeg",
+    "EngineLegType",
+    "EnginePayment",
+    "EnginePort",
+    "EngineStatus",
+    "Expired",
+    "Garbled",
+    "Inquiry",
+    "Kind",
+    "LookUpOutcome",
+    "Money",
+    "NeverArrived",
+    "NoChallenge",
+    "NoOrder",
+    "NotSent",
+    "OrderHasLiveAttempt",
+    "OrderResult",
+    "OutcomeUnknown",
+    "Overloaded",
+    "Passed",
+    "PaymentPort",
+    "PaymentPorts",
+    "Redirect",
+    "Rejected",
+    "ResultStatus",
+    "ReverseOutcome",
+    "RiskChallenge",
+    "RiskDecision",
+    "RiskPort",
+    "Sdk",
+    "Sealed",
+    "SourceError",
+    "Submission",
+    "SubmitOutcome",
+    "TimedOut",
+    "Unanswered",
+    "Unreachable",
+    "WrongAnswer",
+]
 
 
 class RiskPort(Protocol):
@@ -25,22 +120,27 @@ class RiskPort(Protocol):
 
     async def verify(
         self, challenge_id: str, payment_id: str, value: str, call_headers: Any, budget_ms: int
-    ) -> ChallengeVerification: ...
+    ) -> ChallengeVerification:
+        """`value` is the payer's code or password."""
 
 
 class EnginePort(Protocol):
     """Sends a submit once. May repeat look-ups and reversals within their budget."""
 
-    async def submit(self, submission: Submission, call_headers: Any, budget_ms: int) -> SubmitOutcome: ...
+    async def submit(self, submission: Submission, call_headers: Any, budget_ms: int) -> SubmitOutcome:
+        """`NotSent` only if the engine certainly received nothing; in doubt `OutcomeUnknown`."""
 
     async def look_up(self, payment_id: str, order_id: str, call_headers: Any, budget_ms: int) -> LookUpOutcome: ...
 
-    async def reverse(self, payment_id: str, order_id: str, call_headers: Any, budget_ms: int) -> ReverseOutcome: ...
+    async def reverse(self, payment_id: str, order_id: str, call_headers: Any, budget_ms: int) -> ReverseOutcome:
+        """`Sealed` only if the engine will refuse the payment from now on."""
 
 
 class AcquirerPort(Protocol):
     async def result(self, order_id: str, call_headers: Any, budget_ms: int) -> AcquirerResult: ...
 
+
+PaymentPort: TypeAlias = RiskPort | EnginePort | AcquirerPort
 
 # A whole consultation from fresh answers; no cache is read or written. Raises `ConsultError`.
 ConsultUncached = Callable[[ConsultRequest, Any], Awaitable[ConsultationWithCase]]

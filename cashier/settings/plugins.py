@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from cashier.sources.adapter_settings import AdapterSettings
+from cashier.sources.service_object import has_port_methods
 from cashier.sources.source_upstream import UpstreamFunction
 
 # Modules that were imported from the folder of a configuration. Two configurations may each have
@@ -54,7 +55,16 @@ def _takes_no_argument(kind: type) -> bool:
 
 def function_of(text: str, folder: Path | None) -> UpstreamFunction:
     """The async function that a url of transport `local` names."""
+    return _checked_function(_imported(text, "url", folder), text)
+
+
+def service_of(name: str, text: str, folder: Path | None) -> Any:
+    """What the url of a payment service names: an async function, or an object with its port."""
     value = _imported(text, "url", folder)
+    return value if has_port_methods(name, value) else _checked_function(value, text)
+
+
+def _checked_function(value: Any, text: str) -> UpstreamFunction:
     if not callable(value) or (inspect.isroutine(value) and not inspect.iscoroutinefunction(value)):
         raise ValueError(f"url {text!r} is not an async function")
     function: UpstreamFunction = value

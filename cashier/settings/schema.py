@@ -92,13 +92,17 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[sources.risk]`, `[sources.engine]`, `[sources.acquirer]`. Their timeouts are in `[accept]`.
 
-    `url`, `transport`, `http1` and `aiohttp` as in `SourceSettings`; a function of transport
-    `local` takes a request and returns a response (`cashier.wire.in_process`). `tries`: retries of
-    look-ups; a submit and a risk decision are sent once.
+    `url`, `transport`, `options`, `http1` and `aiohttp` as in `SourceSettings`. `adapter`: a module
+    or object with one function for each operation (`sources.service_adapter`). Transport `local`:
+    an object with the port's methods, or a function that takes a request and returns a response
+    (`cashier.wire.in_process`). `tries`: retries of look-ups; a submit and a risk decision are sent
+    once.
     """
 
     url: str | tuple[str, ...]
     transport: Literal["http1", "aiohttp", "local"] = "http1"
+    adapter: str | None = None
+    options: dict[str, Any] | None = None
     http1: Http1Settings | None = None
     aiohttp: AiohttpSettings | None = None
     tries: RetrySettings = RetrySettings()
@@ -187,6 +191,8 @@ def settings_faults(settings: Settings) -> Iterator[str]:
         )
         if source is not None:
             yield from _address_faults(name, source)
+            if source.options is not None and source.adapter is None:
+                yield f"[sources.{name}.options] is for an adapter, but this source has none"
         if isinstance(source, SourceSettings):
             yield from _source_faults(name, source)
     risk = settings.sources.risk
@@ -211,15 +217,13 @@ def _address_faults(name: str, source: SourceSettings | ServiceSettings) -> Iter
             f'[sources.{name}] transport = "local" calls a function of this process, but the url is an address: '
             'name the function, "package.module:function", or remove transport'
         )
-    elif isinstance(source, SourceSettings) and source.adapter is not None:
+    elif source.adapter is not None:
         yield f'[sources.{name}] a function of transport = "local" answers in the contract\'s shape: remove adapter'
     elif len(source.urls) > 1 or ":" not in source.urls[0]:
         yield f'[sources.{name}] with transport = "local" takes one url, "package.module:function"'
 
 
 def _source_faults(name: str, source: SourceSettings) -> Iterator[str]:
-    if source.options is not None and source.adapter is None:
-        yield f"[sources.{name}.options] is for an adapter, but this source has none"
     if isinstance(source.cache, CacheSettings):
         yield from (f"[sources.{name}] cache: {fault}" for fault in source.cache.faults())
     if source.transport == "local" and source.batch:

@@ -9,9 +9,10 @@ from cashier.fanout.failure_log import OnFailure, ignore_failure
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
 from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
 from cashier.sources.service_failure import note_failure
+from cashier.sources.service_request import ServiceRequest
 from cashier.sources.source import Inputs, define_source, parse_response
 from cashier.wire.awaited_call import send_and_wait
-from cashier.wire.transport import CallHeaders, Request, Response, Transport
+from cashier.wire.transport import CallHeaders, Response, Transport
 
 
 def target(inputs: Inputs) -> str:
@@ -27,8 +28,8 @@ def to_result(answer: OrderResult | None, inputs: Inputs) -> OrderResult | None:
 ACQUIRER = define_source("acquirer", OrderResult, target, to_result)
 
 
-def result_request(order_id: str) -> Request:
-    return ACQUIRER.request({"order_id": order_id})
+def result_request(order_id: str) -> ServiceRequest:
+    return ServiceRequest(target({"order_id": order_id}), operation="result", arguments=(order_id,))
 
 
 def parse_result(response: Response | SourceError, order_id: str) -> AcquirerResult:

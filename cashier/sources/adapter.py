@@ -67,7 +67,7 @@ class Adapter:
         self.parameters: Callable[[Inputs], Raw] | None = None if self._parameters is None else self._encoded_parameters
         self.open = self._function("open", ())
         self.close = self._function("close", ())
-        self.statuses = _statuses(name, getattr(adapter, "statuses", DEFAULT_STATUSES))
+        self.statuses = checked_statuses(name, getattr(adapter, "statuses", DEFAULT_STATUSES))
         self._check_form()
         self._files = {
             function.__code__.co_filename
@@ -243,7 +243,7 @@ def _detail(error: SourceError) -> str:
         return type(error).__name__
 
 
-def _statuses(name: str, statuses: Any) -> frozenset[int]:
+def checked_statuses(name: str, statuses: Any) -> frozenset[int]:
     wrong = f"statuses of adapter {name!r} must be a set of HTTP statuses from 200 to 599, such as {{200, 404}}"
     if isinstance(statuses, str | bytes | Mapping):
         raise ValueError(wrong)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from cashier.source_errors import SourceError, Unreachable
-from cashier.sources.adapter import Adapter
 
 # How long a start or a stop waits for an adapter.
 WAIT_S = 2.0
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
+
+
+class HookedAdapter(Protocol):
+    """`unopened`: why the source cannot be asked yet; None once `open` has ended."""
+
+    name: str
+    source_name: str
+    unopened: SourceError | None
+    open: Callable[..., Any] | None
+    close: Callable[..., Any] | None
+
+    def error_of(self, fault: BaseException, function: str) -> SourceError: ...
 
 
 class AdapterHooks:
@@ -21,7 +32,7 @@ class AdapterHooks:
     `warn` logs an event with fields.
     """
 
-    def __init__(self, adapter: Adapter, warn: Callable[..., Any]) -> None:
+    def __init__(self, adapter: HookedAdapter, warn: Callable[..., Any]) -> None:
         self._adapter = adapter
         self._warn = warn
         self._opening: asyncio.Task[None] | None = None

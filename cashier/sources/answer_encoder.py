@@ -143,7 +143,9 @@ def _members(value: Any) -> Iterable[tuple[Any, Any]]:
         return value.items()
     if isinstance(value, Struct):
         names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
-        return ((encoded, getattr(value, name)) for encoded, name in names)
+        members = [(encoded, getattr(value, name)) for encoded, name in names]
+        config = value.__struct_config__
+        return members if config.tag is None else [(config.tag_field, config.tag), *members]
     fields = value._fields if _is_named_tuple(value) else [field.name for field in dataclasses.fields(value)]
     return ((name, getattr(value, name)) for name in fields)
 

@@ -30,6 +30,7 @@ from cashier.fanout.failure_log import OnFailure, ignore_failure
 from cashier.source_errors import Garbled, SourceError, Unanswered, WrongIdentity
 from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
 from cashier.sources.service_failure import note_failure
+from cashier.sources.service_request import ServiceRequest
 from cashier.sources.source import (
     Inputs,
     define_source,
@@ -39,7 +40,7 @@ from cashier.sources.source import (
     parse_response,
 )
 from cashier.wire.awaited_call import send_and_wait
-from cashier.wire.transport import CallHeaders, Request, Response, Transport
+from cashier.wire.transport import CallHeaders, Response, Transport
 
 
 class _OrderBusy(Struct, frozen=True):
@@ -71,9 +72,16 @@ def to_payment(answer: EnginePayment | None, inputs: Inputs) -> EnginePayment | 
 ENGINE = define_source("engine", EnginePayment, target, to_payment)
 
 
-def submit_request(submission: Submission) -> Request:
-    key = (("Idempotency-Key", submission.payment_id),)
-    return Request("/payments", "POST", _encode(submission), safe=False, headers=key)
+def submit_request(submission: Submission) -> ServiceRequest:
+    return ServiceRequest(
+        "/payments",
+        "POST",
+        _encode(submission),
+        safe=False,
+        headers=(("Idempotency-Key", submission.payment_id),),
+        operation="submit",
+        arguments=(submission,),
+    )
 
 
 def parse_submit(response: Response | SourceError, payment_id: str, order_id: str) -> SubmitOutcome:
@@ -114,13 +122,14 @@ def _parse_key_reused(body: bytes) -> EngineKeyReused:
     return EngineKeyReused()
 
 
-def look_up_request(payment_id: str) -> Request:
-    return ENGINE.request({"payment_id": payment_id})
+def look_up_request(payment_id: str, order_id: str) -> ServiceRequest:
+    return ServiceRequest(target({"payment_id": payment_id}), operation="look_up", arguments=(payment_id, order_id))
 
 
-def reverse_request(payment_id: str) -> Request:
+def reverse_request(payment_id: str, order_id: str) -> ServiceRequest:
     """Ends a payment in progress. Idempotent, so it may be repeated."""
-    return Request(f"{target({'payment_id': payment_id})}/reverse", "POST")
+    path = f"{target({'payment_id': payment_id})}/reverse"
+    return ServiceRequest(path, "POST", safe=True, operation="reverse", arguments=(payment_id, order_id))
 
 
 def parse_look_up(response: Response | SourceError, payment_id: str, order_id: str) -> LookUpOutcome:
@@ -167,7 +176,9 @@ class EngineClient:
 
     async def look_up(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> LookUpOutcome:
         async def attempt(attempt_ms: int) -> LookUpOutcome:
-            response = await send_and_wait(self._transport, look_up_request(payment_id), call_headers, attempt_ms)
+            response = await send_and_wait(
+                self._transport, look_up_request(payment_id, order_id), call_headers, attempt_ms
+            )
             return note_failure(parse_look_up(response, payment_id, order_id), self._transport, self._on_failure)
 
         return await retry_until_answered(attempt, budget_ms, self._retry)
@@ -178,7 +189,9 @@ class EngineClient:
         """After `Unanswered` the payment may be reversed or not: look it up."""
 
         async def attempt(attempt_ms: int) -> ReverseOutcome:
-            response = await send_and_wait(self._transport, reverse_request(payment_id), call_headers, attempt_ms)
+            response = await send_and_wait(
+                self._transport, reverse_request(payment_id, order_id), call_headers, attempt_ms
+            )
             return note_failure(parse_reverse(response, payment_id, order_id), self._transport, self._on_failure)
 
         return await retry_until_answered(attempt, budget_ms, self._retry)

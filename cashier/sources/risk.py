@@ -31,9 +31,10 @@ from cashier.domain.risk_contract import (
 from cashier.fanout.failure_log import OnFailure, ignore_failure
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
 from cashier.sources.service_failure import note_failure
+from cashier.sources.service_request import ServiceRequest
 from cashier.sources.source import check_not_found, error_of_response, parse_answer
 from cashier.wire.awaited_call import send_and_wait
-from cashier.wire.transport import CallHeaders, Request, Response, Transport
+from cashier.wire.transport import CallHeaders, Response, Transport
 
 
 class _DecisionKind(StrEnum):
@@ -71,8 +72,10 @@ _decode_decision = msgspec.json.Decoder(_Decision).decode
 _decode_verification = msgspec.json.Decoder(_Verification).decode
 
 
-def decide_request(inquiry: Inquiry) -> Request:
-    return Request("/risk/decisions", "POST", _encode(inquiry), safe=False)
+def decide_request(inquiry: Inquiry) -> ServiceRequest:
+    return ServiceRequest(
+        "/risk/decisions", "POST", _encode(inquiry), safe=False, operation="decide", arguments=(inquiry,)
+    )
 
 
 def parse_decision(response: Response | SourceError, payment_id: str) -> RiskDecision:
@@ -94,10 +97,17 @@ def _parse_decided(body: bytes, payment_id: str) -> RiskDecision:
     return Rejected(answer.decision_id, answer.code)
 
 
-def verify_request(challenge_id: str, payment_id: str, value: str) -> Request:
+def verify_request(challenge_id: str, payment_id: str, value: str) -> ServiceRequest:
     """`value` is the payer's code or password: it appears in the body and nowhere else."""
     body = _encode({"payment_id": payment_id, "value": value})
-    return Request(f"/risk/challenges/{quote(challenge_id, safe='')}/verify", "POST", body, safe=False)
+    return ServiceRequest(
+        f"/risk/challenges/{quote(challenge_id, safe='')}/verify",
+        "POST",
+        body,
+        safe=False,
+        operation="verify",
+        arguments=(challenge_id, payment_id, value),
+    )
 
 
 def parse_verification(response: Response | SourceError, payment_id: str) -> ChallengeVerification:

@@ -127,9 +127,7 @@ def _decode_header(text: str) -> _Header:
 
 
 def _encode_header(key_id: str, kind: str) -> bytes:
-    return (
-        b64url_encode(orjson.dumps({"alg": "HS256", "kid": key_id, "typ": kind})) + b"."
-    )
+    return b64url_encode(orjson.dumps({"alg": "HS256", "kid": key_id, "typ": kind})) + b"."
 
 
 def _key_id(key: bytes) -> str:

@@ -1,15 +1,18 @@
 """A transport without a network: each call is an async function in this process.
 
 For embedded use, and for tests in virtual time. It takes whole requests, as a service would. A
-source called with its inputs by name is `FunctionUpstream` in `sources.source_upstream`.
+source called with its inputs by name is `FunctionUpstream` in `sources.source_upstream`; objects
+with methods for the operations of a payment service are in `sources.service_object`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from cashier.source_errors import SourceError, Unreachable
+from cashier.source_errors import Garbled, SourceError, Unreachable
 from cashier.wire.call_completion import deliver
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
 
@@ -20,28 +23,27 @@ LocalFunction = Callable[[Request], Awaitable[Response]]
 CLOSE_GRACE_S = 1.0
 
 
-class InProcessTransport:
-    """A `Transport` over one function.
+class TaskTransport(ABC):
+    """A `Transport` whose calls are tasks of this process. `_answer` makes the response of a call.
 
-    The function may raise a `SourceError`, which is delivered unchanged; `sent` False in it states
+    `_answer` may raise a `SourceError`, which is delivered unchanged; `sent` False in it states
     that nothing was done. Any other exception goes to the event loop's exception handler and
-    becomes `Unreachable` with `sent` True.
+    becomes `Unreachable` with `sent` True. A result that is no `Response` is `Garbled`.
 
-    A call abandoned before the function started never starts it. After that, a GET is cancelled;
-    any other call runs to its end, as it would at a service: giving up waiting undoes no payment.
+    A call abandoned before it started never starts. After that, a GET is cancelled; any other call
+    runs to its end, as it would at a service: giving up waiting undoes no payment.
     """
 
-    addresses = ("local",)
+    addresses: tuple[str, ...] = ("local",)
 
-    def __init__(self, function: LocalFunction) -> None:
-        self._function = function
-        self._calls: set[_InProcessCall] = set()
+    def __init__(self) -> None:
+        self._calls: set[InProcessCall] = set()
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<InProcessTransport {len(self._calls)} in flight{', closed' if self._closed else ''}>"
+        return f"<{type(self).__name__} {len(self._calls)} in flight{', closed' if self._closed else ''}>"
 
-    async def open(self) -> None:
+    async def open(self) -> None:  # noqa: B027  not to be overridden
         """Do nothing: there is no connection."""
 
     async def is_reachable(self) -> bool:
@@ -49,9 +51,9 @@ class InProcessTransport:
 
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
-    ) -> _InProcessCall:
-        """See `Transport`. `call_headers`, `budget_ms` and `avoid` have no meaning here."""
-        call = _InProcessCall(request, on_response)
+    ) -> InProcessCall:
+        """See `Transport`. `avoid` has no meaning here."""
+        call = self._new_call(request, call_headers, budget_ms, on_response)
         call.task = asyncio.get_running_loop().create_task(_refuse() if self._closed else self._run(call))
         self._calls.add(call)
         call.task.add_done_callback(lambda _: self._done(call))
@@ -63,27 +65,36 @@ class InProcessTransport:
         calls = tuple(self._calls)
         for call in calls:
             call.finish(Unreachable("local: closed", sent=call.sent))
-            call.cancel_if_harmless()
+            call.stop()
         if calls:
             _, late = await asyncio.wait([call.task for call in calls], timeout=CLOSE_GRACE_S)
             for task in late:
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            if late:  # bounded: a function may ignore its cancellation
+                await asyncio.wait(late, timeout=CLOSE_GRACE_S)
 
-    async def _run(self, call: _InProcessCall) -> Response:
+    async def _run(self, call: InProcessCall) -> Response:
         # The function is called inside the task, so that an error of the call itself is reported
         # too.
-        call.sent = True
-        return await self._function(call.request)
+        call.started = True
+        return await self._answer(call)
 
-    def _done(self, call: _InProcessCall) -> None:
+    def _new_call(
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse
+    ) -> InProcessCall:
+        return InProcessCall(request, call_headers, budget_ms, on_response)
+
+    @abstractmethod
+    async def _answer(self, call: InProcessCall) -> Response: ...
+
+    def _done(self, call: InProcessCall) -> None:
         self._calls.discard(call)
         if call.task.cancelled():
-            call.finish(Unreachable("local: the function was cancelled", sent=call.sent))
+            call.finish(Unreachable("local: the call was cancelled", sent=call.sent))
             return
         error = call.task.exception()
         if error is None:
-            call.finish(call.task.result())
+            call.finish(_checked(call.task.result()))
         elif isinstance(error, SourceError):
             call.finish(error)
         else:
@@ -97,18 +108,35 @@ class InProcessTransport:
             call.finish(Unreachable(f"local: the function raised {type(error).__name__}"))
 
 
-class _InProcessCall:
-    """A `TransportCall` and its task. `sent`: the function was called."""
+class InProcessTransport(TaskTransport):
+    """Each call is a call of one function with the request."""
 
-    __slots__ = ("_on_response", "request", "sent", "task")
+    def __init__(self, function: LocalFunction) -> None:
+        super().__init__()
+        self._function = function
+
+    async def _answer(self, call: InProcessCall) -> Response:
+        return await self._function(call.request)
+
+
+class InProcessCall:
+    """A `TransportCall` and its task."""
+
+    __slots__ = ("_on_response", "budget_ms", "call_headers", "request", "started", "task")
 
     address_index = 0
     task: asyncio.Task[Response]
 
-    def __init__(self, request: Request, on_response: OnResponse) -> None:
+    def __init__(self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse) -> None:
         self.request = request
-        self.sent = False
+        self.call_headers = call_headers
+        self.budget_ms = budget_ms
+        self.started = False
         self._on_response: OnResponse | None = on_response
+
+    @property
+    def sent(self) -> bool:
+        return self.started
 
     def finish(self, outcome: Response | SourceError) -> None:
         on_response, self._on_response = self._on_response, None
@@ -118,12 +146,27 @@ class _InProcessCall:
     def abandon(self) -> None:
         if self._on_response is not None:
             self._on_response = None
-            self.cancel_if_harmless()
+            self.stop()
 
-    def cancel_if_harmless(self) -> None:
-        """Cancel the task unless the function was called and may change something."""
-        if not self.sent or self.request.method == "GET":
+    def stop(self) -> None:
+        """Cancel the task unless it started and may change something."""
+        if not self.started or self.request.method == "GET":
             self.task.cancel()
+
+
+def _checked(result: Any) -> Response | SourceError:
+    """`result`, or `Garbled` for what is no response and would break its reader."""
+    if (
+        isinstance(result, Response)
+        and type(result.status) is int
+        and isinstance(result.body, bytes)
+        and (
+            result.retry_after_s is None
+            or (isinstance(result.retry_after_s, int | float) and result.retry_after_s >= 0)
+        )
+    ):
+        return result
+    return Garbled(f"local: the function returned no valid Response but {type(result).__name__}")
 
 
 async def _refuse() -> Response:

@@ -27,7 +27,8 @@ class Request(Struct, frozen=True):
     `target`: path and query, percent-encoded ASCII. `safe`: sending it twice changes nothing. Only
     a safe request is sent again, once, if a reused connection closes before the first byte of an
     answer. `headers` are added to those of every request; `Accept` and `Content-Type` replace the
-    default `application/json`.
+    default `application/json`. `read_only` is for adapters of payment services: a request that
+    changes nothing, although it is not a GET, such as that of a token or a GraphQL query.
     """
 
     target: str
@@ -35,6 +36,7 @@ class Request(Struct, frozen=True):
     body: bytes = b""
     safe: bool = True
     headers: tuple[tuple[str, str], ...] = ()
+    read_only: bool = False
 
     def __repr__(self) -> str:
         """Omit the body: it may hold a payer's code or password."""

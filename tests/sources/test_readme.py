@@ -32,6 +32,7 @@ from .adapter_rig import AnsweringTransport, outcome_of
 from .test_sources import SOURCES
 
 PAGE = (Path(cashier.sources.__file__).parent / "README.md").read_text("utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 LEAVES = (Money, Device, *Action.__args__)
 
 
@@ -95,7 +96,7 @@ def test_every_field_of_risk_and_engine_is_on_the_page() -> None:
 
 
 async def test_the_example_adapter_reads_another_shape() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    example = EXAMPLES[0]
     module: dict[str, Any] = {}
     exec(example, module)  # noqa: S102 — the example of the page
     adapter = module["Wallet"](AdapterSettings("card", {"key": "k"}, ""))
