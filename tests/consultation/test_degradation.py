@@ -30,8 +30,8 @@ from cashier.sources.source_upstream import FunctionUpstream
 from cashier.tokens.token_service import TokenService
 from cashier.wire.transport import CallHeaders
 from tests.consultation.test_flow import HANGS, could_refuse, methods_by_id, statuses
-from tests.fanout.scripted_sources import timers_set
 from tests.support.virtual_consultation import CATALOG, FAULTS, Behaviour, request
+from tests.support.virtual_time import timers_set
 
 pytestmark = pytest.mark.looptime
 

@@ -11,7 +11,6 @@ from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.latency_histogram import NEVER_NS
 from tests.fanout.cache_rig import BARE
 from tests.fanout.scripted_upstream import (
-    MS_NS,
     Asker,
     Reply,
     Script,
@@ -23,8 +22,10 @@ from tests.fanout.scripted_upstream import (
     lognormal,
     pass_ms,
     quantile_ms,
-    run_in_virtual_time,
 )
+from tests.support.virtual_time import MS_NS, run_in_virtual_time
+
+pytestmark = pytest.mark.virtual_time
 
 SILENT = Reply(None)
 
@@ -43,7 +44,7 @@ def stragglers(mechanisms: Mechanisms) -> tuple[list[Asker], Guard, int]:
         askers = await ask_steadily(guard.start, every_ms=2, for_ms=20_000, waits_ms=lambda: 200)
         return askers, guard, len(upstream.calls)
 
-    return run_in_virtual_time(main)
+    return run_in_virtual_time(main())
 
 
 @pytest.mark.proof
@@ -57,24 +58,21 @@ def test_against_one_straggler_in_a_hundred_hedges_halve_the_tail_for_five_perce
 
 
 @pytest.mark.proof
-def test_hedging_stops_while_the_whole_source_is_slow_and_resumes() -> None:
-    async def main() -> None:
-        upstream = ScriptedUpstream(lognormal(3))
-        guard = guarded(upstream, Mechanisms(adaptive_timeout=False), ceiling_ms=500)
-        await ask_steadily(guard.start, every_ms=5, for_ms=5_000)
-        assert guard.counts.hedges > 0
-        assert guard.hedge.delay_ns != NEVER_NS
-        upstream.set_script(lognormal(4, factor=5))
-        await ask_steadily(guard.start, every_ms=5, for_ms=22_000)
-        assert guard.hedge.delay_ns == NEVER_NS
-        hedges = guard.counts.hedges
-        await ask_steadily(guard.start, every_ms=5, for_ms=10_000)
-        assert guard.counts.hedges == hedges
-        upstream.set_script(lognormal(5))
-        await ask_steadily(guard.start, every_ms=5, for_ms=32_000)
-        assert guard.counts.hedges > hedges
-
-    run_in_virtual_time(main)
+async def test_hedging_stops_while_the_whole_source_is_slow_and_resumes() -> None:
+    upstream = ScriptedUpstream(lognormal(3))
+    guard = guarded(upstream, Mechanisms(adaptive_timeout=False), ceiling_ms=500)
+    await ask_steadily(guard.start, every_ms=5, for_ms=5_000)
+    assert guard.counts.hedges > 0
+    assert guard.hedge.delay_ns != NEVER_NS
+    upstream.set_script(lognormal(4, factor=5))
+    await ask_steadily(guard.start, every_ms=5, for_ms=22_000)
+    assert guard.hedge.delay_ns == NEVER_NS
+    hedges = guard.counts.hedges
+    await ask_steadily(guard.start, every_ms=5, for_ms=10_000)
+    assert guard.counts.hedges == hedges
+    upstream.set_script(lognormal(5))
+    await ask_steadily(guard.start, every_ms=5, for_ms=32_000)
+    assert guard.counts.hedges > hedges
 
 
 @pytest.mark.parametrize("coarse", [False, True])
@@ -93,4 +91,4 @@ def test_a_hedge_is_on_time_with_a_clock_of_whole_milliseconds(coarse: bool) -> 
         await pass_ms(30)
         assert 10 <= sent[1] - sent[0] <= 12
 
-    run_in_virtual_time(main, coarse=coarse)
+    run_in_virtual_time(main(), coarse=coarse)

@@ -20,16 +20,15 @@ from tests.fanout.scripted_sources import (
     Call,
     ScriptedSource,
     assert_nothing_is_left,
-    clock_ns,
     consult,
     enriching,
     gating,
-    in_virtual_time,
     plan_of,
     required,
 )
+from tests.support.virtual_time import clock_ns, run_in_virtual_time
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 class Bug(Exception):
@@ -290,7 +289,7 @@ def test_all_objects_of_a_scatter_are_freed_without_the_garbage_collector(
             source.calls.clear()
         return alive(Scatter, PendingAsk, Call)
 
-    assert in_virtual_time(run()) == []
+    assert run_in_virtual_time(run()) == []
 
 
 @pytest.mark.usefixtures("without_collector")

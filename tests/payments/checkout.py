@@ -27,8 +27,8 @@ from cashier.settings.loader import configuration
 from cashier.settings.schema import Configuration
 from cashier.source_errors import Unreachable
 from cashier.wire.transport import Request, Response
-from tests.fanout.scripted_sources import timers_set
 from tests.support.sandbox_payments import loop_clock, sandbox_call
+from tests.support.virtual_time import timers_set
 
 OTP = "246810"
 REQUIRED = ("order", "merchant", "member")

@@ -10,8 +10,8 @@ import pytest
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import TooManyPayments
-from tests.fanout.scripted_sources import timers_set
 from tests.payments.checkout import Checkout, checkout
+from tests.support.virtual_time import timers_set
 
 pytestmark = pytest.mark.looptime
 

@@ -15,7 +15,7 @@ import pytest
 
 from cashier.payments.coalescing import FingerprintMismatch, SingleFlight
 from cashier.payments.errors import InFlight, TooManyPayments
-from tests.fanout.scripted_sources import timers_set
+from tests.support.virtual_time import timers_set
 
 
 class Work:
