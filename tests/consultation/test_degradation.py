@@ -33,7 +33,7 @@ from tests.consultation.test_flow import HANGS, could_refuse, methods_by_id, sta
 from tests.support.virtual_consultation import CATALOG, FAULTS, Behaviour, request
 from tests.support.virtual_time import timers_set
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 GATING = ("card", "balance", "channel", "quota")
 REQUIRED = ("order", "merchant", "member")

@@ -111,7 +111,7 @@ def test_to_add_or_remove_a_source_takes_a_restart(name: str) -> None:
         assert [ask.name for ask in cashier.plan.asks] == planned
 
 
-@pytest.mark.looptime
+@pytest.mark.virtual_time
 async def test_a_discount_whose_source_was_removed_is_a_change_and_no_silence() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")

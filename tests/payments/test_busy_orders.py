@@ -12,7 +12,7 @@ from cashier.payments import attempt_leases
 from cashier.payments.errors import ConsultChanged, OrderBusy
 from tests.payments.checkout import SharedStore, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 CASE = "chinese_shop"
 
 

@@ -14,7 +14,7 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, Reply, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from cashier.payments.errors import CheckUnavailable, RiskRejected
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import OTP, Checkout, Reply, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 TYPES = [
     ("SMS_OTP", "chinese_shop", "QUICK_PAY:c_2", None, 12_800),

@@ -18,7 +18,7 @@ from cashier.payments import attempt_leases
 from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
 from tests.payments.checkout import Checkout, SharedStore, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
 

@@ -9,7 +9,7 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.sandbox import CASES
 from tests.payments.checkout import checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 EXACT: dict[tuple[str, str, str | None], dict[str, int]] = {
     ("chinese_shop", "QUICK_PAY:c_2", None): {

@@ -13,7 +13,7 @@ from cashier.payments.errors import TooManyPayments
 from tests.payments.checkout import Checkout, checkout
 from tests.support.virtual_time import timers_set
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 async def pending(shop: Checkout) -> Payment:

@@ -15,7 +15,7 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import ConsultChanged, EngineUnavailable, Invalid
 from tests.payments.checkout import checkout, method_by_id
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 async def test_a_submit_looks_up_rechecks_asks_risk_sends_and_asks_the_acquirer() -> None:

@@ -15,7 +15,7 @@ from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.payments.errors import CheckUnavailable, ConsultChanged
 from tests.payments.checkout import Checkout, checkout, first_available
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 WorldChange = Callable[[Checkout], Awaitable[None]]
 

@@ -15,7 +15,7 @@ from cashier.payments.errors import CheckUnavailable
 from cashier.settings.schema import Configuration
 from tests.payments.checkout import Checkout, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 CASE, METHOD = "chinese_shop", "WALLET:ALIPAY"
 OLD_RULE, NEW_RULE = "cheapest_healthy", "contract"

@@ -16,7 +16,7 @@ from cashier.payments import channel_health
 from cashier.payments.errors import ConsultChanged
 from tests.payments.checkout import Checkout, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 def recorded_outcomes(monkeypatch: pytest.MonkeyPatch) -> list[str]:

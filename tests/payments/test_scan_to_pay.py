@@ -14,7 +14,7 @@ from cashier.payments.errors import OrderBusy
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 PAYS_AT_THE_THIRD_QUERY = "130123456789012348"
 NEVER_PAYS = "130123456789012349"

@@ -10,7 +10,7 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import AcceptError
 from tests.payments.checkout import checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
 

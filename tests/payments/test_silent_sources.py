@@ -11,7 +11,7 @@ from cashier.fanout.ask import SourceStatus
 from cashier.payments.errors import CheckUnavailable
 from tests.payments.checkout import GATING, REQUIRED, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 @pytest.mark.parametrize("source", [*GATING, *REQUIRED])

@@ -17,7 +17,7 @@ from cashier.payments.errors import Invalid, KeyReused
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, Reply, checkout, method_by_id
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 def now_s() -> float:

@@ -12,7 +12,7 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.tokens.jws import TokenRefused
 from tests.payments.checkout import OTP, Checkout, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 def issue(shop: Checkout, payment: Payment) -> StreamTicket:

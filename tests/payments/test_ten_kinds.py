@@ -13,7 +13,7 @@ from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import PaymentStatus
 from tests.payments.checkout import checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 class Scenario(NamedTuple):

@@ -13,7 +13,7 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.tokens.jws import TokenRefused
 from tests.payments.checkout import Checkout, cached_configuration, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
 OLD, NEW = "o" * 32, "n" * 32

@@ -11,7 +11,7 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import EngineUnavailable
 from tests.payments.checkout import checkout, connection_refused
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 LOST_BEFORE_ARRIVAL = ["cut", "swallow", "error", "overload"]
 LOST_AFTER_ARRIVAL = ["reset", "hang", "truncate", "garbage", "wrong_identity"]

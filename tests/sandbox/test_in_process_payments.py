@@ -35,7 +35,7 @@ from cashier.wire.in_process import InProcessTransport
 from cashier.wire.transport import CallHeaders, Request, Response
 from tests.support.sandbox_payments import NOON, loop_clock, sandbox_call
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 CALL_HEADERS = CallHeaders("r-1")
 PRICE = Money("CNY", 12_800)
