@@ -8,17 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import pytest
 
-from cashier.consultation.flow import Consultation, ConsultFlow, RequiredSourceUnavailable
+from cashier.consultation.flow import Consultation, RequiredSourceUnavailable
 from cashier.consultation.source_pipeline import SourcePipeline
-from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, consultation_plan, known_inputs
+from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
 from cashier.domain.pay_method import Availability
-from cashier.domain.ranking import Weights
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.limiter import LimiterSettings
@@ -27,10 +25,9 @@ from cashier.fanout.s3fifo import S3FifoStore
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
 from cashier.sources.source_upstream import FunctionUpstream
-from cashier.tokens.token_service import TokenService
 from cashier.wire.transport import CallHeaders
 from tests.consultation.test_flow import HANGS, could_refuse, methods_by_id, statuses
-from tests.support.virtual_consultation import CATALOG, FAULTS, Behaviour, request
+from tests.support.virtual_consultation import Behaviour, flow_of, request, with_behaviours
 from tests.support.virtual_time import timers_set
 
 pytestmark = pytest.mark.virtual_time
@@ -80,17 +77,8 @@ class FaultyFlow:
             )
             for spec in SOURCE_SPECS
         }
-        self._consult = ConsultFlow(
-            consultation_plan({name: pipeline.binding() for name, pipeline in self.pipelines.items()}),
-            known_inputs,
-            CATALOG,
-            Weights(),
-            TokenService(["s" * 32]).sign_consult_token,
-            settings.consult,
-            900,
-            lambda: datetime.now(UTC),
-            clock_ns=lambda: round(loop.time() * 1e9),
-        )
+        bindings = {name: pipeline.binding() for name, pipeline in self.pipelines.items()}
+        self._consult = flow_of(bindings, settings.consult)
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,31 +86,25 @@ class FaultyFlow:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Check that no task, timer or call is left."""
+        """Check that no timer or call is left. The loop itself checks for tasks."""
         for pipeline in self.pipelines.values():
             pipeline.close()
         for _ in range(3):  # a cancelled task takes a turn or two to end
             await asyncio.sleep(0)
         if error is None:
-            assert asyncio.all_tasks() == {asyncio.current_task()}
             assert timers_set() == []
             assert [
                 endpoint.in_flight for pipeline in self.pipelines.values() for endpoint in pipeline.guard.endpoints
             ] == [0] * len(self.pipelines)
 
     def _function(self, name: str) -> Callable[..., Awaitable[Any]]:
-        async def answer(**inputs: Any) -> Any:
-            self.calls[name] += 1
-            behaviour = self.behaviours.get(name, Behaviour())
-            await asyncio.sleep(behaviour.after_ms / 1000)
-            if behaviour.fault is not None:
-                raise FAULTS[behaviour.fault]()
-            body = None if name in self.unknown else await self._upstreams[name](**inputs)
-            if name == "card" and body is not None:
-                return {**body, "cards": [card for card in body["cards"] if card["card_id"] not in self.unbound]}
-            return body
+        async def body(**inputs: Any) -> Any:
+            answer = None if name in self.unknown else await self._upstreams[name](**inputs)
+            if name == "card" and answer is not None:
+                return {**answer, "cards": [card for card in answer["cards"] if card["card_id"] not in self.unbound]}
+            return answer
 
-        return answer
+        return with_behaviours(name, body, self.behaviours, self.calls)
 
     async def ask(self, case: str = "chinese_shop", **fields: Any) -> TimedConsultation:
         """`calls`: all upstream calls that started meanwhile."""

@@ -25,7 +25,6 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
 from cashier.domain.risk_contract import Challenged, Inquiry, Passed, WrongAnswer
 from cashier.sandbox import Weather, World, parse_profile, weather_named
-from cashier.sandbox.execution_faults import REDELIVERY_DELAY
 from cashier.source_errors import Garbled, Overloaded, SourceError, TimedOut, Unanswered, Unreachable
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.engine import EngineClient
@@ -119,16 +118,6 @@ async def test_a_fault_appears_as_it_would_on_a_socket(fault: str, error: type[S
         assert type(outcome.error) is error
         assert outcome.error.sent
         assert isinstance(await clients.look_up(), EngineAnswered if taken else NeverArrived)
-
-
-async def test_a_late_request_arrives_after_its_delay() -> None:
-    async with payment_clients() as clients:
-        submission = await clients.cleared_submission()
-        clients.plan_fault("engine", "arrives_late", "submit")
-        assert isinstance(await clients.engine.submit(submission, CALL_HEADERS, WITHIN_MS), OutcomeUnknown)
-        assert await clients.look_up() == NeverArrived()
-        await asyncio.sleep(REDELIVERY_DELAY.total_seconds())
-        assert isinstance(await clients.look_up(), EngineAnswered)
 
 
 async def test_every_service_has_its_own_weather() -> None:
