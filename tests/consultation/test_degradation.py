@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -124,6 +124,12 @@ class FaultyFlow:
         guard.learn(guard.clock_ns())
 
 
+@pytest.fixture
+async def flow() -> AsyncIterator[FaultyFlow]:
+    async with FaultyFlow() as opened:
+        yield opened
+
+
 async def healthy_consultation() -> TimedConsultation:
     async with FaultyFlow() as flow:
         return await flow.ask()
@@ -152,17 +158,16 @@ async def too_slow(flow: FaultyFlow, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", [*GATING, "marketing"])
-async def test_a_hanging_source_costs_its_timeout_until_its_breaker_opens(name: str) -> None:
-    async with FaultyFlow() as flow:
-        waited = await broken(flow, name)
-        assert {consulted.statuses[name] for consulted in waited} == {SourceStatus.TIMEOUT}
-        assert max(consulted.after_ms for consulted in waited) <= (15 if name == "marketing" else 100) + AT_ONCE_MS
-        # 20 calls, and those that started before the last of them timed out.
-        assert sum(consulted.calls[name] for consulted in waited) <= 26
-        consulted = await flow.ask()
-        assert consulted.statuses[name] is SourceStatus.BREAKER_OPEN
-        assert consulted.calls[name] == 0
-        assert consulted.after_ms <= AT_ONCE_MS
+async def test_a_hanging_source_costs_its_timeout_until_its_breaker_opens(flow: FaultyFlow, name: str) -> None:
+    waited = await broken(flow, name)
+    assert {consulted.statuses[name] for consulted in waited} == {SourceStatus.TIMEOUT}
+    assert max(consulted.after_ms for consulted in waited) <= (15 if name == "marketing" else 100) + AT_ONCE_MS
+    # 20 calls, and those that started before the last of them timed out.
+    assert sum(consulted.calls[name] for consulted in waited) <= 26
+    consulted = await flow.ask()
+    assert consulted.statuses[name] is SourceStatus.BREAKER_OPEN
+    assert consulted.calls[name] == 0
+    assert consulted.after_ms <= AT_ONCE_MS
 
 
 @pytest.mark.parametrize("name", GATING)
@@ -171,157 +176,153 @@ async def test_a_hanging_source_costs_its_timeout_until_its_breaker_opens(name: 
     [(broken, SourceStatus.BREAKER_OPEN, 150), (full, SourceStatus.SHED, 150), (too_slow, SourceStatus.SKIPPED, 50)],
 )
 async def test_no_method_is_available_that_an_uncalled_source_could_refuse(
-    name: str, fault: Callable[[FaultyFlow, str], Awaitable[Any]], status: SourceStatus, deadline_ms: int
+    flow: FaultyFlow,
+    name: str,
+    fault: Callable[[FaultyFlow, str], Awaitable[Any]],
+    status: SourceStatus,
+    deadline_ms: int,
 ) -> None:
-    async with FaultyFlow() as flow:
-        healthy = await healthy_consultation()
-        await fault(flow, name)
-        consulted = await flow.ask(deadline_ms=deadline_ms)
-        assert consulted.statuses[name] is status
-        assert consulted.calls[name] == 0
-        assert consulted.consultation.degraded
-        assert consulted.after_ms <= AT_ONCE_MS
-        refusable = {method.method_id for method in healthy.consultation.methods if name in could_refuse(method)}
-        assert refusable & available(healthy)
-        assert not refusable & available(consulted)
-        silenced = [method for method in consulted.consultation.methods if name in could_refuse(method)]
-        assert Availability.AVAILABLE not in {method.availability for method in silenced}
-        assert name in {method.reason.source for method in silenced if method.reason is not None}
+    healthy = await healthy_consultation()
+    await fault(flow, name)
+    consulted = await flow.ask(deadline_ms=deadline_ms)
+    assert consulted.statuses[name] is status
+    assert consulted.calls[name] == 0
+    assert consulted.consultation.degraded
+    assert consulted.after_ms <= AT_ONCE_MS
+    refusable = {method.method_id for method in healthy.consultation.methods if name in could_refuse(method)}
+    assert refusable & available(healthy)
+    assert not refusable & available(consulted)
+    silenced = [method for method in consulted.consultation.methods if name in could_refuse(method)]
+    assert Availability.AVAILABLE not in {method.availability for method in silenced}
+    assert name in {method.reason.source for method in silenced if method.reason is not None}
 
 
 @pytest.mark.parametrize("name", GATING)
-async def test_a_source_recovers_by_itself(name: str) -> None:
-    async with FaultyFlow() as flow:
-        healthy = await healthy_consultation()
-        await broken(flow, name)
-        assert (await flow.ask()).statuses[name] is SourceStatus.BREAKER_OPEN
-        del flow.behaviours[name]
-        await asyncio.sleep(2.3)  # two seconds and the jitter
-        consulted = await flow.ask()
-        assert consulted.statuses[name] is SourceStatus.FRESH
-        assert consulted.consultation.methods == healthy.consultation.methods
-        assert {(await flow.ask()).statuses[name] for _ in range(5)} <= {SourceStatus.FRESH, SourceStatus.CACHED}
+async def test_a_source_recovers_by_itself(flow: FaultyFlow, name: str) -> None:
+    healthy = await healthy_consultation()
+    await broken(flow, name)
+    assert (await flow.ask()).statuses[name] is SourceStatus.BREAKER_OPEN
+    del flow.behaviours[name]
+    await asyncio.sleep(2.3)  # two seconds and the jitter
+    consulted = await flow.ask()
+    assert consulted.statuses[name] is SourceStatus.FRESH
+    assert consulted.consultation.methods == healthy.consultation.methods
+    assert {(await flow.ask()).statuses[name] for _ in range(5)} <= {SourceStatus.FRESH, SourceStatus.CACHED}
 
 
 @pytest.mark.parametrize("name", ["order", "quota"])
-async def test_latencies_learned_from_a_slow_source_do_not_keep_it_from_being_called_again(name: str) -> None:
+async def test_latencies_learned_from_a_slow_source_do_not_keep_it_from_being_called_again(
+    flow: FaultyFlow, name: str
+) -> None:
     """Its only known latency is beyond every deadline."""
-    async with FaultyFlow() as flow:
-        flow.behaviours[name] = Behaviour(150)
-        for _ in range(2):
-            await asyncio.gather(*(flow.ask() for _ in range(100)), return_exceptions=True)
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(1)
-        del flow.behaviours[name]
-        await asyncio.sleep(2.3)
-        assert (await flow.ask()).statuses[name] is SourceStatus.FRESH
+    flow.behaviours[name] = Behaviour(150)
+    for _ in range(2):
+        await asyncio.gather(*(flow.ask() for _ in range(100)), return_exceptions=True)
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+    del flow.behaviours[name]
+    await asyncio.sleep(2.3)
+    assert (await flow.ask()).statuses[name] is SourceStatus.FRESH
 
 
-async def test_a_failed_trial_costs_one_consultation_its_timeout_and_lengthens_the_pause() -> None:
-    async with FaultyFlow() as flow:
-        await broken(flow, "quota")
-        await asyncio.sleep(2.3)
-        waits = [consulted.after_ms > AT_ONCE_MS for consulted in await flow.ask_often(20)]
-        assert sum(waits) == 1
-        await asyncio.sleep(2.3)  # the second pause is three seconds
-        assert (await flow.ask()).statuses["quota"] is SourceStatus.BREAKER_OPEN
+async def test_a_failed_trial_costs_one_consultation_its_timeout_and_lengthens_the_pause(flow: FaultyFlow) -> None:
+    await broken(flow, "quota")
+    await asyncio.sleep(2.3)
+    waits = [consulted.after_ms > AT_ONCE_MS for consulted in await flow.ask_often(20)]
+    assert sum(waits) == 1
+    await asyncio.sleep(2.3)  # the second pause is three seconds
+    assert (await flow.ask()).statuses["quota"] is SourceStatus.BREAKER_OPEN
 
 
-async def test_hanging_marketing_costs_the_grace_and_no_method() -> None:
-    async with FaultyFlow() as flow:
-        healthy = await healthy_consultation()
-        flow.behaviours["marketing"] = HANGS
-        consulted = await flow.ask()
-        assert consulted.statuses["marketing"] is SourceStatus.TIMEOUT
-        assert consulted.after_ms <= Settings().consult.grace_ms + AT_ONCE_MS
-        assert available(consulted) == available(healthy)
+async def test_hanging_marketing_costs_the_grace_and_no_method(flow: FaultyFlow) -> None:
+    healthy = await healthy_consultation()
+    flow.behaviours["marketing"] = HANGS
+    consulted = await flow.ask()
+    assert consulted.statuses["marketing"] is SourceStatus.TIMEOUT
+    assert consulted.after_ms <= Settings().consult.grace_ms + AT_ONCE_MS
+    assert available(consulted) == available(healthy)
 
 
-async def test_under_load_marketing_is_shed_and_costs_no_method() -> None:
-    async with FaultyFlow() as flow:
-        healthy = await healthy_consultation()
-        flow.ladder.dim_share = 1.0
-        consulted = await flow.ask()
-        assert consulted.statuses["marketing"] is SourceStatus.SHED
-        assert consulted.calls["marketing"] == 0
-        assert available(consulted) == available(healthy)
+async def test_under_load_marketing_is_shed_and_costs_no_method(flow: FaultyFlow) -> None:
+    healthy = await healthy_consultation()
+    flow.ladder.dim_share = 1.0
+    consulted = await flow.ask()
+    assert consulted.statuses["marketing"] is SourceStatus.SHED
+    assert consulted.calls["marketing"] == 0
+    assert available(consulted) == available(healthy)
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-async def test_a_required_source_is_retried_at_once(name: str) -> None:
-    async with FaultyFlow() as flow:
-        flow.behaviours[name] = Behaviour(2, "unreachable")
-        asyncio.get_running_loop().call_later(0.001, flow.behaviours.pop, name)
-        consulted = await flow.ask()
-        assert consulted.statuses[name] is SourceStatus.FRESH
-        assert consulted.calls[name] == 2
-        assert consulted.after_ms <= 2 + AT_ONCE_MS
-        assert not consulted.consultation.degraded
+async def test_a_required_source_is_retried_at_once(flow: FaultyFlow, name: str) -> None:
+    flow.behaviours[name] = Behaviour(2, "unreachable")
+    asyncio.get_running_loop().call_later(0.001, flow.behaviours.pop, name)
+    consulted = await flow.ask()
+    assert consulted.statuses[name] is SourceStatus.FRESH
+    assert consulted.calls[name] == 2
+    assert consulted.after_ms <= 2 + AT_ONCE_MS
+    assert not consulted.consultation.degraded
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-async def test_a_failed_required_source_is_called_twice_at_most(name: str) -> None:
-    async with FaultyFlow() as flow:
-        flow.behaviours[name] = Behaviour(1, "unreachable")
-        with pytest.raises(RequiredSourceUnavailable):
-            await flow.ask()
-        assert flow.calls[name] == 2
+async def test_a_failed_required_source_is_called_twice_at_most(flow: FaultyFlow, name: str) -> None:
+    flow.behaviours[name] = Behaviour(1, "unreachable")
+    with pytest.raises(RequiredSourceUnavailable):
+        await flow.ask()
+    assert flow.calls[name] == 2
 
 
 @pytest.mark.parametrize(
     "behaviour", [HANGS, Behaviour(1, "unreachable"), Behaviour(1, "overloaded"), Behaviour(1, "garbled")]
 )
-async def test_a_silent_member_service_costs_nothing_while_a_stale_answer_may_serve(behaviour: Behaviour) -> None:
-    async with FaultyFlow() as flow:
-        healthy = await flow.ask()
-        flow.behaviours["member"] = behaviour
-        await asyncio.sleep(60)  # stale: served while a new answer is fetched
-        consulted = await flow.ask()
-        assert consulted.statuses["member"] is SourceStatus.STALE
-        assert consulted.after_ms <= AT_ONCE_MS
-        await asyncio.sleep(1_000)  # served only after an error
-        consulted = await flow.ask()
-        assert consulted.statuses["member"] is SourceStatus.STALE
-        assert age_ms(consulted, "member") == pytest.approx(1_060_000, abs=200)
-        assert not consulted.consultation.degraded
-        assert consulted.consultation.methods == healthy.consultation.methods
-        await asyncio.sleep(1_000)
-        with pytest.raises(RequiredSourceUnavailable):
-            await flow.ask()
-
-
-async def test_a_returning_customer_costs_only_the_uncached_calls() -> None:
-    async with FaultyFlow() as flow:
-        first = await flow.ask()
-        assert first.calls == dict.fromkeys(SOURCE_NAMES, 1)
-        second = await flow.ask()
-        assert second.calls == UNCACHED
-        assert second.consultation.methods == first.consultation.methods
-        assert {name for name, status in second.statuses.items() if status is SourceStatus.CACHED} == set(
-            SOURCE_NAMES
-        ) - set(UNCACHED)
-
-
-async def test_a_hundred_concurrent_consultations_share_one_call_of_each_cached_source() -> None:
-    async with FaultyFlow() as flow:
-        concurrent = await flow.ask_often(100)
-        assert {name: count for name, count in flow.calls.items() if count < 100} == dict.fromkeys(
-            set(SOURCE_NAMES) - set(UNCACHED), 1
-        )
-        assert all(consulted.consultation.methods == concurrent[0].consultation.methods for consulted in concurrent)
-
-
-async def test_an_invalidation_takes_effect_for_the_next_consultation() -> None:
-    async with FaultyFlow() as flow:
+async def test_a_silent_member_service_costs_nothing_while_a_stale_answer_may_serve(
+    flow: FaultyFlow, behaviour: Behaviour
+) -> None:
+    healthy = await flow.ask()
+    flow.behaviours["member"] = behaviour
+    await asyncio.sleep(60)  # stale: served while a new answer is fetched
+    consulted = await flow.ask()
+    assert consulted.statuses["member"] is SourceStatus.STALE
+    assert consulted.after_ms <= AT_ONCE_MS
+    await asyncio.sleep(1_000)  # served only after an error
+    consulted = await flow.ask()
+    assert consulted.statuses["member"] is SourceStatus.STALE
+    assert age_ms(consulted, "member") == pytest.approx(1_060_000, abs=200)
+    assert not consulted.consultation.degraded
+    assert consulted.consultation.methods == healthy.consultation.methods
+    await asyncio.sleep(1_000)
+    with pytest.raises(RequiredSourceUnavailable):
         await flow.ask()
-        flow.unbound = {"c_2"}
-        assert "QUICK_PAY:c_2" in methods_by_id((await flow.ask()).consultation)
-        flow.pipelines["card"].cache.drop(key="u_1")
-        consulted = await flow.ask()
-        assert consulted.calls == {**UNCACHED, "card": 1}
-        assert consulted.statuses["card"] is SourceStatus.FRESH
-        assert "QUICK_PAY:c_2" not in methods_by_id(consulted.consultation)
-        assert "QUICK_PAY:c_5" in methods_by_id(consulted.consultation)
+
+
+async def test_a_returning_customer_costs_only_the_uncached_calls(flow: FaultyFlow) -> None:
+    first = await flow.ask()
+    assert first.calls == dict.fromkeys(SOURCE_NAMES, 1)
+    second = await flow.ask()
+    assert second.calls == UNCACHED
+    assert second.consultation.methods == first.consultation.methods
+    assert {name for name, status in second.statuses.items() if status is SourceStatus.CACHED} == set(
+        SOURCE_NAMES
+    ) - set(UNCACHED)
+
+
+async def test_a_hundred_concurrent_consultations_share_one_call_of_each_cached_source(flow: FaultyFlow) -> None:
+    concurrent = await flow.ask_often(100)
+    assert {name: count for name, count in flow.calls.items() if count < 100} == dict.fromkeys(
+        set(SOURCE_NAMES) - set(UNCACHED), 1
+    )
+    assert all(consulted.consultation.methods == concurrent[0].consultation.methods for consulted in concurrent)
+
+
+async def test_an_invalidation_takes_effect_for_the_next_consultation(flow: FaultyFlow) -> None:
+    await flow.ask()
+    flow.unbound = {"c_2"}
+    assert "QUICK_PAY:c_2" in methods_by_id((await flow.ask()).consultation)
+    flow.pipelines["card"].cache.drop(key="u_1")
+    consulted = await flow.ask()
+    assert consulted.calls == {**UNCACHED, "card": 1}
+    assert consulted.statuses["card"] is SourceStatus.FRESH
+    assert "QUICK_PAY:c_2" not in methods_by_id(consulted.consultation)
+    assert "QUICK_PAY:c_5" in methods_by_id(consulted.consultation)
 
 
 async def test_a_not_found_answer_evicts_the_older_answer() -> None:
@@ -337,14 +338,13 @@ async def test_a_not_found_answer_evicts_the_older_answer() -> None:
         assert "QUICK_PAY:c_2" not in methods_by_id(consulted.consultation)
 
 
-async def test_a_late_answer_serves_the_next_consultation() -> None:
-    async with FaultyFlow() as flow:
-        flow.behaviours["card"] = Behaviour(150)
-        assert (await flow.ask()).statuses["card"] is SourceStatus.TIMEOUT
-        await asyncio.sleep(0.06)
-        consulted = await flow.ask()
-        assert consulted.statuses["card"] is SourceStatus.CACHED
-        assert consulted.calls["card"] == 0
+async def test_a_late_answer_serves_the_next_consultation(flow: FaultyFlow) -> None:
+    flow.behaviours["card"] = Behaviour(150)
+    assert (await flow.ask()).statuses["card"] is SourceStatus.TIMEOUT
+    await asyncio.sleep(0.06)
+    consulted = await flow.ask()
+    assert consulted.statuses["card"] is SourceStatus.CACHED
+    assert consulted.calls["card"] == 0
 
 
 def available(consulted: TimedConsultation) -> set[str]:
