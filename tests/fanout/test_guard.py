@@ -157,6 +157,19 @@ async def test_an_open_source_is_probed_even_while_hanging_calls_fill_its_limit(
     assert guard.endpoints[0].breaker.closed
 
 
+@pytest.mark.parametrize("places", [1, 2])
+async def test_while_the_probes_hang_no_other_call_is_made(places: int) -> None:
+    upstream = ScriptedUpstream(SILENT, places)
+    guard = guarded(upstream, Mechanisms(hedge=None))
+    broken(guard)
+    await pass_ms(3_000)
+    probes = [ask(guard.start) for _ in range(places)]
+    await pass_ms(50)
+    assert ask(guard.start).error_type is BreakerOpen
+    assert len(upstream.calls) == places
+    assert not any(probe.answered for probe in probes)
+
+
 async def test_only_enriching_calls_are_dimmed() -> None:
     ladder = DegradationLadder()
     ladder.dim_share = 1.0
