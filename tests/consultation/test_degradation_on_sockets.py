@@ -29,6 +29,7 @@ from cashier.sandbox import SOURCES, Weather, World, create_app
 from cashier.sandbox.generated_population import FIRST_NUMBER
 from cashier.sandbox.weather import Constant, FaultProfile
 from tests.support.command_processes import running
+from tests.support.scripted_service import served
 
 pytestmark = pytest.mark.timing
 
@@ -86,13 +87,8 @@ async def sandbox(ms: float = 3) -> AsyncIterator[Sandbox]:
 
     app = create_app(WORLD, weather)
     app.middlewares.append(record_peer)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
-        yield Sandbox(f"http://127.0.0.1:{runner.addresses[0][1]}", weather, peers)
-    finally:
-        await runner.cleanup()
+    async with served(app) as url:
+        yield Sandbox(url, weather, peers)
 
 
 def cashier_over(
