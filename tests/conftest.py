@@ -6,10 +6,13 @@ import asyncio
 import gc
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 from hypothesis import settings
+
+from tests.support.virtual_time import VirtualLoop
 
 # Examples per property. The few reach every rule; the many search for rare cases.
 FEW = 25
@@ -52,6 +55,11 @@ def compile_once(config: pytest.Config) -> None:
         sys.dont_write_bytecode, sys.pycache_prefix = False, directory
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = directory
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    virtual = item.get_closest_marker("virtual_time") is not None
+    return {"asyncio": VirtualLoop if virtual else asyncio.new_event_loop}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

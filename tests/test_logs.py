@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,3 +77,17 @@ class Credentials:
 def test_a_value_that_is_no_json_does_not_lose_the_line(written: io.StringIO, value: object, logged: object) -> None:
     structlog.get_logger().info("event", value=value)
     assert only_line(written)["value"] == logged
+
+
+def test_a_terminal_shows_the_fields_right_after_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(written, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", written)
+    before = structlog.get_config()
+    configure_logs()
+    try:
+        structlog.get_logger().warning("reloaded", fault="none")
+    finally:
+        structlog.configure(**before)
+    line = re.sub(r"\x1b\[[\d;]*m", "", written.getvalue())
+    assert line.endswith(" reloaded fault=none\n")

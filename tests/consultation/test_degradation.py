@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import pytest
 
-from cashier.consultation.flow import Consultation, ConsultFlow, RequiredSourceUnavailable
+from cashier.consultation.flow import Consultation, RequiredSourceUnavailable
 from cashier.consultation.source_pipeline import SourcePipeline
-from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, consultation_plan, known_inputs
+from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
 from cashier.domain.pay_method import Availability
-from cashier.domain.ranking import Weights
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.limiter import LimiterSettings
@@ -27,19 +26,20 @@ from cashier.fanout.s3fifo import S3FifoStore
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
 from cashier.sources.source_upstream import FunctionUpstream
-from cashier.tokens.token_service import TokenService
 from cashier.wire.transport import CallHeaders
 from tests.consultation.test_flow import HANGS, could_refuse, methods_by_id, statuses
-from tests.fanout.scripted_sources import timers_set
-from tests.support.virtual_consultation import CATALOG, FAULTS, Behaviour, request
+from tests.support.virtual_consultation import Behaviour, flow_of, request, with_behaviours
+from tests.support.virtual_time import timers_set
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 GATING = ("card", "balance", "channel", "quota")
 REQUIRED = ("order", "merchant", "member")
 UNCACHED = {"order": 1, "balance": 1, "quota": 1}
 # A consultation without a slow source, and some loop turns.
 AT_ONCE_MS = 3
+# One for all worlds: their records have times in whole seconds.
+STARTED_AT = datetime.now(UTC)
 
 
 class TimedConsultation(NamedTuple):
@@ -50,10 +50,6 @@ class TimedConsultation(NamedTuple):
     @property
     def statuses(self) -> dict[str, SourceStatus]:
         return statuses(self.consultation)
-
-
-# One for all worlds: their records have times in whole seconds.
-STARTED_AT = datetime.now(UTC)
 
 
 class FaultyFlow:
@@ -84,17 +80,8 @@ class FaultyFlow:
             )
             for spec in SOURCE_SPECS
         }
-        self._consult = ConsultFlow(
-            consultation_plan({name: pipeline.binding() for name, pipeline in self.pipelines.items()}),
-            known_inputs,
-            CATALOG,
-            Weights(),
-            TokenService(["s" * 32]).sign_consult_token,
-            settings.consult,
-            900,
-            lambda: datetime.now(UTC),
-            clock_ns=lambda: round(loop.time() * 1e9),
-        )
+        bindings = {name: pipeline.binding() for name, pipeline in self.pipelines.items()}
+        self._consult = flow_of(bindings, settings.consult)
 
     async def __aenter__(self) -> Self:
         return self
@@ -102,31 +89,25 @@ class FaultyFlow:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Check that no task, timer or call is left."""
+        """Check that no timer or call is left. The loop itself checks for tasks."""
         for pipeline in self.pipelines.values():
             pipeline.close()
         for _ in range(3):  # a cancelled task takes a turn or two to end
             await asyncio.sleep(0)
         if error is None:
-            assert asyncio.all_tasks() == {asyncio.current_task()}
             assert timers_set() == []
             assert [
                 endpoint.in_flight for pipeline in self.pipelines.values() for endpoint in pipeline.guard.endpoints
             ] == [0] * len(self.pipelines)
 
     def _function(self, name: str) -> Callable[..., Awaitable[Any]]:
-        async def answer(**inputs: Any) -> Any:
-            self.calls[name] += 1
-            behaviour = self.behaviours.get(name, Behaviour())
-            await asyncio.sleep(behaviour.after_ms / 1000)
-            if behaviour.fault is not None:
-                raise FAULTS[behaviour.fault]()
-            body = None if name in self.unknown else await self._upstreams[name](**inputs)
-            if name == "card" and body is not None:
-                return {**body, "cards": [card for card in body["cards"] if card["card_id"] not in self.unbound]}
-            return body
+        async def body(**inputs: Any) -> Any:
+            answer = None if name in self.unknown else await self._upstreams[name](**inputs)
+            if name == "card" and answer is not None:
+                return {**answer, "cards": [card for card in answer["cards"] if card["card_id"] not in self.unbound]}
+            return answer
 
-        return answer
+        return with_behaviours(name, body, self.behaviours, self.calls)
 
     async def ask(self, case: str = "chinese_shop", **fields: Any) -> TimedConsultation:
         """`calls`: all upstream calls that started meanwhile."""
@@ -144,6 +125,12 @@ class FaultyFlow:
         for _ in range(200):
             guard.latencies.record(after_ms * 1_000_000)
         guard.learn(guard.clock_ns())
+
+
+@pytest.fixture
+async def flow() -> AsyncIterator[FaultyFlow]:
+    async with FaultyFlow() as opened:
+        yield opened
 
 
 async def healthy_consultation() -> TimedConsultation:
@@ -174,17 +161,16 @@ async def too_slow(flow: FaultyFlow, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", [*GATING, "marketing"])
-async def test_a_hanging_source_costs_its_timeout_until_its_breaker_opens(name: str) -> None:
-    async with FaultyFlow() as flow:
-        waited = await broken(flow, name)
-        assert {consulted.statuses[name] for consulted in waited} == {SourceStatus.TIMEOUT}
-        assert max(consulted.after_ms for consulted in waited) <= (15 if name == "marketing" else 100) + AT_ONCE_MS
-        # 20 calls, and those that started before the last of them timed out.
-        assert sum(consulted.calls[name] for consulted in waited) <= 26
-        consulted = await flow.ask()
-        assert consulted.statuses[name] is SourceStatus.BREAKER_OPEN
-        assert consulted.calls[name] == 0
-        assert consulted.after_ms <= AT_ONCE_MS
+async def test_a_hanging_source_costs_its_timeout_until_its_breaker_opens(flow: FaultyFlow, name: str) -> None:
+    waited = await broken(flow, name)
+    assert {consulted.statuses[name] for consulted in waited} == {SourceStatus.TIMEOUT}
+    assert max(consulted.after_ms for consulted in waited) <= (15 if name == "marketing" else 100) + AT_ONCE_MS
+    # 20 calls, and those that started before the last of them timed out.
+    assert sum(consulted.calls[name] for consulted in waited) <= 26
+    consulted = await flow.ask()
+    assert consulted.statuses[name] is SourceStatus.BREAKER_OPEN
+    assert consulted.calls[name] == 0
+    assert consulted.after_ms <= AT_ONCE_MS
 
 
 @pytest.mark.parametrize("name", GATING)
@@ -193,157 +179,153 @@ async def test_a_hanging_source_costs_its_timeout_until_its_breaker_opens(name: 
     [(broken, SourceStatus.BREAKER_OPEN, 150), (full, SourceStatus.SHED, 150), (too_slow, SourceStatus.SKIPPED, 50)],
 )
 async def test_no_method_is_available_that_an_uncalled_source_could_refuse(
-    name: str, fault: Callable[[FaultyFlow, str], Awaitable[Any]], status: SourceStatus, deadline_ms: int
+    flow: FaultyFlow,
+    name: str,
+    fault: Callable[[FaultyFlow, str], Awaitable[Any]],
+    status: SourceStatus,
+    deadline_ms: int,
 ) -> None:
-    async with FaultyFlow() as flow:
-        healthy = await healthy_consultation()
-        await fault(flow, name)
-        consulted = await flow.ask(deadline_ms=deadline_ms)
-        assert consulted.statuses[name] is status
-        assert consulted.calls[name] == 0
-        assert consulted.consultation.degraded
-        assert consulted.after_ms <= AT_ONCE_MS
-        refusable = {method.method_id for method in healthy.consultation.methods if name in could_refuse(method)}
-        assert refusable & available(healthy)
-        assert not refusable & available(consulted)
-        silenced = [method for method in consulted.consultation.methods if name in could_refuse(method)]
-        assert Availability.AVAILABLE not in {method.availability for method in silenced}
-        assert name in {method.reason.source for method in silenced if method.reason is not None}
+    healthy = await healthy_consultation()
+    await fault(flow, name)
+    consulted = await flow.ask(deadline_ms=deadline_ms)
+    assert consulted.statuses[name] is status
+    assert consulted.calls[name] == 0
+    assert consulted.consultation.degraded
+    assert consulted.after_ms <= AT_ONCE_MS
+    refusable = {method.method_id for method in healthy.consultation.methods if name in could_refuse(method)}
+    assert refusable & available(healthy)
+    assert not refusable & available(consulted)
+    silenced = [method for method in consulted.consultation.methods if name in could_refuse(method)]
+    assert Availability.AVAILABLE not in {method.availability for method in silenced}
+    assert name in {method.reason.source for method in silenced if method.reason is not None}
 
 
 @pytest.mark.parametrize("name", GATING)
-async def test_a_source_recovers_by_itself(name: str) -> None:
-    async with FaultyFlow() as flow:
-        healthy = await healthy_consultation()
-        await broken(flow, name)
-        assert (await flow.ask()).statuses[name] is SourceStatus.BREAKER_OPEN
-        del flow.behaviours[name]
-        await asyncio.sleep(2.3)  # two seconds and the jitter
-        consulted = await flow.ask()
-        assert consulted.statuses[name] is SourceStatus.FRESH
-        assert consulted.consultation.methods == healthy.consultation.methods
-        assert {(await flow.ask()).statuses[name] for _ in range(5)} <= {SourceStatus.FRESH, SourceStatus.CACHED}
+async def test_a_source_recovers_by_itself(flow: FaultyFlow, name: str) -> None:
+    healthy = await healthy_consultation()
+    await broken(flow, name)
+    assert (await flow.ask()).statuses[name] is SourceStatus.BREAKER_OPEN
+    del flow.behaviours[name]
+    await asyncio.sleep(2.3)  # two seconds and the jitter
+    consulted = await flow.ask()
+    assert consulted.statuses[name] is SourceStatus.FRESH
+    assert consulted.consultation.methods == healthy.consultation.methods
+    assert {(await flow.ask()).statuses[name] for _ in range(5)} <= {SourceStatus.FRESH, SourceStatus.CACHED}
 
 
 @pytest.mark.parametrize("name", ["order", "quota"])
-async def test_latencies_learned_from_a_slow_source_do_not_keep_it_from_being_called_again(name: str) -> None:
+async def test_latencies_learned_from_a_slow_source_do_not_keep_it_from_being_called_again(
+    flow: FaultyFlow, name: str
+) -> None:
     """Its only known latency is beyond every deadline."""
-    async with FaultyFlow() as flow:
-        flow.behaviours[name] = Behaviour(150)
-        for _ in range(2):
-            await asyncio.gather(*(flow.ask() for _ in range(100)), return_exceptions=True)
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(1)
-        del flow.behaviours[name]
-        await asyncio.sleep(2.3)
-        assert (await flow.ask()).statuses[name] is SourceStatus.FRESH
+    flow.behaviours[name] = Behaviour(150)
+    for _ in range(2):
+        await asyncio.gather(*(flow.ask() for _ in range(100)), return_exceptions=True)
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+    del flow.behaviours[name]
+    await asyncio.sleep(2.3)
+    assert (await flow.ask()).statuses[name] is SourceStatus.FRESH
 
 
-async def test_a_failed_trial_costs_one_consultation_its_timeout_and_lengthens_the_pause() -> None:
-    async with FaultyFlow() as flow:
-        await broken(flow, "quota")
-        await asyncio.sleep(2.3)
-        waits = [consulted.after_ms > AT_ONCE_MS for consulted in await flow.ask_often(20)]
-        assert sum(waits) == 1
-        await asyncio.sleep(2.3)  # the second pause is three seconds
-        assert (await flow.ask()).statuses["quota"] is SourceStatus.BREAKER_OPEN
+async def test_a_failed_trial_costs_one_consultation_its_timeout_and_lengthens_the_pause(flow: FaultyFlow) -> None:
+    await broken(flow, "quota")
+    await asyncio.sleep(2.3)
+    waits = [consulted.after_ms > AT_ONCE_MS for consulted in await flow.ask_often(20)]
+    assert sum(waits) == 1
+    await asyncio.sleep(2.3)  # the second pause is three seconds
+    assert (await flow.ask()).statuses["quota"] is SourceStatus.BREAKER_OPEN
 
 
-async def test_hanging_marketing_costs_the_grace_and_no_method() -> None:
-    async with FaultyFlow() as flow:
-        healthy = await healthy_consultation()
-        flow.behaviours["marketing"] = HANGS
-        consulted = await flow.ask()
-        assert consulted.statuses["marketing"] is SourceStatus.TIMEOUT
-        assert consulted.after_ms <= Settings().consult.grace_ms + AT_ONCE_MS
-        assert available(consulted) == available(healthy)
+async def test_hanging_marketing_costs_the_grace_and_no_method(flow: FaultyFlow) -> None:
+    healthy = await healthy_consultation()
+    flow.behaviours["marketing"] = HANGS
+    consulted = await flow.ask()
+    assert consulted.statuses["marketing"] is SourceStatus.TIMEOUT
+    assert consulted.after_ms <= Settings().consult.grace_ms + AT_ONCE_MS
+    assert available(consulted) == available(healthy)
 
 
-async def test_under_load_marketing_is_shed_and_costs_no_method() -> None:
-    async with FaultyFlow() as flow:
-        healthy = await healthy_consultation()
-        flow.ladder.dim_share = 1.0
-        consulted = await flow.ask()
-        assert consulted.statuses["marketing"] is SourceStatus.SHED
-        assert consulted.calls["marketing"] == 0
-        assert available(consulted) == available(healthy)
+async def test_under_load_marketing_is_shed_and_costs_no_method(flow: FaultyFlow) -> None:
+    healthy = await healthy_consultation()
+    flow.ladder.dim_share = 1.0
+    consulted = await flow.ask()
+    assert consulted.statuses["marketing"] is SourceStatus.SHED
+    assert consulted.calls["marketing"] == 0
+    assert available(consulted) == available(healthy)
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-async def test_a_required_source_is_retried_at_once(name: str) -> None:
-    async with FaultyFlow() as flow:
-        flow.behaviours[name] = Behaviour(2, "unreachable")
-        asyncio.get_running_loop().call_later(0.001, flow.behaviours.pop, name)
-        consulted = await flow.ask()
-        assert consulted.statuses[name] is SourceStatus.FRESH
-        assert consulted.calls[name] == 2
-        assert consulted.after_ms <= 2 + AT_ONCE_MS
-        assert not consulted.consultation.degraded
+async def test_a_required_source_is_retried_at_once(flow: FaultyFlow, name: str) -> None:
+    flow.behaviours[name] = Behaviour(2, "unreachable")
+    asyncio.get_running_loop().call_later(0.001, flow.behaviours.pop, name)
+    consulted = await flow.ask()
+    assert consulted.statuses[name] is SourceStatus.FRESH
+    assert consulted.calls[name] == 2
+    assert consulted.after_ms <= 2 + AT_ONCE_MS
+    assert not consulted.consultation.degraded
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-async def test_a_failed_required_source_is_called_twice_at_most(name: str) -> None:
-    async with FaultyFlow() as flow:
-        flow.behaviours[name] = Behaviour(1, "unreachable")
-        with pytest.raises(RequiredSourceUnavailable):
-            await flow.ask()
-        assert flow.calls[name] == 2
+async def test_a_failed_required_source_is_called_twice_at_most(flow: FaultyFlow, name: str) -> None:
+    flow.behaviours[name] = Behaviour(1, "unreachable")
+    with pytest.raises(RequiredSourceUnavailable):
+        await flow.ask()
+    assert flow.calls[name] == 2
 
 
 @pytest.mark.parametrize(
     "behaviour", [HANGS, Behaviour(1, "unreachable"), Behaviour(1, "overloaded"), Behaviour(1, "garbled")]
 )
-async def test_a_silent_member_service_costs_nothing_while_a_stale_answer_may_serve(behaviour: Behaviour) -> None:
-    async with FaultyFlow() as flow:
-        healthy = await flow.ask()
-        flow.behaviours["member"] = behaviour
-        await asyncio.sleep(60)  # stale: served while a new answer is fetched
-        consulted = await flow.ask()
-        assert consulted.statuses["member"] is SourceStatus.STALE
-        assert consulted.after_ms <= AT_ONCE_MS
-        await asyncio.sleep(1_000)  # served only after an error
-        consulted = await flow.ask()
-        assert consulted.statuses["member"] is SourceStatus.STALE
-        assert age_ms(consulted, "member") == pytest.approx(1_060_000, abs=200)
-        assert not consulted.consultation.degraded
-        assert consulted.consultation.methods == healthy.consultation.methods
-        await asyncio.sleep(1_000)
-        with pytest.raises(RequiredSourceUnavailable):
-            await flow.ask()
-
-
-async def test_a_returning_customer_costs_only_the_uncached_calls() -> None:
-    async with FaultyFlow() as flow:
-        first = await flow.ask()
-        assert first.calls == dict.fromkeys(SOURCE_NAMES, 1)
-        second = await flow.ask()
-        assert second.calls == UNCACHED
-        assert second.consultation.methods == first.consultation.methods
-        assert {name for name, status in second.statuses.items() if status is SourceStatus.CACHED} == set(
-            SOURCE_NAMES
-        ) - set(UNCACHED)
-
-
-async def test_a_hundred_concurrent_consultations_share_one_call_of_each_cached_source() -> None:
-    async with FaultyFlow() as flow:
-        concurrent = await flow.ask_often(100)
-        assert {name: count for name, count in flow.calls.items() if count < 100} == dict.fromkeys(
-            set(SOURCE_NAMES) - set(UNCACHED), 1
-        )
-        assert all(consulted.consultation.methods == concurrent[0].consultation.methods for consulted in concurrent)
-
-
-async def test_an_invalidation_takes_effect_for_the_next_consultation() -> None:
-    async with FaultyFlow() as flow:
+async def test_a_silent_member_service_costs_nothing_while_a_stale_answer_may_serve(
+    flow: FaultyFlow, behaviour: Behaviour
+) -> None:
+    healthy = await flow.ask()
+    flow.behaviours["member"] = behaviour
+    await asyncio.sleep(60)  # stale: served while a new answer is fetched
+    consulted = await flow.ask()
+    assert consulted.statuses["member"] is SourceStatus.STALE
+    assert consulted.after_ms <= AT_ONCE_MS
+    await asyncio.sleep(1_000)  # served only after an error
+    consulted = await flow.ask()
+    assert consulted.statuses["member"] is SourceStatus.STALE
+    assert age_ms(consulted, "member") == pytest.approx(1_060_000, abs=200)
+    assert not consulted.consultation.degraded
+    assert consulted.consultation.methods == healthy.consultation.methods
+    await asyncio.sleep(1_000)
+    with pytest.raises(RequiredSourceUnavailable):
         await flow.ask()
-        flow.unbound = {"c_2"}
-        assert "QUICK_PAY:c_2" in methods_by_id((await flow.ask()).consultation)
-        flow.pipelines["card"].cache.drop(key="u_1")
-        consulted = await flow.ask()
-        assert consulted.calls == {**UNCACHED, "card": 1}
-        assert consulted.statuses["card"] is SourceStatus.FRESH
-        assert "QUICK_PAY:c_2" not in methods_by_id(consulted.consultation)
-        assert "QUICK_PAY:c_5" in methods_by_id(consulted.consultation)
+
+
+async def test_a_returning_customer_costs_only_the_uncached_calls(flow: FaultyFlow) -> None:
+    first = await flow.ask()
+    assert first.calls == dict.fromkeys(SOURCE_NAMES, 1)
+    second = await flow.ask()
+    assert second.calls == UNCACHED
+    assert second.consultation.methods == first.consultation.methods
+    assert {name for name, status in second.statuses.items() if status is SourceStatus.CACHED} == set(
+        SOURCE_NAMES
+    ) - set(UNCACHED)
+
+
+async def test_a_hundred_concurrent_consultations_share_one_call_of_each_cached_source(flow: FaultyFlow) -> None:
+    concurrent = await flow.ask_often(100)
+    assert {name: count for name, count in flow.calls.items() if count < 100} == dict.fromkeys(
+        set(SOURCE_NAMES) - set(UNCACHED), 1
+    )
+    assert all(consulted.consultation.methods == concurrent[0].consultation.methods for consulted in concurrent)
+
+
+async def test_an_invalidation_takes_effect_for_the_next_consultation(flow: FaultyFlow) -> None:
+    await flow.ask()
+    flow.unbound = {"c_2"}
+    assert "QUICK_PAY:c_2" in methods_by_id((await flow.ask()).consultation)
+    flow.pipelines["card"].cache.drop(key="u_1")
+    consulted = await flow.ask()
+    assert consulted.calls == {**UNCACHED, "card": 1}
+    assert consulted.statuses["card"] is SourceStatus.FRESH
+    assert "QUICK_PAY:c_2" not in methods_by_id(consulted.consultation)
+    assert "QUICK_PAY:c_5" in methods_by_id(consulted.consultation)
 
 
 async def test_a_not_found_answer_evicts_the_older_answer() -> None:
@@ -359,14 +341,13 @@ async def test_a_not_found_answer_evicts_the_older_answer() -> None:
         assert "QUICK_PAY:c_2" not in methods_by_id(consulted.consultation)
 
 
-async def test_a_late_answer_serves_the_next_consultation() -> None:
-    async with FaultyFlow() as flow:
-        flow.behaviours["card"] = Behaviour(150)
-        assert (await flow.ask()).statuses["card"] is SourceStatus.TIMEOUT
-        await asyncio.sleep(0.06)
-        consulted = await flow.ask()
-        assert consulted.statuses["card"] is SourceStatus.CACHED
-        assert consulted.calls["card"] == 0
+async def test_a_late_answer_serves_the_next_consultation(flow: FaultyFlow) -> None:
+    flow.behaviours["card"] = Behaviour(150)
+    assert (await flow.ask()).statuses["card"] is SourceStatus.TIMEOUT
+    await asyncio.sleep(0.06)
+    consulted = await flow.ask()
+    assert consulted.statuses["card"] is SourceStatus.CACHED
+    assert consulted.calls["card"] == 0
 
 
 def available(consulted: TimedConsultation) -> set[str]:

@@ -16,8 +16,8 @@ from cashier.domain.pay_method import Availability, Kind, PayMethod
 from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import CASES
 from cashier.tokens.token_service import TokenService
-from tests.fanout.scripted_sources import in_virtual_time
 from tests.support.virtual_consultation import DEADLINE_MS, FAULTS, NEVER_MS, Behaviour, ConsultOutcome, ask, request
+from tests.support.virtual_time import run_in_virtual_time
 
 BLOCKED = [name for name in CASES if name.upper() in set(Blocked)]
 # The sources that could refuse a method of each kind, beyond the required ones.
@@ -31,7 +31,7 @@ PATIENT = ConsultSettings(grace_ms=50)
 
 
 def consult(behaviours: dict[str, Behaviour], case: str = "chinese_shop", **fields: Any) -> Consultation:
-    consultation = in_virtual_time(ask(behaviours, request(case, **fields))).consultation
+    consultation = run_in_virtual_time(ask(behaviours, request(case, **fields))).consultation
     assert isinstance(consultation, Consultation), consultation
     return consultation
 
@@ -67,7 +67,7 @@ def test_every_block_has_a_case() -> None:
 
 
 def test_an_unknown_order_is_an_error() -> None:
-    assert isinstance(in_virtual_time(ask({}, request("order_unknown"))).consultation, OrderUnknown)
+    assert isinstance(run_in_virtual_time(ask({}, request("order_unknown"))).consultation, OrderUnknown)
 
 
 def test_an_order_of_another_party_hides_title_and_amount() -> None:
@@ -83,7 +83,9 @@ def test_the_token_of_an_order_of_another_party_hides_the_amount() -> None:
 
 
 def test_a_paid_order_waits_for_no_source() -> None:
-    outcome = in_virtual_time(ask(dict.fromkeys(("merchant", "member", "card", "quota"), HANGS), request("order_paid")))
+    outcome = run_in_virtual_time(
+        ask(dict.fromkeys(("merchant", "member", "card", "quota"), HANGS), request("order_paid"))
+    )
     assert outcome.after_ms < 2
     assert isinstance(outcome.consultation, Consultation)
     assert statuses(outcome.consultation)["quota"] is SourceStatus.SKIPPED
@@ -92,7 +94,7 @@ def test_a_paid_order_waits_for_no_source() -> None:
 @pytest.mark.parametrize("name", ["order", "merchant", "member"])
 @pytest.mark.parametrize("fault", [*FAULTS, None])
 def test_without_a_required_source_there_is_no_answer(name: str, fault: str | None) -> None:
-    outcome = in_virtual_time(ask({name: Behaviour(1, fault) if fault else HANGS}, request("chinese_shop")))
+    outcome = run_in_virtual_time(ask({name: Behaviour(1, fault) if fault else HANGS}, request("chinese_shop")))
     assert isinstance(outcome.consultation, RequiredSourceUnavailable)
     assert outcome.consultation.failed == (name,)
     assert outcome.after_ms <= DEADLINE_MS
@@ -118,7 +120,7 @@ def test_a_method_that_a_silent_source_cannot_refuse_stays_available() -> None:
 
 
 def test_silent_marketing_costs_the_grace_and_the_discounts() -> None:
-    outcome = in_virtual_time(ask({"marketing": HANGS}, request("chinese_shop")))
+    outcome = run_in_virtual_time(ask({"marketing": HANGS}, request("chinese_shop")))
     assert isinstance(outcome.consultation, Consultation)
     assert outcome.after_ms == pytest.approx(1 + 15)  # the other sources, then the grace
     assert outcome.consultation.degraded
@@ -138,8 +140,8 @@ def test_a_definite_refusal_stands_while_another_source_is_silent() -> None:
 def test_without_claims_only_the_sources_that_need_the_order_wait_for_it() -> None:
     behaviours = {"order": Behaviour(30)}
     claimed, bare = request("chinese_shop"), request("nothing_claimed")
-    assert in_virtual_time(ask(behaviours, claimed)).after_ms == pytest.approx(30)
-    outcome = in_virtual_time(ask(behaviours, bare))
+    assert run_in_virtual_time(ask(behaviours, claimed)).after_ms == pytest.approx(30)
+    outcome = run_in_virtual_time(ask(behaviours, bare))
     assert outcome.after_ms == pytest.approx(31)
     assert isinstance(outcome.consultation, Consultation)
     started = {report.name: round(report.started_ms) for report in outcome.consultation.sources}
@@ -154,15 +156,15 @@ def test_claims_change_only_the_time() -> None:
 
 
 def test_the_deadline_counts_from_the_start_of_the_callers_wait() -> None:
-    outcome = in_virtual_time(ask({"card": HANGS}, request("chinese_shop", deadline_ms=40), waited_ms=30))
+    outcome = run_in_virtual_time(ask({"card": HANGS}, request("chinese_shop", deadline_ms=40), waited_ms=30))
     assert outcome.after_ms == pytest.approx(7)
 
 
 def test_the_callers_deadline_applies_up_to_the_configured_maximum() -> None:
     behaviours = dict.fromkeys(("card", "balance", "channel", "quota", "marketing"), HANGS)
-    assert in_virtual_time(ask(behaviours, request("chinese_shop", deadline_ms=40))).after_ms == pytest.approx(37)
+    assert run_in_virtual_time(ask(behaviours, request("chinese_shop", deadline_ms=40))).after_ms == pytest.approx(37)
     behaviours["order"] = HANGS
-    assert in_virtual_time(ask(behaviours, request("chinese_shop", deadline_ms=60_000))).after_ms <= 1_000
+    assert run_in_virtual_time(ask(behaviours, request("chinese_shop", deadline_ms=60_000))).after_ms <= 1_000
 
 
 def test_an_answer_expires_with_the_order_at_the_latest() -> None:
@@ -192,7 +194,7 @@ cases = st.sampled_from([name for name in CASES if name not in BLOCKED and name 
 def test_every_answer_comes_by_the_deadline(
     optional: dict[str, Behaviour], required: dict[str, Behaviour], case: str, deadline_ms: int
 ) -> None:
-    outcome = in_virtual_time(ask({**optional, **required}, request(case, deadline_ms=deadline_ms)))
+    outcome = run_in_virtual_time(ask({**optional, **required}, request(case, deadline_ms=deadline_ms)))
     assert outcome.after_ms <= deadline_ms
     assert isinstance(outcome.consultation, (Consultation, RequiredSourceUnavailable))
     assert set(outcome.calls.values()) <= {1}
@@ -200,7 +202,7 @@ def test_every_answer_comes_by_the_deadline(
 
 @given(optional_behaviours, cases)
 def test_no_method_is_available_that_a_silent_source_could_refuse(optional: dict[str, Behaviour], case: str) -> None:
-    consultation = in_virtual_time(ask(optional, request(case))).consultation
+    consultation = run_in_virtual_time(ask(optional, request(case))).consultation
     assert isinstance(consultation, Consultation)
     silent = {name for name, status in statuses(consultation).items() if status is not SourceStatus.FRESH}
     for method in consultation.methods:
@@ -213,7 +215,7 @@ def test_no_method_is_available_that_a_silent_source_could_refuse(optional: dict
 
 @given(optional_behaviours, cases)
 def test_sums_add_up(optional: dict[str, Behaviour], case: str) -> None:
-    consultation = in_virtual_time(ask(optional, request(case))).consultation
+    consultation = run_in_virtual_time(ask(optional, request(case))).consultation
     assert isinstance(consultation, Consultation)
     for method in consultation.methods:
         for amount in filter(None, (method.amount, *(option.amount for option in method.options))):
@@ -235,7 +237,9 @@ def test_any_order_of_arrival_gives_the_same_answer(delays: list[int], broken: s
     fault = dict.fromkeys(broken, "unreachable")
     in_turn = {name: Behaviour(delay, fault.get(name)) for name, delay in zip(names, delays, strict=True)}
     at_once = {name: Behaviour(1, fault.get(name)) for name in names}
-    spread, together = (in_virtual_time(ask(behaviours, request(case), PATIENT)) for behaviours in (in_turn, at_once))
+    spread, together = (
+        run_in_virtual_time(ask(behaviours, request(case), PATIENT)) for behaviours in (in_turn, at_once)
+    )
     assert content(spread) == content(together)
 
 

@@ -26,9 +26,9 @@ from cashier.sandbox import CASES, World, serve, weather_named
 from cashier.settings.loader import configuration
 from cashier.source_errors import Missing, MissingCause
 from tests.consultation.test_flow import any_behaviour, cases, methods_by_id, statuses
-from tests.fanout.scripted_sources import in_virtual_time
 from tests.payments.checkout import cached_configuration, checkout
 from tests.support.virtual_consultation import Behaviour, ask, request
+from tests.support.virtual_time import run_in_virtual_time
 
 OPTIONAL = [spec.source.name for spec in SOURCE_SPECS if spec.importance is Importance.ENRICHING]
 ESSENTIAL = [name for name in SOURCE_NAMES if name not in OPTIONAL]
@@ -39,7 +39,7 @@ essential_behaviours = st.dictionaries(st.sampled_from(ESSENTIAL[3:]), any_behav
 
 
 def consult(absent: set[str], behaviours: dict[str, Behaviour] | None = None, case: str = "chinese_shop") -> Any:
-    outcome = in_virtual_time(ask(behaviours or {}, request(case), absent=absent))
+    outcome = run_in_virtual_time(ask(behaviours or {}, request(case), absent=absent))
     assert isinstance(outcome.consultation, Consultation)
     assert not absent & set(outcome.calls)
     return outcome.consultation
@@ -111,7 +111,7 @@ def test_to_add_or_remove_a_source_takes_a_restart(name: str) -> None:
         assert [ask.name for ask in cashier.plan.asks] == planned
 
 
-@pytest.mark.looptime
+@pytest.mark.virtual_time
 async def test_a_discount_whose_source_was_removed_is_a_change_and_no_silence() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")

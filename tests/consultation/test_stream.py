@@ -32,8 +32,8 @@ from tests.consultation.test_flow import (
     required_sources,
     statuses,
 )
-from tests.fanout.scripted_sources import in_virtual_time, timers_set
 from tests.support.virtual_consultation import Behaviour, ConsultOutcome, ask, flow_over, request
+from tests.support.virtual_time import run_in_virtual_time, timers_set
 
 WITHOUT_GRACE_LIMIT = ConsultSettings(grace_ms=60_000)
 
@@ -67,7 +67,7 @@ async def stream(behaviours: dict[str, Behaviour], case: str = "chinese_shop", *
 
 
 def run_stream(behaviours: dict[str, Behaviour], case: str = "chinese_shop", **fields: int) -> StreamOutcome:
-    return in_virtual_time(stream(behaviours, case, **fields))
+    return run_in_virtual_time(stream(behaviours, case, **fields))
 
 
 def pending(consultation: Consultation) -> set[str]:
@@ -196,7 +196,7 @@ async def close_early(behaviours: dict[str, Behaviour], *, after_answers: int) -
 
 @pytest.mark.parametrize("after_answers", [0, 1, 2])
 def test_a_stream_closed_early_leaves_nothing_behind(after_answers: int) -> None:
-    calls = in_virtual_time(
+    calls = run_in_virtual_time(
         close_early({"card": Behaviour(20), "quota": HANGS, "marketing": HANGS}, after_answers=after_answers)
     )
     assert len(calls) == (len(SOURCE_NAMES) if after_answers else 0)
@@ -213,9 +213,9 @@ async def pause(behaviours: dict[str, Behaviour], after_ms: float) -> list[Consu
 
 def test_a_slow_consumer_gets_only_the_newest_answer() -> None:
     behaviours = {"card": Behaviour(10), "balance": Behaviour(20), "quota": Behaviour(30), "marketing": Behaviour(60)}
-    answers = in_virtual_time(pause(behaviours, after_ms=40))
+    answers = run_in_virtual_time(pause(behaviours, after_ms=40))
     assert [pending(answer) for answer in answers] == [{"card", "balance", "quota", "marketing"}, {"marketing"}, set()]
-    assert [pending(answer) for answer in in_virtual_time(pause(behaviours, after_ms=1000))] == [
+    assert [pending(answer) for answer in run_in_virtual_time(pause(behaviours, after_ms=1000))] == [
         {"card", "balance", "quota", "marketing"},
         set(),
     ]
@@ -236,7 +236,7 @@ async def stream_and_call(
 def test_the_last_answer_of_a_stream_equals_the_answer_of_a_call(
     optional: dict[str, Behaviour], required: dict[str, Behaviour], case: str, deadline_ms: int
 ) -> None:
-    streamed, called = in_virtual_time(stream_and_call({**optional, **required}, case, deadline_ms))
+    streamed, called = run_in_virtual_time(stream_and_call({**optional, **required}, case, deadline_ms))
     assert streamed.after_ms == pytest.approx(called.after_ms)
     assert streamed.after_ms <= deadline_ms
     if streamed.error is None:

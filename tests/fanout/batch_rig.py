@@ -10,7 +10,7 @@ from cashier.fanout.ask import Known
 from cashier.fanout.batch import Batch, BatchPolicy, OnBatchOutcomes
 from cashier.fanout.upstream_protocol import UpstreamCall
 from cashier.source_errors import SourceError
-from tests.fanout.scripted_sources import clock_ns, now_ms
+from tests.support.virtual_time import clock_ns, now_ms
 
 Outcomes = Sequence[tuple[Any, bool, bytes | None]] | SourceError
 

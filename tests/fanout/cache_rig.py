@@ -17,7 +17,8 @@ from cashier.fanout.l2.interface import CachedAnswer, OnRead
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.source_errors import Unreachable
-from tests.fanout.scripted_upstream import Asker, Reply, ScriptedCall, ScriptedUpstream, ask, clock_ns, guarded, pass_ms
+from tests.fanout.scripted_upstream import Asker, Reply, ScriptedCall, ScriptedUpstream, ask, guarded, pass_ms
+from tests.support.virtual_time import clock_ns
 
 POLICY = CacheSettings(10, 60, 600, 2)
 REFUSES = Reply(1, Unreachable("refused"))

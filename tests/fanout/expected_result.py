@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from cashier.fanout.ask import Importance
+from cashier.fanout.ask import Importance, SourceStatus
 from cashier.source_errors import Missing, MissingCause, SourceError
 from tests.fanout.scripted_sources import NEVER, AnswerMode, ScriptedSource
 
@@ -37,6 +37,12 @@ class ExpectedResult(NamedTuple):
     failed_required: set[str]
     certain: bool
     """False if the result depends on the order of events within the slack of a timer."""
+
+
+def expected_status(gap: Missing) -> SourceStatus:
+    """The status that reports a gap."""
+    failed = gap.cause in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED)
+    return SourceStatus.ERROR if failed else SourceStatus(gap.cause.value)
 
 
 def expected_result(

@@ -16,6 +16,7 @@ from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import ScatterResult
 from cashier.fanout.upstream_protocol import OnAnswer, Upstream, UpstreamCall
 from cashier.source_errors import Missing, MissingCause
+from tests.fanout.expected_result import expected_status
 from tests.fanout.simulated_upstreams import MS_NS, Fact, FaultSchedule, Truth
 
 # Reports have hundredths of a ms.
@@ -60,7 +61,7 @@ class Invariants:
         self.store = store
         self.violations: list[str] = []
         self.statuses: Counter[str] = Counter()
-        self._told: dict[
+        self._delivered: dict[
             tuple[str, str], tuple[int, int]
         ] = {}  # the youngest answer: its delivery and the start of its call
 
@@ -103,13 +104,8 @@ class Invariants:
             )
 
     def _check_missing(self, report: SourceReport, gap: Missing) -> None:
-        expected = (
-            SourceStatus.ERROR
-            if gap.cause in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED)
-            else SourceStatus(gap.cause.value)
-        )
         if (
-            report.status is not expected
+            report.status is not expected_status(gap)
             or gap.source != report.name
             or gap.cause is MissingCause.PENDING
             or report.age_ms
@@ -120,43 +116,45 @@ class Invariants:
         self, consultation_started_ns: int, report: SourceReport, fact: Fact, rig: SourceRig, known: Known
     ) -> None:
         started_ns = consultation_started_ns + round(report.started_ms * MS_NS)
-        told_ns = started_ns + round(report.elapsed_ms * MS_NS)
+        delivered_ns = started_ns + round(report.elapsed_ms * MS_NS)
         key = rig.meter.key_of(known)
         if fact.source != rig.name or fact.key != key:
             self.report(f"{rig.name}/{key} received {fact}")
         if fact.version < self.truth.oldest(rig.name, key, started_ns - _ROUNDED_NS):
             self.report(f"{report} has {fact}, which was invalidated before the ask")
-        self._check_order(report, fact, rig, started_ns, told_ns)
+        self._check_order(report, fact, rig, started_ns, delivered_ns)
         rounded_ns = _ROUNDED_NS + (_KEPT_NS if rig.cache.l2 is not None else 0)
         behind_ns = report.age_ms * MS_NS - (
-            (started_ns if report.status is SourceStatus.FRESH else told_ns) - fact.called_ns
+            (started_ns if report.status is SourceStatus.FRESH else delivered_ns) - fact.called_ns
         )
         if behind_ns + MS_NS + rounded_ns < 0 or (
             report.age_ms and behind_ns > 2 * rig.meter.ceiling_ms * MS_NS + rounded_ns
         ):
             self.report(
                 f"{report} does not have the age of {fact},"
-                f" delivered {(told_ns - fact.called_ns) / MS_NS:.2f} ms after its call"
+                f" delivered {(delivered_ns - fact.called_ns) / MS_NS:.2f} ms after its call"
             )
         most_ns = rig.meter.oldest_ns(report.status, not_found=fact.not_found)
-        if told_ns - fact.called_ns > most_ns + rounded_ns + MS_NS:
+        if delivered_ns - fact.called_ns > most_ns + rounded_ns + MS_NS:
             self.report(f"{report} is older than {most_ns / MS_NS:.0f} ms")
 
-    def _check_order(self, report: SourceReport, fact: Fact, rig: SourceRig, started_ns: int, told_ns: int) -> None:
+    def _check_order(
+        self, report: SourceReport, fact: Fact, rig: SourceRig, started_ns: int, delivered_ns: int
+    ) -> None:
         """An ask after a delivery gets nothing older.
 
         Except after evictions, or with a second level."""
         if rig.cache.l2 is not None or self.store.evictions:
             return
-        before = self._told.get((rig.name, fact.key))
+        before = self._delivered.get((rig.name, fact.key))
         if before is not None and before[0] < started_ns - _ROUNDED_NS and fact.called_ns < before[1]:
             self.report(
                 f"{report} has {fact}, older than the call of {before[1]}"
                 f" that was delivered at {before[0]}, before the ask"
             )
-        outdated = self.truth.invalidated_between(rig.name, fact.key, started_ns - _ROUNDED_NS, told_ns)
+        outdated = self.truth.invalidated_between(rig.name, fact.key, started_ns - _ROUNDED_NS, delivered_ns)
         if not outdated and (before is None or fact.called_ns > before[1]):
-            self._told[rig.name, fact.key] = (told_ns, fact.called_ns)
+            self._delivered[rig.name, fact.key] = (delivered_ns, fact.called_ns)
 
     def check_recovery(
         self, consultation: Sequence[FinishedConsultation], rigs: Sequence[SourceRig], healed_ns: int

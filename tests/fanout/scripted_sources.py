@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from typing import Any, TypeVar
-
-import looptime
 
 from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, SourceStatus
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Conclusive, ScatterResult, Timing, scatter
 from cashier.source_errors import SourceError
+from tests.support.virtual_time import MS_NS, clock_ns, now_ms, timers_set
 
 T = TypeVar("T")
-MS_NS = 1_000_000
 NEVER = None
-
-
-def clock_ns() -> int:
-    return round(asyncio.get_running_loop().time() * 1e9)
-
-
-def now_ms() -> float:
-    return clock_ns() / MS_NS
 
 
 class AnswerMode(Enum):
@@ -179,29 +169,3 @@ def assert_nothing_is_left(sources: Iterable[ScriptedSource]) -> None:
                 f"{source.name}: {call.answers} answers, abandoned {call.abandons} times"
             )
     assert timers_set() == []
-
-
-def timers_set() -> list[asyncio.TimerHandle]:
-    """Return the set timers, except those of sleeping tasks.
-
-    A cancelled task ends after a turn or two."""
-    loop: Any = asyncio.get_running_loop()
-    asleep = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined] # the callback of asyncio.sleep
-    return [timer for timer in loop._scheduled if not timer.cancelled() and timer._callback is not asleep]
-
-
-def in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
-    """Run on a loop of its own in virtual time, and assert that no task outlives it."""
-    loop = looptime.new_event_loop(noop_cycles=3)
-
-    async def alone() -> T:
-        result = await main
-        for _ in range(3):  # a cancelled task ends after a turn or two
-            await asyncio.sleep(0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return result
-
-    try:
-        return loop.run_until_complete(alone())
-    finally:
-        loop.close()

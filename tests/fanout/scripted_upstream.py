@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,37 +13,11 @@ from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.upstream_protocol import OnAnswer
 from cashier.source_errors import Garbled, SourceError
-from tests.fanout.virtual_loop import VirtualLoop
+from tests.support.virtual_time import MS_NS, clock_ns, timers_set
 
 T = TypeVar("T")
-MS_NS = 1_000_000
 # The loop's time is a float: simultaneous events may differ by this.
 _ROUNDING_S = 1e-9
-
-
-def run_in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]], *, coarse: bool = False) -> T:
-    """Run on a loop of its own in virtual time, and assert that no task outlives it."""
-    loop = VirtualLoop(1_000.0, coarse=coarse)
-
-    async def alone() -> T:
-        result = await main()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return result
-
-    try:
-        return loop.run_until_complete(alone())
-    finally:
-        loop.close()
-
-
-def clock_ns() -> int:
-    return round(asyncio.get_running_loop().time() * 1e9)
-
-
-def set_timers() -> list[asyncio.TimerHandle]:
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualLoop)
-    return loop.timers()
 
 
 async def pass_ms(ms: float) -> None:
@@ -259,7 +233,7 @@ def assert_nothing_left(guard: Guard, upstream: ScriptedUpstream) -> None:
     assert upstream.in_flight == []
     assert [endpoint.in_flight for endpoint in guard.endpoints] == [0] * len(upstream.addresses)
     assert guard.timers.late_calls == 0
-    assert set_timers() == []
+    assert timers_set() == []
 
 
 def first_then(first: Reply, second: Reply) -> Script:

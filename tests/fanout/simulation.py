@@ -39,7 +39,7 @@ from tests.fanout.simulated_upstreams import (
     SimulatedUpstream,
     Truth,
 )
-from tests.fanout.virtual_loop import VirtualLoop
+from tests.support.virtual_time import VirtualLoop, timers_set
 
 RESERVE_MS = 3
 
@@ -68,7 +68,7 @@ def run_simulation(seed: int) -> dict[str, int]:
     Returns the counts of its events.
     """
     random = Random(seed)
-    loop = VirtualLoop(1_000 + random.random(), coarse=random.random() < 0.5)
+    loop = VirtualLoop(began_s=1_000 + random.random(), coarse=random.random() < 0.5)
     schedule = Simulation(seed, random, loop)
 
     def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -233,7 +233,7 @@ class Simulation:
         else:
             await asyncio.sleep((2 * max(rig.meter.ceiling_ms for rig in self.rigs) + 50) / 1000)
             self.invariants.check_no_waiters(self.rigs)
-        self.invariants.check_nothing_left(self.rigs, self.loop.timers())
+        self.invariants.check_nothing_left(self.rigs, timers_set())
 
     def _at(self, at_s: float, happens: Callable[[], None]) -> None:
         self.loop.call_at(at_s, happens)

@@ -15,9 +15,9 @@ from cashier.fanout.batch import Batch, BatchPolicy, Departure, departure
 from cashier.fanout.upstream_protocol import UpstreamCall
 from cashier.source_errors import Overloaded, Unreachable
 from tests.fanout.batch_rig import BatchRig, OutcomeRecorder, ScriptedBatchUpstream, end_of_turn, until_ms
-from tests.fanout.scripted_sources import clock_ns, in_virtual_time, now_ms, timers_set
+from tests.support.virtual_time import clock_ns, now_ms, run_in_virtual_time, timers_set
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_every_key_that_is_not_abandoned_gets_its_own_answer_once(
     asks: list[tuple[int, int | None, int]], after_ms: int | None, settings: dict[str, int]
 ) -> None:
     """Each ask: its start, its abandonment after that, and the addresses it avoids."""
-    in_virtual_time(stays_and_leaves(asks, after_ms, settings))
+    run_in_virtual_time(stays_and_leaves(asks, after_ms, settings))
 
 
 async def stays_and_leaves(

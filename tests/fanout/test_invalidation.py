@@ -13,90 +13,70 @@ from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.key_index import key_text, parse_key_text
 from cashier.source_errors import SourceError, Unreachable
 from tests.fanout.cache_rig import Rig, ScriptedSecondLevel, numbered
-from tests.fanout.scripted_upstream import (
-    Asker,
-    Reply,
-    ScriptedCall,
-    assert_nothing_left,
-    clock_ns,
-    pass_ms,
-    run_in_virtual_time,
-)
+from tests.fanout.scripted_upstream import Asker, Reply, ScriptedCall, assert_nothing_left, pass_ms
+from tests.support.virtual_time import clock_ns, run_in_virtual_time
+
+pytestmark = pytest.mark.virtual_time
 
 
 @pytest.mark.parametrize("drop", [{"key": "u_1/CNY"}, {"prefix": "u_1/"}, {"prefix": "u_1"}, {"prefix": ""}])
-def test_a_dropped_answer_is_fetched_again(drop: dict[str, str]) -> None:
-    async def main() -> None:
-        rig = Rig()
-        await rig.answer("u_1/CNY")
-        await rig.answer("u_2/CNY")
-        everything = drop == {"prefix": ""}
-        assert rig.cache.drop(**drop) == (2 if everything else 1)
-        assert len(rig.store) == len(rig.cache) == (0 if everything else 1)
-        assert (await rig.answer("u_1/CNY"))[0] == "u_1/CNY #2"
-        assert (await rig.answer("u_2/CNY"))[0] == ("u_2/CNY #2" if everything else "u_2/CNY #1")
-
-    run_in_virtual_time(main)
+async def test_a_dropped_answer_is_fetched_again(drop: dict[str, str]) -> None:
+    rig = Rig()
+    await rig.answer("u_1/CNY")
+    await rig.answer("u_2/CNY")
+    everything = drop == {"prefix": ""}
+    assert rig.cache.drop(**drop) == (2 if everything else 1)
+    assert len(rig.store) == len(rig.cache) == (0 if everything else 1)
+    assert (await rig.answer("u_1/CNY"))[0] == "u_1/CNY #2"
+    assert (await rig.answer("u_2/CNY"))[0] == ("u_2/CNY #2" if everything else "u_2/CNY #1")
 
 
-def test_an_empty_prefix_drops_everything_and_outdates_all_fetches() -> None:
-    async def main() -> None:
-        rig = Rig()
-        await rig.answer()
-        rig.ask("u_2")
-        assert rig.cache.drop() == 1
-        await pass_ms(20)
-        assert len(rig.cache) == 0
-
-    run_in_virtual_time(main)
+async def test_an_empty_prefix_drops_everything_and_outdates_all_fetches() -> None:
+    rig = Rig()
+    await rig.answer()
+    rig.ask("u_2")
+    assert rig.cache.drop() == 1
+    await pass_ms(20)
+    assert len(rig.cache) == 0
 
 
 @pytest.mark.parametrize("drop", [{"key": "u_1"}, {"prefix": "u_"}, {"prefix": ""}])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("waits_ms", [100, 20], ids=["awaited", "late"])
-def test_a_fetch_in_progress_during_the_drop_does_not_restore_the_old_answer(
+async def test_a_fetch_in_progress_during_the_drop_does_not_restore_the_old_answer(
     drop: dict[str, str], shared: bool, waits_ms: int
 ) -> None:
-    async def main() -> None:
-        shelf = ScriptedSecondLevel() if shared else None
-        rig = Rig(numbered(50), l2=shelf)
-        asker = rig.ask(waits_ms=waits_ms)
-        await pass_ms(30)
-        rig.cache.drop(**drop)
-        await pass_ms(40)
-        assert asker.left == (waits_ms == 20)
-        assert asker.outcome == (None if asker.left else "u_1 #1")
-        assert len(rig.cache) == 0
-        assert shelf is None or shelf.puts == []
-        assert (await rig.answer())[0] == "u_1 #2"
-
-    run_in_virtual_time(main)
+    shelf = ScriptedSecondLevel() if shared else None
+    rig = Rig(numbered(50), l2=shelf)
+    asker = rig.ask(waits_ms=waits_ms)
+    await pass_ms(30)
+    rig.cache.drop(**drop)
+    await pass_ms(40)
+    assert asker.left == (waits_ms == 20)
+    assert asker.outcome == (None if asker.left else "u_1 #1")
+    assert len(rig.cache) == 0
+    assert shelf is None or shelf.puts == []
+    assert (await rig.answer())[0] == "u_1 #2"
 
 
-def test_an_ask_after_the_drop_does_not_join_an_earlier_fetch() -> None:
-    async def main() -> None:
-        rig = Rig(numbered(50))
-        before = rig.ask()
-        rig.cache.drop(key="u_1")
-        after = rig.ask()
-        await pass_ms(60)
-        assert (before.outcome, after.outcome) == ("u_1 #1", "u_1 #2")
-        assert (await rig.answer())[0] == "u_1 #2"
-
-    run_in_virtual_time(main)
+async def test_an_ask_after_the_drop_does_not_join_an_earlier_fetch() -> None:
+    rig = Rig(numbered(50))
+    before = rig.ask()
+    rig.cache.drop(key="u_1")
+    after = rig.ask()
+    await pass_ms(60)
+    assert (before.outcome, after.outcome) == ("u_1 #1", "u_1 #2")
+    assert (await rig.answer())[0] == "u_1 #2"
 
 
-def test_a_refresh_in_progress_during_the_drop_does_not_restore_the_old_answer() -> None:
-    async def main() -> None:
-        rig = Rig()
-        await rig.answer()
-        await pass_ms(20_000)
-        rig.ask()
-        rig.cache.drop(key="u_1")
-        await pass_ms(20)
-        assert len(rig.cache) == 0
-
-    run_in_virtual_time(main)
+async def test_a_refresh_in_progress_during_the_drop_does_not_restore_the_old_answer() -> None:
+    rig = Rig()
+    await rig.answer()
+    await pass_ms(20_000)
+    rig.ask()
+    rig.cache.drop(key="u_1")
+    await pass_ms(20)
+    assert len(rig.cache) == 0
 
 
 STEPS = st.lists(
@@ -156,7 +136,7 @@ def test_every_answer_has_the_right_key_is_not_dropped_and_young_enough(
         assert "0 fetches" in repr(rig.cache)
         assert_nothing_left(rig.guard, rig.upstream)
 
-    run_in_virtual_time(main)
+    run_in_virtual_time(main())
 
 
 PARTS = st.lists(st.text("ab%/25F*?[卡"), min_size=1, max_size=4)

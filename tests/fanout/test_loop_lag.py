@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from cashier.fanout.load_shedding import TICK_MS, DegradationLadder, ShedSettings
 from cashier.fanout.loop_lag import LoopLagMonitor, RunDelay
-from tests.fanout.scripted_sources import clock_ns, in_virtual_time
+from tests.support.virtual_time import clock_ns, run_in_virtual_time
 
 
 def five_times_clock_ns() -> int:
@@ -37,7 +37,7 @@ def run_monitor(ladder: DegradationLadder, cpu_ns: Callable[[], int], seconds: f
         await asyncio.sleep(seconds)
         monitor.stop()
 
-    in_virtual_time(main())
+    run_in_virtual_time(main())
     return monitor
 
 

@@ -13,21 +13,10 @@ import uvloop
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.scatter import ScatterResult, Timing, scatter
 from cashier.source_errors import Garbled, Missing, MissingCause, Overloaded, SourceError, Unreachable, WrongIdentity
-from tests.fanout.scripted_sources import (
-    MS_NS,
-    NEVER,
-    AnswerMode,
-    clock_ns,
-    consult,
-    enriching,
-    gating,
-    now_ms,
-    plan_of,
-    required,
-    timers_set,
-)
+from tests.fanout.scripted_sources import NEVER, AnswerMode, consult, enriching, gating, plan_of, required
+from tests.support.virtual_time import MS_NS, clock_ns, now_ms, timers_set
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 async def test_it_ends_with_the_last_answer() -> None:

@@ -14,7 +14,7 @@ from cashier.fanout.scatter import Timing, scatter
 from cashier.source_errors import Missing, MissingCause, Unreachable
 from tests.fanout.scripted_sources import NEVER, AnswerMode, ScriptedSource, consult, enriching, gating, required
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 def began_ms(source: ScriptedSource) -> float:

@@ -10,9 +10,9 @@ from cashier.domain.offer_diff import ChangeType
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments import attempt_leases
 from cashier.payments.errors import ConsultChanged, OrderBusy
-from tests.payments.checkout import SharedStore, checkout
+from tests.payments.checkout import Checkout, SharedStore, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 CASE = "chinese_shop"
 
 
@@ -38,23 +38,22 @@ async def test_a_second_attempt_is_refused_before_risk_is_called(shared: bool) -
         assert (await shop.look(paid)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_an_attempt_that_passes_every_check_is_refused_by_the_engine() -> None:
-    async with checkout() as shop:
-        request, late_request = (
-            await shop.new_request(CASE, "WALLET:ALIPAY"),
-            await shop.new_request(CASE, "WALLET:WECHAT_PAY"),
-        )
-        held = shop.held["decide"] = asyncio.Event()
-        late = asyncio.create_task(shop.submit(late_request, "k2"))
-        await asyncio.sleep(0.1)
-        del shop.held["decide"]
-        first = await shop.submit(request, "k1")
-        held.set()
-        with pytest.raises(OrderBusy) as busy:
-            await late
-        assert busy.value.payment_id == first.payment_id
-        assert shop.count("submit") == 2, "only the engine knew"
-        assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
+async def test_an_attempt_that_passes_every_check_is_refused_by_the_engine(shop: Checkout) -> None:
+    request, late_request = (
+        await shop.new_request(CASE, "WALLET:ALIPAY"),
+        await shop.new_request(CASE, "WALLET:WECHAT_PAY"),
+    )
+    held = shop.held["decide"] = asyncio.Event()
+    late = asyncio.create_task(shop.submit(late_request, "k2"))
+    await asyncio.sleep(0.1)
+    del shop.held["decide"]
+    first = await shop.submit(request, "k1")
+    held.set()
+    with pytest.raises(OrderBusy) as busy:
+        await late
+    assert busy.value.payment_id == first.payment_id
+    assert shop.count("submit") == 2, "only the engine knew"
+    assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
 
 
 async def test_of_many_concurrent_attempts_one_is_accepted_and_all_others_get_its_id() -> None:
@@ -70,39 +69,36 @@ async def test_of_many_concurrent_attempts_one_is_accepted_and_all_others_get_it
         assert (await shop.look(accepted)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_an_order_in_progress_elsewhere_names_that_payment() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request(CASE, "WALLET:ALIPAY")
-        shop.world.population._orders["o_1001"] |= {"status": "PAYING", "payment_id": "pay_elsewhere"}
-        with pytest.raises(OrderBusy) as busy:
-            await shop.submit(request)
-        assert busy.value.payment_id == "pay_elsewhere"
-        assert shop.count("submit") == 0
+async def test_an_order_in_progress_elsewhere_names_that_payment(shop: Checkout) -> None:
+    request = await shop.new_request(CASE, "WALLET:ALIPAY")
+    shop.world.population._orders["o_1001"] |= {"status": "PAYING", "payment_id": "pay_elsewhere"}
+    with pytest.raises(OrderBusy) as busy:
+        await shop.submit(request)
+    assert busy.value.payment_id == "pay_elsewhere"
+    assert shop.count("submit") == 0
 
 
-async def test_an_order_in_progress_by_an_unnamed_payment_is_a_changed_order_state() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request(CASE, "WALLET:ALIPAY")
-        shop.world.population._orders["o_1001"] |= {"status": "PAYING"}
-        with pytest.raises(ConsultChanged) as changed:
-            await shop.submit(request)
-        assert [change.what for change in changed.value.changes] == [ChangeType.ORDER_STATE]
-        assert shop.count("submit") == 0
+async def test_an_order_in_progress_by_an_unnamed_payment_is_a_changed_order_state(shop: Checkout) -> None:
+    request = await shop.new_request(CASE, "WALLET:ALIPAY")
+    shop.world.population._orders["o_1001"] |= {"status": "PAYING"}
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.submit(request)
+    assert [change.what for change in changed.value.changes] == [ChangeType.ORDER_STATE]
+    assert shop.count("submit") == 0
 
 
-async def test_an_order_in_progress_by_the_same_attempt_is_not_busy() -> None:
+async def test_an_order_in_progress_by_the_same_attempt_is_not_busy(shop: Checkout) -> None:
     """An earlier submit reaches the engine between the look-up and the recheck."""
-    async with checkout() as shop:
-        request = await shop.new_request(CASE, "WALLET:ALIPAY")
-        shop.inject("engine", "arrives_late", on="submit")
-        first = await shop.submit(request)
-        assert first.status is PaymentStatus.PROCESSING
-        await asyncio.sleep(4.9)
-        shop.slow_engine(200)
-        again = await shop.submit(request)
-        assert (again.payment_id, again.status) == (first.payment_id, PaymentStatus.ACTION_REQUIRED)
-        assert shop.count("decide") == shop.count("submit") == 1
-        assert (await shop.cancel(again)).status is PaymentStatus.CLOSED
+    request = await shop.new_request(CASE, "WALLET:ALIPAY")
+    shop.inject("engine", "arrives_late", on="submit")
+    first = await shop.submit(request)
+    assert first.status is PaymentStatus.PROCESSING
+    await asyncio.sleep(4.9)
+    shop.slow_engine(200)
+    again = await shop.submit(request)
+    assert (again.payment_id, again.status) == (first.payment_id, PaymentStatus.ACTION_REQUIRED)
+    assert shop.count("decide") == shop.count("submit") == 1
+    assert (await shop.cancel(again)).status is PaymentStatus.CLOSED
 
 
 @pytest.mark.parametrize("end", ["FAILED", "cancelled", "expired"])

@@ -18,53 +18,50 @@ from cashier.payments import attempt_leases
 from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
 from tests.payments.checkout import Checkout, SharedStore, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
 
 
-async def test_fifty_concurrent_submits_are_one_and_share_its_result() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request(CASE, METHOD)
-        shop.reset_counts()
-        payments = await asyncio.gather(*(shop.submit(request) for _ in range(50)))
-        assert all(payment == payments[0] for payment in payments)
-        assert payments[0].status is PaymentStatus.SUCCEEDED
-        assert (shop.count("look_up"), shop.count("decide"), shop.count("submit")) == (1, 1, 1)
+async def test_fifty_concurrent_submits_are_one_and_share_its_result(shop: Checkout) -> None:
+    request = await shop.new_request(CASE, METHOD)
+    shop.reset_counts()
+    payments = await asyncio.gather(*(shop.submit(request) for _ in range(50)))
+    assert all(payment == payments[0] for payment in payments)
+    assert payments[0].status is PaymentStatus.SUCCEEDED
+    assert (shop.count("look_up"), shop.count("decide"), shop.count("submit")) == (1, 1, 1)
 
 
-async def test_a_retry_during_the_submit_waits_for_its_result() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request(CASE, METHOD)
-        held = shop.held["submit"] = asyncio.Event()
-        first = asyncio.create_task(shop.submit(request))
-        await asyncio.sleep(1)
-        assert shop.count("submit") == 1
-        second = asyncio.create_task(shop.submit(request))
-        await asyncio.sleep(1)
-        held.set()
-        assert await first == await second
-        assert shop.count("submit") == 1
+async def test_a_retry_during_the_submit_waits_for_its_result(shop: Checkout) -> None:
+    request = await shop.new_request(CASE, METHOD)
+    held = shop.held["submit"] = asyncio.Event()
+    first = asyncio.create_task(shop.submit(request))
+    await asyncio.sleep(1)
+    assert shop.count("submit") == 1
+    second = asyncio.create_task(shop.submit(request))
+    await asyncio.sleep(1)
+    held.set()
+    assert await first == await second
+    assert shop.count("submit") == 1
 
 
-async def test_another_body_is_refused_during_the_first_submit_and_after_it() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request(CASE, METHOD)
-        others = [
-            msgspec.structs.replace(request, method_id="BALANCE:acc_2"),
-            msgspec.structs.replace(request, expected_payable=Money("CNY", 1)),
-            msgspec.structs.replace(request, return_url="https://shop.example/back"),
-            msgspec.structs.replace(request, promotion_ids=()),
-        ]
-        results = await asyncio.gather(
-            shop.submit(request), *(shop.submit(changed) for changed in others), return_exceptions=True
-        )
-        assert [type(result) for result in results[1:]] == [KeyReused] * 4
-        for changed in others:
-            with pytest.raises(KeyReused):
-                await shop.submit(changed)
-        assert shop.count("submit") == 1
-        assert shop.payments_that_paid("o_1002") == [payment_id("m_1", "o_1002", "k1")]
+async def test_another_body_is_refused_during_the_first_submit_and_after_it(shop: Checkout) -> None:
+    request = await shop.new_request(CASE, METHOD)
+    others = [
+        msgspec.structs.replace(request, method_id="BALANCE:acc_2"),
+        msgspec.structs.replace(request, expected_payable=Money("CNY", 1)),
+        msgspec.structs.replace(request, return_url="https://shop.example/back"),
+        msgspec.structs.replace(request, promotion_ids=()),
+    ]
+    results = await asyncio.gather(
+        shop.submit(request), *(shop.submit(changed) for changed in others), return_exceptions=True
+    )
+    assert [type(result) for result in results[1:]] == [KeyReused] * 4
+    for changed in others:
+        with pytest.raises(KeyReused):
+            await shop.submit(changed)
+    assert shop.count("submit") == 1
+    assert shop.payments_that_paid("o_1002") == [payment_id("m_1", "o_1002", "k1")]
 
 
 async def test_a_body_sent_by_another_worker_is_found_while_another_body_is_under_way_here() -> None:
@@ -83,13 +80,12 @@ async def test_a_body_sent_by_another_worker_is_found_while_another_body_is_unde
         assert shop.count("submit") == 1
 
 
-async def test_device_and_locale_do_not_make_another_body() -> None:
-    async with checkout() as shop:
-        first, later = await shop.new_request(CASE, METHOD), await shop.new_request(CASE, METHOD)
-        elsewhere = msgspec.structs.replace(later, device=Device(ip="203.0.113.7"), locale="en")
-        paid, again = await shop.submit(first), await shop.submit(elsewhere)
-        assert (paid.payment_id, paid.status) == (again.payment_id, again.status)
-        assert shop.count("submit") == 1
+async def test_device_and_locale_do_not_make_another_body(shop: Checkout) -> None:
+    first, later = await shop.new_request(CASE, METHOD), await shop.new_request(CASE, METHOD)
+    elsewhere = msgspec.structs.replace(later, device=Device(ip="203.0.113.7"), locale="en")
+    paid, again = await shop.submit(first), await shop.submit(elsewhere)
+    assert (paid.payment_id, paid.status) == (again.payment_id, again.status)
+    assert shop.count("submit") == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -186,19 +182,18 @@ async def test_a_dead_workers_claim_on_a_submit_expires() -> None:
         assert asyncio.get_running_loop().time() >= now_s + 5
 
 
-async def test_a_disconnected_client_does_not_stop_its_submit() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request(CASE, METHOD)
-        held = shop.held["submit"] = asyncio.Event()
-        client = asyncio.create_task(shop.submit(request))
-        await asyncio.sleep(1)
-        client.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await client
-        held.set()
-        payment = await shop.submit(request)
-        assert payment.status is PaymentStatus.SUCCEEDED
-        assert shop.count("submit") == 1
+async def test_a_disconnected_client_does_not_stop_its_submit(shop: Checkout) -> None:
+    request = await shop.new_request(CASE, METHOD)
+    held = shop.held["submit"] = asyncio.Event()
+    client = asyncio.create_task(shop.submit(request))
+    await asyncio.sleep(1)
+    client.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await client
+    held.set()
+    payment = await shop.submit(request)
+    assert payment.status is PaymentStatus.SUCCEEDED
+    assert shop.count("submit") == 1
 
 
 async def test_the_number_of_concurrent_submits_is_bounded() -> None:

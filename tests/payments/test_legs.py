@@ -7,9 +7,9 @@ import pytest
 from cashier.domain.pay_method import Availability, Kind
 from cashier.domain.payment_state import PaymentStatus
 from cashier.sandbox import CASES
-from tests.payments.checkout import checkout
+from tests.payments.checkout import Checkout, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 EXACT: dict[tuple[str, str, str | None], dict[str, int]] = {
     ("chinese_shop", "QUICK_PAY:c_2", None): {
@@ -37,27 +37,28 @@ EXACT: dict[tuple[str, str, str | None], dict[str, int]] = {
 
 
 @pytest.mark.parametrize(("case", "method_id", "option_id"), EXACT)
-async def test_each_leg_takes_exactly_its_share(case: str, method_id: str, option_id: str | None) -> None:
-    async with checkout() as shop:
-        payment = await shop.pay(case, method_id, option_id, card_token="tok_1" if method_id == "CARD" else None)
-        if payment.status is PaymentStatus.CHALLENGE:
-            payment = await shop.answer(payment)
-        if payment.status is PaymentStatus.ACTION_REQUIRED:
-            shop.settle(payment)
-            payment = await shop.follow_to_end(payment)
-        assert payment.status is PaymentStatus.SUCCEEDED
-        taken = shop.net_taken()
-        assert taken == EXACT[case, method_id, option_id]
-        order = CASES[case].request["amount"]["value"]
-        discounts = sum(value for source, value in taken.items() if source.startswith("PROMOTION"))
-        money = sum(taken.values()) - discounts
-        assert payment.amount.value == money, "the reported amount is the amount taken"
-        paid = next(entry for entry in shop.entries if entry.what == "ORDER_PAID")
-        assert paid.amount.value == money
-        fee = money - (order - discounts)
-        assert fee == {Kind.CARD: 113 if case == "chinese_shop" else 155, Kind.OTC: 235_000}.get(
-            Kind(method_id.partition(":")[0]), 0
-        )
+async def test_each_leg_takes_exactly_its_share(
+    shop: Checkout, case: str, method_id: str, option_id: str | None
+) -> None:
+    payment = await shop.pay(case, method_id, option_id, card_token="tok_1" if method_id == "CARD" else None)
+    if payment.status is PaymentStatus.CHALLENGE:
+        payment = await shop.answer(payment)
+    if payment.status is PaymentStatus.ACTION_REQUIRED:
+        shop.settle(payment)
+        payment = await shop.follow_to_end(payment)
+    assert payment.status is PaymentStatus.SUCCEEDED
+    taken = shop.net_taken()
+    assert taken == EXACT[case, method_id, option_id]
+    order = CASES[case].request["amount"]["value"]
+    discounts = sum(value for source, value in taken.items() if source.startswith("PROMOTION"))
+    money = sum(taken.values()) - discounts
+    assert payment.amount.value == money, "the reported amount is the amount taken"
+    paid = next(entry for entry in shop.entries if entry.what == "ORDER_PAID")
+    assert paid.amount.value == money
+    fee = money - (order - discounts)
+    assert fee == {Kind.CARD: 113 if case == "chinese_shop" else 155, Kind.OTC: 235_000}.get(
+        Kind(method_id.partition(":")[0]), 0
+    )
 
 
 async def test_an_order_discounted_to_zero_is_paid_by_promotions_alone_with_any_method() -> None:
@@ -96,13 +97,12 @@ async def test_a_failed_payment_returns_every_leg() -> None:
         }
 
 
-async def test_a_coupon_is_used_once_and_offered_again_after_a_failed_payment() -> None:
-    async with checkout() as shop:
-        payment = await shop.pay("balance_is_enough", "WALLET:ALIPAY", key="k1")
-        shop.settle(payment, "FAILED")
-        assert (await shop.look(payment)).status is PaymentStatus.FAILED
-        again = await shop.pay("balance_is_enough", "BALANCE:acc_1", key="k2")
-        assert again.status is PaymentStatus.SUCCEEDED
-        assert shop.net_taken()["PROMOTION:p_3"] == 288
-        other = await shop.new_request("guest_order", "BALANCE:acc_1")
-        assert "p_3" not in other.promotion_ids
+async def test_a_coupon_is_used_once_and_offered_again_after_a_failed_payment(shop: Checkout) -> None:
+    payment = await shop.pay("balance_is_enough", "WALLET:ALIPAY", key="k1")
+    shop.settle(payment, "FAILED")
+    assert (await shop.look(payment)).status is PaymentStatus.FAILED
+    again = await shop.pay("balance_is_enough", "BALANCE:acc_1", key="k2")
+    assert again.status is PaymentStatus.SUCCEEDED
+    assert shop.net_taken()["PROMOTION:p_3"] == 288
+    other = await shop.new_request("guest_order", "BALANCE:acc_1")
+    assert "p_3" not in other.promotion_ids

@@ -13,9 +13,9 @@ from cashier.domain.pay_method import ReasonCode
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.payments.errors import CheckUnavailable, ConsultChanged
-from tests.payments.checkout import Checkout, checkout, first_available
+from tests.payments.checkout import Checkout, first_available
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 WorldChange = Callable[[Checkout], Awaitable[None]]
 
@@ -95,79 +95,76 @@ CHANGES: dict[str, tuple[str, str, WorldChange, set[ChangeType]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-async def test_a_change_is_reported_by_type_with_a_fresh_consultation_that_can_be_paid(name: str) -> None:
+async def test_a_change_is_reported_by_type_with_a_fresh_consultation_that_can_be_paid(
+    shop: Checkout, name: str
+) -> None:
     case, method_id, change_world, expected = CHANGES[name]
-    async with checkout() as shop:
-        request = await shop.new_request(case, method_id, card_token="tok_1" if method_id == "CARD" else None)
-        await change_world(shop)
-        shop.reset_counts()
-        with pytest.raises(ConsultChanged) as changed:
-            await shop.submit(request)
-        assert {change.what for change in changed.value.changes} == expected
-        assert shop.count("decide") == shop.count("submit") == 0
-        fresh = changed.value.consultation
-        assert fresh.payable
-        payment = await shop.submit(shop.request_for(case, fresh, first_available(fresh)), "k2")
-        if payment.status is PaymentStatus.CHALLENGE:
-            payment = await shop.answer(payment)
-        if payment.status is PaymentStatus.ACTION_REQUIRED:
-            shop.settle(payment)
-        assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
-        assert shop.payments_that_paid(request.order_id) == [payment.payment_id]
+    request = await shop.new_request(case, method_id, card_token="tok_1" if method_id == "CARD" else None)
+    await change_world(shop)
+    shop.reset_counts()
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.submit(request)
+    assert {change.what for change in changed.value.changes} == expected
+    assert shop.count("decide") == shop.count("submit") == 0
+    fresh = changed.value.consultation
+    assert fresh.payable
+    payment = await shop.submit(shop.request_for(case, fresh, first_available(fresh)), "k2")
+    if payment.status is PaymentStatus.CHALLENGE:
+        payment = await shop.answer(payment)
+    if payment.status is PaymentStatus.ACTION_REQUIRED:
+        shop.settle(payment)
+    assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
+    assert shop.payments_that_paid(request.order_id) == [payment.payment_id]
 
 
-async def test_a_risen_fee_is_reported_before_and_after() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request("chinese_shop", "CARD", card_token="tok_1")
-        await _fee_rises(shop)
-        with pytest.raises(ConsultChanged) as changed:
-            await shop.submit(request)
-        changes = {change.subject: (change.before, change.after) for change in changed.value.changes}
-        assert changes["fee"] == (Money("CNY", 113), Money("CNY", 170))
-        assert changes[None] == (Money("CNY", 11_413), Money("CNY", 11_470))
+async def test_a_risen_fee_is_reported_before_and_after(shop: Checkout) -> None:
+    request = await shop.new_request("chinese_shop", "CARD", card_token="tok_1")
+    await _fee_rises(shop)
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.submit(request)
+    changes = {change.subject: (change.before, change.after) for change in changed.value.changes}
+    assert changes["fee"] == (Money("CNY", 113), Money("CNY", 170))
+    assert changes[None] == (Money("CNY", 11_413), Money("CNY", 11_470))
 
 
-async def test_a_price_with_other_parts_has_changed_although_its_total_has_not() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request("chinese_shop", "CARD", card_token="tok_1")
-        await _fee_rises(shop)
-        shop.reprice("o_1001", 12_744)
-        with pytest.raises(ConsultChanged) as changed:
-            await shop.submit(request)
-        assert {change.what for change in changed.value.changes} == {ChangeType.PRICE_CHANGED}
-        assert None not in {change.subject for change in changed.value.changes}, "the total is the same"
-        assert shop.count("submit") == 0
+async def test_a_price_with_other_parts_has_changed_although_its_total_has_not(shop: Checkout) -> None:
+    request = await shop.new_request("chinese_shop", "CARD", card_token="tok_1")
+    await _fee_rises(shop)
+    shop.reprice("o_1001", 12_744)
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.submit(request)
+    assert {change.what for change in changed.value.changes} == {ChangeType.PRICE_CHANGED}
+    assert None not in {change.subject for change in changed.value.changes}, "the total is the same"
+    assert shop.count("submit") == 0
 
 
 async def test_every_type_of_change_is_covered() -> None:
     assert set().union(*(types for *_, types in CHANGES.values())) | {ChangeType.ORDER_STATE} == set(ChangeType)
 
 
-async def test_the_same_key_can_pay_from_the_fresh_consultation() -> None:
+async def test_the_same_key_can_pay_from_the_fresh_consultation(shop: Checkout) -> None:
     """Nothing was sent under the key, so it is not bound to a body."""
-    async with checkout() as shop:
-        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
-        shop.close_channels("ch_wallet_alipay")
-        with pytest.raises(ConsultChanged) as changed:
-            await shop.submit(request)
-        payment = await shop.submit(shop.request_for("chinese_shop", changed.value.consultation, "WALLET:WECHAT_PAY"))
-        assert payment.status is PaymentStatus.ACTION_REQUIRED
-        shop.settle(payment)
-        assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
+    request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
+    shop.close_channels("ch_wallet_alipay")
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.submit(request)
+    payment = await shop.submit(shop.request_for("chinese_shop", changed.value.consultation, "WALLET:WECHAT_PAY"))
+    assert payment.status is PaymentStatus.ACTION_REQUIRED
+    shop.settle(payment)
+    assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_an_order_with_another_amount_is_consulted_again_without_claims() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
-        shop.reprice("o_1001", 12_900)
-        shop.reset_counts()
-        with pytest.raises(ConsultChanged) as changed:
-            await shop.submit(request)
-        order = next(change for change in changed.value.changes if change.subject == "order")
-        assert (order.before, order.after) == (Money("CNY", 12_800), Money("CNY", 12_900))
-        assert changed.value.consultation.order.amount == Money("CNY", 12_900)
-        assert shop.count("order") == 2, "with the old claim, and without claims"
-        assert shop.count("marketing") >= 1
+async def test_an_order_with_another_amount_is_consulted_again_without_claims(shop: Checkout) -> None:
+    request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
+    shop.reprice("o_1001", 12_900)
+    shop.reset_counts()
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.submit(request)
+    order = next(change for change in changed.value.changes if change.subject == "order")
+    assert (order.before, order.after) == (Money("CNY", 12_800), Money("CNY", 12_900))
+    assert changed.value.consultation.order.amount == Money("CNY", 12_900)
+    assert shop.count("order") == 2, "with the old claim, and without claims"
+    assert shop.count("marketing") >= 1
 
 
 @pytest.mark.parametrize(
@@ -179,67 +176,62 @@ async def test_an_order_with_another_amount_is_consulted_again_without_claims() 
     ],
 )
 async def test_a_price_or_promotion_that_was_not_offered_is_refused(
-    expected: int, promotions: tuple[str, ...], what: ChangeType
+    shop: Checkout, expected: int, promotions: tuple[str, ...], what: ChangeType
 ) -> None:
-    async with checkout() as shop:
-        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
-        claimed = msgspec.structs.replace(request, expected_payable=Money("CNY", expected), promotion_ids=promotions)
-        with pytest.raises(ConsultChanged) as changed:
-            await shop.submit(claimed)
-        assert [change.what for change in changed.value.changes] == [what]
-        assert shop.count("submit") == 0
+    request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
+    claimed = msgspec.structs.replace(request, expected_payable=Money("CNY", expected), promotion_ids=promotions)
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.submit(claimed)
+    assert [change.what for change in changed.value.changes] == [what]
+    assert shop.count("submit") == 0
 
 
-async def test_a_method_that_was_not_offered_is_refused() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
-        other: PaymentRequest = msgspec.structs.replace(request, method_id="WALLET:PAYPAY")
-        with pytest.raises(ConsultChanged) as changed:
-            await shop.submit(other)
-        assert [(change.what, change.reason) for change in changed.value.changes] == [
-            (ChangeType.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
-        ]
-        assert shop.count("submit") == 0
+async def test_a_method_that_was_not_offered_is_refused(shop: Checkout) -> None:
+    request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
+    other: PaymentRequest = msgspec.structs.replace(request, method_id="WALLET:PAYPAY")
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.submit(other)
+    assert [(change.what, change.reason) for change in changed.value.changes] == [
+        (ChangeType.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
+    ]
+    assert shop.count("submit") == 0
 
 
 @pytest.mark.parametrize("state", ["closed", "paid", "expired"])
-async def test_an_order_that_can_no_longer_be_paid_sends_nothing(state: str) -> None:
-    async with checkout() as shop:
-        request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
-        if state == "closed":
-            shop.world.acquirer.close("o_1002")
-        elif state == "paid":
-            assert (await shop.pay("balance_is_enough", "BALANCE:acc_2", key="other")).status in FINAL
-        else:
-            shop.world.population._orders["o_1002"]["expires_at"] = shop.world.clock().isoformat()
-        shop.reset_counts()
-        with pytest.raises(ConsultChanged) as changed:
-            await shop.submit(request)
-        assert [change.what for change in changed.value.changes] == [ChangeType.ORDER_STATE]
-        assert not changed.value.consultation.payable
-        assert changed.value.consultation.blocked is not None
-        assert changed.value.consultation.blocked.code == f"ORDER_{state.upper()}"
-        assert shop.count("decide") == shop.count("submit") == 0
+async def test_an_order_that_can_no_longer_be_paid_sends_nothing(shop: Checkout, state: str) -> None:
+    request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
+    if state == "closed":
+        shop.world.acquirer.close("o_1002")
+    elif state == "paid":
+        assert (await shop.pay("balance_is_enough", "BALANCE:acc_2", key="other")).status in FINAL
+    else:
+        shop.world.population._orders["o_1002"]["expires_at"] = shop.world.clock().isoformat()
+    shop.reset_counts()
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.submit(request)
+    assert [change.what for change in changed.value.changes] == [ChangeType.ORDER_STATE]
+    assert not changed.value.consultation.payable
+    assert changed.value.consultation.blocked is not None
+    assert changed.value.consultation.blocked.code == f"ORDER_{state.upper()}"
+    assert shop.count("decide") == shop.count("submit") == 0
 
 
-async def test_everything_is_rechecked_after_a_challenge() -> None:
-    async with checkout() as shop:
-        payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
-        assert payment.status is PaymentStatus.CHALLENGE
-        await _card_is_unbound(shop)
-        with pytest.raises(ConsultChanged) as changed:
-            await shop.answer(payment)
-        assert [change.what for change in changed.value.changes] == [ChangeType.CARD_UNBOUND]
-        assert shop.count("submit") == 0
-        assert shop.entries == ()
+async def test_everything_is_rechecked_after_a_challenge(shop: Checkout) -> None:
+    payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
+    assert payment.status is PaymentStatus.CHALLENGE
+    await _card_is_unbound(shop)
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.answer(payment)
+    assert [change.what for change in changed.value.changes] == [ChangeType.CARD_UNBOUND]
+    assert shop.count("submit") == 0
+    assert shop.entries == ()
 
 
-async def test_after_a_challenge_every_source_must_answer() -> None:
-    async with checkout() as shop:
-        payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
-        shop.silent.add("quota")
-        with pytest.raises(CheckUnavailable):
-            await shop.answer(payment)
-        assert shop.count("submit") == 0
-        shop.clear_faults()
-        assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED, "the answer has passed and still counts"
+async def test_after_a_challenge_every_source_must_answer(shop: Checkout) -> None:
+    payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
+    shop.silent.add("quota")
+    with pytest.raises(CheckUnavailable):
+        await shop.answer(payment)
+    assert shop.count("submit") == 0
+    shop.clear_faults()
+    assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED, "the answer has passed and still counts"

@@ -13,9 +13,9 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.domain.routing_rules import RoutingRule
 from cashier.payments.errors import CheckUnavailable
 from cashier.settings.schema import Configuration
-from tests.payments.checkout import Checkout, checkout
+from tests.payments.checkout import Checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 CASE, METHOD = "chinese_shop", "WALLET:ALIPAY"
 OLD_RULE, NEW_RULE = "cheapest_healthy", "contract"
@@ -63,55 +63,54 @@ def reload(cashier: Cashier) -> None:
 
 
 @pytest.mark.parametrize("step", ["look_up", "decide", "submit"])
-async def test_a_payment_under_way_mixes_no_old_and_new_policy(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with checkout() as shop:
-        old = shop.workers[0].config
-        request = await shop.new_request(CASE, METHOD)
-        budgets = recorded_budgets(shop, monkeypatch)
-        held = shop.held[step] = asyncio.Event()
-        submitted, started_s = asyncio.create_task(shop.submit(request)), shop.world.clock()
-        await asyncio.sleep(0.1)
-        assert shop.count(step) == 1
-        reload(shop.workers[0])
-        held.set()
-        payment = await submitted
-        accept = old.settings.accept
-        assert budgets == {"look_up": {accept.look_ms}, "decide": {accept.decide_ms}, "submit": {accept.submit_ms}}
-        assert payment.route is not None
-        assert payment.route.rule == OLD_RULE
-        assert payment.message.text != "new"
-        assert (payment.expires_at - started_s).total_seconds() > 60
-        budgets.clear()
-        later = await shop.look(payment)
-        assert (later.message.text, budgets) == ("new", {"look_up": {7}, "result": {7}})
-        assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
+async def test_a_payment_under_way_mixes_no_old_and_new_policy(
+    shop: Checkout, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = shop.workers[0].config
+    request = await shop.new_request(CASE, METHOD)
+    budgets = recorded_budgets(shop, monkeypatch)
+    held = shop.held[step] = asyncio.Event()
+    submitted, started_s = asyncio.create_task(shop.submit(request)), shop.world.clock()
+    await asyncio.sleep(0.1)
+    assert shop.count(step) == 1
+    reload(shop.workers[0])
+    held.set()
+    payment = await submitted
+    accept = old.settings.accept
+    assert budgets == {"look_up": {accept.look_ms}, "decide": {accept.decide_ms}, "submit": {accept.submit_ms}}
+    assert payment.route is not None
+    assert payment.route.rule == OLD_RULE
+    assert payment.message.text != "new"
+    assert (payment.expires_at - started_s).total_seconds() > 60
+    budgets.clear()
+    later = await shop.look(payment)
+    assert (later.message.text, budgets) == ("new", {"look_up": {7}, "result": {7}})
+    assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
 
 
-async def test_the_recheck_of_a_payment_under_way_is_that_of_its_start() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request(CASE, METHOD)
-        held = shop.held["look_up"] = asyncio.Event()
-        submitted = asyncio.create_task(shop.submit(request))
-        await asyncio.sleep(0.1)
-        shop.silent.add("card")  # it cannot refuse a wallet
-        accept = replace(shop.workers[0].config.settings.accept, every_gating_source=False)
-        config = shop.workers[0].config
-        shop.workers[0].reload(replace(config, settings=replace(config.settings, accept=accept)))
-        held.set()
-        with pytest.raises(CheckUnavailable):
-            await submitted
-        payment = await shop.submit(request, "k2")
-        assert payment.status is PaymentStatus.ACTION_REQUIRED
-        assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
+async def test_the_recheck_of_a_payment_under_way_is_that_of_its_start(shop: Checkout) -> None:
+    request = await shop.new_request(CASE, METHOD)
+    held = shop.held["look_up"] = asyncio.Event()
+    submitted = asyncio.create_task(shop.submit(request))
+    await asyncio.sleep(0.1)
+    shop.silent.add("card")  # it cannot refuse a wallet
+    accept = replace(shop.workers[0].config.settings.accept, every_gating_source=False)
+    config = shop.workers[0].config
+    shop.workers[0].reload(replace(config, settings=replace(config.settings, accept=accept)))
+    held.set()
+    with pytest.raises(CheckUnavailable):
+        await submitted
+    payment = await shop.submit(request, "k2")
+    assert payment.status is PaymentStatus.ACTION_REQUIRED
+    assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
 
 
-async def test_a_later_payment_has_the_new_policy_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with checkout() as shop:
-        reload(shop.workers[0])
-        budgets = recorded_budgets(shop, monkeypatch)
-        payment = await shop.pay(CASE, METHOD)
-        assert budgets == {"look_up": {7}, "decide": {8}, "submit": {9}}
-        assert payment.route is not None
-        assert (payment.route.rule, payment.message.text) == (NEW_RULE, "new")
-        assert (payment.expires_at - shop.world.clock()).total_seconds() <= 60
-        assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
+async def test_a_later_payment_has_the_new_policy_alone(shop: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    reload(shop.workers[0])
+    budgets = recorded_budgets(shop, monkeypatch)
+    payment = await shop.pay(CASE, METHOD)
+    assert budgets == {"look_up": {7}, "decide": {8}, "submit": {9}}
+    assert payment.route is not None
+    assert (payment.route.rule, payment.message.text) == (NEW_RULE, "new")
+    assert (payment.expires_at - shop.world.clock()).total_seconds() <= 60
+    assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED

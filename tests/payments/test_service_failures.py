@@ -13,7 +13,7 @@ from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, checkout, connection_refused
 from tests.support.sandbox_payments import sandbox_call
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
 

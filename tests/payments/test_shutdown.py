@@ -8,50 +8,47 @@ import pytest
 
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import AcceptError
-from tests.payments.checkout import checkout
+from tests.payments.checkout import Checkout, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
 
 
 @pytest.mark.parametrize("step", ["look_up", "decide", "submit", "result"])
-async def test_a_running_submit_ends_with_its_result(step: str) -> None:
-    async with checkout() as shop:
-        request = await shop.new_request(CASE, METHOD)
-        held = shop.held[step] = asyncio.Event()
-        submitted = asyncio.create_task(shop.submit(request))
-        await asyncio.sleep(0.1)
-        assert shop.count(step) == 1
-        closing = asyncio.create_task(shop.workers[0].__aexit__(None, None, None))
-        await asyncio.sleep(0.5)
-        assert not closing.done(), "the submit may move money"
-        held.set()
-        assert (await submitted).status is PaymentStatus.SUCCEEDED
-        await closing
-        assert shop.payments_that_paid("o_1002") == [submitted.result().payment_id]
+async def test_a_running_submit_ends_with_its_result(shop: Checkout, step: str) -> None:
+    request = await shop.new_request(CASE, METHOD)
+    held = shop.held[step] = asyncio.Event()
+    submitted = asyncio.create_task(shop.submit(request))
+    await asyncio.sleep(0.1)
+    assert shop.count(step) == 1
+    closing = asyncio.create_task(shop.workers[0].__aexit__(None, None, None))
+    await asyncio.sleep(0.5)
+    assert not closing.done(), "the submit may move money"
+    held.set()
+    assert (await submitted).status is PaymentStatus.SUCCEEDED
+    await closing
+    assert shop.payments_that_paid("o_1002") == [submitted.result().payment_id]
 
 
-async def test_a_submit_without_an_answer_is_processing_within_the_submit_timeout() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request(CASE, METHOD)
-        shop.inject("engine", "hang", on="submit")
-        submitted = asyncio.create_task(shop.submit(request))
-        await asyncio.sleep(0.1)
-        await shop.workers[0].__aexit__(None, None, None)
-        assert (await submitted).status is PaymentStatus.PROCESSING
-        assert shop.payments_that_paid("o_1002") == [submitted.result().payment_id], "the next worker will report it"
+async def test_a_submit_without_an_answer_is_processing_within_the_submit_timeout(shop: Checkout) -> None:
+    request = await shop.new_request(CASE, METHOD)
+    shop.inject("engine", "hang", on="submit")
+    submitted = asyncio.create_task(shop.submit(request))
+    await asyncio.sleep(0.1)
+    await shop.workers[0].__aexit__(None, None, None)
+    assert (await submitted).status is PaymentStatus.PROCESSING
+    assert shop.payments_that_paid("o_1002") == [submitted.result().payment_id], "the next worker will report it"
 
 
-async def test_waiting_calls_return_at_once_and_do_not_delay_the_stop() -> None:
-    async with checkout() as shop:
-        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
-        polled = [asyncio.create_task(shop.look(payment, 30_000)) for _ in range(50)]
-        await asyncio.sleep(1)
-        started_s = asyncio.get_running_loop().time()
-        await shop.workers[0].__aexit__(None, None, None)
-        assert {payment.status for payment in await asyncio.gather(*polled)} == {PaymentStatus.ACTION_REQUIRED}
-        assert asyncio.get_running_loop().time() == started_s
+async def test_waiting_calls_return_at_once_and_do_not_delay_the_stop(shop: Checkout) -> None:
+    payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+    polled = [asyncio.create_task(shop.look(payment, 30_000)) for _ in range(50)]
+    await asyncio.sleep(1)
+    started_s = asyncio.get_running_loop().time()
+    await shop.workers[0].__aexit__(None, None, None)
+    assert {payment.status for payment in await asyncio.gather(*polled)} == {PaymentStatus.ACTION_REQUIRED}
+    assert asyncio.get_running_loop().time() == started_s
 
 
 async def test_a_challenge_outlives_its_worker() -> None:

@@ -10,31 +10,26 @@ import pytest
 from cashier.domain.payment_state import PaymentStatus
 from cashier.fanout.ask import SourceStatus
 from cashier.payments.errors import CheckUnavailable
-from tests.payments.checkout import GATING, REQUIRED, checkout
+from tests.payments.checkout import GATING, REQUIRED, Checkout, checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 @pytest.mark.parametrize("source", [*GATING, *REQUIRED])
 @pytest.mark.parametrize("method_id", ["WALLET:ALIPAY", "BALANCE:acc_2"])
-async def test_a_silent_source_is_named_and_nothing_is_sent(source: str, method_id: str) -> None:
-    async with checkout() as shop:
-        request = await shop.new_request("chinese_shop", method_id)
-        shop.silent.add(source)
-        shop.reset_counts()
-        with pytest.raises(CheckUnavailable) as unavailable:
-            await shop.submit(request)
-        assert unavailable.value.silent == (source,)
-        assert (
-            next(report for report in unavailable.value.sources if report.name == source).status is SourceStatus.ERROR
-        )
-        assert shop.count("decide") == shop.count("submit") == 0
-        shop.clear_faults()
-        payment = await shop.submit(request)
-        assert payment.status in (PaymentStatus.ACTION_REQUIRED, PaymentStatus.CHALLENGE), (
-            "the same submit succeeds later"
-        )
-        await shop.cancel(payment)
+async def test_a_silent_source_is_named_and_nothing_is_sent(shop: Checkout, source: str, method_id: str) -> None:
+    request = await shop.new_request("chinese_shop", method_id)
+    shop.silent.add(source)
+    shop.reset_counts()
+    with pytest.raises(CheckUnavailable) as unavailable:
+        await shop.submit(request)
+    assert unavailable.value.silent == (source,)
+    assert next(report for report in unavailable.value.sources if report.name == source).status is SourceStatus.ERROR
+    assert shop.count("decide") == shop.count("submit") == 0
+    shop.clear_faults()
+    payment = await shop.submit(request)
+    assert payment.status in (PaymentStatus.ACTION_REQUIRED, PaymentStatus.CHALLENGE), "the same submit succeeds later"
+    await shop.cancel(payment)
 
 
 @pytest.mark.parametrize(
@@ -46,33 +41,31 @@ async def test_a_silent_source_is_named_and_nothing_is_sent(source: str, method_
     ],
 )
 async def test_a_row_that_cannot_be_understood_is_no_permission(
-    source: str, rows: str, changes: dict[str, Any]
+    shop: Checkout, source: str, rows: str, changes: dict[str, Any]
 ) -> None:
-    async with checkout() as shop:
-        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
-        understood = shop._sources[source]
+    request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
+    understood = shop._sources[source]
 
-        async def odd(**inputs: Any) -> Any:
-            answer: Any = await understood(**inputs)
-            ids = [row.get("channel_id") for row in answer[rows]]
-            place = ids.index(changes["channel_id"]) if "channel_id" in changes else 0
-            return answer | {rows: [*answer[rows][:place], answer[rows][place] | changes, *answer[rows][place + 1 :]]}
+    async def odd(**inputs: Any) -> Any:
+        answer: Any = await understood(**inputs)
+        ids = [row.get("channel_id") for row in answer[rows]]
+        place = ids.index(changes["channel_id"]) if "channel_id" in changes else 0
+        return answer | {rows: [*answer[rows][:place], answer[rows][place] | changes, *answer[rows][place + 1 :]]}
 
-        shop._sources = {**shop._sources, source: odd}  # type: ignore[assignment]
-        shop.reset_counts()
-        with pytest.raises(CheckUnavailable) as unavailable:
-            await shop.submit(request)
-        assert unavailable.value.silent == (source,)
-        assert shop.count("decide") == shop.count("submit") == 0
+    shop._sources = {**shop._sources, source: odd}  # type: ignore[assignment]
+    shop.reset_counts()
+    with pytest.raises(CheckUnavailable) as unavailable:
+        await shop.submit(request)
+    assert unavailable.value.silent == (source,)
+    assert shop.count("decide") == shop.count("submit") == 0
 
 
-async def test_all_silent_sources_are_named() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
-        shop.silent |= {"quota", "card"}
-        with pytest.raises(CheckUnavailable) as unavailable:
-            await shop.submit(request)
-        assert unavailable.value.silent == ("card", "quota")
+async def test_all_silent_sources_are_named(shop: Checkout) -> None:
+    request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
+    shop.silent |= {"quota", "card"}
+    with pytest.raises(CheckUnavailable) as unavailable:
+        await shop.submit(request)
+    assert unavailable.value.silent == ("card", "quota")
 
 
 async def test_a_hanging_source_is_silent_after_its_timeout() -> None:
@@ -101,23 +94,21 @@ async def test_a_check_waits_for_a_slow_source_as_long_as_configured(slow_ms: in
         assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_marketing_must_answer_if_the_offer_had_a_discount() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
-        assert request.promotion_ids
-        shop.silent.add("marketing")
-        with pytest.raises(CheckUnavailable) as unavailable:
-            await shop.submit(request)
-        assert unavailable.value.silent == ("marketing",)
-        assert shop.count("decide") == shop.count("submit") == 0
+async def test_marketing_must_answer_if_the_offer_had_a_discount(shop: Checkout) -> None:
+    request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
+    assert request.promotion_ids
+    shop.silent.add("marketing")
+    with pytest.raises(CheckUnavailable) as unavailable:
+        await shop.submit(request)
+    assert unavailable.value.silent == ("marketing",)
+    assert shop.count("decide") == shop.count("submit") == 0
 
 
-async def test_marketing_may_be_silent_if_the_offer_had_no_discount() -> None:
-    async with checkout() as shop:
-        request = await shop.new_request("without_cards", "BALANCE:acc_51")
-        assert not request.promotion_ids
-        shop.silent.add("marketing")
-        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
+async def test_marketing_may_be_silent_if_the_offer_had_no_discount(shop: Checkout) -> None:
+    request = await shop.new_request("without_cards", "BALANCE:acc_51")
+    assert not request.promotion_ids
+    shop.silent.add("marketing")
+    assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_without_every_gating_source_one_that_cannot_refuse_the_method_may_be_silent() -> None:

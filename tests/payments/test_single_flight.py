@@ -15,7 +15,7 @@ import pytest
 
 from cashier.payments.coalescing import FingerprintMismatch, SingleFlight
 from cashier.payments.errors import InFlight, TooManyPayments
-from tests.fanout.scripted_sources import timers_set
+from tests.support.virtual_time import timers_set
 
 
 class Work:
@@ -303,7 +303,7 @@ async def test_a_cancelled_run_releases_its_callers_and_starts_nothing_more(turn
     assert len(flight) == 0
 
 
-@pytest.mark.looptime
+@pytest.mark.virtual_time
 async def test_the_earliest_due_time_counts() -> None:
     flight, work, loop = fresh(), Work(), asyncio.get_running_loop()
     work.go.set()
@@ -317,7 +317,7 @@ async def test_the_earliest_due_time_counts() -> None:
     assert timers_set() == []
 
 
-@pytest.mark.looptime
+@pytest.mark.virtual_time
 async def test_the_last_caller_to_leave_withdraws_a_run_that_is_not_due() -> None:
     flight, work = fresh(), Work()
     leaving, staying = started(flight.run("a", work, after_s=5), flight.run("a", work, after_s=5))
@@ -330,7 +330,7 @@ async def test_the_last_caller_to_leave_withdraws_a_run_that_is_not_due() -> Non
     assert (len(flight), flight.waiters, timers_set()) == (0, 0, [])
 
 
-@pytest.mark.looptime
+@pytest.mark.virtual_time
 async def test_a_run_that_falls_due_during_another_starts_after_it() -> None:
     flight, work, loop = fresh(), Work(), asyncio.get_running_loop()
     (first,) = started(flight.run("a", work))
@@ -356,7 +356,7 @@ async def test_a_run_that_falls_due_during_another_starts_after_it() -> None:
     assert len(flight) == 0
 
 
-@pytest.mark.looptime
+@pytest.mark.virtual_time
 async def test_a_run_not_due_when_the_one_before_ends_waits_for_its_time() -> None:
     flight, work, loop = fresh(), Work(), asyncio.get_running_loop()
     (first,) = started(flight.run("a", work))
@@ -370,7 +370,7 @@ async def test_a_run_not_due_when_the_one_before_ends_waits_for_its_time() -> No
     assert loop.time() - started_s == pytest.approx(5)
 
 
-@pytest.mark.looptime
+@pytest.mark.virtual_time
 async def test_a_stop_releases_waiting_callers_and_lets_a_run_under_way_end() -> None:
     flight, work = fresh(), Work()
     (running,) = started(flight.run("a", work))

@@ -11,9 +11,9 @@ from cashier.domain.next_action import Action, Await, DisplayCode, DisplayQr, Di
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import PaymentStatus
-from tests.payments.checkout import checkout
+from tests.payments.checkout import Checkout
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 
 class Scenario(NamedTuple):
@@ -80,96 +80,93 @@ def test_all_ten_kinds_are_covered() -> None:
         str(part) for part in (scenario.method_id, scenario.product, scenario.terminal) if part
     ),
 )
-async def test_a_kind_is_paid_through_to_the_acquirers_result(scenario: Scenario) -> None:
-    async with checkout() as shop:
-        payment = await shop.pay(scenario.case, scenario.method_id, scenario.option_id, **scenario.fields)
-        payment_id = payment.payment_id
-        if payment.status is PaymentStatus.CHALLENGE:
-            payment = await shop.answer(payment)
-        if scenario.action is None:
-            assert (payment.status, payment.next_action, payment.poll_after_ms) == (PaymentStatus.SUCCEEDED, None, None)
-        else:
-            assert isinstance(payment.next_action, scenario.action)
-            assert payment.poll_after_ms is not None
-        if payment.status is PaymentStatus.ACTION_REQUIRED:
-            await asyncio.sleep(30)
-            assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
-            shop.settle(payment)
-        last = await shop.follow_to_end(payment)
-        assert (last.payment_id, last.status, last.message.code) == (
-            payment_id,
-            PaymentStatus.SUCCEEDED,
-            MessageCode.SUCCEEDED,
-        )
-        assert (last.next_action, last.poll_after_ms, last.challenge) == (None, None, None)
-        result = shop.world.acquirer.result(last.order_id)
-        assert result is not None
-        assert (result["status"], result["payment_id"]) == ("PAID", payment_id)
-        assert result["paid"]["value"] == last.amount.value
-        assert shop.count("submit") == 1
+async def test_a_kind_is_paid_through_to_the_acquirers_result(shop: Checkout, scenario: Scenario) -> None:
+    payment = await shop.pay(scenario.case, scenario.method_id, scenario.option_id, **scenario.fields)
+    payment_id = payment.payment_id
+    if payment.status is PaymentStatus.CHALLENGE:
+        payment = await shop.answer(payment)
+    if scenario.action is None:
+        assert (payment.status, payment.next_action, payment.poll_after_ms) == (PaymentStatus.SUCCEEDED, None, None)
+    else:
+        assert isinstance(payment.next_action, scenario.action)
+        assert payment.poll_after_ms is not None
+    if payment.status is PaymentStatus.ACTION_REQUIRED:
+        await asyncio.sleep(30)
+        assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
+        shop.settle(payment)
+    last = await shop.follow_to_end(payment)
+    assert (last.payment_id, last.status, last.message.code) == (
+        payment_id,
+        PaymentStatus.SUCCEEDED,
+        MessageCode.SUCCEEDED,
+    )
+    assert (last.next_action, last.poll_after_ms, last.challenge) == (None, None, None)
+    result = shop.world.acquirer.result(last.order_id)
+    assert result is not None
+    assert (result["status"], result["payment_id"]) == ("PAID", payment_id)
+    assert result["paid"]["value"] == last.amount.value
+    assert shop.count("submit") == 1
 
 
-async def test_an_agreement_is_processing_without_a_payer_until_the_bank_settles() -> None:
-    async with checkout() as shop:
-        payment = await shop.pay("chinese_shop", "AGREEMENT:ag_1")
-        assert (payment.status, payment.message.code) == (PaymentStatus.PROCESSING, MessageCode.PROCESSING)
-        assert (await shop.look(payment)).status is PaymentStatus.PROCESSING
-        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
-        assert shop.count("verify") == 0
+async def test_an_agreement_is_processing_without_a_payer_until_the_bank_settles(shop: Checkout) -> None:
+    payment = await shop.pay("chinese_shop", "AGREEMENT:ag_1")
+    assert (payment.status, payment.message.code) == (PaymentStatus.PROCESSING, MessageCode.PROCESSING)
+    assert (await shop.look(payment)).status is PaymentStatus.PROCESSING
+    assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
+    assert shop.count("verify") == 0
 
 
 @pytest.mark.parametrize(
     ("case", "method_id", "option_id"), [("indonesian_shop", "VA", "BCA"), ("indonesian_shop", "OTC", "ALFAMART")]
 )
 async def test_an_underpaid_transfer_goes_back_and_the_payment_stays_open(
-    case: str, method_id: str, option_id: str
+    shop: Checkout, case: str, method_id: str, option_id: str
 ) -> None:
-    async with checkout() as shop:
-        payment = await shop.pay(case, method_id, option_id)
-        requested = payment.amount.value
-        shop.settle(payment, paid=requested - 1)
-        assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
-        shop.settle(payment, paid=requested)
-        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
-        assert sum(value for source, value in shop.net_taken().items() if source.startswith("CHANNEL")) == requested
+    payment = await shop.pay(case, method_id, option_id)
+    requested = payment.amount.value
+    shop.settle(payment, paid=requested - 1)
+    assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
+    shop.settle(payment, paid=requested)
+    assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
+    assert sum(value for source, value in shop.net_taken().items() if source.startswith("CHANNEL")) == requested
 
 
 @pytest.mark.parametrize(
     ("case", "method_id", "option_id"), [("indonesian_shop", "VA", "BCA"), ("indonesian_shop", "OTC", "ALFAMART")]
 )
-async def test_an_overpaid_transfer_pays_and_the_rest_goes_back(case: str, method_id: str, option_id: str) -> None:
-    async with checkout() as shop:
-        payment = await shop.pay(case, method_id, option_id)
-        shop.settle(payment, paid=payment.amount.value + 50_000)
-        assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
-        assert (
-            sum(value for source, value in shop.net_taken().items() if source.startswith("CHANNEL"))
-            == payment.amount.value
-        )
+async def test_an_overpaid_transfer_pays_and_the_rest_goes_back(
+    shop: Checkout, case: str, method_id: str, option_id: str
+) -> None:
+    payment = await shop.pay(case, method_id, option_id)
+    shop.settle(payment, paid=payment.amount.value + 50_000)
+    assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
+    assert (
+        sum(value for source, value in shop.net_taken().items() if source.startswith("CHANNEL")) == payment.amount.value
+    )
 
 
 @pytest.mark.parametrize(
     ("case", "method_id", "option_id"), [("indonesian_shop", "VA", "BCA"), ("japanese_shop", "OTC", "LAWSON")]
 )
-async def test_an_expired_code_is_closed_and_late_money_goes_back(case: str, method_id: str, option_id: str) -> None:
-    async with checkout() as shop:
-        payment = await shop.pay(case, method_id, option_id)
-        await asyncio.sleep(86_400 - 60)
-        assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
-        await asyncio.sleep(61)
-        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
-        shop.settle(payment)
-        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
-        assert shop.net_taken() == {}
-        assert shop.payments_that_paid(payment.order_id) == []
+async def test_an_expired_code_is_closed_and_late_money_goes_back(
+    shop: Checkout, case: str, method_id: str, option_id: str
+) -> None:
+    payment = await shop.pay(case, method_id, option_id)
+    await asyncio.sleep(86_400 - 60)
+    assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
+    await asyncio.sleep(61)
+    assert (await shop.look(payment)).status is PaymentStatus.CLOSED
+    shop.settle(payment)
+    assert (await shop.look(payment)).status is PaymentStatus.CLOSED
+    assert shop.net_taken() == {}
+    assert shop.payments_that_paid(payment.order_id) == []
 
 
-async def test_an_expired_wallet_page_takes_nothing() -> None:
-    async with checkout() as shop:
-        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
-        await asyncio.sleep(839)
-        assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
-        await asyncio.sleep(2)
-        closed = await shop.look(payment)
-        assert (closed.status, closed.message.code) == (PaymentStatus.CLOSED, MessageCode.CLOSED)
-        assert shop.net_taken() == {}
+async def test_an_expired_wallet_page_takes_nothing(shop: Checkout) -> None:
+    payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+    await asyncio.sleep(839)
+    assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
+    await asyncio.sleep(2)
+    closed = await shop.look(payment)
+    assert (closed.status, closed.message.code) == (PaymentStatus.CLOSED, MessageCode.CLOSED)
+    assert shop.net_taken() == {}

@@ -12,20 +12,13 @@ import pytest
 
 from cashier.domain.engine_contract import (
     EngineAnswered,
-    EngineStatus,
     NeverArrived,
     OutcomeUnknown,
-    Sealed,
     Submission,
 )
-from cashier.domain.legs import EngineLeg, EngineLegType
 from cashier.domain.money import Money
-from cashier.domain.order_result import OrderResult, ResultStatus
-from cashier.domain.pay_method import Kind
-from cashier.domain.payment_request import Device
-from cashier.domain.risk_contract import Challenged, Inquiry, Passed, WrongAnswer
+from cashier.domain.risk_contract import Challenged, Passed, WrongAnswer
 from cashier.sandbox import Weather, World, parse_profile, weather_named
-from cashier.sandbox.execution_faults import REDELIVERY_DELAY
 from cashier.source_errors import Garbled, Overloaded, SourceError, TimedOut, Unanswered, Unreachable
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.engine import EngineClient
@@ -33,9 +26,9 @@ from cashier.sources.idempotent_retry import RetrySettings
 from cashier.sources.risk import RiskClient
 from cashier.wire.in_process import InProcessTransport
 from cashier.wire.transport import CallHeaders, Request, Response
-from tests.support.sandbox_payments import NOON, loop_clock, sandbox_call
+from tests.support.sandbox_payments import inquiry, loop_clock, sandbox_call, submission
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 CALL_HEADERS = CallHeaders("r-1")
 PRICE = Money("CNY", 12_800)
@@ -60,12 +53,12 @@ class PaymentClients:
         self.weather.change(source, parse_profile(source, profile, self.weather.start(source)))
 
     async def cleared_submission(self) -> Submission:
-        decided = await self.risk.decide(_inquiry(), CALL_HEADERS, WITHIN_MS)
+        decided = await self.risk.decide(inquiry(), CALL_HEADERS, WITHIN_MS)
         assert isinstance(decided, Challenged)
         challenge_id = decided.challenge.challenge_id
         assert await self.risk.verify(challenge_id, "pay_1", "000000", CALL_HEADERS, WITHIN_MS) == WrongAnswer(2)
         assert await self.risk.verify(challenge_id, "pay_1", "246810", CALL_HEADERS, WITHIN_MS) == Passed()
-        return _submission(decided.decision_id)
+        return submission(decided.decision_id)
 
     async def look_up(self) -> Any:
         return await self.engine.look_up("pay_1", "o_1001", CALL_HEADERS, WITHIN_MS)
@@ -76,25 +69,6 @@ async def payment_clients() -> AsyncIterator[PaymentClients]:
     clients = PaymentClients()
     yield clients
     await clients.transport.close()
-
-
-async def test_a_payment_goes_from_a_challenge_to_the_acquirers_result() -> None:
-    async with payment_clients() as clients:
-        answered = await clients.engine.submit(await clients.cleared_submission(), CALL_HEADERS, WITHIN_MS)
-        assert isinstance(answered, EngineAnswered)
-        payment = answered.payment
-        assert (payment.status, payment.order_id, payment.fingerprint, payment.submitted_at) == (
-            EngineStatus.SUCCEEDED,
-            "o_1001",
-            "f",
-            NOON,
-        )
-        assert await clients.look_up() == answered
-        assert await clients.engine.reverse("pay_2", "o_1001", CALL_HEADERS, WITHIN_MS) == Sealed()
-        result = await clients.acquirer.result("o_1001", CALL_HEADERS, WITHIN_MS)
-        assert isinstance(result, OrderResult)
-        assert (result.status, result.payment_id, result.paid) == (ResultStatus.PAID, "pay_1", PRICE)
-        assert clients.world.audit() == []
 
 
 @pytest.mark.parametrize(
@@ -112,23 +86,13 @@ async def test_a_payment_goes_from_a_challenge_to_the_acquirers_result() -> None
 )
 async def test_a_fault_appears_as_it_would_on_a_socket(fault: str, error: type[SourceError], taken: bool) -> None:
     async with payment_clients() as clients:
-        submission = await clients.cleared_submission()
+        cleared = await clients.cleared_submission()
         clients.plan_fault("engine", fault, "submit")
-        outcome = await clients.engine.submit(submission, CALL_HEADERS, WITHIN_MS)
+        outcome = await clients.engine.submit(cleared, CALL_HEADERS, WITHIN_MS)
         assert isinstance(outcome, OutcomeUnknown)
         assert type(outcome.error) is error
         assert outcome.error.sent
         assert isinstance(await clients.look_up(), EngineAnswered if taken else NeverArrived)
-
-
-async def test_a_late_request_arrives_after_its_delay() -> None:
-    async with payment_clients() as clients:
-        submission = await clients.cleared_submission()
-        clients.plan_fault("engine", "arrives_late", "submit")
-        assert isinstance(await clients.engine.submit(submission, CALL_HEADERS, WITHIN_MS), OutcomeUnknown)
-        assert await clients.look_up() == NeverArrived()
-        await asyncio.sleep(REDELIVERY_DELAY.total_seconds())
-        assert isinstance(await clients.look_up(), EngineAnswered)
 
 
 async def test_every_service_has_its_own_weather() -> None:
@@ -136,7 +100,7 @@ async def test_every_service_has_its_own_weather() -> None:
         for source in ("risk", "acquirer"):
             clients.plan_fault(source, "overload")
         # Less than Retry-After, so there is no second attempt.
-        decided = await clients.risk.decide(_inquiry(), CALL_HEADERS, 500)
+        decided = await clients.risk.decide(inquiry(), CALL_HEADERS, 500)
         assert isinstance(decided, Unanswered)
         assert isinstance(decided.error, Overloaded)
         assert decided.error.retry_after_s == 1
@@ -151,28 +115,3 @@ async def test_an_unknown_path_is_a_404_with_its_code() -> None:
         answer = await outcome
         assert isinstance(answer, Response)
         assert (answer.status, msgspec.json.decode(answer.body)) == (404, {"code": "NO_SUCH_PATH"})
-
-
-def _inquiry() -> Inquiry:
-    return Inquiry(
-        payment_id="pay_1",
-        order_id="o_1001",
-        user_id="u_1",
-        merchant_id="m_1",
-        amount=PRICE,
-        kind=Kind.BALANCE,
-        device=Device(),
-    )
-
-
-def _submission(decision_id: str) -> Submission:
-    return Submission(
-        payment_id="pay_1",
-        order_id="o_1001",
-        user_id="u_1",
-        merchant_id="m_1",
-        fingerprint="f",
-        legs=(EngineLeg(type=EngineLegType.BALANCE, id="acc_2", amount=PRICE),),
-        alternatives=(),
-        decision_id=decision_id,
-    )

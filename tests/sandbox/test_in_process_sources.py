@@ -76,7 +76,7 @@ async def test_a_malformed_parameter_is_the_callers_bug(local: LocalUpstreams) -
         await local["quota"](user_id="u_1", currency="yuan")
 
 
-@pytest.mark.looptime
+@pytest.mark.virtual_time
 async def test_an_answer_has_the_latency_of_the_weather(local: LocalUpstreams, weather: Weather) -> None:
     weather.change("card", FaultProfile(Constant(40)))
     weather.change("order", FaultProfile(Constant(25)))
@@ -85,7 +85,7 @@ async def test_an_answer_has_the_latency_of_the_weather(local: LocalUpstreams, w
     assert asyncio.get_running_loop().time() - start == pytest.approx(0.040)
 
 
-@pytest.mark.looptime
+@pytest.mark.virtual_time
 async def test_a_slow_body_takes_a_second(local: LocalUpstreams, weather: Weather) -> None:
     complete = await call(local, "card")
     fault_on_cards(weather, Fault.SLOW_BODY)
@@ -94,7 +94,7 @@ async def test_a_slow_body_takes_a_second(local: LocalUpstreams, weather: Weathe
     assert asyncio.get_running_loop().time() - start == pytest.approx(1.0)
 
 
-@pytest.mark.looptime
+@pytest.mark.virtual_time
 async def test_a_hang_waits_until_it_is_cancelled(local: LocalUpstreams, weather: Weather) -> None:
     fault_on_cards(weather, Fault.HANG)
     with pytest.raises(TimeoutError):

@@ -83,7 +83,7 @@ async def test_a_payment_that_was_not_done_can_be_sent_again(
     assert (await submit(payments, submission(world))).body["status"] == "SUCCEEDED"
 
 
-@pytest.mark.looptime
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(("fault", "expected"), [(Fault.HANG, "SUCCEEDED"), (PaymentFault.SWALLOW, 404)])
 async def test_a_hang_can_mean_done_or_not_done(
     payments: LocalPayments, world: World, weather: Weather, fault: Fault | PaymentFault, expected: str | int

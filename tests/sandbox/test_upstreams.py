@@ -148,16 +148,6 @@ async def test_an_unknown_payment_or_challenge_is_404(client: aiohttp.ClientSess
     assert (await post(client, path, {"payment_id": "pay_none", "value": "1"}))[0] == 404
 
 
-async def test_a_payment_reversed_before_it_arrives_is_failed(client: aiohttp.ClientSession) -> None:
-    assert (await post(client, "/payments/pay_none/reverse", {}))[0] == 404
-    async with client.get("/payments/pay_none") as response:
-        answer = await response.json()
-        assert (answer["payment_id"], answer["status"], answer["failure"]["code"]) == ("pay_none", "FAILED", "REVERSED")
-    body = PAYMENT | {"payment_id": "pay_none", "decision_id": "d_none"}
-    status, refused = await post(client, "/payments", body, **{"Idempotency-Key": "pay_none"})
-    assert (status, refused["status"], refused["failure"]["code"]) == (200, "FAILED", "REVERSED")
-
-
 @pytest.mark.parametrize(
     "path", ["/risk/decisions", "/risk/challenges/x/verify", "/payments", "/batch/cards", "/payments/x/settle"]
 )

@@ -20,6 +20,7 @@ from cashier.fanout.ask import SourceStatus
 from cashier.fanout.failure_log import FailureReport
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.sandbox.records import Json
+from tests.support.scripted_service import served
 
 REQUEST = ConsultRequest(
     order_id="o_1001", user_id="u_1", merchant_id="m_1", product=Product.STANDARD_CASHIER, terminal=Terminal.APP
@@ -34,27 +35,19 @@ CALLS = 30
 def answering(status: int, body: Json, tls: bool = False) -> Callable[[], Any]:
     """A server of cards that gives one answer to every request."""
 
-    @asynccontextmanager
-    async def served() -> AsyncIterator[str]:
-        async def answer(_: web.Request) -> web.Response:
-            return web.json_response(body, status=status)
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(body, status=status)
 
+    def start() -> Any:
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", answer)
-        runner = web.AppRunner(application)
-        await runner.setup()
         context = None
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             trustme.CA().issue_cert("localhost").configure_cert(context)
-        listener = socket.create_server(("127.0.0.1", 0))
-        await web.SockSite(runner, listener, ssl_context=context).start()
-        try:
-            yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            await runner.cleanup()
+        return served(application, context)
 
-    return served
+    return start
 
 
 def at(url: str) -> Callable[[], Any]:

@@ -10,12 +10,46 @@ from urllib.parse import unquote
 
 import msgspec
 
+from cashier.domain.engine_contract import Submission
+from cashier.domain.legs import EngineLeg, EngineLegType
+from cashier.domain.money import Money
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_request import Device
+from cashier.domain.risk_contract import Inquiry
 from cashier.sandbox import Fault, InjectedFault, LocalPayments, Weather, World
 from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
 from cashier.source_errors import Unreachable
 from cashier.wire.transport import Request, Response
 
 NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
+
+
+PRICE = Money("CNY", 12_800)
+
+
+def inquiry() -> Inquiry:
+    return Inquiry(
+        payment_id="pay_1",
+        order_id="o_1001",
+        user_id="u_1",
+        merchant_id="m_1",
+        amount=PRICE,
+        kind=Kind.BALANCE,
+        device=Device(ip="192.0.2.1"),
+    )
+
+
+def submission(decision_id: str, fingerprint: str = "f") -> Submission:
+    return Submission(
+        payment_id="pay_1",
+        order_id="o_1001",
+        user_id="u_1",
+        merchant_id="m_1",
+        fingerprint=fingerprint,
+        legs=(EngineLeg(type=EngineLegType.BALANCE, id="acc_2", amount=PRICE),),
+        alternatives=(),
+        decision_id=decision_id,
+    )
 
 
 def loop_clock(start: datetime = NOON) -> Callable[[], datetime]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -133,15 +134,21 @@ class Script:
 
 
 @asynccontextmanager
+async def served(application: web.Application, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """An aiohttp application on this loop. Yields its URL."""
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024, ssl_context=tls).start()
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
 async def serving(consulted: Json, *replies: Json) -> AsyncIterator[Script]:
     script = Script(consulted, replies)
     app = web.Application()
     app.add_routes([web.post("/v1/consult", script.consult), web.route("*", "/v1/payments{rest:.*}", script.reply)])
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        script.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with served(app) as script.url:
         yield script
-    finally:
-        await runner.cleanup()

@@ -93,28 +93,36 @@ def flow_over(
     bindings = {}
     for spec in SOURCE_SPECS:
         name = spec.source.name
-        if name in absent:
-            continue
-        function = with_behaviour(name, upstreams[name], behaviours.get(name, Behaviour()), calls)
-        bindings[name] = SourceBinding(unguarded(FunctionUpstream(spec.source, function, spec.needs)))
+        if name not in absent:
+            function = with_behaviours(name, upstreams[name], behaviours, calls)
+            bindings[name] = SourceBinding(unguarded(FunctionUpstream(spec.source, function, spec.needs)))
+    return flow_of(bindings, settings or ConsultSettings())
+
+
+def flow_of(bindings: Mapping[str, SourceBinding], settings: ConsultSettings) -> ConsultFlow:
+    """The flow on this loop."""
+    loop = asyncio.get_running_loop()
     return ConsultFlow(
         consultation_plan(bindings),
         known_inputs,
         CATALOG,
         Weights(),
         TokenService(["s" * 32]).sign_consult_token,
-        settings or ConsultSettings(),
+        settings,
         900,
         lambda: datetime.now(UTC),
         clock_ns=lambda: round(loop.time() * 1e9),
     )
 
 
-def with_behaviour(
-    name: str, function: Callable[..., Awaitable[Any]], behaviour: Behaviour, calls: dict[str, int]
+def with_behaviours(
+    name: str, function: Callable[..., Awaitable[Any]], behaviours: Mapping[str, Behaviour], calls: dict[str, int]
 ) -> Callable[..., Awaitable[Any]]:
+    """The function with the behaviour that its name has at the time of each call."""
+
     async def answer(**inputs: Any) -> Any:
         calls[name] = calls.get(name, 0) + 1
+        behaviour = behaviours.get(name, Behaviour())
         await asyncio.sleep(behaviour.after_ms / 1000)
         if behaviour.fault is not None:
             raise FAULTS[behaviour.fault]()

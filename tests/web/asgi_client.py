@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message
@@ -64,6 +64,43 @@ class IncomingMessages:
         message = await self._messages.get()
         self.received += 1
         return message
+
+
+class PendingRequest:
+    """A request in a task of its own; the test controls its messages and its reading.
+
+    Clear `reads` to read nothing more; `blocked` is set when the application waits for that.
+    """
+
+    def __init__(
+        self, application: ASGIApp, request_scope: Mapping[str, Any], body: bytes, *, more: bool = False
+    ) -> None:
+        self.incoming = IncomingMessages([request(body, more=more)])
+        self.response = CapturedResponse()
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self.blocked = asyncio.Event()
+        self._sent = asyncio.Event()
+        self.task = asyncio.ensure_future(application(dict(request_scope), self.incoming.receive, self._send))
+
+    async def finished(self) -> None:
+        """Wait for the end, at most 30 s of virtual time."""
+        await asyncio.wait_for(self.task, 30)
+
+    async def wait_for(self, reached: Callable[[bytes], bool]) -> bytes:
+        """Wait until the received body meets a condition, at most 30 s of virtual time."""
+        async with asyncio.timeout(30):
+            while not reached(self.response.body):
+                self._sent.clear()
+                await self._sent.wait()
+        return self.response.body
+
+    async def _send(self, message: Message) -> None:
+        if not self.reads.is_set():
+            self.blocked.set()
+            await self.reads.wait()
+        await self.response.send(message)
+        self._sent.set()
 
 
 def request(body: bytes, *, more: bool = False) -> Message:

@@ -22,8 +22,8 @@ from tests.web.fake_payments import BODY as SUBMIT
 from tests.web.fake_payments import ID, PAID, TICKET, TOKEN, FakePayments
 from tests.web.fake_service import BODY as CONSULT
 from tests.web.fake_service import FakeService
-from tests.web.test_cross_origin import connected, exchange
 from tests.web.test_openapi import fetch_document
+from tests.web.virtual_client import VirtualServer, in_bytes
 
 SECRET = "s" * 32
 SETTINGS = AuthSettings(
@@ -193,20 +193,20 @@ async def test_a_ticket_alone_is_accepted_only_where_the_table_says_so(row: Row)
 async def test_the_bytes_of_a_request_make_no_difference_however_they_arrive(split: bool) -> None:
     origins = AllowedOrigins({"m_1": MerchantSettings(("https://shop.example",))})
     service = FakeService()
-    async with connected(app(service, bearer_auth=BEARER_AUTH, origins=origins)) as client_socket:
-        for headers, status, code in (
-            ({}, 401, "UNAUTHENTICATED"),
-            (bearer(scope="pay"), 403, "FORBIDDEN"),
-            (bearer(sub="u_2"), 403, "CALLER_MISMATCH"),
-            (bearer(sub="u_1") | {"origin": "https://other.example"}, 403, "ORIGIN_NOT_ALLOWED"),
-            (bearer(sub="u_1") | {"origin": "https://shop.example"}, 200, None),
-            (bearer(sub="u_1"), 200, None),
-            (bearer(scope="consult"), 200, None),
-        ):
-            lines = [f"{name}: {value}" for name, value in headers.items()]
-            head = ["POST /v1/consult HTTP/1.1", "Host: pay", f"Content-Length: {len(CONSULT)}", *lines]
-            data = "\r\n".join([*head, "", ""]).encode() + CONSULT
-            answer = await exchange(client_socket, data, split=split)
-            assert answer.startswith(b"HTTP/1.1 %d " % status)
-            assert code is None or f'"code":"{code}"'.encode() in answer
+    client = VirtualServer(service, application=app(service, bearer_auth=BEARER_AUTH, origins=origins)).connect()
+    for headers, status, code in (
+        ({}, 401, "UNAUTHENTICATED"),
+        (bearer(scope="pay"), 403, "FORBIDDEN"),
+        (bearer(sub="u_2"), 403, "CALLER_MISMATCH"),
+        (bearer(sub="u_1") | {"origin": "https://other.example"}, 403, "ORIGIN_NOT_ALLOWED"),
+        (bearer(sub="u_1") | {"origin": "https://shop.example"}, 200, None),
+        (bearer(sub="u_1"), 200, None),
+        (bearer(scope="consult"), 200, None),
+    ):
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        head = ["POST /v1/consult HTTP/1.1", "Host: pay", f"Content-Length: {len(CONSULT)}", *lines]
+        data = "\r\n".join([*head, "", ""]).encode() + CONSULT
+        answer = await client.exchange(*(in_bytes(data) if split else (data,)))
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert code is None or f'"code":"{code}"'.encode() in answer
     assert len(service.calls) == 3

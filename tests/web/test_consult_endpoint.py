@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
 from cashier.web import CashierApp, app
-from tests.web.asgi_client import JSON, CapturedResponse, IncomingMessages, call, request, scope
+from tests.web.asgi_client import JSON, CapturedResponse, IncomingMessages, PendingRequest, call, request, scope
 from tests.web.fake_service import BODY, SOURCES, FakeService
 
 
@@ -25,22 +25,8 @@ def application(service: FakeService) -> CashierApp:
     return app(service, body_limit_bytes=1000, body_timeout_s=2.0)
 
 
-class PendingRequest:
-    """A request in a task of its own; the test controls its messages."""
-
-    def __init__(
-        self, application: CashierApp, body: bytes, *, more: bool = False, headers: dict[str, str] | None = None
-    ) -> None:
-        self.incoming = IncomingMessages([request(body, more=more)])
-        self.response = CapturedResponse()
-        self.task = asyncio.create_task(self._run(application, scope("POST", "/v1/consult", headers or JSON)))
-
-    async def finished(self) -> None:
-        """Wait for the end, at most 30 s of virtual time."""
-        await asyncio.wait_for(self.task, 30)
-
-    async def _run(self, application: CashierApp, request_scope: dict[str, object]) -> None:
-        await application(request_scope, self.incoming.receive, self.response.send)
+def pending_request(application: CashierApp, body: bytes = BODY, *, more: bool = False) -> PendingRequest:
+    return PendingRequest(application, scope("POST", "/v1/consult", JSON), body, more=more)
 
 
 async def test_the_response_is_the_consultation_as_json(application: CashierApp, service: FakeService) -> None:
@@ -251,7 +237,7 @@ async def test_every_problem_has_request_id_and_server_timing(application: Cashi
 @pytest.mark.looptime
 async def test_a_disconnect_cancels_a_slow_consultation(application: CashierApp, service: FakeService) -> None:
     service.open.clear()
-    pending = PendingRequest(application, BODY)
+    pending = pending_request(application)
     await service.entered.wait()
     pending.incoming.disconnect()
     await pending.finished()
@@ -262,7 +248,7 @@ async def test_a_disconnect_cancels_a_slow_consultation(application: CashierApp,
 @pytest.mark.looptime
 async def test_a_slow_consultation_is_answered(application: CashierApp, service: FakeService) -> None:
     service.open.clear()
-    pending = PendingRequest(application, BODY)
+    pending = pending_request(application)
     await service.entered.wait()
     await asyncio.sleep(0.5)
     service.open.set()
@@ -280,7 +266,7 @@ async def test_a_fast_consultation_is_not_watched(application: CashierApp) -> No
 
 @pytest.mark.looptime
 async def test_an_overdue_body_is_refused(application: CashierApp, service: FakeService) -> None:
-    pending = PendingRequest(application, BODY[:20], more=True)
+    pending = pending_request(application, BODY[:20], more=True)
     began = asyncio.get_running_loop().time()
     await pending.finished()
     assert asyncio.get_running_loop().time() - began == pytest.approx(2.0, abs=0.11)
@@ -294,7 +280,7 @@ async def test_a_cancellation_by_the_server_is_not_taken_for_a_disconnect(
     application: CashierApp, service: FakeService
 ) -> None:
     service.open.clear()
-    pending = PendingRequest(application, BODY)
+    pending = pending_request(application)
     await service.entered.wait()
     pending.task.cancel()
     with pytest.raises(asyncio.CancelledError):

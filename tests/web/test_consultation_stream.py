@@ -18,7 +18,7 @@ from cashier.domain.order import Blocked, ConsultRequest
 from cashier.fanout.ask import SourceStatus
 from cashier.web import CashierApp, app, owning_app
 from cashier.web.sse import STALL_S
-from tests.web.asgi_client import JSON, CapturedResponse, IncomingMessages, call, request, scope
+from tests.web.asgi_client import JSON, IncomingMessages, PendingRequest, call, request, scope
 from tests.web.fake_service import BODY, SOURCES, FakeService, consultation, opener
 from tests.web.server_process import TIMEOUT_S, RawClient, ServerProcess, consult_request, running_server
 from tests.web.test_openapi import check, fetch_document
@@ -82,41 +82,17 @@ def events(body: bytes) -> list[Event]:
     return parsed
 
 
-class EventReader:
-    """A client in a task of its own; the test controls its reading."""
+class EventReader(PendingRequest):
+    """A client of an event stream."""
 
     def __init__(
         self, application: CashierApp, request_scope: dict[str, Any] | None = None, body: bytes = BODY
     ) -> None:
         """`request_scope`: by default a consultation."""
-        self.incoming = IncomingMessages([request(body)])
-        self.response = CapturedResponse()
-        self.reads = asyncio.Event()
-        self.reads.set()
-        self.blocked = asyncio.Event()
-        self._sent = asyncio.Event()
-        self.task = asyncio.create_task(self._run(application, request_scope or scope("POST", "/v1/consult", EVENTS)))
-
-    async def finished(self) -> None:
-        await asyncio.wait_for(self.task, 30)
+        super().__init__(application, request_scope or scope("POST", "/v1/consult", EVENTS), body)
 
     async def wait_for_events(self, count: int) -> list[Event]:
-        """Wait until `count` events were received, at most 30 s of virtual time."""
-        async with asyncio.timeout(30):
-            while self.response.body.count(b"\n\n") < count:
-                self._sent.clear()
-                await self._sent.wait()
-        return events(self.response.body)
-
-    async def _send(self, message: Message) -> None:
-        if not self.reads.is_set():
-            self.blocked.set()
-            await self.reads.wait()
-        await self.response.send(message)
-        self._sent.set()
-
-    async def _run(self, application: CashierApp, request_scope: dict[str, Any]) -> None:
-        await application(request_scope, self.incoming.receive, self._send)
+        return events(await self.wait_for(lambda body: body.count(b"\n\n") >= count))
 
 
 async def test_each_event_is_complete_and_numbered_and_the_stream_ends_with_end() -> None:

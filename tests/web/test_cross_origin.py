@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from uvicorn import Config
-from uvicorn.lifespan.off import LifespanOff
 
 from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
 from cashier.settings.loader import configuration
 from cashier.settings.schema import ConfigurationError
 from cashier.web import CashierApp, app
-from cashier.web.connection import ClientConnection, StoppableState
 from cashier.web.cross_origin import AllowedOrigins, MerchantSettings, origin_faults
 from tests.web.asgi_client import JSON, CapturedResponse, call
 from tests.web.fake_payments import BODY as SUBMIT
 from tests.web.fake_payments import ID, PAID, PAYMENT_PATH, TICKET, TOKEN, FakePayments
 from tests.web.fake_service import BODY, SOURCES, FakeService
-from tests.web.server_process import TIMEOUT_S
 from tests.web.test_openapi import BEARER_AUTH, fetch_document
 from tests.web.test_overload_response import ABOVE_HIGHEST, RecordingLadder
+from tests.web.virtual_client import VirtualServer
 
 SHOP, STALL, FOREIGN = "https://shop.example", "http://localhost:3000", "https://evil.example"
 MERCHANTS = {"m_1": MerchantSettings((SHOP,)), "m_2": MerchantSettings((STALL,)), "m_3": MerchantSettings()}
@@ -257,79 +250,43 @@ async def test_a_replaced_list_takes_effect_with_the_next_request(service: FakeS
     assert (await send(application, ACTIONS["consult"], origin=SHOP)).status == 403
 
 
-@asynccontextmanager
-async def connected(application: CashierApp) -> AsyncIterator[socket.socket]:
-    """The client's end of a connection to the application."""
-    config = Config(
-        application,
-        ws="none",
-        interface="asgi3",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-    )
-    config.load()
-    server_socket, client_socket = socket.socketpair()
-    server_socket.setblocking(False)
-    client_socket.setblocking(False)
-    loop = asyncio.get_running_loop()
-    _, protocol = await loop.connect_accepted_socket(
-        lambda: ClientConnection(config, StoppableState(), LifespanOff(config).state, loop), server_socket
-    )
-    try:
-        yield client_socket
-    finally:
-        protocol.transport.abort()
-        client_socket.close()
-        await asyncio.sleep(0)
-
-
-async def exchange(client_socket: socket.socket, data: bytes, *, split: bool = False) -> bytes:
-    loop = asyncio.get_running_loop()
-    for part in (data[at : at + 1] for at in range(len(data))) if split else (data,):
-        await loop.sock_sendall(client_socket, part)
-        await asyncio.sleep(0)
-    return await asyncio.wait_for(loop.sock_recv(client_socket, 262_144), TIMEOUT_S)
-
-
 def from_page(origin: str, body: bytes = BODY) -> bytes:
     head = f"POST /v1/consult HTTP/1.1\r\nHost: pay\r\nOrigin: {origin}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
 async def test_the_fast_path_answers_pages_too(application: CashierApp, service: FakeService) -> None:
-    async with connected(application) as client_socket:
-        allowed = await exchange(client_socket, from_page(SHOP))
-        assert allowed.startswith(b"HTTP/1.1 200 ")
-        assert b"\r\naccess-control-allow-origin: https://shop.example\r\n" in allowed
-        other = await exchange(client_socket, from_page(STALL))
-        assert other.startswith(b"HTTP/1.1 403 ")
-        assert b"\r\naccess-control-allow-origin: http://localhost:3000\r\n" in other
-        foreign = await exchange(client_socket, from_page(FOREIGN))
-        assert foreign.startswith(b"HTTP/1.1 403 ")
-        assert b"access-control" not in foreign
-        invalid = await exchange(client_socket, from_page(SHOP, b"{}"))
-        assert invalid.startswith(b"HTTP/1.1 422 ")
-        assert b"\r\naccess-control-allow-origin: https://shop.example\r\n" in invalid
+    client = VirtualServer(service, application=application).connect()
+    allowed = await client.exchange(from_page(SHOP))
+    assert allowed.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\naccess-control-allow-origin: https://shop.example\r\n" in allowed
+    other = await client.exchange(from_page(STALL))
+    assert other.startswith(b"HTTP/1.1 403 ")
+    assert b"\r\naccess-control-allow-origin: http://localhost:3000\r\n" in other
+    foreign = await client.exchange(from_page(FOREIGN))
+    assert foreign.startswith(b"HTTP/1.1 403 ")
+    assert b"access-control" not in foreign
+    invalid = await client.exchange(from_page(SHOP, b"{}"))
+    assert invalid.startswith(b"HTTP/1.1 422 ")
+    assert b"\r\naccess-control-allow-origin: https://shop.example\r\n" in invalid
     assert len(service.calls) == 1
 
 
 async def test_refusals_under_overload_can_be_read_and_preflights_pass(service: FakeService) -> None:
     application = app(service, ladder=RecordingLadder(ABOVE_HIGHEST), origins=AllowedOrigins(MERCHANTS))
-    async with connected(application) as client_socket:
-        for data in (from_page(SHOP), from_page(SHOP).replace(b"Host: pay\r\n", b"Host: pay\r\nExpect: \r\n")):
-            refusal = await exchange(client_socket, data)
-            assert refusal.startswith(b"HTTP/1.1 503 ")
-            assert b"\r\naccess-control-allow-origin: https://shop.example\r\n" in refusal
-            assert b"\r\nvary: Origin\r\n" in refusal
-        assert b"access-control" not in await exchange(client_socket, from_page(FOREIGN))
-        preflight = f"OPTIONS /v1/consult HTTP/1.1\r\nHost: pay\r\nOrigin: {SHOP}\r\n"
-        preflight += "Access-Control-Request-Method: POST\r\n\r\n"
-        answer = await exchange(client_socket, preflight.encode())
-        assert answer.startswith(b"HTTP/1.1 204 ")
-        assert b"content-length" not in answer
-        assert b"transfer-encoding" not in answer
+    client = VirtualServer(service, application=application).connect()
+    for data in (from_page(SHOP), from_page(SHOP).replace(b"Host: pay\r\n", b"Host: pay\r\nExpect: \r\n")):
+        refusal = await client.exchange(data)
+        assert refusal.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\naccess-control-allow-origin: https://shop.example\r\n" in refusal
+        assert b"\r\nvary: Origin\r\n" in refusal
+    assert b"access-control" not in await client.exchange(from_page(FOREIGN))
+    preflight = f"OPTIONS /v1/consult HTTP/1.1\r\nHost: pay\r\nOrigin: {SHOP}\r\n"
+    preflight += "Access-Control-Request-Method: POST\r\n\r\n"
+    answer = await client.exchange(preflight.encode())
+    assert answer.startswith(b"HTTP/1.1 204 ")
+    assert b"content-length" not in answer
+    assert b"transfer-encoding" not in answer
     assert service.calls == []
 
 

@@ -13,7 +13,7 @@ import pytest
 from cashier.fanout.l2.interface import SourceUnknown
 from cashier.web import CashierApp, app
 from cashier.web.auth import AuthSettings, BearerAuth
-from tests.web.asgi_client import JSON, CapturedResponse, IncomingMessages, call, request, scope
+from tests.web.asgi_client import JSON, CapturedResponse, IncomingMessages, PendingRequest, call, request, scope
 from tests.web.fake_service import FakeService
 from tests.web.test_openapi import check, fetch_document
 
@@ -111,16 +111,11 @@ async def test_the_request_limits_apply(application: CashierApp) -> None:
 
 @pytest.mark.looptime
 async def test_an_overdue_body_is_refused(application: CashierApp) -> None:
-    response = CapturedResponse()
     began = asyncio.get_running_loop().time()
-    await asyncio.wait_for(
-        application(
-            scope("POST", PATH, JSON), IncomingMessages([request(b'{"source"', more=True)]).receive, response.send
-        ),
-        30,
-    )
-    assert response.problem() == (408, "BODY_TIMEOUT")
-    assert response.headers["connection"] == "close"
+    pending = PendingRequest(application, scope("POST", PATH, JSON), b'{"source"', more=True)
+    await pending.finished()
+    assert pending.response.problem() == (408, "BODY_TIMEOUT")
+    assert pending.response.headers["connection"] == "close"
     assert asyncio.get_running_loop().time() - began == pytest.approx(2.0)
 
 

@@ -14,6 +14,7 @@ import pytest
 from uvicorn.config import STARTUP_FAILURE
 
 from cashier.web import CashierApp
+from cashier.web.os_calls import refuse_new_connections
 from cashier.web.serve import serve
 from cashier.web.server import ServerSettings
 from tests.support.command_processes import eventually
@@ -164,3 +165,23 @@ def test_of_two_services_on_one_address_the_first_to_listen_serves(tmp_path: Pat
         assert winner.line() == str(port)
         winner.port = port
         assert winner.request(GET % b"/readyz").status == 200
+
+
+def test_queued_connections_are_accepted_and_new_ones_are_not() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname(), timeout=30) as waiting,
+    ):
+        assert refuse_new_connections([listening])
+        with pytest.raises(TimeoutError):
+            socket.create_connection(listening.getsockname(), timeout=0.2)
+        accepted, _ = listening.accept()
+        with accepted:
+            waiting.send(b"in")
+            assert accepted.recv(2) == b"in"
+
+
+def test_a_missing_socket_filter_is_reported() -> None:
+    with socket.socket() as closed:
+        closed.close()
+        assert not refuse_new_connections([closed])

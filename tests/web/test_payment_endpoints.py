@@ -38,12 +38,13 @@ from cashier.web import CashierApp, app, owning_app
 from cashier.web.auth import AuthSettings, BearerAuth
 from cashier.web.payment_problems import refusal_for
 from cashier.web.payment_requests import Cancellation, ChallengeAnswer
-from tests.web.asgi_client import JSON, CapturedResponse, IncomingMessages, call, request, scope
+from tests.web.asgi_client import JSON, CapturedResponse, PendingRequest, call, scope
 from tests.web.fake_payments import BODY, ID, LIVE, PAID, PAYMENT_PATH, SUBMIT, TOKEN, FakePayments
 from tests.web.fake_service import SOURCES, FakeService, cny, consultation, opener
 
 KEY_HEADERS = JSON | {"idempotency-key": "k-1"}
 TOKEN_HEADER = {"x-payment-token": TOKEN}
+LONG_POLL = scope("GET", PAYMENT_PATH, TOKEN_HEADER, query=b"wait_ms=30000")
 VISA = "4111111111111111"
 SECRET = "s" * 32
 BEARER_AUTH = BearerAuth(AuthSettings(mode="jwt", issuer="i", audience="a", secret=SECRET))
@@ -324,18 +325,11 @@ async def test_the_request_limits_apply_to_bodies(application: CashierApp, payme
 @pytest.mark.looptime
 @EACH_OPERATION
 async def test_an_overdue_body_is_refused(application: CashierApp, operation: dict[str, Any]) -> None:
-    response = CapturedResponse()
-    incoming = IncomingMessages([request(b"{", more=True)])
-    await asyncio.wait_for(
-        application(
-            scope(operation.get("method", "POST"), operation["path"], operation["headers"]),
-            incoming.receive,
-            response.send,
-        ),
-        30,
-    )
-    assert response.problem() == (408, "BODY_TIMEOUT")
-    assert response.headers["connection"] == "close"
+    request_scope = scope(operation.get("method", "POST"), operation["path"], operation["headers"])
+    pending = PendingRequest(application, request_scope, b"{", more=True)
+    await pending.finished()
+    assert pending.response.problem() == (408, "BODY_TIMEOUT")
+    assert pending.response.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(
@@ -537,16 +531,13 @@ async def test_operations_that_move_money_continue_after_a_disconnect(
 ) -> None:
     operation = OPERATIONS[name]
     payments.open.clear()
-    incoming, response = IncomingMessages([request(operation["body"])]), CapturedResponse()
-    task = asyncio.create_task(
-        application(scope("POST", operation["path"], operation["headers"]), incoming.receive, response.send)
-    )
+    pending = PendingRequest(application, scope("POST", operation["path"], operation["headers"]), operation["body"])
     await payments.entered.wait()
-    incoming.disconnect()
+    pending.incoming.disconnect()
     await asyncio.sleep(5)
-    assert not task.done()
+    assert not pending.task.done()
     payments.open.set()
-    await task
+    await pending.task
     assert payments.cancelled == []
 
 
@@ -555,16 +546,13 @@ async def test_a_disconnect_ends_a_long_poll_and_leaves_nothing_behind(
     application: CashierApp, payments: FakePayments
 ) -> None:
     payments.open.clear()
-    incoming, response = IncomingMessages([request(b"")]), CapturedResponse()
-    task = asyncio.create_task(
-        application(scope("GET", PAYMENT_PATH, TOKEN_HEADER, query=b"wait_ms=30000"), incoming.receive, response.send)
-    )
+    pending = PendingRequest(application, LONG_POLL, b"")
     await payments.entered.wait()
     await asyncio.sleep(1)
-    incoming.disconnect()
-    await asyncio.wait_for(task, 0.2)
+    pending.incoming.disconnect()
+    await asyncio.wait_for(pending.task, 0.2)
     assert payments.cancelled == ["look"]
-    assert response.status is None
+    assert pending.response.status is None
     await asyncio.sleep(0.1)
     assert repr(application).count("requests=0 sweeping=False") == 2
     assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -573,14 +561,11 @@ async def test_a_disconnect_ends_a_long_poll_and_leaves_nothing_behind(
 @pytest.mark.looptime
 async def test_a_long_poll_can_be_cancelled_by_the_server(application: CashierApp, payments: FakePayments) -> None:
     payments.open.clear()
-    incoming, response = IncomingMessages([request(b"")]), CapturedResponse()
-    task = asyncio.create_task(
-        application(scope("GET", PAYMENT_PATH, TOKEN_HEADER, query=b"wait_ms=30000"), incoming.receive, response.send)
-    )
+    pending = PendingRequest(application, LONG_POLL, b"")
     await payments.entered.wait()
-    task.cancel()
+    pending.task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await task
+        await pending.task
 
 
 JSON_VALUES = st.recursive(

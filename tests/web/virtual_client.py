@@ -13,7 +13,7 @@ from typing import Any
 from uvicorn import Config
 
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.web import app
+from cashier.web import CashierApp, app
 from cashier.web.connection import ClientConnection, StoppableState
 from tests.web.fake_payments import FakePayments
 from tests.web.fake_service import FakeService
@@ -105,10 +105,11 @@ class VirtualServer:
         service: FakeService | None = None,
         ladder: DegradationLadder | None = None,
         max_connections: int | None = None,
+        application: CashierApp | None = None,
     ) -> None:
         self.service = service or FakeService(FakePayments())
         self.config = Config(
-            app(self.service, ladder=ladder),
+            application or app(self.service, ladder=ladder),
             interface="asgi3",
             lifespan="off",
             log_config=None,
@@ -142,6 +143,11 @@ class VirtualClient:
                 self.connection.data_received(segment)
                 await self.settle()
         return self.received
+
+    async def exchange(self, *segments: bytes) -> bytes:
+        """Send segments, and return what is received from then on."""
+        before = len(self.received)
+        return (await self.send(*segments))[before:]
 
     async def end(self) -> bytes:
         """Half-close."""

@@ -27,7 +27,8 @@ from cashier.fanout.l2.valkey_cache import ValkeyCache
 from cashier.fanout.s3fifo import S3FifoStore
 from tests.fanout.cache_rig import BARE, key_of
 from tests.fanout.l2.valkey_server import Server, raw_client, until, valkey_server
-from tests.fanout.scripted_upstream import Asker, Reply, ScriptedCall, ScriptedUpstream, ask, clock_ns, guarded
+from tests.fanout.scripted_upstream import Asker, Reply, ScriptedCall, ScriptedUpstream, ask, guarded
+from tests.support.virtual_time import clock_ns
 
 SOURCE = "source"
 KEYS = ("u_1", "u_1/a", "u_10")

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cashier.fanout.l2.interface import CachedAnswer
+from cashier.fanout.l2.server_health import ServerHealth
 from cashier.fanout.l2.valkey_backend import ValkeySettings
 from cashier.fanout.l2.valkey_cache import ValkeyCache
 from tests.fanout.l2.valkey_server import PATIENT, L2Worker, Server, l2_worker, raw_client, until, valkey_server
@@ -196,3 +197,53 @@ async def test_a_bug_in_a_callback_is_reported_and_the_subscription_is_renewed(s
         await until(lambda: len(calls) == 2)
         await level.close()
     assert [type(error) for error in errors] == [ZeroDivisionError]
+
+
+def good() -> ServerHealth:
+    health = ServerHealth()
+    health.record_recovery()
+    return health
+
+
+def test_a_server_is_unavailable_before_its_first_recovery() -> None:
+    health = ServerHealth()
+    assert not health.available
+    health.record_recovery()
+    assert health.available
+
+
+def test_one_failure_loses_the_server_and_only_the_first_counts() -> None:
+    health = good()
+    assert health.record_failure()
+    assert not health.record_failure()
+    assert not health.available
+    assert "lost" in repr(health)
+
+
+def test_three_slow_answers_in_a_row_lose_the_server() -> None:
+    health = good()
+    assert [health.record_slow(started, started + 1) for started in range(3)] == [False, False, True]
+    assert not health.record_slow(3, 4), "it was lost already"
+
+
+def test_a_fast_answer_ends_the_row() -> None:
+    health = good()
+    for started in range(10):
+        assert not health.record_slow(started, started + 0.5)
+        health.record_fast()
+    assert health.available
+
+
+def test_concurrent_slow_answers_count_once() -> None:
+    health = good()
+    assert not any(health.record_slow(started / 100, 1) for started in range(100))
+    assert not health.record_slow(1, 2)
+    assert health.record_slow(2, 3)
+
+
+def test_slow_answers_are_forgotten_on_recovery() -> None:
+    health = good()
+    for started in range(3):
+        health.record_slow(started, started + 1)
+    health.record_recovery()
+    assert not health.record_slow(10, 11)

@@ -1,6 +1,8 @@
-"""The limiter: its bounds, its growth, and one cut per loss."""
+"""The limits of a source's calls: how many at a time, and how many extra ones."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import hypothesis.strategies as st
 import msgspec
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import given
 
 from cashier.fanout.limiter import UNLIMITED, Limiter, LimiterSettings
+from cashier.fanout.retry_budget import RetryBudget
 
 
 def test_without_settings_there_is_no_limit() -> None:
@@ -91,3 +94,57 @@ def test_new_bounds_keep_the_learned_limit_within_them() -> None:
 def test_crossed_bounds_are_rejected() -> None:
     with pytest.raises(msgspec.ValidationError, match="least = 9 is above most = 3"):
         msgspec.convert({"least": 9, "most": 3}, LimiterSettings)
+
+
+SECOND_NS = 1_000_000_000
+TEN_NS = 10 * SECOND_NS
+STEPS = st.lists(st.tuples(st.integers(0, 4 * SECOND_NS), st.integers(0, 400), st.integers(0, 30)), max_size=60)
+
+
+def lately(moments_ns: Sequence[int], now_ns: int) -> int:
+    return sum(now_ns - TEN_NS < each <= now_ns for each in moments_ns)
+
+
+@given(STEPS, st.integers(0, 10_000), st.integers(0, 10**15))
+def test_any_ten_seconds_have_at_most_ten_extra_calls_or_the_share_of_first_calls(
+    steps: list[tuple[int, int, int]], share_bps: int, started_ns: int
+) -> None:
+    budget = RetryBudget(share_bps)
+    now_ns = started_ns
+    budget.roll(now_ns)
+    first_ns: list[int] = []
+    extra_ns: list[int] = []
+    for passed_ns, firsts, wanted in steps:
+        now_ns += passed_ns
+        budget.roll(now_ns)
+        budget.first_calls += firsts
+        first_ns += [now_ns] * firsts
+        for _ in range(wanted):
+            if budget.take(now_ns):
+                extra_ns.append(now_ns)
+                assert lately(extra_ns, now_ns) <= max(10, share_bps / 10_000 * lately(first_ns, now_ns))
+
+
+@pytest.mark.parametrize("began_s", [0, 5, 10**6])
+def test_a_quiet_source_gets_ten_extra_calls_in_ten_seconds(began_s: int) -> None:
+    budget = RetryBudget(500)
+    taken = [budget.take(began_s * SECOND_NS) for _ in range(12)]
+    assert taken == [True] * 10 + [False] * 2
+    assert not budget.take((began_s + 10) * SECOND_NS)
+    assert budget.take((began_s + 11) * SECOND_NS)
+
+
+def test_a_busy_source_gets_exactly_its_share() -> None:
+    budget = RetryBudget(500)
+    budget.first_calls += 1_000
+    assert sum(budget.take(0) for _ in range(100)) == 50
+    assert repr(budget) == "<RetryBudget 50 extra for 1000 first calls>"
+
+
+def test_first_calls_count_for_less_than_ten_seconds() -> None:
+    budget = RetryBudget(500)
+    budget.first_calls += 1_000
+    budget.roll(9 * SECOND_NS)
+    assert sum(budget.take(9 * SECOND_NS) for _ in range(100)) == 50
+    budget.roll(10 * SECOND_NS)
+    assert not budget.take(10 * SECOND_NS)

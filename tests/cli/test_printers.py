@@ -1,4 +1,4 @@
-"""Printed consultations: at every width a method has its rank, mark, title, amount and reason."""
+"""Printed consultations and payments: rank, mark, title, amount and reason at every width."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from cashier.cli.consultation_printer import (
     problem_lines,
     waterfall_lines,
 )
+from cashier.cli.payment_printer import price_breakdown
 from cashier.consultation.flow import Consultation
 from cashier.sandbox import CASES
+from tests.support.scripted_service import amount
 from tests.support.virtual_consultation import NEVER_MS, Behaviour, ask, request
 
 MARKS = {"AVAILABLE": "●", "UNDETERMINED": "?", "UNAVAILABLE": "○"}
@@ -136,3 +138,12 @@ async def test_the_bars_of_the_waterfall_shrink_with_the_terminal(width: int) ->
         assert max(map(cell_len, lines)) <= width
         assert all(source["class"].lower() in line for source, line in zip(answer["sources"], lines[:-1], strict=True))
     assert lines[6].endswith("TIMEOUT")
+
+
+def test_a_price_shows_what_is_taken_and_added() -> None:
+    assert price_breakdown(amount(11_930, fee=130, p_1=1_000)).plain == "128.00 − 10.00 + 1.30 fee = 119.30 CNY"
+    assert price_breakdown(amount(12_930, fee=130)).plain == "128.00 + 1.30 fee = 129.30 CNY"
+
+
+def test_a_price_without_discount_and_fee_is_shown_once() -> None:
+    assert price_breakdown(amount(12_800)).plain == "128.00 CNY"
