@@ -46,7 +46,7 @@ OPTION_OF_INPUT = {
 }
 
 
-class Exchange(Struct, frozen=True, kw_only=True):
+class ProbeResult(Struct, frozen=True, kw_only=True):
     """What one source was asked, and what it answered.
 
     `requests`: method, path and query of each distinct request; none for a function in this
@@ -104,7 +104,7 @@ async def probe(
     known: Mapping[str, Any],
     given: Mapping[str, UpstreamFunction | PaymentPort] | None = None,
     patience_ms: int = PATIENCE_MS,
-) -> tuple[list[Exchange], list[str]]:
+) -> tuple[list[ProbeResult], list[str]]:
     """Ask the order first, then all other configured sources at once.
 
     Returns the exchanges, and one sentence for each value or field that matches nothing.
@@ -173,12 +173,12 @@ class _Probe:
         self._patience_ms = patience_ms
         self._headers = CallHeaders(f"probe-{uuid.uuid4().hex[:12]}")
 
-    async def source(self, spec: SourceSpec, upstream: Upstream, inputs: Mapping[str, Any]) -> tuple[Exchange, Any]:
+    async def source(self, spec: SourceSpec, upstream: Upstream, inputs: Mapping[str, Any]) -> tuple[ProbeResult, Any]:
         """The exchange and the fact, or the `SourceError` in its place."""
         name = spec.source.name
         missing = tuple(need for need in spec.needs if need not in inputs)
         if missing:
-            return Exchange(source=name, address=", ".join(upstream.addresses), missing=missing), None
+            return ProbeResult(source=name, address=", ".join(upstream.addresses), missing=missing), None
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Any] = loop.create_future()
 
@@ -199,7 +199,7 @@ class _Probe:
         timeout_ms = spec.timeout_ms if own is None or own.timeout_ms is None else own.timeout_ms
         return self._exchange(name, upstream.addresses, outcome, started_ns, timeout_ms), outcome
 
-    def services(self, ports: PaymentPorts, order_id: str | None) -> list[Awaitable[Exchange]]:
+    def services(self, ports: PaymentPorts, order_id: str | None) -> list[Awaitable[ProbeResult]]:
         """Risk is never asked: a decision counts, and may send the payer a message."""
         if order_id is None:
             return []
@@ -209,7 +209,7 @@ class _Probe:
             self._service("acquirer", lambda: ports.acquirer.result(order_id, self._headers, self._patience_ms)),
         ]
 
-    async def _service(self, name: str, ask: Callable[[], Awaitable[Any]]) -> Exchange:
+    async def _service(self, name: str, ask: Callable[[], Awaitable[Any]]) -> ProbeResult:
         started_ns = time.perf_counter_ns()
         outcome = await ask()
         error = getattr(outcome, "error", None)
@@ -218,10 +218,10 @@ class _Probe:
 
     def _exchange(
         self, name: str, addresses: tuple[str, ...], outcome: Any, started_ns: int, timeout_ms: int
-    ) -> Exchange:
+    ) -> ProbeResult:
         recorded = self._recorded.get(name)
         failed = isinstance(outcome, SourceError)
-        return Exchange(
+        return ProbeResult(
             source=name,
             address=", ".join(addresses),
             requests=tuple(dict.fromkeys(recorded.requests)) if recorded else (),

@@ -101,7 +101,7 @@ def build(
     resolver = Resolver()
     valkey = _valkey(config, coherence, resolver)
     failures = FailureLog(_log.warning)
-    builder = _Builder(config, given, failures, resolver)
+    builder = _UpstreamBuilder(config, given, failures, resolver)
     pipelines = builder.pipelines(ladder, valkey)
     payment_ports = builder.payment_ports()
     return Parts(
@@ -127,7 +127,7 @@ def upstreams(
 
     `wrap` may replace each one's transport. Raises `ConfigurationError`.
     """
-    builder = _Builder(config, given, FailureLog(_log.warning), Resolver(), wrap, on_mapping)
+    builder = _UpstreamBuilder(config, given, FailureLog(_log.warning), Resolver(), wrap, on_mapping)
     return builder.upstreams(), builder.payment_ports(), builder.adapter_hooks
 
 
@@ -256,7 +256,7 @@ def _consult_flow(
     )
 
 
-class _Builder:
+class _UpstreamBuilder:
     """Builds upstreams, and collects the transports and adapters to be opened and closed."""
 
     def __init__(

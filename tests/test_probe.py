@@ -9,7 +9,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from cashier.probe import Exchange, probe
+from cashier.probe import ProbeResult, probe
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.settings.loader import configuration
 from cashier.source_errors import Unreachable
@@ -40,7 +40,7 @@ class Answers:
         return answer
 
 
-async def probed(answers: Answers, **known: Any) -> tuple[dict[str, Exchange], list[str]]:
+async def probed(answers: Answers, **known: Any) -> tuple[dict[str, ProbeResult], list[str]]:
     exchanges, findings = await probe(configuration({}, "a test"), {**ORDER, **known}, answers.functions)
     return {exchange.source: exchange for exchange in exchanges}, findings
 

@@ -10,14 +10,14 @@ import orjson
 from rich.text import Text
 
 from cashier.cli.layout import one_line, paragraph
-from cashier.probe import OPTION_OF_INPUT, Exchange
+from cashier.probe import OPTION_OF_INPUT, ProbeResult
 
 _INDENT = 4
 # Enough to see the shape; `--json` prints everything.
 _ANSWER_CHARACTERS = 600
 
 
-def probe_lines(exchanges: Sequence[Exchange], findings: Sequence[str], width: int) -> Iterator[Text]:
+def probe_lines(exchanges: Sequence[ProbeResult], findings: Sequence[str], width: int) -> Iterator[Text]:
     for exchange in exchanges:
         yield from paragraph(_heading(exchange), width, 0, _INDENT)
         for request in exchange.requests:
@@ -33,18 +33,18 @@ def probe_lines(exchanges: Sequence[Exchange], findings: Sequence[str], width: i
     yield Text(f"{sum(map(is_sound, exchanges))} of {len(exchanges)} sources gave a usable answer.")
 
 
-def is_sound(exchange: Exchange) -> bool:
+def is_sound(exchange: ProbeResult) -> bool:
     return exchange.fault is None and not exchange.missing
 
 
-def _heading(exchange: Exchange) -> Text:
+def _heading(exchange: ProbeResult) -> Text:
     mark, colour = ("●", "green") if is_sound(exchange) else ("?", "yellow") if exchange.missing else ("○", "red")
     status = "" if exchange.status is None else f"  {exchange.status}"
     elapsed = "" if exchange.missing else f"  {exchange.elapsed_ms:.1f} ms"
     return Text.assemble((mark, colour), " ", (exchange.source, "bold"), f"  {exchange.address}{status}{elapsed}")
 
 
-def _findings(exchange: Exchange) -> Iterator[tuple[str, str]]:
+def _findings(exchange: ProbeResult) -> Iterator[tuple[str, str]]:
     """Sentences with their styles."""
     if exchange.missing:
         options = " and ".join(dict.fromkeys(OPTION_OF_INPUT[need] for need in exchange.missing))

@@ -22,14 +22,14 @@ STREAM_TYPE = "stream+jwt"
 _MAX_CHARS = 49_152
 
 
-class _Payload(Struct, frozen=True):
+class _TicketPayload(Struct, frozen=True):
     iss: Literal["cashier"]
     exp: int
     payment_id: str
     sealed: str
 
 
-_payload_decoder = msgspec.json.Decoder(_Payload)
+_payload_decoder = msgspec.json.Decoder(_TicketPayload)
 _claims_decoder = msgspec.json.Decoder(PaymentClaims)
 
 
@@ -49,7 +49,7 @@ class StreamTickets:
         watched = replace(claims, chosen=chosen, means=PaymentMeans(), offered=None)
         key = self._keyring.key
         sealed = seal(msgspec.json.encode(watched), key, _purpose(claims.payment_id))
-        payload = _Payload(ISSUER, expires_at, claims.payment_id, sealed)
+        payload = _TicketPayload(ISSUER, expires_at, claims.payment_id, sealed)
         return sign(self._keyring.header(STREAM_TYPE), msgspec.json.encode(payload), key)
 
     def read(self, text: str, payment_id: str, now_s: float) -> PaymentClaims:

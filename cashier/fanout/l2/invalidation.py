@@ -27,7 +27,7 @@ def covers_key(prefix: str, key: str) -> bool:
     return key.startswith(prefix) or (prefix.endswith(SEPARATOR) and key == prefix[:-1])
 
 
-class Invalidation(Struct, frozen=True):
+class QueuedInvalidation(Struct, frozen=True):
     """Invalidates the answers of a source under one key, or under a prefix."""
 
     source: str
@@ -61,7 +61,7 @@ encode_message = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(InvalidationMessage).decode
 
 
-def sendable(source: str, key: str | None, prefix: str | None) -> Invalidation:
+def sendable(source: str, key: str | None, prefix: str | None) -> QueuedInvalidation:
     """The invalidation; for a text that no message can carry, one that covers more.
 
     Raises ValueError unless there is either a key or a prefix.
@@ -71,4 +71,4 @@ def sendable(source: str, key: str | None, prefix: str | None) -> Invalidation:
     text = key if key is not None else prefix or ""
     match = _SENDABLE.match(text)
     start = match[0] if match is not None else ""
-    return Invalidation(source, key, prefix) if start == text else Invalidation(source, None, start)
+    return QueuedInvalidation(source, key, prefix) if start == text else QueuedInvalidation(source, None, start)

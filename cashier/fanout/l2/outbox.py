@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from cashier.fanout.l2.invalidation import Invalidation
+from cashier.fanout.l2.invalidation import QueuedInvalidation
 
 
 class OutgoingInvalidation(Struct, eq=False):
@@ -18,7 +18,7 @@ class OutgoingInvalidation(Struct, eq=False):
     `waiters` get True when both are the case. `sent_s`: the loop's time of the last try.
     """
 
-    invalidation: Invalidation
+    invalidation: QueuedInvalidation
     publish: bool
     waiters: list[Future[bool]]
     stored: bool = False
@@ -47,7 +47,7 @@ class Outbox:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._queue: OrderedDict[Invalidation, OutgoingInvalidation] = OrderedDict()
+        self._queue: OrderedDict[QueuedInvalidation, OutgoingInvalidation] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -55,13 +55,13 @@ class Outbox:
     def __repr__(self) -> str:
         return f"<Outbox {len(self)} of {self._capacity}>"
 
-    def add(self, invalidation: Invalidation, *, publish: bool, waiter: Future[bool] | None = None) -> None:
+    def add(self, invalidation: QueuedInvalidation, *, publish: bool, waiter: Future[bool] | None = None) -> None:
         outgoing = OutgoingInvalidation(invalidation, publish, [] if waiter is None else [waiter])
         self._merge(outgoing)
         if len(self._queue) > self._capacity:
             queued, self._queue = self._queue, OrderedDict()
             for each in queued.values():
-                each.invalidation = Invalidation(each.invalidation.source, None, "")
+                each.invalidation = QueuedInvalidation(each.invalidation.source, None, "")
                 self._merge(each)
 
     def take(self, most: int) -> list[OutgoingInvalidation]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.exceptions import ReadOnlyError, ResponseError
 
-from cashier.fanout.l2.invalidation import Invalidation, InvalidationMessage, encode_message
+from cashier.fanout.l2.invalidation import InvalidationMessage, QueuedInvalidation, encode_message
 from cashier.fanout.l2.outbox import Outbox, OutgoingInvalidation
 from cashier.fanout.l2.valkey_backend import (
     CHANNEL,
@@ -49,7 +49,9 @@ class InvalidationPublisher:
     def __repr__(self) -> str:
         return f"<InvalidationPublisher {self._outbox!r} unconfirmed={len(self._sent)}>"
 
-    def add(self, invalidation: Invalidation, *, publish: bool = True, waiter: Future[bool] | None = None) -> None:
+    def add(
+        self, invalidation: QueuedInvalidation, *, publish: bool = True, waiter: Future[bool] | None = None
+    ) -> None:
         """Queue an invalidation. `waiter` gets True when it is confirmed."""
         self._outbox.add(invalidation, publish=publish, waiter=waiter)
         self._idle.clear()

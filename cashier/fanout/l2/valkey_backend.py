@@ -20,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from cashier.fanout.l2.invalidation import Invalidation, segment_of
+from cashier.fanout.l2.invalidation import QueuedInvalidation, segment_of
 from cashier.fanout.l2.valkey_connection import Resolve, connection_class
 from cashier.fanout.l2.valkey_url import ValkeyAddress
 
@@ -228,7 +228,7 @@ def entry_keys(epoch: str, source: str, key: str) -> EntryKeys:
 
 
 def invalidating_commands(
-    epoch: str, invalidation: Invalidation, token: bytes
+    epoch: str, invalidation: QueuedInvalidation, token: bytes
 ) -> tuple[tuple[tuple[Any, ...], ...], bytes]:
     """Return the commands that invalidate what is stored, and the key that they write.
 

@@ -21,7 +21,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, w
 from cashier.fanout.ask import PendingCall
 from cashier.fanout.l2.entry_codec import LARGEST_BYTES, StoredAnswer, pack, unpack
 from cashier.fanout.l2.interface import CachedAnswer, OnRead
-from cashier.fanout.l2.invalidation import LONGEST_TEXT, Invalidation, decode_message, sendable
+from cashier.fanout.l2.invalidation import LONGEST_TEXT, QueuedInvalidation, decode_message, sendable
 from cashier.fanout.l2.publisher import InvalidationPublisher
 from cashier.fanout.l2.server_health import ServerHealth
 from cashier.fanout.l2.tombstones import TOLERANCE_MS, Tombstones
@@ -184,11 +184,11 @@ class ValkeyCache:
         except TimeoutError:
             return False
 
-    def _invalidate(self, invalidation: Invalidation, waiter: asyncio.Future[bool] | None = None) -> None:
+    def _invalidate(self, invalidation: QueuedInvalidation, waiter: asyncio.Future[bool] | None = None) -> None:
         self._bury(invalidation)
         self._publisher.add(invalidation, waiter=waiter)
 
-    def _bury(self, invalidation: Invalidation) -> None:
+    def _bury(self, invalidation: QueuedInvalidation) -> None:
         self._tombstones.add(
             invalidation.source, key=invalidation.key, prefix=invalidation.prefix, now_ms=self._now_ms()
         )

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 
 from cashier.fanout.l2.entry_codec import StoredAnswer
-from cashier.fanout.l2.invalidation import Invalidation
+from cashier.fanout.l2.invalidation import QueuedInvalidation
 from cashier.fanout.l2.outbox import Outbox
 from cashier.fanout.l2.write_behind import Put, WriteBehind
 
 
-def of(key: str, source: str = "card") -> Invalidation:
-    return Invalidation(source, key, None)
+def of(key: str, source: str = "card") -> QueuedInvalidation:
+    return QueuedInvalidation(source, key, None)
 
 
-def everything(source: str) -> Invalidation:
-    return Invalidation(source, None, "")
+def everything(source: str) -> QueuedInvalidation:
+    return QueuedInvalidation(source, None, "")
 
 
-def taken(outbox: Outbox, most: int = 100) -> list[tuple[Invalidation, bool]]:
+def taken(outbox: Outbox, most: int = 100) -> list[tuple[QueuedInvalidation, bool]]:
     return [(each.invalidation, each.publish) for each in outbox.take(most)]
 
 
