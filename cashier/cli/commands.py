@@ -1,4 +1,4 @@
-"""The command line: demo, serve, consult, pay, init, check, plan, probe, sandbox, weather, cases.
+"""The command line: demo, serve, consult, pay, init, check, plan, probe, adapter and others.
 
 Bad input ends in one clear line, without a traceback.
 """

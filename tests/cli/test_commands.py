@@ -345,9 +345,11 @@ def test_a_probe_refuses_an_input_that_no_request_may_have(run: Run, config: Pat
 def test_the_help_of_every_command_is_whole_in_the_list_of_commands() -> None:
     found = CliRunner().invoke(cli, ["--help"], env={"COLUMNS": "80"})
     _, _, listed = found.stdout.partition("Commands:\n")
-    assert len(listed.splitlines()) == len(cli.registered_commands) == 12
+    helps = [command.short_help for command in cli.registered_commands]
+    helps += [group.short_help for group in cli.registered_groups]
+    assert len(listed.splitlines()) == len(helps) == 13
     assert "..." not in listed
-    assert all(command.short_help and len(command.short_help) <= 60 for command in cli.registered_commands)
+    assert all(text and len(text) <= 60 for text in helps)
 
 
 def test_the_cases_are_listed(run: Run) -> None:
