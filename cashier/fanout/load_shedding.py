@@ -297,9 +297,9 @@ class DegradationLadder:
         if admission is None:
             if self._has_callers and (lag_ms >= self.settings.refuse_lag_ms or self._growing()):
                 self._admission = AdmissionRate(self._throughput_per_s, self.settings, now_ns)
-        elif lag_ms < self.settings.refuse_lag_ms and now_ns - admission.refused_at_ns > _QUIET_S * 1e9:
-            self._admission = None
-        elif lag_ms < self.settings.dim_lag_ms and self._busy < _MOSTLY_ASLEEP:
+        elif (lag_ms < self.settings.refuse_lag_ms and now_ns - admission.refused_at_ns > _QUIET_S * 1e9) or (
+            lag_ms < self.settings.dim_lag_ms and self._busy < _MOSTLY_ASLEEP
+        ):
             self._admission = None
         else:
             admission.steer(lag_ms, self._busy, self._throughput_per_s, now_ns)

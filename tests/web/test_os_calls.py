@@ -1,12 +1,17 @@
-"""Refusing new connections in the kernel."""
+"""Limits that the kernel sets or applies: new connections, open files."""
 
 from __future__ import annotations
 
+import resource
 import socket
+from contextlib import ExitStack
 
 import pytest
 
+import cashier.web.serve as serve_module
 from cashier.web.os_calls import refuse_new_connections
+from cashier.web.server import ServerSettings
+from tests.web.server_process import GET, RawClient, running_server
 
 
 def test_queued_connections_are_accepted_and_new_ones_are_not() -> None:
@@ -27,3 +32,29 @@ def test_a_missing_socket_filter_is_reported() -> None:
     with socket.socket() as closed:
         closed.close()
         assert not refuse_new_connections([closed])
+
+
+def test_a_low_soft_limit_of_open_files_limits_no_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        with ExitStack() as stack:
+            server = stack.enter_context(running_server())
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            clients = [stack.enter_context(RawClient(server.port)) for _ in range(80)]
+            for client in clients:
+                client.send(GET % b"/healthz")
+            assert {client.read_response().status for client in clients} == {200}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("open_files", "wanted", "granted"), [(256, 10_000, 192), (256, 100, 100), (1, 5, 1), (-1, 10_000, 10_000)]
+)
+def test_clients_leave_open_files_for_upstream_services(
+    monkeypatch: pytest.MonkeyPatch, open_files: int, wanted: int, granted: int
+) -> None:
+    monkeypatch.setattr(serve_module, "raise_open_files_limit", lambda: open_files)
+    settings = ServerSettings(max_connections=wanted)
+    assert serve_module.fit_open_files(settings).max_connections == granted
