@@ -69,10 +69,8 @@ _THROUGHPUT_DECAY_PER_S = 0.1
 # The longest acceptable queue wait at the lowest priority, in upper marks; one more for each
 # priority above.
 _MAX_WAIT_MARKS = 2
-# Admission control ends after this time without a refusal, or when the loop sleeps more than it
-# works: then the rate is far too low, and refusing callers makes nobody faster.
+# Admission control ends after this time without a refusal.
 _QUIET_S = 0.5
-_MOSTLY_ASLEEP = 0.5
 
 
 class ShedSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -297,9 +295,7 @@ class DegradationLadder:
         if admission is None:
             if self._has_callers and (lag_ms >= self.settings.refuse_lag_ms or self._growing()):
                 self._admission = AdmissionRate(self._throughput_per_s, self.settings, now_ns)
-        elif (lag_ms < self.settings.refuse_lag_ms and now_ns - admission.refused_at_ns > _QUIET_S * 1e9) or (
-            lag_ms < self.settings.dim_lag_ms and self._busy < _MOSTLY_ASLEEP
-        ):
+        elif lag_ms < self.settings.refuse_lag_ms and now_ns - admission.refused_at_ns > _QUIET_S * 1e9:
             self._admission = None
         else:
             admission.steer(lag_ms, self._busy, self._throughput_per_s, now_ns)
@@ -309,7 +305,7 @@ class DegradationLadder:
     def _has_callers(self) -> bool:
         """Whether any is queued or was answered lately. If not, they do not cause the lag.
 
-        The work of start-up and of a reload is no overload.
+        The work of a start is no overload.
         """
         return self.queued_ms > 0 or self.answered > self._answered_at[0][1]
 
