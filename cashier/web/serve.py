@@ -16,10 +16,10 @@ from cashier.web.supervisor import Supervisor
 
 # Bytes of responses that the kernel takes beyond what it may send now.
 UNSENT_BYTES = 65_536
-# Of the files that a process may open, the part for connections of clients. The rest is for
-# upstream services: a client that cannot be accepted sees a reset, and a source that cannot be
-# connected to fails everyone.
-CLIENTS_SHARE = 0.75
+# Of the files that a process may open, those that are not for connections of clients: a quarter, and
+# at least what upstream connections take at start, but never more than half. A client that cannot
+# be accepted sees a reset, and a source that cannot be connected to fails everyone.
+LEAST_RESERVED_FILES = 64
 
 _log = structlog.get_logger("cashier.web")
 
@@ -56,7 +56,8 @@ def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, in
 def fit_open_files(settings: ServerSettings) -> ServerSettings:
     """Lower `max_connections` to what the limit of open files permits; each process has its own."""
     limit = raise_open_files_limit()
-    if limit < 0 or settings.max_connections <= (fitting := max(1, int(limit * CLIENTS_SHARE))):
+    fitting = max(1, limit - min(limit // 2, max(limit // 4, LEAST_RESERVED_FILES)))
+    if limit < 0 or settings.max_connections <= fitting:
         return settings
     _log.warning(
         "fewer client connections than [server] max_connections: raise the limit of open files",

@@ -50,7 +50,16 @@ def test_a_low_soft_limit_of_open_files_limits_no_connections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("open_files", "wanted", "granted"), [(256, 10_000, 192), (256, 100, 100), (1, 5, 1), (-1, 10_000, 10_000)]
+    ("open_files", "wanted", "granted"),
+    [
+        (1024, 10_000, 768),
+        (256, 10_000, 192),
+        (256, 100, 100),
+        (128, 10_000, 64),
+        (64, 10_000, 32),
+        (1, 5, 1),
+        (-1, 10_000, 10_000),
+    ],
 )
 def test_clients_leave_open_files_for_upstream_services(
     monkeypatch: pytest.MonkeyPatch, open_files: int, wanted: int, granted: int
