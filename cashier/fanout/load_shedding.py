@@ -293,13 +293,21 @@ class DegradationLadder:
     def _steer_admission(self, lag_ms: float, now_ns: int) -> None:
         admission = self._admission
         if admission is None:
-            if lag_ms >= self.settings.refuse_lag_ms or self._growing():
+            if self._has_callers and (lag_ms >= self.settings.refuse_lag_ms or self._growing()):
                 self._admission = AdmissionRate(self._throughput_per_s, self.settings, now_ns)
         elif lag_ms < self.settings.refuse_lag_ms and now_ns - admission.refused_at_ns > _QUIET_S * 1e9:
             self._admission = None
         else:
             admission.steer(lag_ms, self._busy, self._throughput_per_s, now_ns)
         self.refusing = self._admission is not None
+
+    @property
+    def _has_callers(self) -> bool:
+        """Whether any is queued or was answered lately. If not, they do not cause the lag.
+
+        The work of a start is no overload.
+        """
+        return self.queued_ms > 0 or self.answered > self._answered_at[0][1]
 
     def _growing(self) -> bool:
         """Two ticks past the upper mark, and not falling.

@@ -1,10 +1,11 @@
-"""Kernel features without a Python interface that a stop needs: a socket filter, a death signal."""
+"""What the server sets in the kernel: a socket filter, a death signal, the limit of open files."""
 
 from __future__ import annotations
 
 import ctypes
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import struct
@@ -58,3 +59,17 @@ def signal_with_parent(number: signal.Signals) -> bool:
     if parent is not None and not parent.is_alive():
         os.kill(os.getpid(), number)
     return True
+
+
+def raise_open_files_limit() -> int:
+    """Raise this process's limit of open files as far as permitted, and return it.
+
+    The usual default of 1024 is for programs that call `select`, which uvloop never does.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):
+        # macOS permits less than it names.
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return most

@@ -62,7 +62,8 @@ def declared_length_exceeds(headers: Mapping[bytes, bytes], limit_bytes: int) ->
     declared = headers.get(b"content-length")
     if declared is None or not declared.isdigit():
         return False
-    return len(declared) > 18 or int(declared) > limit_bytes
+    # Leading zeros are legal, and Python refuses to convert thousands of digits.
+    return len(digits := declared.lstrip(b"0")) > 18 or int(digits or b"0") > limit_bytes
 
 
 def _invalid_timeout(code: str, message: str) -> RequestRefused:

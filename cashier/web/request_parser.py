@@ -33,9 +33,10 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*
 _ILLEGAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 # RFC 9110, section 7.2: `uri-host [":" port]`, and empty for a target without an authority.
 _HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%\-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
-_ABSOLUTE_FORM = re.compile(rb"https?://[^/?]+", re.IGNORECASE)
-# A second line of one of these changes what the message means.
-_SINGLETONS = (b"host", b"content-length", b"transfer-encoding")
+# No user name or password (RFC 9110, section 4.2.4).
+_ABSOLUTE_FORM = re.compile(rb"https?://[^/?@]++(?!@)", re.IGNORECASE)
+# A second line of one of these changes what the message means, or who sent it.
+_SINGLETONS = (b"host", b"content-length", b"transfer-encoding", b"authorization", b"origin")
 
 
 class ProtocolError(Exception):

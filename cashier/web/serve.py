@@ -7,11 +7,21 @@ import signal
 import socket
 from collections.abc import Callable
 
+import msgspec
+import structlog
+
+from cashier.web.os_calls import raise_open_files_limit
 from cashier.web.server import BuildApp, ServerConfig, ServerSettings, StoppableServer
 from cashier.web.supervisor import Supervisor
 
 # Bytes of responses that the kernel takes beyond what it may send now.
 UNSENT_BYTES = 65_536
+# Of the files that a process may open, those that are not for connections of clients: a quarter, and
+# at least what upstream connections take at start, but never more than half. A client that cannot
+# be accepted sees a reset, and a source that cannot be connected to fails everyone.
+LEAST_RESERVED_FILES = 64
+
+_log = structlog.get_logger("cashier.web")
 
 
 def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, int], None] | None = None) -> None:
@@ -26,6 +36,7 @@ def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, in
     """
     # A SIGHUP that arrives before the application listens for it must not end the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    settings = fit_open_files(settings)
     config = ServerConfig(settings, build)
     with _bound_socket(settings) as listener:
         port = listener.getsockname()[1]
@@ -40,6 +51,20 @@ def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, in
                 StoppableServer(config, on_open=on_open).run([listener])
         else:
             Supervisor(config, [listener], on_open).run()
+
+
+def fit_open_files(settings: ServerSettings) -> ServerSettings:
+    """Lower `max_connections` to what the limit of open files permits; each process has its own."""
+    limit = raise_open_files_limit()
+    fitting = max(1, limit - min(limit // 2, max(limit // 4, LEAST_RESERVED_FILES)))
+    if limit < 0 or settings.max_connections <= fitting:
+        return settings
+    _log.warning(
+        "fewer client connections than [server] max_connections: raise the limit of open files",
+        max_connections=fitting,
+        open_files=limit,
+    )
+    return msgspec.structs.replace(settings, max_connections=fitting)
 
 
 def _bound_socket(settings: ServerSettings) -> socket.socket:

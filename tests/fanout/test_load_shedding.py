@@ -48,15 +48,16 @@ DELAYED = st.none() | st.floats(0, 1)
 
 
 class LadderRig:
-    """A ladder that receives one tick after another."""
+    """A ladder that receives one tick after another, by default with a caller answered in each."""
 
     def __init__(self, settings: ShedSettings | None = None) -> None:
         self.ladder = DegradationLadder(settings)
         self.now_ns = 0
 
-    def ticks(self, count: int, lag_ms: float) -> DegradationLadder:
+    def ticks(self, count: int, lag_ms: float, answered: int = 1) -> DegradationLadder:
         for _ in range(count):
             self.now_ns += round((TICK_MS + lag_ms) * MS_NS)
+            self.ladder.answered += answered
             self.ladder.tick(lag_ms, self.now_ns)
         return self.ladder
 
@@ -70,6 +71,7 @@ class LadderRig:
 
     def starved_ticks(self, ticks: Sequence[StarvedTick]) -> Iterator[DegradationLadder]:
         for tick in ticks:
+            self.ladder.answered += 1
             passed_ms = TICK_MS + tick.lag_ms
             self.now_ns += round(passed_ms * MS_NS)
             off_cpu_ms = passed_ms - min(passed_ms, tick.cpu_ms)
@@ -128,6 +130,14 @@ def test_without_lag_nothing_is_shed() -> None:
     ladder = LadderRig().ticks(1_000, 1.0)
     assert (ladder.hedging, ladder.serve_stale, ladder.refusing, ladder.dim_share) == (True, False, False, 0.0)
     assert not ladder.dims_call()
+
+
+@given(lags_ms=st.lists(st.floats(0, 500), max_size=40))
+def test_lag_without_callers_refuses_none(lags_ms: list[float]) -> None:
+    """A start: work that no caller has caused."""
+    rig = LadderRig()
+    for lag_ms in lags_ms:
+        assert not rig.ticks(1, lag_ms, answered=0).refusing
 
 
 def test_the_rungs_of_the_ladder_apply_in_order() -> None:

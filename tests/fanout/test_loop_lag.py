@@ -43,6 +43,7 @@ def run_monitor(ladder: DegradationLadder, cpu_ns: Callable[[], int], seconds: f
 
 def test_lag_of_a_loop_that_works_all_the_time_is_its_own() -> None:
     ladder = DegradationLadder()
+    ladder.queued_ms = 1.0
     run_monitor(ladder, five_times_clock_ns)
     assert ladder.lag_ms == pytest.approx(4 * TICK_MS)
     assert ladder.refusing

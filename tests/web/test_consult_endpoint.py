@@ -170,6 +170,12 @@ async def test_a_body_that_exceeds_the_limit_is_refused_as_soon_as_it_does(
     assert not service.calls
 
 
+@pytest.mark.parametrize("zeros", [1, 18, 5000])
+async def test_leading_zeros_make_no_body_too_large(application: CashierApp, zeros: int) -> None:
+    declared = "0" * zeros + str(len(BODY))
+    assert (await call(application, headers=JSON | {"content-length": declared})).status == 200
+
+
 @pytest.mark.parametrize(("padding", "status"), [(0, 200), (1, 413)])
 async def test_a_body_of_exactly_the_limit_is_accepted(application: CashierApp, padding: int, status: int) -> None:
     assert (await call(application, BODY + b" " * (1000 - len(BODY) + padding))).status == status

@@ -80,6 +80,10 @@ REFUSED = {
     "CONNECT with a scheme": request(line=b"CONNECT http://bank/ HTTP/1.1"),
     "another scheme": request(line=b"GET ftp://shop/ HTTP/1.1"),
     "asterisk": request(line=b"GET * HTTP/1.1"),
+    "user name": request(line=b"GET http://user@shop/ HTTP/1.1"),
+    "password": request(line=b"GET http://user:pass@shop/ HTTP/1.1"),
+    "two callers": request(b"Authorization: Bearer a", b"X-A: b", b"authorization: Bearer b"),
+    "two pages": request(b"Origin: https://shop.example", b"Origin: https://evil.example"),
 }
 
 
@@ -103,6 +107,8 @@ def test_spaces_and_tabs_around_a_value_are_no_part_of_it(space: bytes) -> None:
         (b"GET http://shop/a?b HTTP/1.1", b"/a?b"),
         (b"GET HTTPS://shop:8443 HTTP/1.1", b"/"),
         (b"GET http://shop?b HTTP/1.1", b"/?b"),
+        (b"GET http://shop/a@b HTTP/1.1", b"/a@b"),
+        (b"GET http://shop?a@b HTTP/1.1", b"/?a@b"),
         (b"OPTIONS * HTTP/1.1", b"*"),
         (b"BREW //pot HTTP/1.7", b"//pot"),
     ],
