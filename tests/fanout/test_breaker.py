@@ -280,6 +280,54 @@ def test_failures_of_one_key_count_once_unless_nothing_succeeds(outcomes: str, k
     assert is_open_after(outcomes, keys) is opens
 
 
+def test_opened_by_few_keys_it_lets_another_one_probe_at_once() -> None:
+    """One payer who retries before anyone else comes must not shut out those who come then."""
+    breaker = closed_breaker()
+    assert is_open_after("-" * 20, "ab" * 10, breaker)
+    now_ns = STARTED_NS + SECOND_NS
+    assert not breaker.admits(now_ns, LEASE_NS, "a")
+    assert not breaker.admits(now_ns, LEASE_NS)
+    assert breaker.admits(now_ns, LEASE_NS, "c")
+    assert not breaker.admits(now_ns, LEASE_NS, "d"), "one probe at a time"
+    breaker.record_success(now_ns, now_ns)
+    assert is_closed(breaker)
+
+
+def test_few_probes_of_other_keys_precede_the_pause_and_none_prolongs_it() -> None:
+    breaker = closed_breaker()
+    assert is_open_after("-" * 20, "a" * 20, breaker)
+    due_ns, now_ns, probes = breaker.probe_due_ns, STARTED_NS + SECOND_NS, 0
+    for number in range(100):
+        if breaker.admits(now_ns, LEASE_NS, f"u_{number}"):
+            probes += 1
+            breaker.record_failure(now_ns, now_ns, f"u_{number}")
+    assert 0 < probes <= 8
+    assert breaker.probe_due_ns == due_ns
+
+
+@pytest.mark.parametrize("keys", ["abcdefghijklmnopqrst", "." * 20, "a" * 19 + "."])
+def test_opened_by_many_keys_or_without_one_it_lets_none_probe_before_the_pause(keys: str) -> None:
+    breaker = closed_breaker()
+    assert is_open_after("-" * 20, keys, breaker)
+    assert not breaker.admits(STARTED_NS + SECOND_NS, LEASE_NS, "new")
+
+
+def test_a_key_whose_probe_failed_lets_others_probe_first_for_a_second() -> None:
+    """A payer with six of ten calls must not take every probe."""
+    breaker = open_breaker()
+    now_ns = breaker.probe_due_ns
+    assert breaker.admits(now_ns, LEASE_NS, "bad")
+    breaker.record_failure(now_ns, now_ns, "bad")
+    now_ns = breaker.probe_due_ns
+    assert not breaker.admits(now_ns, LEASE_NS, "bad")
+    assert not breaker.admits(now_ns + SECOND_NS - 1, LEASE_NS, "bad")
+    assert breaker.admits(now_ns + SECOND_NS - 1, LEASE_NS, "other")
+    alone = open_breaker()
+    assert alone.admits(alone.probe_due_ns, LEASE_NS, "bad")
+    alone.record_failure(alone.probe_due_ns, alone.probe_due_ns, "bad")
+    assert alone.admits(alone.probe_due_ns + SECOND_NS, LEASE_NS, "bad"), "without others it goes on"
+
+
 def test_a_key_counts_again_after_ten_seconds() -> None:
     breaker = closed_breaker()
     for second in range(0, 30, 10):
@@ -302,12 +350,12 @@ def test_the_memory_for_failing_keys_is_bounded_and_then_every_failure_counts() 
     breaker = closed_breaker(BreakerSettings(calls=10**6))
     for number in range(5_000):
         breaker.record_failure(STARTED_NS, STARTED_NS, f"u_{number}")
-    assert len(breaker._failed_at) <= 1024
+    assert len(breaker._failing_keys) <= 1024
     for _ in range(10):
         breaker.record_failure(STARTED_NS, STARTED_NS, "u_4999")
     assert repr(breaker) == "<Breaker closed: 5010 bad, 0 good>"
-    breaker.roll(STARTED_NS + 10 * SECOND_NS)
-    assert not breaker._failed_at
+    breaker.record_failure(STARTED_NS, STARTED_NS + 10 * SECOND_NS, "u_0")
+    assert len(breaker._failing_keys) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from("abc.")), max_size=120))
