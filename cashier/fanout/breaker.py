@@ -39,13 +39,13 @@ class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     It opens if of at least `calls` calls in ten seconds `failed_bps` failed or were slow, or nine
     in ten within the last two seconds. It stays open for `open_s`, then 1.5 times longer each time,
-    at most `open_max_s`. Further failures of a key count only if nothing succeeded in ten seconds.
+    at most `open_max_s`. Further failures of a key count only if nothing succeeded in that time.
     """
 
     calls: Annotated[int, Meta(ge=1)] = 20
     failed_bps: Annotated[int, Meta(ge=1, le=10_000)] = 5_000
     open_s: Annotated[float, Meta(gt=0)] = 2.0
-    open_max_s: Annotated[float, Meta(gt=0)] = 30.0
+    open_max_s: Annotated[float, Meta(gt=0)] = 5.0
 
 
 class Breaker:
@@ -179,6 +179,8 @@ class Breaker:
         The second rule finds an outage before it outweighs ten good seconds.
         """
         good, bad = self.successes + self._successes_by_second[-1], self.failures + self._failures_by_second[-1]
+        if not good:
+            bad += self._repeats + self._repeats_by_second[-1]
         if good + bad >= settings.calls and bad * 10_000 >= (good + bad) * _STOPPED_BPS:
             return True
         good, bad = self.successes + sum(self._successes_by_second), self.failures + sum(self._failures_by_second)

@@ -27,27 +27,39 @@ _MAX_SHIFTS = 8
 
 
 class FailureStreak:
-    """The last different requests that failed in a row: one bad record is one of them."""
+    """Requests that failed in a row. One bad record, however often, is no more than one of them."""
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_keys", "_times")
 
     def __init__(self) -> None:
         self._keys: tuple[int, ...] = ()
+        self._times = 0
 
     def add(self, request: Request) -> None:
-        key = hash((request.target, request.body))
+        key = _key(request)
+        self._times += 1
         if key not in self._keys:
             self._keys = (*self._keys, key)[-MAX_FAILED_KEYS:]
 
     def clear(self) -> None:
         self._keys = ()
+        self._times = 0
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
     @property
     def full(self) -> bool:
+        """So many different ones failed that any other may fail too."""
         return len(self._keys) == MAX_FAILED_KEYS
+
+    def covers(self, request: Request) -> bool:
+        """Whether this one is expected to fail."""
+        return self.full or (self._times >= MAX_FAILED_KEYS and _key(request) in self._keys)
+
+
+def _key(request: Request) -> int:
+    return hash((request.target, request.body))
 
 
 class ConnectionHealth:

@@ -147,7 +147,7 @@ class UpstreamConnection(asyncio.Protocol):
         call.finish(response)
         if errors and errors == pool.errors_in_row:  # nor was this answer discredited
             pool.errors_in_row = 0
-            pool.broken_keys.clear()
+            pool.broken.clear()
         if owner.queue:
             owner.serve_queue(pool)
 
@@ -214,15 +214,15 @@ class HostPool:
     So do those that were much slower than the next one: they may lead to a slow backend.
 
     `suspects`: idle ones whose last answer was an error, the oldest first. They are used after all
-    others. `errors_in_row`: of all its connections, since an answer without; `broken_keys`: of
-    these, the requests whose answers closed their connections. `address_index`: the index of this
+    others. `errors_in_row`: of all its connections, since an answer without; `broken`: of
+    these, the requests that ended their connections. `address_index`: the index of this
     address among those of its source; `RETIRED` once it is no longer one of them. `address` has the
     URL; `target` is one address of its name, None while the name is not resolved, and for a socket
     file. `proven`: the last connect did not fail.
     """
 
     __slots__ = (
-        "_bounds", "_tls", "address", "address_index", "back_off", "broken_keys", "connecting", "echo",
+        "_bounds", "_tls", "address", "address_index", "back_off", "broken", "connecting", "echo",
         "errors_in_row", "idle", "open", "proven", "sick_closings", "suspects", "target", "writer",
     )  # fmt: skip
 
@@ -243,7 +243,7 @@ class HostPool:
         self.echo = RequestIdEcho()
         self.sick_closings = SickClosings()
         self.errors_in_row = 0
-        self.broken_keys = FailureStreak()
+        self.broken = FailureStreak()
         self.idle: list[UpstreamConnection] = []
         self.suspects: list[UpstreamConnection] = []
         self.open: set[UpstreamConnection] = set()
@@ -282,7 +282,7 @@ class HostPool:
 
     def record_broken(self, request: Request) -> None:
         self.errors_in_row += 1
-        self.broken_keys.add(request)
+        self.broken.add(request)
 
     def may_close_sick(self, now_s: float) -> bool:
         return self.sick_closings.allow(len(self.open), now_s)

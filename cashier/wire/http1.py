@@ -137,7 +137,7 @@ class Http1Client:
         if connection is not None:
             call.connection = connection
             connection.send(call, pool.writer.encode(request, call_headers, budget_ms))
-        elif request.safe and pool.broken_keys.full and not pool.may_close_sick(monotonic()):
+        elif request.safe and pool.broken.covers(request) and not pool.may_close_sick(monotonic()):
             # Every connection has to be closed: a call for each would be a storm of connects.
             self._refuse(call, Unreachable(f"{pool.address.name}: its last answers were broken", sent=False))
         else:
@@ -454,6 +454,8 @@ class Http1Client:
             if connection.reused and not connection.answer_started and call.request.safe:
                 self._retry(call, pool)
             else:
+                if not connection.reused:
+                    pool.record_broken(call.request)
                 call.finish(Unreachable(f"{pool.address.name}: {describe_failure(error)}"))
         self._use_room()
         if not pool.size:
