@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.fanout.guard import Guard
-from cashier.source_errors import Unreachable
+from cashier.source_errors import Shed, Unreachable
 from tests.fanout.scripted_upstream import (
     Reply,
     ScriptedCall,
@@ -64,6 +64,23 @@ def test_a_call_to_a_vanished_address_ends_where_it_began() -> None:
         await pass_ms(60)
         assert [asker.outcome for asker in askers] == ["an answer"] * 7
         assert (gone.in_flight, kept.in_flight) == (0, 0)
+        guard.close()
+
+    run_in_virtual_time(main)
+
+
+def test_a_call_that_keeps_an_index_of_before_ends_too() -> None:
+    """A transport that has refused a call no longer renumbers it."""
+
+    async def main() -> None:
+        upstream = ScriptedUpstream(Reply(1, Shed("the queue is full")), 3)
+        guard = guarded(upstream)
+        askers = [ask(guard.start) for _ in range(3)]
+        upstream.addresses = ("address 0", "address 1")
+        guard.set_addresses(upstream.addresses)
+        await pass_ms(2)
+        assert all(isinstance(asker.outcome, Shed) for asker in askers)
+        assert not any(endpoint.in_flight for endpoint in guard.endpoints)
         guard.close()
 
     run_in_virtual_time(main)
