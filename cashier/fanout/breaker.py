@@ -67,8 +67,10 @@ class Breaker:
         self._lease_ns = 0
         self._probe_ns = 0
         self._since_ns = 0  # calls that started earlier belong to the open period
-        self._bad_keys: set[Hashable] = set()  # of failed probes, and of the opening if they were few
-        self._other_keys_probe = False  # only those have failed: any other may probe at once
+        # Keys of failed probes, and of the opening if they were few. `_other_keys_probe`: only
+        # those have failed, so any other may probe at once.
+        self._bad_keys: set[Hashable] = set()
+        self._other_keys_probe = False
         self.closed = True
         self._forget()
 
@@ -155,7 +157,8 @@ class Breaker:
         if not self.closed:
             if self._is_probe(started_ns):
                 self._distrust(key)
-                if self._probe_ns < self._open_until_ns:  # it shows that one more key fails, and no outage
+                # Before the end of the pause it shows that one more key fails, and no outage.
+                if self._probe_ns < self._open_until_ns:
                     self._lease_ns = self._probe_ns = 0
                 else:
                     self._open(now_ns, self.settings)
@@ -194,7 +197,8 @@ class Breaker:
 
     def _note_failing_keys(self, now_ns: int) -> None:
         keys = self._failing_keys.of(now_ns)
-        few = len(keys) == self.failures + sum(self._failures_by_second) <= _FEW_KEYS  # and no failure without one
+        # As many as failures: none of these had no key.
+        few = len(keys) == self.failures + sum(self._failures_by_second) <= _FEW_KEYS
         self._bad_keys, self._other_keys_probe = set(keys) if few else set(), few
 
     def _distrust(self, key: Hashable) -> None:

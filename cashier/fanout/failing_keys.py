@@ -17,7 +17,8 @@ class FailingKeys:
     __slots__ = ("_failed_at",)
 
     def __init__(self) -> None:
-        self._failed_at: dict[Hashable, int] = {}  # the second of its counted failure, the oldest first
+        # The second of its counted failure, the oldest first.
+        self._failed_at: dict[Hashable, int] = {}
 
     def counts(self, key: Hashable, now_ns: int) -> bool:
         """Whether a failure of `key` counts: the first in ten seconds, or one without a key."""

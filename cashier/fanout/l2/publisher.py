@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -97,7 +97,8 @@ class InvalidationPublisher:
     async def _send(self, batch: Sequence[OutgoingInvalidation]) -> None:
         client = self._client
         pipeline = client.pipeline(transaction=False)
-        sent: list[tuple[bytes, int, int, bytes]] = []  # token, numbers of messages and commands, key that is written
+        # Token, numbers of messages and commands, key that is written.
+        sent: list[tuple[bytes, int, int, bytes]] = []
         now_s = asyncio.get_running_loop().time()
         for outgoing in batch:
             token = new_token()
@@ -111,9 +112,9 @@ class InvalidationPublisher:
             sent.append((token, len(published), len(commands), key))
         try:
             async with asyncio.timeout(self._settings.command_ms / 1000):
-                replies = iter(await pipeline.execute(raise_on_error=False))
-                for outgoing, (token, published, count, key) in zip(batch, sent, strict=True):
-                    refusals = [reply for reply in islice(replies, published) if isinstance(reply, Exception)]
+                replies: Iterator[Any] = iter(await pipeline.execute(raise_on_error=False))
+                for outgoing, (token, sent_messages, count, key) in zip(batch, sent, strict=True):
+                    refusals = [reply for reply in islice(replies, sent_messages) if isinstance(reply, Exception)]
                     await self._accept(client, token, outgoing, refusals, list(islice(replies, count)), key)
         except FAULTS as fault:
             self._fail(fault)
