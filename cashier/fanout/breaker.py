@@ -4,7 +4,8 @@ Pure: the caller passes the time.
 
 Hystrix's window with three additions: slow calls count as failures, even while still in progress; a
 probe has a lease, so that one that never ends cannot keep the breaker open for ever; failures of
-one key count once in ten seconds, so that one bad record does not shut out all others.
+one key count once in ten seconds, and other keys probe before it, so that one bad record does not
+shut out all others.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from cashier.fanout.failing_keys import WINDOW_S, FailingKeys
+
 _SECOND_NS = 1_000_000_000
-_BUCKETS = 10
+_BUCKETS = WINDOW_S
 # After this long closed, the next opening starts with the short pause again.
 _FORGIVEN_NS = 30 * _SECOND_NS
 _GROWTH = 1.5
@@ -25,8 +28,10 @@ _GROWTH = 1.5
 _MAX_GROWTHS = 100
 _JITTER = 0.1
 _STOPPED_BPS = 9_000
-# Beyond this number of failing keys in ten seconds, every failure counts.
-_MAX_KEYS = 1024
+# So few failing keys are bad records rather than a sick source: another key may probe at once.
+_FEW_KEYS = 8
+# How much later than any other a key may probe whose failure opened it.
+_BAD_KEY_NS = _SECOND_NS
 
 
 class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,22 +39,22 @@ class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     It opens if of at least `calls` calls in ten seconds `failed_bps` failed or were slow, or nine
     in ten within the last two seconds. It stays open for `open_s`, then 1.5 times longer each time,
-    at most `open_max_s`. Further failures of a key count only if nothing succeeded in ten seconds.
+    at most `open_max_s`. Further failures of a key count only if nothing succeeded in that time.
     """
 
     calls: Annotated[int, Meta(ge=1)] = 20
     failed_bps: Annotated[int, Meta(ge=1, le=10_000)] = 5_000
     open_s: Annotated[float, Meta(gt=0)] = 2.0
-    open_max_s: Annotated[float, Meta(gt=0)] = 30.0
+    open_max_s: Annotated[float, Meta(gt=0)] = 5.0
 
 
 class Breaker:
     """Hot-path callers read `closed` before `admits`, and increment `successes` while closed."""
 
     __slots__ = (
-        "_closed_ns", "_failed_at", "_failures_by_second", "_lease_ns", "_open_until_ns", "_openings", "_probe_ns",
-        "_random", "_repeats", "_repeats_by_second", "_second", "_since_ns", "_successes_by_second", "closed",
-        "failures", "settings", "successes",
+        "_bad_keys", "_closed_ns", "_failing_keys", "_failures_by_second", "_lease_ns", "_open_until_ns", "_openings",
+        "_other_keys_probe", "_probe_ns", "_random", "_repeats", "_repeats_by_second", "_second", "_since_ns",
+        "_successes_by_second", "closed", "failures", "settings", "successes",
     )  # fmt: skip
 
     def __init__(self, settings: BreakerSettings | None, random: Random) -> None:
@@ -62,13 +67,17 @@ class Breaker:
         self._lease_ns = 0
         self._probe_ns = 0
         self._since_ns = 0  # calls that started earlier belong to the open period
+        # Keys of failed probes, and of the opening if they were few. `_other_keys_probe`: only
+        # those have failed, so any other may probe at once.
+        self._bad_keys: set[Hashable] = set()
+        self._other_keys_probe = False
         self.closed = True
         self._forget()
 
     def _forget(self) -> None:
         self._successes_by_second: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
         self._failures_by_second: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
-        self._failed_at: dict[Hashable, int] = {}  # by key, the second of its counted failure
+        self._failing_keys = FailingKeys()
         self._repeats_by_second: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
         self._repeats = 0  # failures of those keys beyond the first
         self._second = 0
@@ -91,19 +100,22 @@ class Breaker:
             self._repeats_by_second.append(self._repeats)
             self.successes = self.failures = self._repeats = 0
         self._second = second
-        failed_at = self._failed_at
-        while failed_at and next(iter(failed_at.values())) <= second - _BUCKETS:
-            del failed_at[next(iter(failed_at))]
 
-    def admits(self, now_ns: int, lease_ns: int) -> bool:
-        """Whether a call may start now.
+    def admits(self, now_ns: int, lease_ns: int, key: Hashable = None) -> bool:
+        """Whether a call may start now. `key` as in `record_failure`.
 
         While open: one probe after the pause, another if the probe has no outcome within
-        `lease_ns`.
+        `lease_ns`. A probe of another key than those that opened it proves more.
         """
         if self.closed:
             return True
-        if now_ns < self._open_until_ns or now_ns < self._lease_ns:
+        if now_ns < self._lease_ns:
+            return False
+        bad = key in self._bad_keys
+        if now_ns < self._open_until_ns:
+            if bad or key is None or not self._other_keys_probe:
+                return False
+        elif bad and now_ns < self._open_until_ns + _BAD_KEY_NS:
             return False
         self._lease_ns = now_ns + lease_ns
         self._probe_ns = now_ns
@@ -144,27 +156,25 @@ class Breaker:
             return
         if not self.closed:
             if self._is_probe(started_ns):
-                self._open(now_ns, self.settings)
+                self._distrust(key)
+                # Before the end of the pause it shows that one more key fails, and no outage.
+                if self._probe_ns < self._open_until_ns:
+                    self._lease_ns = self._probe_ns = 0
+                else:
+                    self._open(now_ns, self.settings)
             return
         if started_ns < self._since_ns:
             return
         self.roll(now_ns)
-        if self._counts(key):
+        if self._failing_keys.counts(key, now_ns):
             self.failures += 1
+        else:
+            self._repeats += 1
         if self._too_many(self.settings):
             if now_ns - self._closed_ns > _FORGIVEN_NS:
                 self._openings = 0
+            self._note_failing_keys(now_ns)
             self._open(now_ns, self.settings)
-
-    def _counts(self, key: Hashable) -> bool:
-        if key is None:
-            return True
-        if key in self._failed_at:
-            self._repeats += 1
-            return False
-        if len(self._failed_at) < _MAX_KEYS:
-            self._failed_at[key] = self._second
-        return True
 
     def _too_many(self, settings: BreakerSettings) -> bool:
         """Too many in ten seconds, or nearly all calls of this second and the last.
@@ -172,6 +182,8 @@ class Breaker:
         The second rule finds an outage before it outweighs ten good seconds.
         """
         good, bad = self.successes + self._successes_by_second[-1], self.failures + self._failures_by_second[-1]
+        if not good:
+            bad += self._repeats + self._repeats_by_second[-1]
         if good + bad >= settings.calls and bad * 10_000 >= (good + bad) * _STOPPED_BPS:
             return True
         good, bad = self.successes + sum(self._successes_by_second), self.failures + sum(self._failures_by_second)
@@ -182,6 +194,19 @@ class Breaker:
     def _is_probe(self, started_ns: int) -> bool:
         """False for calls from before it opened: their outcomes are no news."""
         return self._probe_ns > 0 and started_ns >= self._probe_ns
+
+    def _note_failing_keys(self, now_ns: int) -> None:
+        keys = self._failing_keys.of(now_ns)
+        # As many as failures: none of these had no key.
+        few = len(keys) == self.failures + sum(self._failures_by_second) <= _FEW_KEYS
+        self._bad_keys, self._other_keys_probe = set(keys) if few else set(), few
+
+    def _distrust(self, key: Hashable) -> None:
+        """A probe of this key failed."""
+        if key is not None and len(self._bad_keys) < _FEW_KEYS:
+            self._bad_keys.add(key)
+        else:
+            self._other_keys_probe = False
 
     def _open(self, now_ns: int, settings: BreakerSettings) -> None:
         growth = _GROWTH ** min(self._openings, _MAX_GROWTHS)

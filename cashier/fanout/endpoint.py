@@ -54,6 +54,10 @@ class Endpoint:
         self.breaker = Breaker(breaker, random)
         self.limiter = Limiter(limiter)
 
+    def admits_probe(self, now_ns: int, lease_ns: int, known: Known | None = None) -> bool:
+        """Whether a call may start although the breaker is open. `known`: its inputs."""
+        return self.breaker.admits(now_ns, lease_ns, self._key(known))
+
     def record_answer(self, started_ns: int, now_ns: int, *, counted: bool, known: Known | None = None) -> None:
         """Record an answered call that is no longer in flight.
 
@@ -83,10 +87,11 @@ class Endpoint:
         `overload`: the failure shows too much load, not mere slowness. A failed probe does not: the
         limit does not change while the breaker is open.
         """
+        key = self._key(known)
         if overload and self.breaker.closed:
-            self.limiter.shrink(started_ns, now_ns)
+            self.limiter.shrink(started_ns, now_ns, key)
         if not counted:
-            self.breaker.record_failure(started_ns, now_ns, self._key(known))
+            self.breaker.record_failure(started_ns, now_ns, key)
 
     def _key(self, known: Known | None) -> Hashable:
         return None if known is None or self.subject is None else known.get(self.subject)
@@ -95,7 +100,9 @@ class Endpoint:
         return f"<{self.name}: {self.in_flight} in flight, {self.breaker!r}, {self.limiter!r}>"
 
 
-def unavailable(endpoints: Sequence[Endpoint], now_ns: int, lease_ns: int) -> tuple[int, bool]:
+def unavailable(
+    endpoints: Sequence[Endpoint], now_ns: int, lease_ns: int, known: Known | None = None
+) -> tuple[int, bool]:
     """Return the endpoints to avoid, one bit each, and whether one of them is merely at its limit.
 
     An endpoint whose probe is due gets this call alone: a probe sent elsewhere proves nothing.
@@ -104,7 +111,7 @@ def unavailable(endpoints: Sequence[Endpoint], now_ns: int, lease_ns: int) -> tu
     at_limit = False
     for index, endpoint in enumerate(endpoints):
         if not endpoint.breaker.closed:
-            if endpoint.breaker.admits(now_ns, lease_ns):
+            if endpoint.admits_probe(now_ns, lease_ns, known):
                 return ((1 << len(endpoints)) - 1) & ~(1 << index), False
             avoid |= 1 << index
         elif endpoint.in_flight >= endpoint.limiter.limit:

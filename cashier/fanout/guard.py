@@ -77,13 +77,13 @@ class Guard(GuardedSource):
         avoid = 0
         endpoint = self._sole_endpoint
         if endpoint is None:
-            avoid, at_limit = unavailable(self.endpoints, now_ns, 2 * self.ceiling_ns)
+            avoid, at_limit = unavailable(self.endpoints, now_ns, 2 * self.ceiling_ns, known)
             if avoid == self._all_addresses:
                 return self._refused(at_limit=at_limit)
         elif endpoint.breaker.closed:
             if endpoint.in_flight >= endpoint.limiter.limit:
                 return self._refused(at_limit=True)
-        elif not endpoint.breaker.admits(now_ns, 2 * self.ceiling_ns):
+        elif not endpoint.admits_probe(now_ns, 2 * self.ceiling_ns, known):
             return self._refused(at_limit=False)
         self._last_call_ns = now_ns
         self.counts.first_calls += 1

@@ -73,11 +73,12 @@ class CallAttempt(ABC):
         """Charge the attempt to its actual address.
 
         A wire moves on if an address refuses, and a batch leaves after its keys came. If the
-        address is gone, the attempt stays where it was charged.
+        address is gone, the attempt stays where it was charged. So it does if the index is beyond
+        the addresses: that of a call which was refused just before some of them went.
         """
-        call = self.call
-        if call is not None and (index := call.address_index) >= 0:
-            endpoint = self.hedged_call.guard.endpoints[index]
+        call, endpoints = self.call, self.hedged_call.guard.endpoints
+        if call is not None and 0 <= (index := call.address_index) < len(endpoints):
+            endpoint = endpoints[index]
             self.endpoint.in_flight -= 1
             endpoint.in_flight += 1
             self.endpoint = endpoint

@@ -6,9 +6,12 @@ that a client can see is loss, not delay (Netflix concurrency-limits' advice for
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Annotated
 
 from msgspec import Meta, Struct
+
+from cashier.fanout.failing_keys import FailingKeys
 
 UNLIMITED = 1 << 30
 
@@ -36,7 +39,7 @@ class LimiterSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class Limiter:
     """`limit`: the largest number of concurrent calls; callers read it before each call."""
 
-    __slots__ = ("_credit", "_cut_ns", "limit", "settings")
+    __slots__ = ("_credit", "_cut_ns", "_failing_keys", "limit", "settings")
 
     def __init__(self, settings: LimiterSettings | None) -> None:
         """None: no limit."""
@@ -44,6 +47,7 @@ class Limiter:
         self.limit = UNLIMITED if settings is None else settings.within(settings.start)
         self._credit = 0
         self._cut_ns = 0
+        self._failing_keys = FailingKeys()
 
     def reconfigure(self, settings: LimiterSettings | None) -> None:
         """Apply other bounds; the learned limit stays, within them."""
@@ -72,12 +76,14 @@ class Limiter:
             self._credit = 0
             self.limit += 1
 
-    def shrink(self, started_ns: int, now_ns: int) -> None:
+    def shrink(self, started_ns: int, now_ns: int, key: Hashable = None) -> None:
         """Count a loss: a timeout or a refusal of a call that started at `started_ns`.
 
         Calls that were in progress at the last cut belong to the same loss and do not count again.
+        `key`: what the loss may be specific to. Its further losses within ten seconds do not count:
+        a user with a limit of their own must not lower that of all.
         """
-        if self.settings is None or started_ns < self._cut_ns:
+        if self.settings is None or started_ns < self._cut_ns or not self._failing_keys.counts(key, now_ns):
             return
         self.limit = max(self.settings.least, self.limit * 9 // 10)
         self._credit = 0

@@ -40,7 +40,7 @@ from cashier.wire.call_completion import deliver, describe_failure
 from cashier.wire.connection_health import RequestIdEcho, SickClosings
 from cashier.wire.load_balancing import BackOff, LoadBalancer
 from cashier.wire.request_writer import CALLER, JSON_MEDIA_TYPE, check_request
-from cashier.wire.resolver import Resolver
+from cashier.wire.resolver import Resolver, is_literal
 from cashier.wire.response_headers import NO_HEADERS, ResponseHeaders
 from cashier.wire.response_parser import BODILESS_STATUSES, ResponseBounds, parse_retry_after
 from cashier.wire.tls import client_tls
@@ -210,24 +210,22 @@ class AiohttpHostPool:
                 if address.socket_path is not None:
                     _, writer = await asyncio.open_unix_connection(address.socket_path)
                 elif proxy := self._proxy():
-                    writer = await self._dial(proxy.host or "", proxy.port or 0, None)
+                    writer = await self._connect(proxy.host or "", proxy.port or 0)
                 else:
-                    writer = await self._dial(address.host, address.port, self._tls if address.tls else None)
+                    writer = await self._connect(address.host, address.port, self._tls if address.tls else None)
         except OSError:
             return False
         writer.transport.abort()
         return True
 
-    async def _dial(self, host: str, port: int, tls: ssl.SSLContext | None) -> asyncio.StreamWriter:
-        """Connect to the first address of the name that accepts. Raises OSError."""
-        error = OSError(f"{host} has no address")
-        name = host.removesuffix(".") if tls else None
-        for address in await self._resolver.resolve(host, port):
-            try:
-                return (await asyncio.open_connection(address["host"], port, ssl=tls, server_hostname=name))[1]
-            except OSError as failed:
-                error = failed
-        raise error
+    async def _connect(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> asyncio.StreamWriter:
+        """To the first address of the name that accepts. Raises OSError."""
+        ips = [host] if is_literal(host) else [found["host"] for found in await self._resolver.resolve(host, port)]
+        server_name = self.address.server_name if tls else None
+        for ip in ips[:-1]:
+            with suppress(OSError):
+                return (await asyncio.open_connection(ip, port, ssl=tls, server_hostname=server_name))[1]
+        return (await asyncio.open_connection(ips[-1], port, ssl=tls, server_hostname=server_name))[1]
 
     def _proxy(self) -> URL | None:
         if self._settings.trust_env:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from cashier.wire.transport import Request
 
-# As many 5xx answers in a row, each for another key, close a connection.
+# As many 5xx answers in a row, each for another key, close a connection. As many broken answers in
+# a row, on any connections, mean that the address breaks them.
 MAX_FAILED_KEYS = 3
 # After this many errors in a row, on any connections, the address fails as a whole.
 MAX_ERRORS_IN_ROW = 3
@@ -25,6 +26,42 @@ _MAX_DOUBT = 1024
 _MAX_SHIFTS = 8
 
 
+class FailureStreak:
+    """Requests that failed in a row. One bad record, however often, is no more than one of them."""
+
+    __slots__ = ("_keys", "_times")
+
+    def __init__(self) -> None:
+        self._keys: tuple[int, ...] = ()
+        self._times = 0
+
+    def add(self, request: Request) -> None:
+        key = _key(request)
+        self._times += 1
+        if key not in self._keys:
+            self._keys = (*self._keys, key)[-MAX_FAILED_KEYS:]
+
+    def clear(self) -> None:
+        self._keys = ()
+        self._times = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    @property
+    def full(self) -> bool:
+        """So many different ones failed that any other may fail too."""
+        return len(self._keys) == MAX_FAILED_KEYS
+
+    def covers(self, request: Request) -> bool:
+        """Whether this one is expected to fail."""
+        return self.full or (self._times >= MAX_FAILED_KEYS and _key(request) in self._keys)
+
+
+def _key(request: Request) -> int:
+    return hash((request.target, request.body))
+
+
 class ConnectionHealth:
     """`suspect`: its last answer was an error."""
 
@@ -32,7 +69,7 @@ class ConnectionHealth:
 
     def __init__(self) -> None:
         self.suspect = False
-        self._failed_keys: tuple[int, ...] = ()
+        self._failed_keys = FailureStreak()
 
     @property
     def failing(self) -> bool:
@@ -41,15 +78,13 @@ class ConnectionHealth:
 
     def record_success(self) -> None:
         self.suspect = False
-        self._failed_keys = ()
+        self._failed_keys.clear()
 
     def record_failure(self, request: Request) -> bool:
         """Return whether this was the last of a streak that should close the connection."""
         self.suspect = True
-        key = hash((request.target, request.body))
-        if key not in self._failed_keys:
-            self._failed_keys = (*self._failed_keys, key)[-MAX_FAILED_KEYS:]
-        return len(self._failed_keys) == MAX_FAILED_KEYS
+        self._failed_keys.add(request)
+        return self._failed_keys.full
 
 
 class SickClosings:

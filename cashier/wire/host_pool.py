@@ -15,13 +15,19 @@ from typing import Protocol, cast
 from cashier.source_errors import Garbled, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import UpstreamAddress
 from cashier.wire.call_completion import describe_failure, has_unread
-from cashier.wire.connection_health import MAX_ERRORS_IN_ROW, ConnectionHealth, RequestIdEcho, SickClosings
+from cashier.wire.connection_health import (
+    MAX_ERRORS_IN_ROW,
+    ConnectionHealth,
+    FailureStreak,
+    RequestIdEcho,
+    SickClosings,
+)
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import RequestWriter
 from cashier.wire.resolver import ResolvedAddress
 from cashier.wire.response_parser import ResponseBounds, make_parser
-from cashier.wire.transport import MAX_UNSAFE_IDLE_S, Response
+from cashier.wire.transport import MAX_UNSAFE_IDLE_S, Request, Response
 
 # The `address_index` of a call or a pool whose address is no longer one of the source's.
 RETIRED = -1
@@ -53,7 +59,7 @@ class ConnectionOwner(Protocol):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """`call`: the one in flight, None while idle. `reused`: it has answered before.
+    """`call`: the one in flight, None while idle. `answered`: the request that it answered last.
 
     `idle_since_s` is monotonic. So is `expires_s`: from then on it is closed instead of reused.
     `overtime`: it expired before, and its replacement was started. `took_s`: the duration of its
@@ -61,8 +67,8 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_echoed", "_owner", "_parser", "_previous_id", "_transport", "call", "expires_s", "health",
-        "idle_since_s", "overtime", "pool", "reused", "took_s",
+        "_echoed", "_owner", "_parser", "_previous_id", "_transport", "answered", "call", "expires_s", "health",
+        "idle_since_s", "overtime", "pool", "took_s",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -77,7 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.overtime = False
         self.call: Http1Call | None = None
         self.health = ConnectionHealth()
-        self.reused = False
+        self.answered: Request | None = None
         self.idle_since_s = 0.0
         self.took_s = 0.0
 
@@ -90,6 +96,11 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         return not self._transport.is_closing()
+
+    @property
+    def reused(self) -> bool:
+        """It has answered before."""
+        return self.answered is not None
 
     @property
     def answer_started(self) -> bool:
@@ -120,7 +131,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._answered_early(call, response)
             return
         self.call = None
-        self.reused = True
+        self.answered = call.request
         owner, pool = self._owner, self.pool
         errors = pool.errors_in_row
         if not self._parser.reusable:
@@ -135,7 +146,8 @@ class UpstreamConnection(asyncio.Protocol):
             owner.on_free(self, call)
         call.finish(response)
         if errors and errors == pool.errors_in_row:  # nor was this answer discredited
-            pool.errors_in_row = pool.broken_in_row = 0
+            pool.errors_in_row = 0
+            pool.broken.clear()
         if owner.queue:
             owner.serve_queue(pool)
 
@@ -148,7 +160,7 @@ class UpstreamConnection(asyncio.Protocol):
         call.finish(response)
 
     def _drop_broken(self, call: Http1Call, error: Garbled) -> None:
-        self.pool.record_broken()
+        self.pool.record_broken(call.request)
         self.drop()
         error.elsewhere = self.pool.siblings_succeed
         call.finish(error)
@@ -202,15 +214,15 @@ class HostPool:
     So do those that were much slower than the next one: they may lead to a slow backend.
 
     `suspects`: idle ones whose last answer was an error, the oldest first. They are used after all
-    others. `errors_in_row`: of all its connections, since an answer without; `broken_in_row`: of
-    these, those that closed their connection. `address_index`: the index of this address among
-    those of its source; `RETIRED` once it is no longer one of them. `address` has the URL; `target`
-    is one address of its name, None while the name is not resolved, and for a socket file.
-    `proven`: the last connect did not fail.
+    others. `errors_in_row`: of all its connections, since an answer without; `broken`: of
+    these, the requests that ended their connections. `address_index`: the index of this
+    address among those of its source; `RETIRED` once it is no longer one of them. `address` has the
+    URL; `target` is one address of its name, None while the name is not resolved, and for a socket
+    file. `proven`: the last connect did not fail.
     """
 
     __slots__ = (
-        "_bounds", "_tls", "address", "address_index", "back_off", "broken_in_row", "connecting", "echo",
+        "_bounds", "_tls", "address", "address_index", "back_off", "broken", "connecting", "echo",
         "errors_in_row", "idle", "open", "proven", "sick_closings", "suspects", "target", "writer",
     )  # fmt: skip
 
@@ -230,7 +242,8 @@ class HostPool:
         self.proven = True
         self.echo = RequestIdEcho()
         self.sick_closings = SickClosings()
-        self.errors_in_row = self.broken_in_row = 0
+        self.errors_in_row = 0
+        self.broken = FailureStreak()
         self.idle: list[UpstreamConnection] = []
         self.suspects: list[UpstreamConnection] = []
         self.open: set[UpstreamConnection] = set()
@@ -267,9 +280,9 @@ class HostPool:
             connection.reused and not connection.health.suspect for connection in self.open
         )
 
-    def record_broken(self) -> None:
+    def record_broken(self, request: Request) -> None:
         self.errors_in_row += 1
-        self.broken_in_row += 1
+        self.broken.add(request)
 
     def may_close_sick(self, now_s: float) -> bool:
         return self.sick_closings.allow(len(self.open), now_s)

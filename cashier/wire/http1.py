@@ -22,7 +22,7 @@ from cashier.source_errors import Garbled, Overloaded, Shed, SourceError, Unreac
 from cashier.wire.address_parser import UpstreamAddress, parse_addresses
 from cashier.wire.address_pools import AddressPools
 from cashier.wire.call_completion import describe_failure
-from cashier.wire.connection_health import MAX_ERRORS_IN_ROW, SLOW_FACTOR, SLOW_MARGIN_S
+from cashier.wire.connection_health import SLOW_FACTOR, SLOW_MARGIN_S
 from cashier.wire.host_pool import RETIRED, HostPool, UpstreamConnection
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.request_writer import check_request
@@ -143,7 +143,7 @@ class Http1Client:
         if connection is not None:
             call.connection = connection
             connection.send(call, pool.writer.encode(request, call_headers, budget_ms))
-        elif request.safe and pool.broken_in_row >= MAX_ERRORS_IN_ROW and not pool.may_close_sick(monotonic()):
+        elif request.safe and pool.broken.covers(request) and not pool.may_close_sick(monotonic()):
             # Every connection has to be closed: a call for each would be a storm of connects.
             self._refuse(call, Unreachable(f"{pool.address.name}: its last answers were broken", sent=False))
         else:
@@ -243,7 +243,8 @@ class Http1Client:
     def on_discredited(self, connection: UpstreamConnection, error: SourceError) -> bool:
         pool, now_s = connection.pool, monotonic()
         if isinstance(error, WrongIdentity):
-            pool.record_broken()
+            if connection.answered is not None:
+                pool.record_broken(connection.answered)
             connection.lose()
             return pool.siblings_succeed
         if isinstance(error, Garbled):
@@ -459,6 +460,8 @@ class Http1Client:
             if connection.reused and not connection.answer_started and call.request.safe:
                 self._retry(call, pool)
             else:
+                if not connection.reused:
+                    pool.record_broken(call.request)
                 call.finish(Unreachable(f"{pool.address.name}: {describe_failure(error)}"))
         self._use_room()
         if not pool.size:

@@ -11,6 +11,7 @@ from hypothesis import given
 from cashier.fanout.breaker import Breaker, BreakerSettings
 
 SECOND_NS = 1_000_000_000
+LONG = BreakerSettings(open_max_s=30)
 LEASE_NS = 200_000_000
 STARTED_NS = 1_000 * SECOND_NS
 
@@ -160,7 +161,7 @@ def test_calls_from_before_the_opening_never_count_again() -> None:
 
 
 def test_the_pause_grows_by_half_up_to_its_bound() -> None:
-    breaker = open_breaker()
+    breaker = open_breaker(LONG)
     now_ns = STARTED_NS
     seen = []
     for _ in range(9):
@@ -173,13 +174,13 @@ def test_an_address_may_be_down_for_weeks() -> None:
     breaker = open_breaker()
     for _ in range(5_000):
         now_ns = fail_a_probe(breaker)
-    assert pause_s(breaker, now_ns) == 30
+    assert pause_s(breaker, now_ns) == 5, "a recovery is noticed within seconds"
     pass_a_probe(breaker)
 
 
 @given(st.integers(0, 30), st.integers(0, 1 << 32))
 def test_the_pause_has_a_jitter_of_a_tenth_within_its_bound(failures: int, seed: int) -> None:
-    breaker = open_breaker(random=Random(seed))
+    breaker = open_breaker(LONG, Random(seed))
     now_ns = STARTED_NS
     for _ in range(failures):
         now_ns = fail_a_probe(breaker)
@@ -212,7 +213,7 @@ def test_turned_off_while_open_it_closes() -> None:
 
 def test_new_settings_keep_it_open_and_apply_to_the_next_opening() -> None:
     breaker = open_breaker()
-    breaker.reconfigure(BreakerSettings(open_s=10))
+    breaker.reconfigure(BreakerSettings(open_s=10, open_max_s=30))
     assert pause_s(breaker, STARTED_NS) == 2
     assert pause_s(breaker, fail_a_probe(breaker)) == 15
     assert "opened 2 times" in repr(breaker)
@@ -228,7 +229,7 @@ EVENTS = st.lists(
 
 @given(EVENTS, st.integers(0, 1 << 32))
 def test_there_is_one_probe_at_a_time_and_a_success_always_closes_it(events: list[tuple[str, int]], seed: int) -> None:
-    breaker = open_breaker(random=Random(seed))
+    breaker = open_breaker(LONG, Random(seed))
     now_ns = STARTED_NS
     probe_ns = -LEASE_NS
     for what, passed_ns in events:
@@ -267,6 +268,8 @@ def is_open_after(outcomes: str, keys: str, start: Breaker | None = None) -> boo
 @pytest.mark.parametrize(
     ("outcomes", "keys", "opens"),
     [
+        ("+" * 100 + "-" * 110, "." * 100 + "a" * 110, False),  # while others may still succeed
+        ("+" * 100 + "-" * 210, "." * 100 + "a" * 210, True),  # nothing does for more than a second
         ("------++++" * 10, "aaaaaabcde" * 10, False),  # one payer, six of ten
         ("---------+" * 50, "aaaaaaaaab" * 50, False),
         ("------++++" * 10, "......bcde" * 10, True),  # no key: every failure counts
@@ -278,6 +281,54 @@ def is_open_after(outcomes: str, keys: str, start: Breaker | None = None) -> boo
 )
 def test_failures_of_one_key_count_once_unless_nothing_succeeds(outcomes: str, keys: str, opens: bool) -> None:
     assert is_open_after(outcomes, keys) is opens
+
+
+def test_opened_by_few_keys_it_lets_another_one_probe_at_once() -> None:
+    """One payer who retries before anyone else comes must not shut out those who come then."""
+    breaker = closed_breaker()
+    assert is_open_after("-" * 20, "ab" * 10, breaker)
+    now_ns = STARTED_NS + SECOND_NS
+    assert not breaker.admits(now_ns, LEASE_NS, "a")
+    assert not breaker.admits(now_ns, LEASE_NS)
+    assert breaker.admits(now_ns, LEASE_NS, "c")
+    assert not breaker.admits(now_ns, LEASE_NS, "d"), "one probe at a time"
+    breaker.record_success(now_ns, now_ns)
+    assert is_closed(breaker)
+
+
+def test_few_probes_of_other_keys_precede_the_pause_and_none_prolongs_it() -> None:
+    breaker = closed_breaker()
+    assert is_open_after("-" * 20, "a" * 20, breaker)
+    due_ns, now_ns, probes = breaker.probe_due_ns, STARTED_NS + SECOND_NS, 0
+    for number in range(100):
+        if breaker.admits(now_ns, LEASE_NS, f"u_{number}"):
+            probes += 1
+            breaker.record_failure(now_ns, now_ns, f"u_{number}")
+    assert 0 < probes <= 8
+    assert breaker.probe_due_ns == due_ns
+
+
+@pytest.mark.parametrize("keys", ["abcdefghijklmnopqrst", "." * 20, "a" * 19 + "."])
+def test_opened_by_many_keys_or_without_one_it_lets_none_probe_before_the_pause(keys: str) -> None:
+    breaker = closed_breaker()
+    assert is_open_after("-" * 20, keys, breaker)
+    assert not breaker.admits(STARTED_NS + SECOND_NS, LEASE_NS, "new")
+
+
+def test_a_key_whose_probe_failed_lets_others_probe_first_for_a_second() -> None:
+    """A payer with six of ten calls must not take every probe."""
+    breaker = open_breaker()
+    now_ns = breaker.probe_due_ns
+    assert breaker.admits(now_ns, LEASE_NS, "bad")
+    breaker.record_failure(now_ns, now_ns, "bad")
+    now_ns = breaker.probe_due_ns
+    assert not breaker.admits(now_ns, LEASE_NS, "bad")
+    assert not breaker.admits(now_ns + SECOND_NS - 1, LEASE_NS, "bad")
+    assert breaker.admits(now_ns + SECOND_NS - 1, LEASE_NS, "other")
+    alone = open_breaker()
+    assert alone.admits(alone.probe_due_ns, LEASE_NS, "bad")
+    alone.record_failure(alone.probe_due_ns, alone.probe_due_ns, "bad")
+    assert alone.admits(alone.probe_due_ns + SECOND_NS, LEASE_NS, "bad"), "without others it goes on"
 
 
 def test_a_key_counts_again_after_ten_seconds() -> None:
@@ -302,12 +353,12 @@ def test_the_memory_for_failing_keys_is_bounded_and_then_every_failure_counts() 
     breaker = closed_breaker(BreakerSettings(calls=10**6))
     for number in range(5_000):
         breaker.record_failure(STARTED_NS, STARTED_NS, f"u_{number}")
-    assert len(breaker._failed_at) <= 1024
+    assert len(breaker._failing_keys) <= 1024
     for _ in range(10):
         breaker.record_failure(STARTED_NS, STARTED_NS, "u_4999")
     assert repr(breaker) == "<Breaker closed: 5010 bad, 0 good>"
-    breaker.roll(STARTED_NS + 10 * SECOND_NS)
-    assert not breaker._failed_at
+    breaker.record_failure(STARTED_NS, STARTED_NS + 10 * SECOND_NS, "u_0")
+    assert len(breaker._failing_keys) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from("abc.")), max_size=120))
@@ -328,7 +379,7 @@ def test_with_keys_it_opens_no_sooner_than_without(calls: list[tuple[int, bool, 
 
 
 def test_a_pause_ends_when_something_else_answers_again() -> None:
-    breaker = open_breaker()
+    breaker = open_breaker(LONG)
     for _ in range(8):
         now_ns = fail_a_probe(breaker)
     assert pause_s(breaker, now_ns) == 30

@@ -403,6 +403,19 @@ async def test_a_call_to_a_vanished_address_ends_where_it_began() -> None:
     guard.close()
 
 
+async def test_a_call_that_keeps_an_index_of_before_ends_too() -> None:
+    """A transport that has refused a call no longer renumbers it."""
+    upstream = ScriptedUpstream(Reply(1, Shed("the queue is full")), 3)
+    guard = guarded(upstream)
+    askers = [ask(guard.start) for _ in range(3)]
+    upstream.addresses = ("address 0", "address 1")
+    guard.set_addresses(upstream.addresses)
+    await pass_ms(2)
+    assert all(isinstance(asker.outcome, Shed) for asker in askers)
+    assert not any(endpoint.in_flight for endpoint in guard.endpoints)
+    guard.close()
+
+
 names = st.lists(st.sampled_from([f"address {index}" for index in range(5)]), min_size=1, max_size=5, unique=True)
 
 

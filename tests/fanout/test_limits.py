@@ -31,6 +31,19 @@ def test_concurrent_losses_cut_the_limit_by_a_tenth_once() -> None:
     assert repr(limiter) == "<Limiter 81>"
 
 
+@pytest.mark.parametrize(("keys", "cuts"), [("aaaaaaaa", 1), ("abababab", 2), ("abcdefgh", 8), ("a.a.a.a.", 5)])
+def test_losses_of_one_key_cut_the_limit_once_in_ten_seconds(keys: str, cuts: int) -> None:
+    """A point stands for a loss without a key, which always counts."""
+    limiter, limit, now_ns = Limiter(LimiterSettings(start=100)), 100, 1_000_000_000_000
+    for _ in range(2):
+        for number, key in enumerate(keys):
+            limiter.shrink(now_ns + number, now_ns + number + 1, None if key == "." else key)
+        for _ in range(cuts):
+            limit = limit * 9 // 10
+        assert limiter.limit == limit
+        now_ns += 10_000_000_000
+
+
 def test_the_limit_grows_by_one_per_limit_successes() -> None:
     limiter = Limiter(LimiterSettings(start=10))
     for _ in range(9):

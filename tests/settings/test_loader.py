@@ -144,7 +144,7 @@ def test_the_configuration_may_name_a_function_as_a_service() -> None:
             "means 10 % extra calls, more than [consult] extra_calls_bps = 500 allows; 9500 would fit",
         ),
         (source(hedge={"least_ms": 100}), "hedge least_ms = 100 is never reached within timeout_ms = 100"),
-        (source(breaker={"open_s": 50}), "breaker open_s = 50 is above open_max_s = 30"),
+        (source(breaker={"open_s": 50}), "breaker open_s = 50 is above open_max_s = 5"),
         (source(limiter={"start": 500}), "limiter start = 500 is not between least = 1 and most = 400"),
         (source(cache={"fresh_s": 30, "stale_s": 5}), "cache: stale_s = 5 is below fresh_s = 30"),
         (

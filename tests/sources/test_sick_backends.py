@@ -13,6 +13,7 @@ from cashier.fanout.ask import Importance
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.guard import Guard
 from cashier.fanout.guarded_source import Mechanisms
+from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.source_errors import SourceError
 from cashier.sources.member import MEMBER
@@ -31,6 +32,9 @@ ERRORS = [
     Fault.ERROR, Fault.UNAVAILABLE, Fault.OVERLOADED, Fault.RATE_LIMITED, Fault.FORBIDDEN, Fault.GARBLES, Fault.NO_JSON,
     Fault.UNKNOWN_PATH, Fault.SHIFTED, Fault.RESETS,
 ]  # fmt: skip
+# Faults that one record may have while all others are well.
+ONE_RECORD = [fault for fault in ERRORS if fault is not Fault.SHIFTED] + [Fault.WRONG_USER]
+ENDS_CONNECTION = (Fault.GARBLES, Fault.WRONG_USER, Fault.RESETS)
 HEALTHY = [Fault.ONE_ANSWER, Fault.HTTP_1_0, Fault.SLOW]
 
 
@@ -153,14 +157,34 @@ async def test_with_a_single_connection_a_sick_backend_is_left_within_seconds() 
         assert backends.open <= 2
 
 
-async def test_failures_of_one_payer_do_not_shut_out_the_others() -> None:
+@pytest.mark.parametrize("client", ["http1", "aiohttp"])
+@pytest.mark.parametrize("fault", ONE_RECORD, ids=lambda fault: fault.name)
+async def test_failures_of_one_payer_do_not_shut_out_the_others(client: str, fault: Fault) -> None:
+    async with pinned_backends(BACKENDS) as backends, member(client, backends) as source:
+        backends.user_faults["u_poisoned"] = fault
+
+        async def caller() -> None:
+            for number in range(60):
+                poisoned = number % 10 < 6
+                assert isinstance(await source.ask("u_poisoned" if poisoned else None), SourceError) == poisoned
+
+        assert await source.lost(8) == 0
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+        endpoint = source.guard.endpoints[0]
+        assert source.guard.counts.breaker_open == source.guard.counts.at_limit == 0
+        assert endpoint.limiter.limit >= LimiterSettings().start * 0.8
+        if fault not in ENDS_CONNECTION:
+            assert len(backends.connects) <= 2 + 3 * 4 * CALLERS, "one bad record closes connections"
+
+
+@pytest.mark.parametrize("fault", ONE_RECORD, ids=lambda fault: fault.name)
+async def test_one_payer_who_fails_before_others_come_does_not_keep_them_out(fault: Fault) -> None:
     async with pinned_backends(BACKENDS) as backends, member("http1", backends) as source:
-        backends.failing_users.add("u_poisoned")
-        for number in range(300):
-            outcome = await source.ask("u_poisoned" if number % 10 < 6 else None)
-            assert isinstance(outcome, SourceError) == (number % 10 < 6)
-        assert source.guard.counts.breaker_open == 0
-        assert len(backends.connects) <= 2 + 2 * 10, "one bad record closes connections"
+        backends.user_faults["u_poisoned"] = fault
+        for _ in range(30):
+            assert isinstance(await source.ask("u_poisoned"), SourceError)
+        assert not isinstance(await source.ask(), SourceError)
+        assert await source.lost(8) == 0
 
 
 @pytest.mark.parametrize("fault", [*ERRORS, Fault.HTTP_1_0, Fault.ONE_ANSWER], ids=lambda fault: fault.name)

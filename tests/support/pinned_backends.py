@@ -27,6 +27,7 @@ class Fault(Enum):
     UNKNOWN_PATH = auto()  # a 404 that is not the service's own
     SLOW = auto()  # 60 ms later
     SHIFTED = auto()  # each answer belongs to the request before
+    WRONG_USER = auto()  # the answer is about another user
     RESETS = auto()
     ONE_ANSWER = auto()  # healthy, but closes after each answer
     HTTP_1_0 = auto()  # healthy, and so does this one
@@ -43,7 +44,10 @@ _STATUS = {
 
 
 class PinnedBackends:
-    """`faults`: of each backend, also for connections that are open. `connects`: loop times."""
+    """`faults`: of each backend, also for connections that are open. `connects`: loop times.
+
+    `user_faults`: of all backends, for one user each.
+    """
 
     def __init__(self, backends: int, seed: int = 1) -> None:
         self.faults = [Fault.NONE] * backends
@@ -51,7 +55,7 @@ class PinnedBackends:
         self.connects: list[float] = []
         self.open = 0
         self.port = 0
-        self.failing_users: set[str] = set()
+        self.user_faults: dict[str, Fault] = {}
         self.keys: list[str] = []  # of received POSTs: their bodies
         self._random = Random(seed)
         self._turn: list[int] = []
@@ -99,12 +103,10 @@ class _Connection(asyncio.Protocol):
     def _serve(self, user: str) -> None:
         assert self._transport is not None
         self._backends.served[self._backend] += 1
-        fault = self._backends.faults[self._backend]
+        fault = self._backends.user_faults.get(user, self._backends.faults[self._backend])
         body = b'{"user_id":"%s","status":"ACTIVE","country":"CN","kyc_level":1,"usage":[]}' % user.encode()
         answer = _answer(b"200 OK\r\n", body)
         write = self._transport.write
-        if user in self._backends.failing_users:
-            fault = Fault.ERROR
         if fault in _STATUS:
             write(_answer(_STATUS[fault], b"{}"))
             return
@@ -122,6 +124,8 @@ class _Connection(asyncio.Protocol):
             case Fault.SHIFTED:
                 self._held, answer = answer, self._held
                 write(answer)
+            case Fault.WRONG_USER:
+                write(answer.replace(user.encode(), b"?" * len(user)))
             case Fault.RESETS:
                 self._transport.abort()
             case Fault.HTTP_1_0:

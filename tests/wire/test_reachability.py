@@ -15,6 +15,7 @@ from cashier.wire.in_process import InProcessTransport
 from cashier.wire.reachability import await_reachable
 from cashier.wire.transport import Request, Response, Transport
 from tests.wire.client_side import no_leaks
+from tests.wire.scripted_names import Names, resolution
 from tests.wire.scripted_upstream import tcp_upstream, unused_port
 
 from .conftest import Authority, Wired
@@ -110,6 +111,31 @@ async def test_behind_a_proxy_the_proxy_has_to_accept(monkeypatch: pytest.Monkey
         client = AiohttpClient(["http://there-is-none.invalid"], AiohttpSettings(trust_env=True))
         async with closing(client) as transport:
             assert await transport.is_reachable()
+
+
+def client_with_names(kind: str, names: Names, url: str, connect_timeout_ms: int = 30_000) -> Transport:
+    if kind == "http1":
+        return Http1Client([url], Http1Settings(ahead=0, connect_timeout_ms=connect_timeout_ms), names.resolver)
+    return AiohttpClient([url], AiohttpSettings(connect_timeout_ms=connect_timeout_ms), names.resolver)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+async def test_a_name_is_looked_up_by_the_shared_resolver_only(kind: str) -> None:
+    """The loop's own one, asked again and again, would delay all others and the exit."""
+    names = Names(card=resolution("127.0.0.3", "127.0.0.1"))
+    async with tcp_upstream() as upstream:
+        async with closing(client_with_names(kind, names, f"http://card:{upstream.port}")) as transport:
+            assert await transport.is_reachable()
+        assert names.started["card"] == 1
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+async def test_a_name_that_hangs_is_not_reachable_and_is_looked_up_once(kind: str) -> None:
+    names = Names()
+    async with closing(client_with_names(kind, names, "http://hangs:80", connect_timeout_ms=50)) as transport:
+        for _ in range(5):
+            assert not await transport.is_reachable()
+    assert names.started["hangs"] == 1
 
 
 async def test_a_function_of_this_process_is_always_reachable() -> None:

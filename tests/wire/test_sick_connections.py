@@ -162,18 +162,30 @@ async def test_a_source_that_fails_as_a_whole_is_spared_a_storm_of_connects(upst
         assert len(upstream.peers) <= len(peers) + 5
 
 
-async def test_a_source_that_garbles_every_answer_is_spared_a_storm_of_connects(
-    upstream: Upstream, clock: Clock
+async def end_connection(upstream: Upstream, data: bytes | None) -> None:
+    """Answer the request that has arrived with broken data, or with a reset."""
+    peer = await upstream.peer_with_request()
+    await peer.read_request()
+    if data is None:
+        peer.reset()
+        await peer.wait_closed()
+    else:
+        peer.write(data)
+
+
+@pytest.mark.parametrize("keys", [1, 2, 50])
+@pytest.mark.parametrize("data", [b"no HTTP\r\n\r\n", None], ids=["garbles", "resets"])
+async def test_a_source_that_ends_every_connection_is_spared_a_storm_of_connects(
+    upstream: Upstream, clock: Clock, data: bytes | None, keys: int
 ) -> None:
     async with used_pool(upstream, 1) as (transport, _):
         errors = []
         for number in range(50):
-            call = send(transport, f"/{number}")
-            await until(partial(answered_or_received, call, upstream))
-            if not call.outcomes:
-                peer = await upstream.peer_with_request()
-                await peer.read_request()
-                peer.write(b"no HTTP\r\n\r\n")
+            call = send(transport, f"/{number % keys}")
+            while not call.outcomes:
+                await until(partial(answered_or_received, call, upstream))
+                if not call.outcomes:
+                    await end_connection(upstream, data)
             errors.append(await call.outcome())
         assert len(upstream.peers) <= 6
         assert all(isinstance(error, Garbled | Unreachable) for error in errors)

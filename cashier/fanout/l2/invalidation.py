@@ -47,7 +47,8 @@ class InvalidationMessage(Struct, frozen=True, array_like=True):
     """A message between workers on the channel.
 
     `sender`: the worker's id. `token`: identifies the message; empty in those of an earlier
-    release, which does not know the versions of stored answers.
+    release, which does not know the versions of stored answers; `FOR_EARLIER_RELEASES` in those
+    that this one ignores.
     """
 
     sender: bytes
@@ -57,8 +58,23 @@ class InvalidationMessage(Struct, frozen=True, array_like=True):
     token: bytes = b""
 
 
+FOR_EARLIER_RELEASES = b"\0"
+
 encode_message = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(InvalidationMessage).decode
+
+
+def messages(sender: bytes, invalidation: QueuedInvalidation, token: bytes) -> list[bytes]:
+    """What to publish, in this order.
+
+    For earlier releases `u_1/` does not cover `u_1`, so they get that key besides.
+    """
+    source, key, prefix = invalidation.source, invalidation.key, invalidation.prefix
+    encoded = [encode_message(InvalidationMessage(sender, source, key, prefix, token))]
+    if prefix is not None and prefix.endswith(SEPARATOR):
+        extra = InvalidationMessage(sender, source, prefix[:-1], None, FOR_EARLIER_RELEASES)
+        encoded.insert(0, encode_message(extra))
+    return encoded
 
 
 def sendable(source: str, key: str | None, prefix: str | None) -> QueuedInvalidation:

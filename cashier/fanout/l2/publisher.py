@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 from redis.exceptions import ReadOnlyError, ResponseError
 
-from cashier.fanout.l2.invalidation import InvalidationMessage, QueuedInvalidation, encode_message
+from cashier.fanout.l2.invalidation import QueuedInvalidation, messages
 from cashier.fanout.l2.outbox import Outbox, OutgoingInvalidation
 from cashier.fanout.l2.valkey_backend import (
     CHANNEL,
@@ -99,7 +99,8 @@ class InvalidationPublisher:
     async def _send(self, batch: Sequence[OutgoingInvalidation]) -> None:
         client = self._client
         pipeline = client.pipeline(transaction=False)
-        sent: list[tuple[bytes, int, bytes]] = []  # token, number of commands, key that is written
+        # Token, numbers of messages and commands, key that is written.
+        sent: list[tuple[bytes, int, int, bytes]] = []
         now_s = asyncio.get_running_loop().time()
         for outgoing in batch:
             token = new_token()
@@ -107,26 +108,32 @@ class InvalidationPublisher:
             self._sent[token] = outgoing
             what = outgoing.invalidation
             commands, key = invalidating_commands(self._epoch, what, token)
-            if outgoing.publish:
-                message = InvalidationMessage(self._worker_id, what.source, what.key, what.prefix, token)
-                commands = (("PUBLISH", CHANNEL, encode_message(message)), *commands)
-            for command in commands:
+            published = messages(self._worker_id, what, token) if outgoing.publish else []
+            for command in (*(("PUBLISH", CHANNEL, message) for message in published), *commands):
                 pipeline.execute_command(*command)
-            sent.append((token, len(commands), key))
+            sent.append((token, len(published), len(commands), key))
         try:
             async with asyncio.timeout(self._settings.command_ms / 1000):
-                replies = iter(await pipeline.execute(raise_on_error=False))
-                for outgoing, (token, count, key) in zip(batch, sent, strict=True):
-                    await self._accept(client, token, outgoing, list(islice(replies, count)), key)
+                replies: Iterator[Any] = iter(await pipeline.execute(raise_on_error=False))
+                for outgoing, (token, sent_messages, count, key) in zip(batch, sent, strict=True):
+                    refusals = [reply for reply in islice(replies, sent_messages) if isinstance(reply, Exception)]
+                    await self._accept(client, token, outgoing, refusals, list(islice(replies, count)), key)
         except FAULTS as fault:
             self._fail(fault)
 
     async def _accept(
-        self, client: Any, token: bytes, outgoing: OutgoingInvalidation, replies: Sequence[Any], key: bytes
+        self,
+        client: Any,
+        token: bytes,
+        outgoing: OutgoingInvalidation,
+        refusals: list[Any],
+        stored: Sequence[Any],
+        key: bytes,
     ) -> None:
-        """Judge the replies to one invalidation. Raises what makes all others pointless too."""
-        published, stored = (replies[:1], replies[1:]) if outgoing.publish else ((), replies)
-        refusals = [reply for reply in published if isinstance(reply, Exception)]
+        """Judge the replies to one invalidation. Raises what makes all others pointless too.
+
+        `refusals`: of its messages. `stored`: the replies to its commands, which write `key`.
+        """
         if any(isinstance(reply, Exception) for reply in stored):
             try:  # out of memory, perhaps: a deletion needs none, and invalidates as much or more
                 await client.unlink(key)

@@ -21,7 +21,13 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, w
 from cashier.fanout.ask import PendingCall
 from cashier.fanout.l2.entry_codec import LARGEST_BYTES, StoredAnswer, pack, unpack
 from cashier.fanout.l2.interface import CachedAnswer, OnRead
-from cashier.fanout.l2.invalidation import LONGEST_TEXT, QueuedInvalidation, decode_message, sendable
+from cashier.fanout.l2.invalidation import (
+    FOR_EARLIER_RELEASES,
+    LONGEST_TEXT,
+    QueuedInvalidation,
+    decode_message,
+    sendable,
+)
 from cashier.fanout.l2.publisher import InvalidationPublisher
 from cashier.fanout.l2.server_health import ServerHealth
 from cashier.fanout.l2.tombstones import TOLERANCE_MS, Tombstones
@@ -428,7 +434,7 @@ class ValkeyCache:
         if message.sender == self._worker_id:
             self._publisher.returned(message.token)
             return
-        if (message.key is None) == (message.prefix is None):
+        if message.token == FOR_EARLIER_RELEASES or (message.key is None) == (message.prefix is None):
             return
         invalidation = sendable(message.source, message.key, message.prefix)
         self._bury(invalidation)

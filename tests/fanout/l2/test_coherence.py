@@ -410,7 +410,7 @@ async def test_fifty_prefixes_are_one_round_trip_of_constant_commands(
     await client.config_resetstat()
     assert all(await asyncio.gather(*[worker.level.adrop("card", prefix=prefix.format(n)) for n in range(50)]))
     commands = await client.info("commandstats")
-    assert commands["cmdstat_publish"]["calls"] == 50
+    assert commands["cmdstat_publish"]["calls"] == 50 * (2 if prefix.endswith("/") else 1)
     writes = {name: commands[name]["calls"] for name in ("cmdstat_set", "cmdstat_lpush") if name in commands}
     assert sum(writes.values()) == 50
     assert set(commands) <= {
@@ -469,14 +469,28 @@ async def test_a_message_of_an_earlier_release_is_understood(worker: L2Worker, c
         assert await new.get("u_1") is None
 
 
-async def test_an_earlier_release_understands_the_message(worker: L2Worker, client: Any) -> None:
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ({"key": "u_1"}, [("u_1", None)]),
+        ({"prefix": "u_1"}, [(None, "u_1")]),
+        ({"prefix": "u_1/"}, [("u_1", None), (None, "u_1/")]),  # there, the prefix does not cover the key
+        ({"prefix": "u_1/m_1/"}, [("u_1/m_1", None), (None, "u_1/m_1/")]),
+        ({"prefix": ""}, [(None, "")]),
+    ],
+)
+async def test_an_earlier_release_invalidates_what_this_one_does(
+    worker: L2Worker, other: L2Worker, client: Any, what: dict[str, str], expected: list[tuple[str | None, str | None]]
+) -> None:
     async with client.pubsub() as listening:
         await listening.subscribe(CHANNEL)
         await listening.get_message(timeout=30)
-        assert await worker.level.adrop("card", prefix="u_1/")
-        message = await listening.get_message(timeout=30)
-    old = msgspec.msgpack.decode(message["data"], type=MessageOfEarlierRelease)
-    assert (old.source, old.key, old.prefix) == ("card", None, "u_1/")
+        assert await worker.level.adrop("card", **what)
+        messages = [await listening.get_message(timeout=30) for _ in expected]
+    old = [msgspec.msgpack.decode(message["data"], type=MessageOfEarlierRelease) for message in messages]
+    assert [(message.source, message.key, message.prefix) for message in old] == [("card", *each) for each in expected]
+    await until(lambda: bool(other.received))
+    assert other.received == [("card", what.get("key"), what.get("prefix"))], "one is not for this release"
 
 
 async def test_entries_of_an_earlier_release_are_not_read(worker: L2Worker, client: Any) -> None:
