@@ -1,0 +1,76 @@
+"""The company's payers get the offers that services of the contract would give them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cashier import Cashier
+from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
+from tests.company.company import Company, open_company
+from tests.company.payer import Payer
+
+CONSULTED = ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing")
+
+
+@pytest.fixture
+async def company() -> AsyncIterator[Company]:
+    async with open_company(World()) as opened:
+        yield opened
+
+
+async def test_each_offer_is_the_same_as_from_services_of_the_contract(company: Company) -> None:
+    contract = LocalUpstreams(company.world, weather_named("still"))
+    async with Cashier(config=company.configuration()) as adapted, Cashier(sources=dict(contract)) as direct:
+        for case in CASES:
+            status, offer = await Payer(adapted).consult(case)
+            expected_status, expected = await Payer(direct).consult(case)
+            assert status == expected_status, case
+            for part in ("methods", "blocked", "code"):
+                assert offer.get(part) == expected.get(part), case
+            assert offer.get("degraded") == expected.get("degraded"), case
+        assert adapted.failures == ()
+
+
+async def test_an_answer_is_not_served_to_another_user_or_merchant_from_the_cache(company: Company) -> None:
+    contract = LocalUpstreams(company.world, weather_named("still"))
+    asked_twice = [
+        ("chinese_shop", {}),
+        ("unbound_and_terminated", {}),  # another user at the same merchant
+        ("scan_to_pay", {}),  # the first user at another merchant
+        ("guest_order", {"user_id": "u_2"}),
+        ("guest_order", {"user_id": "u_1"}),
+        ("without_cards", {}),  # a user that three services do not know
+        ("chinese_shop", {}),
+    ]
+    async with Cashier(config=company.configuration()) as adapted, Cashier(sources=dict(contract)) as direct:
+        for case, fields in asked_twice * 2:
+            _, offer = await Payer(adapted).consult(case, **fields)
+            _, expected = await Payer(direct).consult(case, **fields)
+            assert offer["methods"] == expected["methods"], (case, fields)
+        assert adapted.failures == ()
+    asked_for = [request.rpartition("/")[0].rpartition("/")[2] for request in company.requests["card"]]
+    assert sorted(set(asked_for)) == ["u_1", "u_2", "u_5"]
+    # Cards, their absence and merchants were asked once each; the balances each time.
+    assert len(company.requests["card"]) == 2 * 3
+    assert len(company.requests["merchant"]) == 2
+    assert len(company.requests["balance"]) == 2 * len(asked_twice)
+
+
+async def test_what_did_not_change_is_answered_with_304_and_used_again(company: Company) -> None:
+    def uncached(table: dict[str, dict[str, dict[str, object]]]) -> None:
+        table["sources"]["channel"]["cache"] = False
+
+    answered: list[int] = []
+
+    async def watch(request: object, serve: object) -> object:
+        response = await serve(request)  # type: ignore[operator]
+        answered.append(response.status)
+        return response
+
+    company.faults["channel"] = watch  # type: ignore[assignment]
+    async with Cashier(config=company.configuration(uncached)) as cashier:
+        offers = [(await Payer(cashier).consult(case))[1]["methods"] for case in ("chinese_shop", "japanese_shop") * 2]
+    assert answered == [200, 200, 304, 304]
+    assert offers[:2] == offers[2:]
