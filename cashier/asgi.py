@@ -40,7 +40,10 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None) -> Cashie
     cashier = Cashier(config=config, ladder=ladder)
     origins = AllowedOrigins(config.settings.merchants)
     return owning_app(
-        lambda: _open(cashier, origins, read), bearer_auth=_bearer_auth(config), ladder=ladder, origins=origins
+        lambda: open_and_reload(cashier, origins, read),
+        bearer_auth=_bearer_auth(config),
+        ladder=ladder,
+        origins=origins,
     )
 
 
@@ -69,14 +72,20 @@ def log_warnings(config: Configuration) -> None:
 
 
 @asynccontextmanager
-async def _open(cashier: Cashier, origins: AllowedOrigins, read: Callable[[], Configuration]) -> AsyncIterator[Cashier]:
+async def open_and_reload(
+    cashier: Cashier, origins: AllowedOrigins, read: Callable[[], Configuration]
+) -> AsyncIterator[Cashier]:
     """Open the cashier and reload it on SIGHUP. Needs the main thread, which receives signals."""
     async with cashier, anyio.create_task_group() as tasks:
         with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
-            # The server blocks the signal until a receiver exists.
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+            # The server blocks the signal while no receiver exists: it would end the process, which
+            # may be waiting for payments under way.
+            mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             tasks.start_soon(_reload_on_signal, hangups, cashier, origins, read)
-            yield cashier
+            try:
+                yield cashier
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             tasks.cancel_scope.cancel()
 
 

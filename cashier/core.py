@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 import uuid
@@ -28,6 +29,7 @@ from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration
 from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.source_upstream import UpstreamFunction
+from cashier.wire.reachability import await_reachable
 from cashier.wire.transport import CallHeaders, Transport
 
 _log = structlog.get_logger("cashier")
@@ -104,6 +106,14 @@ class Cashier:
         return self._open is not None
 
     @property
+    def sources_reached(self) -> bool:
+        """Every required source has accepted a connection since the start, or was waited for.
+
+        Never turns false again, because a source that fails is no fault of this service.
+        """
+        return self._sources_reached
+
+    @property
     def failures(self) -> tuple[FailureReport, ...]:
         """Why upstreams gave no answer since the opening, the latest reason first."""
         return self._parts.failures.reports()
@@ -162,19 +172,26 @@ class Cashier:
     def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         """Drop the cached answers of a source under a key, or under all keys with a prefix.
 
-        Keys look like `u_1`, `CNY/CN`, `u_1/m_1/CNY/12800`.
+        Returns at once. The other workers follow, if they share a cache: see `ainvalidate`.
+        Keys look like `u_1`, `CNY/CN`, `u_1/m_1/CNY/12800`; a `/` in a part is written `%2F`, a `%`
+        `%25`. The prefix `u_1/` covers `u_1` and what is below it; `u_1` covers `u_10` too.
         Raises `SourceUnknown`; ValueError for neither or both.
         """
-        if (key is None) == (prefix is None):
-            raise ValueError("an invalidation names either a key or a prefix")
-        if source not in self.pipelines:
-            raise SourceUnknown(source, tuple(self.pipelines))
+        dropped = self._drop_here(source, key, prefix)
+        if self._parts.valkey is not None:
+            self._parts.valkey.drop(source, key=key, prefix=prefix)
+        return Invalidated(source, dropped, Reach.THIS_WORKER)
+
+    async def ainvalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+        """As `invalidate`, but wait, at most a second, until the shared cache confirms it.
+
+        `ALL_WORKERS`: the shared cache has invalidated what it stores and has sent the message to
+        every worker. `THIS_WORKER`: not within the second; it is still sent as soon as possible.
+        """
+        dropped = self._drop_here(source, key, prefix)
         valkey = self._parts.valkey
-        dropped = self.pipelines[source].cache.drop(key=key, prefix=prefix)
-        if valkey is None:
-            return Invalidated(source, dropped, Reach.THIS_WORKER)
-        valkey.drop(source, key=key, prefix=prefix)
-        return Invalidated(source, dropped, Reach.ALL_WORKERS if valkey.reachable else Reach.THIS_WORKER)
+        everywhere = valkey is not None and await valkey.adrop(source, key=key, prefix=prefix)
+        return Invalidated(source, dropped, Reach.ALL_WORKERS if everywhere else Reach.THIS_WORKER)
 
     def reload(self, config: Configuration) -> tuple[str, ...]:
         """Apply new source numbers, catalog, texts and ranking.
@@ -197,18 +214,17 @@ class Cashier:
         """What closes them again."""
         valkey = self._parts.valkey
         async with AsyncExitStack() as stack:
+            stack.callback(self._parts.resolver.close)
             stack.push_async_callback(_close, (*self._parts.transports, *self._parts.adapter_hooks))
             stack.callback(self._close_pipelines)
             if valkey is not None:
                 stack.push_async_callback(valkey.close)
             stack.push_async_callback(self._drain_payments)
-            async with anyio.create_task_group() as opening:
-                for transport in self._parts.transports:
-                    opening.start_soon(transport.open)
-                for hooks in self._parts.adapter_hooks:
-                    opening.start_soon(hooks.open)
-                if valkey is not None:
-                    opening.start_soon(valkey.open)
+            if valkey is not None:
+                await valkey.open()
+            await asyncio.gather(*(hooks.open() for hooks in self._parts.adapter_hooks))
+            # In the background: a source that does not answer must not delay the start.
+            stack.push_async_callback(_cancel, asyncio.create_task(self._connect()))
             if self._loop_lag is not None:
                 self._loop_lag.start()
                 stack.callback(self._loop_lag.stop)
@@ -222,10 +238,12 @@ class Cashier:
             self._given,
             self._tokens,
             self._ladder or DegradationLadder(),
-            self._drop_cached,
-            self._drop_all_cached,
+            wiring.CoherenceCallbacks(self._drop_cached, self._drop_all_cached, self._distrust_cached),
         )
+        self._sources_reached = not self._parts.required
         self.pipelines = self._parts.pipelines
+        for pipeline in self.pipelines.values():
+            pipeline.guard.on_recovery = self._probe_soon
         self.payments = wiring.payment_flow(
             self._parts,
             self._bind(config),
@@ -245,6 +263,19 @@ class Cashier:
         self.plan, self._consult = wiring.consult_flow(self._parts, config, self._clock)
         return wiring.payment_policy(self._parts, config, self._clock)
 
+    async def _connect(self) -> None:
+        """Open connections ahead, and wait for the required sources."""
+        wait_s = self._built.settings.server.ready_wait_s
+        async with anyio.create_task_group() as opening:
+            for transport in self._parts.transports:
+                opening.start_soon(transport.open)
+            try:
+                missing = await await_reachable(self._parts.required, wait_s)
+            finally:
+                self._sources_reached = True
+            if missing:
+                _log.warning("ready without a connection to every required source", missing=missing, waited_s=wait_s)
+
     async def _drain_payments(self) -> None:
         """Release waiting callers; give payments under way time to end: they may move money."""
         if self.payments is None:
@@ -259,18 +290,44 @@ class Cashier:
         for pipeline in self.pipelines.values():
             pipeline.close()
 
+    def _drop_here(self, source: str, key: str | None, prefix: str | None) -> int:
+        if (key is None) == (prefix is None):
+            raise ValueError("an invalidation names either a key or a prefix")
+        if source not in self.pipelines:
+            raise SourceUnknown(source, tuple(self.pipelines))
+        return self.pipelines[source].cache.drop(key=key, prefix=prefix)
+
     def _drop_cached(self, source: str, key: str | None, prefix: str | None) -> None:
         if source in self.pipelines:  # workers of another version may have other sources
             self.pipelines[source].cache.drop(key=key, prefix=prefix)
 
     def _drop_all_cached(self) -> None:
-        """Invalidations may have been missed, so no cached answer can be trusted."""
+        """Invalidations may have been missed, so no cached answer can be trusted.
+
+        The shared cache is back, and so may be what was lost together with it.
+        """
         for pipeline in self.pipelines.values():
             pipeline.cache.drop(prefix="")
+        self._probe_soon()
+
+    def _probe_soon(self) -> None:
+        """Something answers again: a pause that grew in a long outage must not go on."""
+        for pipeline in self.pipelines.values():
+            pipeline.guard.probe_soon()
+
+    def _distrust_cached(self) -> None:
+        """Invalidations may be missed from now on."""
+        for pipeline in self.pipelines.values():
+            pipeline.cache.distrust()
 
 
 def _call_headers(request_id: str | None, traceparent: str | None) -> CallHeaders:
     return CallHeaders(request_id or uuid.uuid4().hex, traceparent)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 async def _close(opened: Sequence[Transport | AdapterHooks]) -> None:

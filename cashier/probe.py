@@ -35,6 +35,15 @@ from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, T
 
 # Longer than any source may take, so that a slow one is seen to be slow and not merely silent.
 PATIENCE_MS = 10_000
+# The option of the commands that gives an input.
+OPTION_OF_INPUT = {
+    "order_id": "--order-id",
+    "user_id": "--user-id",
+    "merchant_id": "--merchant-id",
+    "amount": "--amount",
+    "currency": "--amount",
+    "country": "--country",
+}
 
 
 class Exchange(Struct, frozen=True, kw_only=True):
@@ -71,6 +80,9 @@ class _RecordedTransport:
 
     async def open(self) -> None:
         """Open nothing ahead: the probe's own request shows why a connection fails."""
+
+    async def is_reachable(self) -> bool:
+        return await self._transport.is_reachable()
 
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
@@ -217,7 +229,7 @@ class _Probe:
             elapsed_ms=(time.perf_counter_ns() - started_ns) / 1e6,
             timeout_ms=timeout_ms,
             fault=f"{outcome.cause.value}: {outcome.detail}" if failed else None,
-            answer=None if failed else _presentable(outcome),
+            answer=None if failed else presentable(outcome),
         )
 
 
@@ -235,7 +247,7 @@ def _inputs_of(fact: Any) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if value is not None}
 
 
-def _presentable(fact: Any) -> Any:
+def presentable(fact: Any) -> Any:
     match fact:
         case Channels():
             fact = {"channels": list(fact.by_id.values())}

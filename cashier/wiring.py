@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from msgspec import Struct
@@ -16,6 +16,7 @@ from cashier.consultation.flow import ConsultFlow, ConsultSettings
 from cashier.consultation.plan_report import faults
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, SourceSpec, consultation_plan, known_inputs
+from cashier.fanout.ask import Importance
 from cashier.fanout.batch import Batch
 from cashier.fanout.failure_log import FailureLog
 from cashier.fanout.l2.valkey_cache import OnInvalidation, ValkeyCache
@@ -47,6 +48,7 @@ from cashier.tokens.token_service import TokenService
 from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
+from cashier.wire.resolver import Resolver
 from cashier.wire.transport import CallHeaders, Transport
 
 _log = structlog.get_logger("cashier")
@@ -57,12 +59,28 @@ OnMapping = Callable[[str, bytes], None]
 """Takes the name of a source, and the answer of its adapter as JSON before it is checked."""
 
 
+class CoherenceCallbacks(NamedTuple):
+    """What a worker does about other workers' invalidations: see `ValkeyCache`.
+
+    `drop`: one came. `drop_all`: some may have been missed. `distrust`: none come from now on.
+    """
+
+    drop: OnInvalidation
+    drop_all: Callable[[], None]
+    distrust: Callable[[], None]
+
+
 class Parts(Struct, frozen=True):
-    """Everything that lives as long as a `Cashier`. `payment_ports`: None without payments."""
+    """Everything that lives as long as a `Cashier`. `payment_ports`: None without payments.
+
+    `required`: those of the transports, by source, without which there is no answer.
+    """
 
     pipelines: dict[str, SourcePipeline]
     transports: list[Transport]
     adapter_hooks: list[AdapterHooks]
+    required: dict[str, Transport]
+    resolver: Resolver
     valkey: ValkeyCache | None
     tokens: TokenService
     payment_ports: PaymentPorts | None
@@ -74,22 +92,24 @@ def build(
     given: Mapping[str, UpstreamFunction | PaymentPort],
     tokens: TokenService,
     ladder: DegradationLadder,
-    drop_cached: OnInvalidation,
-    drop_all_cached: Callable[[], None],
+    coherence: CoherenceCallbacks,
 ) -> Parts:
     """`given`: functions and port objects; they replace configured sources of the same name.
 
     Raises `ConfigurationError`.
     """
-    valkey = _valkey(config, drop_cached, drop_all_cached)
+    resolver = Resolver()
+    valkey = _valkey(config, coherence, resolver)
     failures = FailureLog(_log.warning)
-    builder = _Builder(config, given, failures)
+    builder = _Builder(config, given, failures, resolver)
     pipelines = builder.pipelines(ladder, valkey)
     payment_ports = builder.payment_ports()
     return Parts(
         pipelines=pipelines,
         transports=builder.transports,
         adapter_hooks=builder.adapter_hooks,
+        required=builder.required,
+        resolver=resolver,
         valkey=valkey,
         tokens=tokens,
         payment_ports=payment_ports,
@@ -107,7 +127,7 @@ def upstreams(
 
     `wrap` may replace each one's transport. Raises `ConfigurationError`.
     """
-    builder = _Builder(config, given, FailureLog(_log.warning), wrap, on_mapping)
+    builder = _Builder(config, given, FailureLog(_log.warning), Resolver(), wrap, on_mapping)
     return builder.upstreams(), builder.payment_ports(), builder.adapter_hooks
 
 
@@ -117,17 +137,33 @@ def load_adapter(
     text: str,
     folder: Path | None,
     on_mapping: Callable[[bytes], None] = lambda body: None,
+    on_raised: Callable[[BaseException], None] = lambda fault: None,
 ) -> Adapter:
     """The adapter that `text` names. Raises ValueError."""
-    loaded = adapter_object(text, _adapter_settings(spec.source.name, settings), folder)
-    return Adapter(text, loaded, spec.source, spec.needs, on_mapping)
+    taken = adapter_settings(spec.source.name, settings)
+    return Adapter(text, adapter_object(text, taken, folder), spec.source, spec.needs, on_mapping, on_raised)
 
 
-def _adapter_settings(name: str, settings: SourceSettings | ServiceSettings) -> AdapterSettings:
+def adapter_settings(name: str, settings: SourceSettings | ServiceSettings) -> AdapterSettings:
+    """What the adapter of a source or service is given. Raises ValueError."""
+    return AdapterSettings(name, MappingProxyType(settings.options or {}), path_prefix(settings))
+
+
+def path_prefix(settings: SourceSettings | ServiceSettings) -> str:
+    """The prefix of the url of a source with an adapter. Raises ValueError."""
     prefixes = sorted({parse_address(url).prefix for url in settings.urls})
     if len(prefixes) > 1:
         raise ValueError(f"url: with an adapter all addresses need the same path prefix, not {', '.join(prefixes)}")
-    return AdapterSettings(name, MappingProxyType(settings.options or {}), prefixes[0])
+    return prefixes[0]
+
+
+def make_transport(
+    settings: SourceSettings | ServiceSettings, resolver: Resolver | None = None, *, keep_headers: bool = False
+) -> Transport:
+    """Raises ValueError."""
+    if settings.transport == "aiohttp":
+        return AiohttpClient(settings.urls, settings.aiohttp, resolver, keep_headers=keep_headers)
+    return Http1Client(settings.urls, settings.http1, resolver, keep_headers=keep_headers)
 
 
 def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> tuple[Plan, ConsultFlow]:
@@ -228,6 +264,7 @@ class _Builder:
         config: Configuration,
         given: Mapping[str, Any],
         failures: FailureLog,
+        resolver: Resolver,
         wrap: WrapTransport = lambda name, transport: transport,
         on_mapping: OnMapping = lambda name, body: None,
     ) -> None:
@@ -237,15 +274,18 @@ class _Builder:
         self._sources = {name: function for name, function in given.items() if name not in SERVICES}
         self._services = {name: value for name, value in given.items() if name in SERVICES}
         self._failures = failures
+        self._resolver = resolver
         self._wrap = wrap
         self._on_mapping = on_mapping
         self.transports: list[Transport] = []
         self.adapter_hooks: list[AdapterHooks] = []
+        self.required: dict[str, Transport] = {}
+        self._network: dict[str, Transport] = {}
 
     def pipelines(self, ladder: DegradationLadder, valkey: ValkeyCache | None) -> dict[str, SourcePipeline]:
         store = S3FifoStore(self._settings.cache.l1_entries)
         upstreams = self.upstreams()
-        return {
+        pipelines = {
             spec.source.name: SourcePipeline(
                 spec=spec,
                 upstream=upstreams[spec.source.name],
@@ -258,6 +298,10 @@ class _Builder:
             for spec in SOURCE_SPECS
             if spec.source.name in upstreams
         }
+        for name, transport in self._network.items():
+            if name in pipelines and isinstance(transport, Http1Client):
+                transport.on_addresses = pipelines[name].guard.set_addresses
+        return pipelines
 
     def upstreams(self) -> dict[str, Upstream]:
         """By source, in the order of the table. Raises `ConfigurationError`."""
@@ -313,18 +357,20 @@ class _Builder:
             return FunctionUpstream(source, self._sources[source.name], spec.needs)
         if settings.transport == "local":
             return FunctionUpstream(source, function_of(settings.urls[0], self._folder), spec.needs)
+        transport = self._transport(source.name, settings, keep_headers=settings.adapter is not None)
+        if spec.importance is Importance.REQUIRED:
+            self.required[source.name] = transport
         if settings.adapter is not None:
-            return self._adapted_upstream(spec, settings, settings.adapter)
-        transport = self._transport(source.name, settings)
+            return self._adapted_upstream(spec, settings, settings.adapter, transport)
         if settings.batch:
             return Batch(BatchWireUpstream(source, transport, settings.batch.path), settings.batch)
         return WireUpstream(ParseCache(source) if source.repetitive else source, transport)
 
-    def _adapted_upstream(self, spec: SourceSpec, settings: SourceSettings, text: str) -> Upstream:
-        name = spec.source.name
-        adapter = load_adapter(spec, settings, text, self._folder, partial(self._on_mapping, name))
+    def _adapted_upstream(
+        self, spec: SourceSpec, settings: SourceSettings, text: str, transport: Transport
+    ) -> Upstream:
+        adapter = load_adapter(spec, settings, text, self._folder, partial(self._on_mapping, spec.source.name))
         self.adapter_hooks.append(AdapterHooks(adapter, _log.warning))
-        transport = self._transport(name, settings, keep_headers=True)
         if settings.batch:
             return Batch(AdapterBatchUpstream(adapter, transport, settings.batch.path), settings.batch)
         return AdapterUpstream(adapter, transport)
@@ -346,7 +392,7 @@ class _Builder:
     def _network_service(self, name: str, settings: ServiceSettings) -> Transport:
         if settings.adapter is None:
             return self._transport(name, settings)
-        loaded = adapter_object(settings.adapter, _adapter_settings(name, settings), self._folder)
+        loaded = adapter_object(settings.adapter, adapter_settings(name, settings), self._folder)
         adapter = ServiceAdapter(name, settings.adapter, loaded)
         self.adapter_hooks.append(AdapterHooks(adapter, _log.warning))
         adapted = AdapterTransport(adapter, self._transport(name, settings, keep_headers=True))
@@ -356,23 +402,18 @@ class _Builder:
     def _transport(
         self, name: str, settings: SourceSettings | ServiceSettings, *, keep_headers: bool = False
     ) -> Transport:
-        via_aiohttp = settings.transport == "aiohttp"
-        transport: Transport = (
-            AiohttpClient(settings.urls, settings.aiohttp, keep_headers=keep_headers)
-            if via_aiohttp
-            else Http1Client(settings.urls, settings.http1, keep_headers=keep_headers)
-        )
+        self._network[name] = transport = make_transport(settings, self._resolver, keep_headers=keep_headers)
         transport = self._wrap(name, transport)
         self.transports.append(transport)
         return transport
 
 
-def _valkey(config: Configuration, dropped: OnInvalidation, missed: Callable[[], None]) -> ValkeyCache | None:
+def _valkey(config: Configuration, coherence: CoherenceCallbacks, resolver: Resolver) -> ValkeyCache | None:
     url = config.settings.cache.shared
     if not url:
         return None
     try:
-        return ValkeyCache(url, dropped, missed)
+        return ValkeyCache(url, coherence.drop, coherence.drop_all, on_cut_off=coherence.distrust, resolve=resolver.ips)
     except ValueError as fault:
         raise ConfigurationError([f"{config.source}: [cache] shared: {fault}"]) from None
 

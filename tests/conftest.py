@@ -25,6 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="draw many new cases (properties, histories, schedules) instead of few fixed ones, TIMES as many",
     )
 
+    parser.addoption(
+        "--require-gateways",
+        action="store_true",
+        help="fail, instead of skip, where nginx, HAProxy, Caddy or Envoy is missing",
+    )
+
 
 def pytest_configure(config: pytest.Config) -> None:
     times: int = config.getoption("proof")

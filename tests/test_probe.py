@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -167,3 +169,31 @@ async def test_a_field_spelled_like_one_of_the_contract_is_listed(source: str, b
     assert (exchange.status, exchange.fault) == (200, None)
     assert finding in findings
     assert not any("trace" in text for text in findings)
+
+
+async def test_payment_services_are_probed_through_their_adapter_and_as_objects(tmp_path: Path) -> None:
+    (tmp_path / "probed_engine.py").write_text(
+        "from cashier.wire.transport import Request\n"
+        "async def submit(submission, call): ...\n"
+        "async def look_up(payment_id, order_id, call):\n"
+        "    return (await call(Request('/charges/1'))).json()['data']\n"
+    )
+
+    class Unwell:
+        decide = verify = AsyncMock()
+
+        async def result(self, order_id: str, call_headers: Any, budget_ms: int) -> Any:
+            raise ValueError(order_id)
+
+    async with answering(200, {"data": None})() as url:
+        config = configuration(
+            {"sources": {"engine": {"url": url, "adapter": "probed_engine"}}}, "a test", beside=tmp_path
+        )
+        functions = {**Answers().functions, "risk": Unwell(), "acquirer": Unwell()}
+        exchanges, _ = await probe(config, ORDER, functions)
+    probed = {exchange.source: exchange for exchange in exchanges}
+    engine, acquirer = probed["engine"], probed["acquirer"]
+    assert (engine.requests, engine.status, engine.fault, engine.answer) == (("GET /charges/1",), 200, None, None)
+    assert acquirer.fault is not None
+    assert acquirer.fault.startswith("GARBLED: result of Unwell raised ValueError at test_probe.py:")
+    assert Unwell.decide.await_count == 0

@@ -171,12 +171,14 @@ async def _measure_round(rig: _Rig, result: SettingResult, served: Served, turn:
     seen, commands, answered = upstream.seen(), rig.redis.info("commandstats"), usage.interval.answered
     batched = BATCH_PATHS if result.setting.mechanisms.batch else ()
     keys, calls = sum(seen.keys[name] if name in batched else seen.calls[name] for name in SOURCE_NAMES), seen.total
+    # The scripts' own commands: each checks the newest prefix, a write also two times to live.
+    puts = commands.get("cmdstat_pttl", {}).get("calls", 0) // 2
     work = {
         "base": float(answered),
         "call": calls,
         "wait": min(answered, keys),
-        "get": commands.get("cmdstat_get", {}).get("calls", 0),
-        "put": commands.get("cmdstat_psetex", {}).get("calls", 0),
+        "get": commands.get("cmdstat_lindex", {}).get("calls", 0) - puts,
+        "put": puts,
         "key": keys - calls,
     }
     each = {part: count / answered for part, count in work.items()}

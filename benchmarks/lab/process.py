@@ -76,8 +76,11 @@ def process(
     ready: Callable[[], bool] | None = None,
     log: Path | None = None,
     cwd: Path | None = None,
+    end_signal: signal.Signals = signal.SIGTERM,
 ) -> Iterator[Child]:
     """Run a command on a core (None: all) until the block ends, then end it and its children.
+
+    It ends by `end_signal`; after 10 s it is killed.
 
     It is ready when `ready()` returns True, polled, or else when it has printed its first line.
     `env` is added to the environment. `log`: a file for its standard error, and for its output if
@@ -108,7 +111,7 @@ def process(
             raise RuntimeError(f"{' '.join(words)} ended with {child.wait(_PATIENCE_S)} before it was ready. {output}")
         yield Child(child.pid, line, child)
     finally:
-        _end(child)
+        _end(child, end_signal)
         if errors:
             errors.close()
 
@@ -129,8 +132,8 @@ def _until(ready: Callable[[], bool], child: subprocess.Popen[str]) -> str | Non
     return ""
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    child.terminate()
+def _end(child: subprocess.Popen[str], end_signal: signal.Signals) -> None:
+    child.send_signal(end_signal)
     try:
         child.wait(10)
     except subprocess.TimeoutExpired:

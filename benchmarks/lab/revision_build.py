@@ -27,7 +27,7 @@ from packaging.utils import canonicalize_name
 
 from benchmarks.git_revision import PACKAGE, PROJECT, Revision, copy_working_tree, last_line, unpack
 from benchmarks.lab.process import PROGRAM_CORE, process
-from benchmarks.lab.service import SECRET, Served, await_ready
+from benchmarks.lab.service import SECRET, STOP_AT_ONCE, Served, await_ready
 
 INSTALL_S = 900.0
 # The first two would change which files an import uses, or how the log names them.
@@ -96,7 +96,9 @@ def serving(build: Build, configuration: str, scratch: Path) -> Iterator[Served]
     with ExitStack() as running:
         try:
             env = {**SECRET, **build.env}
-            child = running.enter_context(process(PROGRAM_CORE, *words, env=env, log=log, cwd=build.directory))
+            child = running.enter_context(
+                process(PROGRAM_CORE, *words, env=env, log=log, cwd=build.directory, end_signal=STOP_AT_ONCE)
+            )
         except (RuntimeError, OSError) as problem:
             why = last_error(log.read_text(errors="replace")) or str(problem)
             raise BuildFailed(f"{build.title} does not start: {why}") from problem

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import signal
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,9 @@ from benchmarks.lab.upstream import SOURCE_NAMES
 EACH = "timeout_ms = 50000\nadaptive_timeout = false\nlimiter = false"
 CONSULT = "[consult]\ndeadline_ms = 60000\nmax_deadline_ms = 60000\ngrace_ms = 50000"
 SECRET = {"CASHIER_TOKEN_SECRET": "b" * 32}
+# As Ctrl-C: after SIGTERM a service waits for load balancers to leave.
+STOP_AT_ONCE = signal.SIGINT
+_READY_S = 30.0
 
 
 class Served(NamedTuple):
@@ -49,7 +54,7 @@ def start_service(
     config = directory / "cashier.toml"
     config.write_text(configuration(upstreams, cached=cached, shed=shed, each=each, other=other))
     words = python("cashier", "serve", "--config", str(config), "--port", "0", "--workers", str(workers))
-    with process(core, *words, env=SECRET, log=directory / "log") as child:
+    with process(core, *words, env=SECRET, log=directory / "log", end_signal=STOP_AT_ONCE) as child:
         port = int(child.first_line.rpartition(":")[2])
         await_ready(port)
         yield Served(child.pid, port)
@@ -63,12 +68,18 @@ def configuration(upstreams: Mapping[str, str] | str, *, cached: bool, shed: boo
 
 
 def await_ready(port: int) -> None:
-    """Wait for `/readyz`. The port is open before the service answers, so the request may wait."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    """Poll `/readyz`: a service connects to its required sources first. Raises RuntimeError."""
+    until_s = time.monotonic() + _READY_S
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_READY_S)
     try:
-        connection.request("GET", "/readyz")
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise RuntimeError(f"the service is not ready: {answer.status} {answer.read()!r}")
+        while True:
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            body = answer.read()
+            if answer.status == 200:
+                return
+            if time.monotonic() > until_s:
+                raise RuntimeError(f"the service is not ready: {answer.status} {body!r}")
+            time.sleep(0.02)
     finally:
         connection.close()

@@ -22,11 +22,13 @@ import uvloop
 from rich.console import Console
 
 from cashier import __version__
+from cashier.adapter_trial import CannotTry, try_adapter
 from cashier.asgi import configured_app, log_warnings
 from cashier.cli import demo, payment_session, service_client, weather_printer
+from cashier.cli.adapter_printer import trial_lines
 from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference
 from cashier.cli.layout import definitions, terminal, write
-from cashier.cli.listening import listen_fault
+from cashier.cli.listening import host_and_port, listen_fault
 from cashier.cli.payment_printer import TOKEN_VARIABLE
 from cashier.cli.plan_printer import plan_lines
 from cashier.cli.probe_printer import is_sound, probe_lines
@@ -40,7 +42,9 @@ from cashier.sandbox import serve as serve_sandbox
 from cashier.sandbox.fault_descriptions import describe_faults
 from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
-from cashier.web.server import serve as serve_app
+from cashier.web.serve import serve as serve_app
+from cashier.wire.response_headers import ResponseHeaders
+from cashier.wire.transport import Response
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +53,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="The cashier core of a payment system.",
 )
+adapter_cli = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+cli.add_typer(adapter_cli, name="adapter", short_help="Try the adapters of a configuration.")
 
 ConfigPath = Annotated[
     Path, typer.Option("--config", "-c", help="Configuration file; the other TOML files are read from its folder.")
@@ -132,7 +138,8 @@ def serve(
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; requests in flight are finished.
 
-    SIGHUP reloads the configuration.
+    After SIGTERM it waits for load balancers to leave, [server] shutdown_delay_s. SIGHUP reloads
+    the configuration.
     """
     given = {key: value for key, value in (("host", host), ("port", port), ("workers", workers)) if value is not None}
     try:
@@ -146,7 +153,7 @@ def serve(
         serve_app(
             server,
             partial(configured_app, str(config), given),
-            announce=lambda at, bound: print(f"Serving on http://{at}:{bound}", flush=True),
+            announce=lambda at, bound: print(f"Serving on http://{host_and_port(at, bound)}", flush=True),
         )
     except OSError as error:
         _stop(listen_fault(server.host, server.port, error))
@@ -329,16 +336,7 @@ def probe_command(
     Moves no money: risk is not asked, and the engine only for a payment that does not exist.
     Exit status 1 means that an answer cannot be used.
     """
-    given = {"order_id": order_id, "user_id": user_id, "merchant_id": merchant_id, "country": country}
-    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    for name, value in known.items():
-        try:
-            msgspec.convert(value, Country if name == "country" else Id)
-        except msgspec.ValidationError:
-            _stop(f"{value!r} is not {'a country of two capital letters' if name == 'country' else 'an id'}")
-    if amount is not None:
-        money = Money(**_money(amount))
-        known |= {"amount": money, "currency": money.currency}
+    known = _known(order_id=order_id, user_id=user_id, merchant_id=merchant_id, amount=amount, country=country)
     try:
         exchanges, findings = _run(probe(load(config), known))
     except ConfigurationError as error:
@@ -350,6 +348,77 @@ def probe_command(
         write(console, probe_lines(exchanges, findings, console.width))
     if not all(map(is_sound, exchanges)):
         raise typer.Exit(1)
+
+
+@adapter_cli.command(name="try", short_help="Call one adapter with sample answers.")
+def try_command(
+    source: Annotated[str, typer.Argument(help="Source of a consultation, such as card.")],
+    config: ConfigPath = _DEFAULT_CONFIG,
+    status: Annotated[
+        list[int] | None, typer.Option(help="Status of an answer; one per request.", show_default="200")
+    ] = None,
+    body: Annotated[
+        list[Path] | None,
+        typer.Option(help="File with the body of an answer; one per request.", show_default="an empty body"),
+    ] = None,
+    header: Annotated[list[str] | None, typer.Option(help="Header of every answer, as NAME:VALUE.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Open the adapter and send its requests.")] = False,
+    order_id: Annotated[str | None, typer.Option(help="Order id.")] = None,
+    user_id: Annotated[str | None, typer.Option(help="User id of the payer.")] = None,
+    merchant_id: Annotated[str | None, typer.Option(help="Merchant id.")] = None,
+    amount: Annotated[str | None, typer.Option(help="Amount in minor units, such as CNY:12800.")] = None,
+    country: Annotated[str | None, typer.Option(help="Country, two letters.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Call the adapter of a source once: its requests, and the decoded answer or the fault.
+
+    Nothing is sent without --live. Exit status 1 means that the answer cannot be used.
+    """
+    known = _known(order_id=order_id, user_id=user_id, merchant_id=merchant_id, amount=amount, country=country)
+    if live and (status or body or header):
+        _stop("--live takes the answers of the service: leave --status, --body and --header out")
+    samples = [] if live else _samples(status or [], body or [], header or [])
+    try:
+        trial = _run(try_adapter(load(config), source, known, samples, live=live))
+    except ConfigurationError as error:
+        _refuse(error)
+    except CannotTry as error:
+        _stop(str(error))
+    if json:
+        _print_json(msgspec.to_builtins(trial))
+    else:
+        console = terminal()
+        write(console, trial_lines(trial, console.width))
+    if trial.fault is not None:
+        raise typer.Exit(1)
+
+
+def _samples(statuses: list[int], bodies: list[Path], headers: list[str]) -> list[Response]:
+    pairs = [(name.strip(), value.strip()) for name, _, value in (header.partition(":") for header in headers)]
+    samples = []
+    for index in range(max(1, len(statuses), len(bodies))):
+        try:
+            body = bodies[index].read_bytes() if index < len(bodies) else b""
+        except OSError as error:
+            _stop(f"{bodies[index]}: cannot be read: {error.strerror}")
+        samples.append(
+            Response(statuses[index] if index < len(statuses) else 200, body, headers=ResponseHeaders(pairs))
+        )
+    return samples
+
+
+def _known(*, amount: str | None, **given: str | None) -> dict[str, Any]:
+    """The inputs of sources by name, as given on the command line."""
+    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name, value in known.items():
+        try:
+            msgspec.convert(value, Country if name == "country" else Id)
+        except msgspec.ValidationError:
+            _stop(f"{value!r} is not {'a country of two capital letters' if name == 'country' else 'an id'}")
+    if amount is not None:
+        money = Money(**_money(amount))
+        known |= {"amount": money, "currency": money.currency}
+    return known
 
 
 @cli.command(short_help="Run the simulated upstreams until SIGTERM or Ctrl-C.")

@@ -124,10 +124,11 @@ async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[No
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        listener.listen()  # connections queue from here on, before the server accepts them
-        server = make_server(ServerSettings(port=port), lambda: app(cashier))
+        is_open = asyncio.Event()
+        server = make_server(ServerSettings(port=port, shutdown_delay_s=0), lambda: app(cashier), is_open.set)
         served = asyncio.create_task(server.serve(sockets=[listener]))
         try:
+            await is_open.wait()
             yield f"http://127.0.0.1:{port}", served
         finally:
             server.should_exit = True

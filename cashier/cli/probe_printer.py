@@ -10,20 +10,11 @@ import orjson
 from rich.text import Text
 
 from cashier.cli.layout import one_line, paragraph
-from cashier.probe import Exchange
+from cashier.probe import OPTION_OF_INPUT, Exchange
 
 _INDENT = 4
 # Enough to see the shape; `--json` prints everything.
 _ANSWER_CHARACTERS = 600
-# The option of the command that gives an input.
-_OPTIONS = {
-    "order_id": "--order-id",
-    "user_id": "--user-id",
-    "merchant_id": "--merchant-id",
-    "amount": "--amount",
-    "currency": "--amount",
-    "country": "--country",
-}
 
 
 def probe_lines(exchanges: Sequence[Exchange], findings: Sequence[str], width: int) -> Iterator[Text]:
@@ -56,7 +47,7 @@ def _heading(exchange: Exchange) -> Text:
 def _findings(exchange: Exchange) -> Iterator[tuple[str, str]]:
     """Sentences with their styles."""
     if exchange.missing:
-        options = " and ".join(dict.fromkeys(_OPTIONS[need] for need in exchange.missing))
+        options = " and ".join(dict.fromkeys(OPTION_OF_INPUT[need] for need in exchange.missing))
         yield f"not asked: no {', '.join(exchange.missing)}, given or in the order; give {options}", "yellow"
         return
     if exchange.fault is not None:

@@ -109,6 +109,13 @@ class Breaker:
         self._probe_ns = now_ns
         return True
 
+    def probe_soon(self, now_ns: int) -> None:
+        """End the pause: something that may share the trouble answers again.
+
+        A probe that fails opens it for the next, longer pause.
+        """
+        self._open_until_ns = min(self._open_until_ns, now_ns)
+
     @property
     def probe_due_ns(self) -> int:
         """When the next probe may start, while open."""

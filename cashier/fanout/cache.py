@@ -17,7 +17,9 @@ from cashier.fanout.ask import Known, OnOutcome, PendingCall, SourceStatus
 from cashier.fanout.cache_lifetime import CacheSettings, lifetime
 from cashier.fanout.guard import Guard
 from cashier.fanout.hedged_call import HedgedFetch
+from cashier.fanout.key_index import KeyIndex, key_text, parse_key_text
 from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
+from cashier.fanout.l2.invalidation import covers_key
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.source_errors import SourceError
 
@@ -26,29 +28,23 @@ _MS_NS = 1_000_000
 _L2_READ_MS = 20
 # Clocks of workers differ: another worker's answer is newer only if younger by more than this.
 _CLOCK_SKEW_NS = 100 * _MS_NS
-_SEPARATOR = "/"
+# While invalidations of other workers do not arrive, no answer is served for longer, but on error.
+CUT_OFF_S = 2.0
 
-# The texts that make a request's key: one, or several as a tuple. Ids contain no "/".
+# The texts that make a request's key: one, or several as a tuple.
 KeyOf = Callable[[Known], str | tuple[str, ...]]
-
-
-def key_text(key: Hashable) -> str:
-    """A key as operators and the second level write it: `u_1`, `CNY/CN`, `u_1/m_1/CNY/12800`."""
-    return _SEPARATOR.join(key) if isinstance(key, tuple) else str(key)
-
-
-def parse_key_text(text: str) -> Hashable:
-    parts = text.split(_SEPARATOR)
-    return text if len(parts) == 1 else tuple(parts)
 
 
 class CacheEntry:
     """One answer. A newer one changes it in place: a hot entry keeps its position in the store."""
 
-    __slots__ = ("_entries", "answer", "born_ns", "early_ns", "error_ns", "fresh_ns", "key", "stale_ns", "used")
+    __slots__ = (
+        "_entries", "_index", "answer", "born_ns", "early_ns", "error_ns", "fresh_ns", "key", "stale_ns", "used",
+    )  # fmt: skip
 
-    def __init__(self, entries: dict[Hashable, CacheEntry], key: Hashable) -> None:
+    def __init__(self, entries: dict[Hashable, CacheEntry], index: KeyIndex, key: Hashable) -> None:
         self._entries = entries
+        self._index = index
         self.key = key
         self.used = False
         self.answer: Any = None
@@ -59,6 +55,7 @@ class CacheEntry:
 
     def evicted(self) -> None:
         del self._entries[self.key]
+        self._index.discard(self.key)
 
     def __repr__(self) -> str:
         return f"<CacheEntry {self.key!r}>"
@@ -73,7 +70,7 @@ class Cache:
     """
 
     __slots__ = (
-        "_entries", "_fetches", "_joinable", "_key_of", "_random", "_store",
+        "_entries", "_fetches", "_index", "_joinable", "_key_of", "_random", "_store",
         "clock_ns", "guard", "hits", "joined", "l2", "misses", "served_stale", "settings",
     )  # fmt: skip
 
@@ -96,6 +93,7 @@ class Cache:
         self.clock_ns = clock_ns
         self._random = random or Random()
         self._entries: dict[Hashable, CacheEntry] = {}
+        self._index = KeyIndex()
         self._joinable: dict[Hashable, Fetch] = {}
         self._fetches: set[Fetch] = set()  # all that may still bring an answer
         self.hits = 0
@@ -187,16 +185,17 @@ class Cache:
         entry = self._entries.get(fetch.key)
         if fetch.outdated or (entry is not None and entry.born_ns > born_ns):
             return None
-        until = lifetime(self.settings, born_ns, took_ns, not_found=not_found, random=self._random)
+        settings = self.settings if self.l2 is None or self.l2.coherent else self.settings.at_most(CUT_OFF_S)
+        until = lifetime(settings, born_ns, took_ns, not_found=not_found, random=self._random)
         if until.error_ns <= self.clock_ns():
             if entry is not None:
-                del self._entries[fetch.key]
-                self._store.remove(entry)
+                self._remove(entry)
             return None
         if entry is None:
-            entry = CacheEntry(self._entries, fetch.key)
+            entry = CacheEntry(self._entries, self._index, fetch.key)
             self._store.add(entry)
             self._entries[fetch.key] = entry
+            self._index.add(fetch.key)
         entry.answer = answer
         entry.born_ns = born_ns
         entry.early_ns, entry.fresh_ns = until.early_ns, until.fresh_ns
@@ -220,24 +219,36 @@ class Cache:
 
         Fetches in progress for them are not stored.
 
-        `key` and `prefix` as in `key_text`. Returns the number of dropped answers.
+        `key` and `prefix` as in `key_text`; a prefix covers keys as in `covers_key`. Costs what it
+        drops. Returns the number of dropped answers.
         """
-        prefix = prefix or ""
         if key is not None:
-            keys: Iterable[Hashable] = (parse_key_text(key),)
-        elif prefix:
-            keys = [cached for cached in self._entries if key_text(cached).startswith(prefix)]
+            dropped_key = parse_key_text(key)
+            keys: Iterable[Hashable] = (dropped_key,)
+            fetches = [fetch for fetch in self._fetches if fetch.key == dropped_key]
         else:
-            keys = tuple(self._entries)
-        dropped = [entry for dropped_key in keys if (entry := self._entries.pop(dropped_key, None)) is not None]
+            prefix = prefix or ""
+            keys = self._index.covered(prefix)
+            fetches = [fetch for fetch in self._fetches if not prefix or covers_key(prefix, key_text(fetch.key))]
+        dropped = [entry for each in keys if (entry := self._entries.get(each)) is not None]
         for entry in dropped:
-            self._store.remove(entry)
-        for fetch in self._fetches:
-            text = key_text(fetch.key)
-            if text == key if key is not None else text.startswith(prefix):
-                fetch.outdated = True
-                self.stop_joining(fetch)
+            self._remove(entry)
+        for fetch in fetches:
+            fetch.outdated = True
+            self.stop_joining(fetch)
         return len(dropped)
+
+    def distrust(self) -> None:
+        """Keep what is cached for errors only: it may have been invalidated, unknown to us."""
+        now_ns = self.clock_ns()
+        for entry in self._entries.values():
+            entry.early_ns = min(entry.early_ns, now_ns)
+            entry.fresh_ns = min(entry.fresh_ns, now_ns)
+            entry.stale_ns = min(entry.stale_ns, now_ns)
+
+    def _remove(self, entry: CacheEntry) -> None:
+        self._store.remove(entry)
+        entry.evicted()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -278,6 +289,7 @@ class Fetch:
         "_pending",
         "_reading_l2",
         "_started_ns",
+        "_version",
         "_waiters",
         "_wanted_until_ns",
         "call_headers",
@@ -297,6 +309,7 @@ class Fetch:
         self._pending: PendingCall | None = None
         self._wanted_until_ns = 0  # the latest moment until which a waiter waits
         self._reading_l2 = False
+        self._version: bytes | None = None  # of the key in the second level, before the call
 
     @property
     def worth_joining(self) -> bool:
@@ -347,13 +360,14 @@ class Fetch:
             call.no_extra = True  # the retry budget is for calls that have waiters
         self._pending = call
 
-    def _on_stored(self, stored: CachedAnswer | None) -> None:
+    def _on_stored(self, stored: CachedAnswer | None, version: bytes | None) -> None:
         """Deliver a stored answer if it is young enough. Unless it is fresh, call the source too.
 
         An answer past `stale_s` stays in the cache as the fallback.
         """
         self._pending = None
         self._reading_l2 = False
+        self._version = version
         cache = self._cache
         answer = (
             None if stored is None else cache.guard.upstream.parse_stored(stored.not_found, stored.body, self.known)
@@ -379,10 +393,12 @@ class Fetch:
         if not isinstance(outcome, SourceError):
             now_ns = cache.clock_ns()
             entry = cache.put(self, outcome, self._started_ns, now_ns - self._started_ns, not_found=not_found)
-            if entry is not None and body is not None and cache.l2 is not None:
+            if entry is not None and body is not None and cache.l2 is not None and self._version is not None:
                 age_ms = (now_ns - self._started_ns) // _MS_NS
                 ttl_s = cache.settings.negative_s if not_found else cache.settings.longest_s
-                cache.l2.put(cache.guard.name, key_text(self.key), CachedAnswer(not_found, body, age_ms), ttl_s)
+                cache.l2.put(
+                    cache.guard.name, key_text(self.key), CachedAnswer(not_found, body, age_ms), ttl_s, self._version
+                )
         self._deliver(outcome, SourceStatus.FRESH)
 
     def _deliver(self, outcome: Any, status: SourceStatus, age_ms: int | None = None) -> None:

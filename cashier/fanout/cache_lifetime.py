@@ -53,6 +53,12 @@ class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
         """The longest that an answer serves for any use."""
         return max(self.fresh_s, self.stale_s, self.error_s)
 
+    def at_most(self, seconds: float) -> CacheSettings:
+        """With no use longer than this but that on error."""
+        return CacheSettings(
+            min(self.fresh_s, seconds), min(self.stale_s, seconds), self.error_s, min(self.negative_s, seconds)
+        )
+
 
 class Lifetime(Struct, frozen=True, gc=False):
     """Until when an answer serves, by the caller's clock:

@@ -6,7 +6,7 @@ source as a whole is left out when all of its addresses are.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from random import Random
 
 from cashier.fanout.ask import Known
@@ -22,14 +22,18 @@ _SLOW_MARGIN_NS = 5_000_000
 _SMOOTHING = 16
 
 
+def _ignore() -> None:
+    """The default for a callback."""
+
+
 class Endpoint:
     """`in_flight`: calls in progress.
 
     `slow_ns`: a call of this duration counts against the address. `subject`: the input that a
-    failure may be specific to, see `Breaker`.
+    failure may be specific to, see `Breaker`. `on_recovery`: its breaker closed.
     """
 
-    __slots__ = ("breaker", "in_flight", "latency_ns", "limiter", "name", "slow_ns", "subject")
+    __slots__ = ("_on_recovery", "breaker", "in_flight", "latency_ns", "limiter", "name", "slow_ns", "subject")
 
     def __init__(
         self,
@@ -39,7 +43,9 @@ class Endpoint:
         limiter: LimiterSettings | None,
         random: Random,
         subject: str | None = None,
+        on_recovery: Callable[[], None] = _ignore,
     ) -> None:
+        self._on_recovery = on_recovery
         self.name = name
         self.subject = subject
         self.in_flight = 0
@@ -64,6 +70,7 @@ class Endpoint:
             breaker.successes += 1
         elif breaker.record_success(started_ns, now_ns):
             self.limiter.restart()
+            self._on_recovery()
         limiter = self.limiter
         if (self.in_flight + 1) * 2 >= limiter.limit:
             limiter.grow()

@@ -67,6 +67,8 @@ class GuardCounts(Struct):
 class GuardedSource:
     """One source with its mechanisms. Belongs to one event loop.
 
+    `on_recovery`: called when a breaker closes.
+
     `ceiling_ms`: the longest timeout; `adaptive_timeout` holds the current one. A REQUIRED source
     keeps its ceiling: without its answer there is no result. Calls of ENRICHING sources are the
     first to be left out under load.
@@ -74,9 +76,9 @@ class GuardedSource:
 
     __slots__ = (
         "_all_addresses", "_first_calls_learned", "_last_call_ns", "_learning", "_min_left_ns",
-        "_next_learn_ns", "_optional", "_sole_endpoint", "adaptive_timeout", "ceiling_ns", "clock_ns",
-        "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "multi_address", "name",
-        "on_failure", "retry_budget", "timers", "upstream",
+        "_next_learn_ns", "_optional", "_random", "_sole_endpoint", "_subject", "adaptive_timeout", "ceiling_ns",
+        "clock_ns", "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "multi_address", "name",
+        "on_failure", "on_recovery", "retry_budget", "timers", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +96,8 @@ class GuardedSource:
         on_failure: OnFailure = ignore_failure,
     ) -> None:
         """`subject`: see `Endpoint`."""
-        random = random or Random()
+        self._random = random or Random()
+        self._subject = subject
         self.name = name
         self.upstream = upstream
         self.on_failure = on_failure
@@ -109,18 +112,32 @@ class GuardedSource:
         self.retry_budget = RetryBudget(mechanisms.extra_bps)
         self.latencies = LatencyHistogram()
         self.counts = GuardCounts()
-        self.endpoints = tuple(
-            Endpoint(address, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random, subject)
-            for address in upstream.addresses
-        )
+        self.on_recovery: Callable[[], None] | None = None
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self.set_addresses(upstream.addresses)
         self.timers = CallTimers(self.hedge, self.adaptive_timeout, clock_ns)
-        self._sole_endpoint = self.endpoints[0] if len(self.endpoints) == 1 else None
-        self.multi_address = len(self.endpoints) > 1
-        self._all_addresses = (1 << len(self.endpoints)) - 1
         self._min_left_ns = 0  # with less time left, no call is made
         self._last_call_ns = 0
         self._first_calls_learned = 0  # `counts.first_calls` at the last `learn`
         self.learn(clock_ns())
+
+    def set_addresses(self, addresses: tuple[str, ...]) -> None:
+        """Replace the addresses: at least one. Those that stay keep what was learned about them.
+
+        At the same time each call in progress takes the new index of its address, or a negative
+        one.
+        """
+        known = {endpoint.name: endpoint for endpoint in self.endpoints}
+        breaker, limiter = self.mechanisms.breaker, self.mechanisms.limiter
+        self.endpoints = tuple(
+            known.pop(address)
+            if address in known
+            else Endpoint(address, self.ceiling_ns, breaker, limiter, self._random, self._subject, self._recovered)
+            for address in addresses
+        )
+        self._sole_endpoint = self.endpoints[0] if len(self.endpoints) == 1 else None
+        self.multi_address = len(self.endpoints) > 1
+        self._all_addresses = (1 << len(self.endpoints)) - 1
 
     def learn(self, now_ns: int) -> None:
         """Update the mechanisms from the histogram and the counts, once a second."""
@@ -143,6 +160,16 @@ class GuardedSource:
         # while a source that is skipped for its past latency would never be called again.
         slowest_ns = self.adaptive_timeout.timeout_ms * _MS_NS
         self._min_left_ns = p10_ns if count >= _MIN_CALLS and p10_ns <= slowest_ns else 0
+
+    def probe_soon(self) -> None:
+        """Let every open breaker probe with the next call: something else answers again."""
+        now_ns = self.clock_ns()
+        for endpoint in self.endpoints:
+            endpoint.breaker.probe_soon(now_ns)
+
+    def _recovered(self) -> None:
+        if self.on_recovery is not None:
+            self.on_recovery()
 
     def reconfigure(self, ceiling_ms: int, mechanisms: Mechanisms) -> None:
         """Apply other settings.

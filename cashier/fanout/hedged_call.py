@@ -71,10 +71,12 @@ class CallAttempt(ABC):
     def update_endpoint(self) -> None:
         """Charge the attempt to its actual address.
 
-        A wire moves on if an address refuses, and a batch leaves after its keys came.
+        A wire moves on if an address refuses, and a batch leaves after its keys came. If the
+        address is gone, the attempt stays where it was charged.
         """
-        if self.call is not None:
-            endpoint = self.hedged_call.guard.endpoints[self.call.address_index]
+        call = self.call
+        if call is not None and (index := call.address_index) >= 0:
+            endpoint = self.hedged_call.guard.endpoints[index]
             self.endpoint.in_flight -= 1
             endpoint.in_flight += 1
             self.endpoint = endpoint

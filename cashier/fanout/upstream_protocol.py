@@ -25,7 +25,10 @@ class UpstreamCall(PendingCall, Protocol):
 
     @property
     def address_index(self) -> int:
-        """The address it was sent to, or is queued for: an index into `Upstream.addresses`."""
+        """The address it was sent to, or is queued for: an index into the source's addresses.
+
+        Not negative when `call` returns; negative once its address is no longer one of them.
+        """
 
 
 class AdapterCall:
@@ -47,7 +50,7 @@ class Upstream(Protocol):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The names of its addresses, for operators."""
+        """The names of its addresses, for operators. See `GuardedSource.set_addresses`."""
 
     def call(
         self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0

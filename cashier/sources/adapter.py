@@ -1,8 +1,8 @@
 """Adapters: the user's code that joins a service of another shape to a source of a consultation.
 
 Whatever an adapter does, only its source fails. Every call of its code is here or in
-`adapter_call`: what it raises becomes a `SourceError` that names the adapter, the function and the
-line. What it returns is read by `answer_encoder` and then parsed like
+`adapter_upstream`: an exception becomes a `SourceError` that names the adapter, the function and
+the line. `answer_encoder` reads the result, which is then parsed like
 the contract's own answer, with all checks.
 """
 
@@ -38,7 +38,7 @@ class Adapter:
     `open()` and `close()`.
 
     `unopened`: why the source cannot be asked yet; None once `open` has ended. `on_mapping` takes
-    each answer as JSON, before it is checked.
+    each answer as JSON before it is checked, `on_raised` each exception: for trials.
     """
 
     def __init__(
@@ -48,9 +48,11 @@ class Adapter:
         source: Source,
         needs: tuple[str, ...],
         on_mapping: Callable[[bytes], None] = lambda body: None,
+        on_raised: Callable[[BaseException], None] = lambda fault: None,
     ) -> None:
         self.name = name
         self._on_mapping = on_mapping
+        self._on_raised = on_raised
         self.source_name = source.name
         self._source = source
         self._needs = needs
@@ -191,6 +193,7 @@ class Adapter:
             return fault.with_traceback(None) if passed else self._own_error(fault)
         if isinstance(fault, NoContractValue):
             return Garbled(f"adapter {self.name}: {function} is {fault}")
+        self._on_raised(fault)
         place = self._place(fault.__traceback__)
         unneeded = fault if isinstance(fault, UnneededInput) else fault.__cause__ or fault.__context__
         if isinstance(unneeded, UnneededInput):

@@ -1,4 +1,4 @@
-"""What an adapter gets when it is made, and the check of the requests that it makes."""
+"""The settings of an adapter, and the check of the requests that it makes."""
 
 from __future__ import annotations
 

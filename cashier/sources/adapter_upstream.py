@@ -55,7 +55,7 @@ class AdaptedCall(AdapterCall):
     """An `UpstreamCall`. `start` makes the first request."""
 
     __slots__ = (
-        "_adapter", "_asked", "_avoid", "_budget_ms", "_call_headers", "_on_answer", "_transport", "address_index",
+        "_adapter", "_asked", "_avoid", "_budget_ms", "_call", "_call_headers", "_index", "_on_answer", "_transport",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +69,6 @@ class AdaptedCall(AdapterCall):
         avoid: int,
     ) -> None:
         super().__init__()
-        self.address_index = 0
         self._adapter = adapter
         self._transport = transport
         self._asked: Asked = adapter.asked(known)
@@ -77,6 +76,14 @@ class AdaptedCall(AdapterCall):
         self._budget_ms = budget_ms
         self._on_answer: OnAnswer | None = on_answer
         self._avoid = avoid
+        self._call: TransportCall | None = None  # the latest in flight
+        self._index = 0
+
+    @property
+    def address_index(self) -> int:
+        """That of the latest request: see `UpstreamCall`."""
+        index = self._index if self._call is None else self._call.address_index
+        return index if index < len(self._transport.addresses) else -1
 
     def start(self) -> None:
         raise NotImplementedError
@@ -101,11 +108,7 @@ class AdaptedCall(AdapterCall):
 class SingleRequestCall(AdaptedCall):
     """Form 1."""
 
-    __slots__ = ("_call",)
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._call: TransportCall | None = None
+    __slots__ = ()
 
     def start(self) -> None:
         try:
@@ -115,11 +118,8 @@ class SingleRequestCall(AdaptedCall):
             return
         self.repeatable = request.method == "GET"
         self._call = self._transport.send(request, self._call_headers, self._budget_ms, self._on_response, self._avoid)
-        self.address_index = self._call.address_index
 
     def _on_response(self, response: Response | SourceError) -> None:
-        if self._call is not None:
-            self.address_index = self._call.address_index
         self.finish(self._adapter.outcome(response, self._asked))
 
     def abandon(self) -> None:
@@ -199,16 +199,18 @@ class SequenceCall(AdaptedCall):
         received: asyncio.Future[Response | SourceError] = loop.create_future()
 
         def on_response(response: Response | SourceError) -> None:
+            self._index = call.address_index
+            if self._call is call:
+                self._call = None
             if not received.done():
                 received.set_result(response)
 
         left_ms = max(1, int((self._expires_s - time.monotonic()) * 1000))
-        call = self._transport.send(request, self._call_headers, left_ms, on_response, self._avoid)
+        self._call = call = self._transport.send(request, self._call_headers, left_ms, on_response, self._avoid)
         self._in_flight[received] = call
         try:
             return await received
         finally:
-            self.address_index = call.address_index
             self._in_flight.pop(received, None)
             call.abandon()
 

@@ -48,7 +48,7 @@ class NoContractValue(ValueError):
 def encode_answer(value: Any) -> bytes:
     """`value`, a mapping or struct of the contract's shape, as JSON.
 
-    Raises `NoContractValue`. What a lazy or broken value itself raises is raised here.
+    Raises `NoContractValue`, and any exception of a lazy or broken value itself.
     """
     if not _is_object(value):
         raise NoContractValue(f"{described(value)} instead of a mapping")

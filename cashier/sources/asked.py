@@ -1,4 +1,4 @@
-"""What an adapter is asked: the inputs that its source needs, and no others.
+"""The inputs of an adapter: those that its source needs, and no others.
 
 An answer is cached by these inputs. An adapter that reads another one, such as the merchant of a
 payer's cards, would serve the answer for one merchant to the next.

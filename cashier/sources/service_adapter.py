@@ -17,6 +17,7 @@ from cashier.domain.risk_contract import Challenged
 from cashier.source_errors import Garbled, SourceError, TimedOut, Unreachable
 from cashier.sources.adapter import DEFAULT_STATUSES, checked_statuses
 from cashier.sources.adapter_settings import checked_request
+from cashier.sources.adapter_upstream import MAX_REQUESTS
 from cashier.sources.engine import parse_submit
 from cashier.sources.risk import parse_decision
 from cashier.sources.service_answer import fault_of, is_contained, mapping_response
@@ -34,6 +35,8 @@ _FUNCTIONS = {
 }
 # Without `verify` risk can only accept and reject; without `reverse` a payment cannot be ended.
 _OPTIONAL = ("verify", "reverse")
+# The pace of refusals: an adapter that tries again and again must not stop the event loop.
+_REFUSAL_PACE_S = 0.05
 # The operations in which at most one call may change something. The others may be repeated.
 _ONCE = ("decide", "verify", "submit")
 
@@ -95,6 +98,7 @@ class AdapterCalls:
         self._in_flight: list[_Exchange] = []
         self.last: Response | None = None
         self._over = self._changing = self._sent = False
+        self._requests = 0
 
     @property
     def sent(self) -> bool:
@@ -102,9 +106,12 @@ class AdapterCalls:
         return self._sent or any(exchange.sent for exchange in self._in_flight)
 
     async def __call__(self, request: Request) -> Response:
-        checked = checked_request(request, self._name)
-        changes = request.read_only is not True and (request.method != "GET" or not request.safe)
-        response = await self._exchange(checked, changes=changes and self._operation in _ONCE)
+        try:
+            exchange = self._start(request)
+        except SourceError:
+            await asyncio.sleep(_REFUSAL_PACE_S)
+            raise
+        response = await self._answer(exchange)
         if isinstance(response, SourceError):
             raise response
         self.last = response
@@ -125,9 +132,13 @@ class AdapterCalls:
         for exchange in exchanges:
             exchange.give_up(self._operation)
 
-    async def _exchange(self, request: Request, *, changes: bool) -> Response | SourceError:
-        loop = asyncio.get_running_loop()
-        remaining_ms = int((self._ends_s - loop.time()) * 1000)
+    def _start(self, request: Request) -> _Exchange:
+        """Send a request. Raises the `SourceError` of one that must not be sent."""
+        checked = checked_request(request, self._name)
+        changes = self._operation in _ONCE and (
+            request.read_only is not True and (request.method != "GET" or not request.safe)
+        )
+        remaining_ms = int((self._ends_s - asyncio.get_running_loop().time()) * 1000)
         if self._over or remaining_ms < 1:
             raise TimedOut(f"a call after the end of {self._operation}", sent=False)
         if changes and self._changing:
@@ -135,13 +146,16 @@ class AdapterCalls:
                 f"adapter {self._name} made a second call that may change something within one {self._operation}; "
                 "one that changes nothing needs read_only=True"
             )
+        if self._requests == MAX_REQUESTS:
+            raise Garbled(f"adapter {self._name} made more than {MAX_REQUESTS} requests within one {self._operation}")
+        self._requests += 1
         self._changing = self._changing or changes
         exchange = _Exchange(changes)
-        try:
-            exchange.call = self._transport.send(request, self._call_headers, remaining_ms, exchange.on_response)
-        except ValueError:  # its text may quote the target
-            raise Garbled(f"adapter {self._name} made a request that is no valid HTTP") from None
+        exchange.call = self._transport.send(checked, self._call_headers, remaining_ms, exchange.on_response)
         self._in_flight.append(exchange)
+        return exchange
+
+    async def _answer(self, exchange: _Exchange) -> Response | SourceError:
         try:
             return await exchange.answered
         finally:
@@ -208,9 +222,8 @@ class OperationCall(InProcessCall):
 class AdapterTransport(TaskTransport):
     """A `Transport` to a payment service of another shape, by an adapter over `transport`.
 
-    Whatever the adapter does ends here, as the outcome of its
-    own operation: before its changing call was started nothing was sent; after that, the payment
-    may exist.
+    Nothing that the adapter does goes further than the outcome of its own operation. Before its
+    changing call was started nothing was sent; after that, the payment may exist.
     """
 
     def __init__(self, adapter: ServiceAdapter, transport: Transport) -> None:
@@ -218,6 +231,9 @@ class AdapterTransport(TaskTransport):
         self.addresses = transport.addresses
         self._adapter = adapter
         self._transport = transport
+
+    async def is_reachable(self) -> bool:
+        return await self._transport.is_reachable()
 
     def _new_call(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse

@@ -39,7 +39,7 @@ from cashier.wire.transport import Response
 _MAX_DETAIL = 200
 # The errors that an outcome may hold, most special first. Anything else counts as unreachable.
 _ERROR_TYPES: tuple[type[SourceError], ...] = (WrongIdentity, Garbled, TimedOut, Overloaded)
-# The statuses of refusals by their codes. A mapping with a `code` and no `status` is a refusal: to
+# The statuses of refusals by their codes. A mapping with the text `code` and no `status` is one: to
 # any other operation than a submit it says that there is no such payment, challenge or order.
 _SUBMIT_REFUSALS = {"ORDER_BUSY": 409, "KEY_REUSED": 422}
 
@@ -89,7 +89,9 @@ def mapping_response(operation: str, answer: Any) -> Response:
     """
     if answer is None:
         return Response(404, b"")
-    if operation == "decide" or not isinstance(answer, Mapping) or "status" in answer or "code" not in answer:
+    # A code that is no text belongs to a foreign envelope, such as {"code": 0, "data": …}.
+    is_refusal = isinstance(answer, Mapping) and "status" not in answer and isinstance(answer.get("code"), str)
+    if operation == "decide" or not is_refusal:
         return _response(answer)
     if operation != "submit":
         return _response(answer, 404)
@@ -125,7 +127,7 @@ def fault_of(error: BaseException, where: str, *, sent: bool) -> SourceError:
 
 
 def is_contained(error: BaseException) -> bool:
-    """Whether an exception of foreign code ends there.
+    """True if an exception of foreign code becomes an outcome.
 
     A cancellation and an interruption of the process do not.
     """
@@ -144,7 +146,7 @@ def _seconds(value: Any) -> float | None:
 
 
 def _place(trace: TracebackType | None) -> str:
-    """Where an exception was raised: ` at file:line`."""
+    """The place that raised an exception: ` at file:line`."""
     if trace is None:
         return ""
     while trace.tb_next is not None:

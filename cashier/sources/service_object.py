@@ -1,6 +1,6 @@
 """Objects with the methods of a port of `cashier.payments.ports`, as transports of their service.
 
-Whatever an object does ends here, as an outcome of its own operation.
+Nothing that an object does goes further than the outcome of its own operation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PORT_METHODS = {
 
 
 def has_port_methods(service: str, value: Any) -> bool:
-    """Whether `value` is meant as an object with the port of this service, complete or not."""
+    """True for an object with at least one method of the port of this service."""
     return any(callable(getattr(value, name, None)) for name in PORT_METHODS[service])
 
 

@@ -2,7 +2,7 @@
 
 A service of the contract receives the HTTP request. An object or an adapter of another shape
 receives the operation with its arguments, and what it answers is translated into the contract's
-response. So every answer is read by the same code, whatever gave it.
+response. So the same code reads every answer.
 """
 
 from __future__ import annotations

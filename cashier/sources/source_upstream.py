@@ -8,7 +8,7 @@ from typing import Any
 
 from cashier.fanout.ask import Known
 from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
-from cashier.source_errors import SourceError, Unreachable
+from cashier.source_errors import Garbled, SourceError, Unreachable
 from cashier.sources.source import ContractParser, Source, parse_or_error, parse_response
 from cashier.wire.transport import Response, Transport
 
@@ -63,8 +63,7 @@ class FunctionUpstream:
         self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0
     ) -> UpstreamCall:
         def on_done(task: asyncio.Task[Any]) -> None:
-            if not task.cancelled():
-                on_answer(*self._outcome(task, known))
+            on_answer(*self._outcome(task, known))
 
         inputs = {name: known[name] for name in self._needs}
         task = asyncio.get_running_loop().create_task(_call(self._function, inputs))
@@ -76,10 +75,15 @@ class FunctionUpstream:
         return Unreachable("the result of a function cannot be stored outside of this process")
 
     def _outcome(self, task: asyncio.Task[Any], known: Known) -> tuple[Any, bool]:
+        if task.cancelled():  # by the function itself: `abandon` takes this callback away
+            return Unreachable("the function was cancelled"), False
         error = task.exception()
         if error is None:
             value = task.result()
-            return parse_or_error(self._source.convert, value, known), value is None
+            try:
+                return parse_or_error(self._source.convert, value, known), value is None
+            except Exception as fault:  # noqa: BLE001 - a lazy value may raise anything when it is read
+                return Garbled(f"reading the result raised {type(fault).__name__}"), False
         if isinstance(error, SourceError):
             return error, False
         task.get_loop().call_exception_handler(
@@ -94,7 +98,10 @@ class FunctionUpstream:
 
 async def _call(function: UpstreamFunction, inputs: dict[str, Any]) -> Any:
     # The function is called inside the task, so that an error of the call itself is reported too.
-    return await function(**inputs)
+    try:
+        return await function(**inputs)
+    except (SystemExit, GeneratorExit) as fault:  # the first would end the event loop
+        raise RuntimeError(f"it raised {type(fault).__name__}") from fault
 
 
 class _FunctionCall:

@@ -43,6 +43,7 @@ class CashierApp:
     A stopping server sets `draining`, which turns `/readyz` to 503, and then calls `stop_waiting`.
     `ladder` decides on admission under overload: here, or earlier in a connection that knows this
     application. Only consultations are refused; payments and health checks never are.
+    `body_limit_bytes` and `body_timeout_s` limit the request body, here or in that connection.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class CashierApp:
     ) -> None:
         self.draining = False
         self.ladder = ladder
+        self.body_limit_bytes = body_limit_bytes
+        self.body_timeout_s = body_timeout_s
         self._bearer_auth = bearer_auth
         self._service = service
         self._open_service = open_service
@@ -172,6 +175,8 @@ class CashierApp:
             return Readiness.DRAINING
         if self._service is None or not self._service.ready:
             return Readiness.STARTING
+        if not self._service.sources_reached:
+            return Readiness.CONNECTING
         return Readiness.READY
 
 

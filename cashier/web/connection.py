@@ -1,15 +1,11 @@
-"""One HTTP connection: uvicorn's protocol with limits on the client and a lossless close.
+"""One HTTP/1.1 connection of a client: a protocol for uvicorn's server, bounded by construction.
 
-Changes uvicorn's behaviour in these points:
+Requests are served one after the other. Further input waits in a buffer, and beyond a limit in the
+kernel, so a client that sends or pipelines without end holds no more than one read. The bytes of a
+message that are not its body are counted until it ends. One deadline at a time bounds how long the
+client may take for its next step.
 
-- The size of a request head is limited, and so is the time to send it.
-- An idle connection is not closed while a request waits in the kernel's buffer.
-- While the server stops, a response tells its client that the connection ends.
-- Bytes that are not HTTP are refused after the responses in progress, not ahead of them.
-- A request that asks for a protocol upgrade keeps its body. Java's client asks for HTTP/2 with the
-  first request of every connection.
-
-Under overload it refuses a plain request before parsing it.
+An end of the stream is a half-close: what was received is answered, then the connection ends.
 """
 
 from __future__ import annotations
@@ -17,51 +13,86 @@ from __future__ import annotations
 import array
 import asyncio
 import fcntl
+import math
+import socket
+import struct
 import termios
+from collections.abc import Mapping
+from enum import Enum, auto
 from typing import Any, cast
 
-import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from cashier.web.application import ADMITTED, CashierApp
-from cashier.web.fast_path import FastPath
-from cashier.web.fast_path_parser import PlainRequest, parse_plain_request
-from cashier.web.overload_response import encode_refusal, plain_request_priority
-from cashier.web.problem import ProblemCode, encode_problem, make_problem
-from cashier.web.request_headers import read_request_id
-from cashier.web.single_write import SingleWrite
-from cashier.web.sse import accepts_event_stream
+from cashier.web.application import CashierApp
+from cashier.web.exchange import CONSULT_TARGET, Exchange, encode_head, final_problem
+from cashier.web.overload_response import encode_refusal, match_plain_request, request_priority
+from cashier.web.problem import ProblemCode
+from cashier.web.request_parser import (
+    CHUNKED,
+    HEAD_LIMIT_BYTES,
+    ChunkedBody,
+    ProtocolError,
+    RequestHead,
+    parse_head,
+)
 
-HEAD_LIMIT_BYTES = 65_536
 HEAD_TIMEOUT_S = 10.0
-# How long the rest of an answered body is discarded, which lets its sender read the
-# response.
-DISCARD_BODY_S = 5.0
+# How long the rest of an answered body, or of a refused stream, is discarded. That lets its sender
+# read the response; a close at once would reset the connection.
+DISCARD_S = 5.0
+# After an error, when nothing says how much is still to come.
+DISCARD_BYTES = 1 << 20
+# A client must read this much of what is written to it within this time.
+WRITE_STALL_S = 20.0
+WRITE_STALL_BYTES = 4096
 # How long a connection without a request may still send one while the server stops. An immediate
 # close would cross with a request on its way.
 CLOSE_GRACE_S = 0.25
-# The headers of a protocol upgrade. Without Connection the HTTP version decides on keep-alive.
-_UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
-
-_FINAL_HEADERS = (
-    b"content-type: application/problem+json\r\nx-request-id: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-)
+# Input beyond this waits in the kernel, both pipelined requests and body that is not yet used.
+READ_AHEAD_BYTES = 65_536
+# After an end of the stream nothing shows whether the client still reads. An interim response, or a
+# comment in an event stream, does: a client that has gone resets the connection. Sent after this
+# time, then at twice the distance each, few enough for clients that limit their number.
+PROBE_S = 0.25
+LAST_PROBE_S = 2.0
 
 
 class StoppableState(ServerState):
-    """State that all connections of a server share."""
+    """State that all connections of a server share.
+
+    `draining`: every answer ends its connection. `stopping`: no new connection is to be expected.
+    `idle`: the longest idle connection first.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.draining = False
+        self.stopping = False
+        self.idle: dict[ClientConnection, None] = {}
 
 
-class ClientConnection(HttpToolsProtocol):
-    """`server_state` is a `StoppableState`."""
+class Phase(Enum):
+    """Decides what the deadline means. A write that stalls takes precedence over every phase."""
 
-    server_state: StoppableState
+    # Between requests. Blank lines do not end it.
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    # From the complete request to the end of the response. The application bounds it. It also
+    # receives the body if that is too large, or if the client waits for its consent.
+    EXCHANGE = auto()
+    # The request is answered; the rest of its body is read and dropped.
+    DISCARD = auto()
+    # The last response is written; the rest of the input is read and dropped.
+    CLOSING = auto()
+
+
+class ClientConnection(asyncio.Protocol):
+    """`server_state` is a `StoppableState`, the application a `CashierApp`.
+
+    `config.limit_concurrency` limits the connections: see `[server] max_connections`.
+    """
 
     def __init__(
         self,
@@ -70,214 +101,443 @@ class ClientConnection(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        # From the first byte of a request to its last.
-        self.receiving = False
-        self._in_head = False
-        self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._last_cycle: RequestResponseCycle | None = None
-        application = config.loaded_app
-        self._application: CashierApp | None = application if isinstance(application, CashierApp) else None
-        self._admitted = False
-        self._refused_since_timer = False
+        self.application: CashierApp = config.loaded_app
+        self.server_state = cast("StoppableState", server_state)
+        self.transport: asyncio.Transport
+        self.write_paused = False
+        self.reading = True
+        self._loop = _loop or asyncio.get_running_loop()
+        self._keep_alive_s = config.timeout_keep_alive
+        self._max_connections = config.limit_concurrency or math.inf
+        # Input from `_at` on is unused; no end of a head was found before `_searched`.
+        self._buffer: bytes | bytearray = b""
+        self._at = 0
+        self._searched = 0
+        # Of the message in progress: blank lines before it, and what is left of its body. `_chunks`
+        # is set while `_left` is `CHUNKED`.
+        self._blank_bytes = 0
+        self._left = 0
+        self._chunks: ChunkedBody | None = None
+        # A request whose body is being received.
+        self._request: RequestHead | None = None
+        self._body = bytearray()
+        self._exchange: Exchange | None = None
+        # No input counts any more: it is not HTTP, or the client has sent its last.
+        self._unreadable = False
+        self._ended = False
+        self._discarded = 0
+        self._writable: asyncio.Event | None = None
+        self._unsent = 0
+        self._phase = Phase.IDLE
+        self._phase_s = HEAD_TIMEOUT_S
+        self._deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = math.inf
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
-        super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._on_head_timeout)
-        if self.server_state.draining:
-            self.loop.call_later(CLOSE_GRACE_S, self._close_if_idle)
+    def __repr__(self) -> str:
+        return f"<ClientConnection {self._phase.name} {self._exchange!r} buffered={len(self._buffer) - self._at}>"
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_head_timer()
-        super().connection_lost(exc)
+    # Events of the transport
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as asyncio does
+        self.transport = transport
+        state = self.server_state
+        if len(state.connections) >= self._max_connections and not self._close_longest_idle():
+            self._phase = Phase.CLOSING
+            transport.write(encode_refusal({}, self.application.origins, closes=True))
+            transport.close()
+            return
+        state.connections.add(self)  # type: ignore[arg-type] # uvicorn lists its own protocols
+        self._enter(Phase.IDLE, CLOSE_GRACE_S if state.stopping else HEAD_TIMEOUT_S)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_between_requests() and self._application is not None:
-            request = parse_plain_request(data)
-            if request is not None and (
-                self._refuse(request, self._application) or self._serve_fast(request, self._application)
-            ):
-                return
-        self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self._end_input(ProblemCode.MALFORMED, "The request is not HTTP/1.1.")
-        if self._in_head:
-            self._on_partial_head(len(data))
-
-    def on_message_begin(self) -> None:
-        self.receiving = self._in_head = True
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade():
-            # The parser takes the rest for the other protocol. `_ignore_upgrade` parses the same
-            # head without its upgrade headers.
+        if self._unreadable or self._phase is Phase.CLOSING:
+            self._discard(len(data))
             return
-        self._cancel_head_timer()
-        self._head_bytes = 0
-        self._in_head = False
-        super().on_headers_complete()
-        if self._admitted:
-            self._admitted = False
-            self.scope[ADMITTED] = True  # type: ignore[literal-required]  # a scope may carry private keys
-        # A cycle uses no more of a transport than `SingleWrite` has.
-        self.cycle.transport = cast("asyncio.Transport", SingleWrite(self.transport))
-        if self.server_state.draining:
-            self._close_after(self.cycle)
-
-    def on_message_complete(self) -> None:
-        if self._in_head:
-            return
-        self.receiving = False
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.receiving and not self.transport.is_closing():
-            self.loop.call_later(DISCARD_BODY_S, self._abort_if_receiving, self.cycle)
-
-    def timeout_keep_alive_handler(self) -> None:
-        if self._refused_since_timer:
-            self._restart_keep_alive()
+        if self._at == len(self._buffer):
+            self._buffer, self._at, self._searched = data, 0, 0
         else:
-            self._close_if_idle()
+            self._append(data)
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """Keep the connection open for the responses to complete requests."""
+        self._ended = True
+        if self._phase is Phase.CLOSING:
+            self.transport.close()
+        elif self._left:
+            self._drop_exchange()
+            self._close()
+        elif self._exchange is not None:
+            self._enter(Phase.EXCHANGE, PROBE_S)
+        else:
+            self._advance()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._phase = Phase.CLOSING
+        self.server_state.connections.discard(self)
+        self.server_state.idle.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._buffer = b""
+        self._at = 0
+        self._drop_exchange()
+        self.write_paused = False
+        self._wake_writer()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self._unsent = self.transport.get_write_buffer_size()
+        self._set_deadline(WRITE_STALL_S)
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self._wake_writer()
+        self._set_deadline(self._phase_s)
+        self._advance()
 
     def shutdown(self) -> None:
         """Close after the request in progress, or after the next one if it arrives soon."""
-        if self._is_responding():
-            self._close_after(self.cycle)
-        else:
-            self.loop.call_later(CLOSE_GRACE_S, self._close_if_idle)
+        if self._phase is Phase.IDLE:
+            self._enter(Phase.IDLE, CLOSE_GRACE_S)
 
-    def _is_between_requests(self) -> bool:
-        """Whether no request is in progress and a response could be written at once."""
-        return not (
-            self.receiving
-            or self._is_responding()
-            or self.flow.write_paused
-            or self.server_state.draining
-            or self.transport.is_closing()
+    # What an exchange uses
+
+    @property
+    def is_last_request(self) -> bool:
+        return self.server_state.draining and self._at == len(self._buffer)
+
+    async def writable(self) -> None:
+        if self._writable is None:
+            self._writable = asyncio.Event()
+        self._writable.clear()
+        await self._writable.wait()
+
+    def address(self, name: str) -> tuple[str, int] | None:
+        address = self.transport.get_extra_info(name)
+        return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+
+    def adjust_reading(self) -> None:
+        exchange = self._exchange
+        wanted = len(self._buffer) - self._at <= READ_AHEAD_BYTES and (
+            exchange is None or exchange.unread_bytes <= READ_AHEAD_BYTES
         )
+        if wanted != self.reading and not (self._ended or self.transport.is_closing()):
+            self.reading = wanted
+            if wanted:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
 
-    def _refuse(self, request: PlainRequest, application: CashierApp) -> bool:
-        """Whether the consultation was refused for overload.
+    def complete(self, exchange: Exchange) -> None:
+        self.server_state.total_requests += 1
+        self._exchange = None
+        if exchange.closes or self._unreadable or (self.server_state.draining and self.is_last_request):
+            self._close()
+        else:
+            if self._left or self.server_state.draining:
+                self._end_message()
+            else:
+                self._enter(Phase.IDLE, self._keep_alive_s)
+            if self._at < len(self._buffer) or self._ended or not self.reading:
+                self._advance()
 
-        Makes one write and moves no timer: refusals must leave most CPU time to admitted requests.
-        """
-        if not application.limits_admission:
+    def abandon(self, exchange: Exchange) -> None:
+        if self._exchange is not exchange:
+            return  # the connection is lost
+        if exchange.response_started:
+            # An orderly end would look like a complete response to some clients.
+            self.transport.abort()
+        else:
+            self._exchange = None
+            self._close()
+
+    # Input
+
+    def _append(self, data: bytes) -> None:
+        if isinstance(self._buffer, bytes):
+            self._buffer = bytearray(self._buffer)
+        if self._at:
+            del self._buffer[: self._at]
+            self._searched = max(0, self._searched - self._at)
+            self._at = 0
+        self._buffer += data
+
+    def _advance(self) -> None:
+        """Use the input as far as it goes. A request starts after the response to the previous."""
+        while self._phase is not Phase.CLOSING and not self._unreadable:
+            if self._left:
+                if not self._read_body():
+                    break
+            elif self._exchange is not None or self.write_paused:
+                break
+            elif self._at == len(self._buffer):
+                if self._ended:
+                    self._close()
+                break
+            elif not self._start_request():
+                break
+        if not self.reading or len(self._buffer) - self._at > READ_AHEAD_BYTES or self._left:
+            self.adjust_reading()
+
+    def _start_request(self) -> bool:
+        """Whether the head of the next request was complete."""
+        buffer, begin = self._buffer, self._at
+        while buffer.startswith(b"\r\n", begin):
+            begin += 2
+        self._blank_bytes += begin - self._at
+        self._at = begin
+        budget = HEAD_LIMIT_BYTES - self._blank_bytes
+        overloaded = self.application.limits_admission
+        if overloaded and isinstance(buffer, bytes) and not self.server_state.draining:
+            plain = match_plain_request(buffer, begin)
+            if plain is not None:
+                headers = plain.headers
+                overloaded = False
+                if not self._admits(headers, plain.body):
+                    self.transport.write(encode_refusal(headers, self.application.origins, closes=False))
+                    self._at = plain.end
+                    self._blank_bytes = 0
+                    self._end_message()
+                    return True
+        try:
+            parsed = parse_head(buffer, begin, self._searched, budget)
+        except ProtocolError as error:
+            self._refuse(error)
             return False
-        self._admitted = application.admits(plain_request_priority(request, application.is_verified))
-        if self._admitted:
+        if parsed is None:
+            self._searched = len(buffer)
+            if self._ended:
+                self._close()
+            elif self._phase is Phase.IDLE and buffer[begin : begin + 1] not in (b"", b"\r"):
+                self._enter(Phase.HEAD, HEAD_TIMEOUT_S)
             return False
-        self.transport.write(encode_refusal(request, application.origins))
-        self._cancel_head_timer()
-        self._refused_since_timer = True
-        if self.timeout_keep_alive_task is None:
-            self._restart_keep_alive()
+        request, end = parsed
+        self._at = self._searched = end
+        self._blank_bytes = 0
+        self._left = length = request.length
+        if length == CHUNKED:
+            self._chunks = ChunkedBody(budget - (end - begin))
+        if 0 <= length <= len(buffer) - end:
+            self._at, self._left = end + length, 0
+            self._serve(request, bytes(buffer[end : end + length]), overloaded=overloaded)
+        elif length > self.application.body_limit_bytes or request.expects_continue:
+            self._serve(request, b"", overloaded=overloaded)
+        else:
+            self._request = request
+            self._enter(Phase.BODY, self.application.body_timeout_s)
         return True
 
-    def _serve_fast(self, request: PlainRequest, application: CashierApp) -> bool:
-        """Whether the request takes the fast path. A request for an event stream does not."""
-        headers = request.headers()
-        if headers is None or accepts_event_stream(headers.get(b"accept")):
-            return False
-        self._admitted = False
-        self._unset_keepalive_if_required()
-        self._cancel_head_timer()
-        fast_path = FastPath(self, headers, request.data[request.body :])
-        # `FastPath` has every attribute of a cycle that the protocol uses.
-        self.cycle = cast("RequestResponseCycle", fast_path)
-        task = self.loop.create_task(fast_path.run(application, self.server_state.default_headers))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return True
+    def _admits(self, headers: Mapping[bytes, bytes], body: bytes) -> bool:
+        """Whether the consultation is admitted. Counts it: call once."""
+        return self.application.admits(request_priority(headers, body, self.application.is_verified))
 
-    def _restart_keep_alive(self) -> None:
-        self._refused_since_timer = False
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Parse the request again without its upgrade headers (RFC 9110, section 7.8)."""
-        method = self.parser.get_method()
-        if method == b"CONNECT":
-            self._end_input(ProblemCode.MALFORMED, "CONNECT is not supported.")
+    def _serve(self, request: RequestHead, body: bytes, *, overloaded: bool) -> None:
+        """Start the application. `overloaded`: unless it is a consultation that is not admitted."""
+        consultation = request.target == CONSULT_TARGET and request.method == b"POST"
+        if consultation and overloaded and not self._admits(request.fields, body):
+            self._refuse_for_overload(request)
             return
-        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
-        lines += [b"%s: %s" % header for header in self.headers if header[0] not in _UPGRADE_HEADERS]
-        self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+        self._exchange = exchange = Exchange(self, request, body, received=not self._left, admitted=consultation)
+        self.server_state.idle.pop(self, None)
+        self._phase = Phase.EXCHANGE
+        self._deadline = self._phase_s = math.inf
+        if self._ended:
+            self._enter(Phase.EXCHANGE, PROBE_S)
+        task = self._loop.create_task(exchange.run())
+        self.server_state.tasks.add(task)
+        task.add_done_callback(self.server_state.tasks.discard)
 
-    def _is_responding(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+    def _refuse_for_overload(self, request: RequestHead) -> None:
+        """Refusals must leave most CPU time to admitted requests: one write, and no task."""
+        closes = not request.keep_alive or self.is_last_request
+        self.transport.write(encode_refusal(request.fields, self.application.origins, closes=closes))
+        if closes:
+            self._close()
+        else:
+            self._end_message()
 
-    def _close_after(self, cycle: RequestResponseCycle) -> None:
-        """Make `cycle` the last. Of pipelined requests only the last may end the connection."""
-        previous = self._last_cycle
-        if previous is not None and not previous.response_started:
-            previous.keep_alive = True
-        if cycle.keep_alive:
-            cycle.keep_alive = False
-            self._last_cycle = cycle
+    def _end_message(self) -> None:
+        """Wait for the next request, after the rest of a request that is answered already."""
+        if self._left:
+            self._enter(Phase.DISCARD, DISCARD_S)
+        else:
+            self._enter(Phase.IDLE, CLOSE_GRACE_S if self.server_state.stopping else self._keep_alive_s)
 
-    def _close_if_idle(self) -> None:
-        if self.transport.is_closing() or self.receiving or self._is_responding() or _has_unread_bytes(self.transport):
-            return
-        self.transport.close()
+    def _read_body(self) -> bool:
+        """Whether the body of the request in progress is complete."""
+        fault = None
+        if self._chunks is None:
+            piece = self._take_body()
+        else:
+            piece, self._at = self._chunks.feed(self._buffer, self._at)
+            fault = self._chunks.fault
+            if self._chunks.complete:
+                self._chunks, self._left = None, 0
+        if self._request is not None:
+            self._body += piece
+            if not self._left or len(self._body) > self.application.body_limit_bytes:
+                request, body = self._request, bytes(self._body)
+                self._request = None
+                self._body.clear()
+                self._serve(request, body, overloaded=self.application.limits_admission)
+        elif self._exchange is not None:
+            self._exchange.feed(piece, complete=not self._left)
+        elif not self._left:
+            self._end_message()
+        if fault is not None:
+            self._unreadable = True
+            if self._exchange is not None:
+                self._exchange.fail(fault)
+            elif self._phase is Phase.BODY:
+                self._refuse(fault)
+            else:
+                self._close()
+        return not self._left
 
-    def _on_partial_head(self, received_bytes: int) -> None:
-        self._head_bytes += received_bytes
+    def _take_body(self) -> bytes:
+        """Take the buffered part of a body with a length."""
+        end = self._at + self._left
+        piece = bytes(self._buffer[self._at : end])
+        self._at += len(piece)
+        self._left -= len(piece)
+        return piece
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Answer an unreadable request with a problem, and close."""
+        status, headers, body = final_problem(error.code, error.detail)
+        head = encode_head(status, [*self.server_state.default_headers, *headers])
+        line = self._buffer[self._at :] if self._request is None else self._request.method
+        self.transport.write(head if line.startswith(b"HEAD") else head + body)
+        self._unreadable = True
+        self._close()
+
+    # The end
+
+    def _drop_exchange(self) -> None:
+        """End the work for a client that has gone, quietly."""
+        if self._exchange is not None:
+            self._exchange.disconnect()
+            self._exchange = None
+
+    def _close(self) -> None:
+        """Close after everything is written. Discard input on its way, unless there is none."""
+        more = self._unreadable or self._left or self._at < len(self._buffer)
+        self._buffer, self._at, self._left, self._chunks, self._request = b"", 0, 0, None, None
+        self._unsent = self.transport.get_write_buffer_size()
+        self._enter(Phase.CLOSING, WRITE_STALL_S if self._unsent else DISCARD_S)
         if self.transport.is_closing():
             return
-        if self._head_bytes > HEAD_LIMIT_BYTES:
-            self._end_input(
-                ProblemCode.HEADERS_TOO_LARGE, f"The request line and headers must not exceed {HEAD_LIMIT_BYTES} bytes."
-            )
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._on_head_timeout)
-
-    def _on_head_timeout(self) -> None:
-        """Close, except during a response: this server may have paused reading."""
-        self._head_timer = None
-        if self._is_responding():
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._on_head_timeout)
-        elif not self.transport.is_closing():
+        if self._ended or not more:
             self.transport.close()
+        else:
+            self.transport.write_eof()
+            self.adjust_reading()
 
-    def _cancel_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _abort_if_receiving(self, cycle: RequestResponseCycle) -> None:
-        if self.receiving and self.cycle is cycle:
+    def _discard(self, count: int) -> None:
+        self._discarded += count
+        if self._discarded > DISCARD_BYTES:
             self.transport.abort()
 
-    def _end_input(self, code: ProblemCode, detail: str) -> None:
-        """Stop reading after unreadable input. Responses to complete requests go out first."""
-        if self._is_responding() and (self._in_head or not self.receiving):
-            self.cycle.keep_alive = False
-            self.flow.pause_reading()
+    def _close_longest_idle(self) -> bool:
+        for connection in self.server_state.idle:
+            if connection.is_unused():
+                self.server_state.connections.discard(connection)
+                connection._close()
+                return True
+        return False
+
+    def is_unused(self) -> bool:
+        """Whether an idle connection has nothing to send, and the kernel no request from it."""
+        return not self.transport.get_write_buffer_size() and not _unread_bytes(self.transport)
+
+    def _wake_writer(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+
+    # Deadlines
+
+    def _enter(self, phase: Phase, seconds: float) -> None:
+        idle = self.server_state.idle
+        idle.pop(self, None)
+        if phase is Phase.IDLE:
+            idle[self] = None
+        self._phase = phase
+        self._phase_s = seconds
+        if not self.write_paused:
+            self._deadline = self._loop.time() + seconds
+            if self._deadline < self._timer_due:
+                self._start_timer(seconds)
+
+    def _set_deadline(self, seconds: float) -> None:
+        """One timer follows all deadlines: one that is put off only makes it start again."""
+        self._deadline = self._loop.time() + seconds
+        if self._deadline < self._timer_due:
+            self._start_timer(seconds)
+
+    def _start_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = self._deadline
+        self._timer = self._loop.call_later(seconds, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_due = math.inf
+        if self._deadline == math.inf:
             return
-        if self._is_responding():
-            # The body of the request in progress is broken: for the application its client has
-            # gone.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            problem = make_problem(code, detail)
-            body = encode_problem(problem)
-            request_id = read_request_id({}).encode("ascii")
-            self.transport.write(STATUS_LINE[problem.status] + _FINAL_HEADERS % (request_id, len(body)) + body)
-        self.transport.close()
+        early_s = self._deadline - self._loop.time()
+        # uvloop's clock has milliseconds.
+        if early_s > 0.001:
+            self._start_timer(early_s)
+        else:
+            self._on_deadline()
+
+    def _on_deadline(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if self.write_paused or (self._phase is Phase.CLOSING and unsent):
+            if self._unsent - unsent < WRITE_STALL_BYTES:
+                _reset(self.transport)
+            else:
+                self._unsent = unsent
+                self._set_deadline(WRITE_STALL_S)
+        elif self._phase is Phase.IDLE:
+            if _unread_bytes(self.transport):
+                self._set_deadline(CLOSE_GRACE_S)
+            else:
+                self._close()
+        elif self._phase is Phase.HEAD:
+            self._close()
+        elif self._phase is Phase.BODY:
+            self._refuse(ProtocolError(ProblemCode.BODY_TIMEOUT, "The body was not complete in time."))
+        elif self._phase is Phase.EXCHANGE:
+            self._probe()
+        else:
+            self.transport.abort()
+
+    def _probe(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and (probe := exchange.probe):
+            self.transport.write(probe)
+            if self._phase_s < LAST_PROBE_S:
+                self._enter(Phase.EXCHANGE, 2 * self._phase_s)
 
 
-def _has_unread_bytes(transport: asyncio.Transport) -> bool:
-    """Whether the kernel holds bytes that the loop has not read yet. They may be a request."""
+def _reset(transport: asyncio.Transport) -> None:
+    """Abort, and have the kernel drop what it could still send. It would keep that for minutes."""
+    client_socket = transport.get_extra_info("socket")
+    if client_socket is not None:
+        client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """The bytes in the kernel that the loop has not read yet. They may be a request."""
+    client_socket = transport.get_extra_info("socket")
+    if client_socket is None:
+        return 0
     count = array.array("i", [0])
-    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
-    return count[0] > 0
+    fcntl.ioctl(client_socket.fileno(), termios.FIONREAD, count)
+    return count[0]

@@ -28,6 +28,7 @@ _log = structlog.get_logger("cashier.web")
 
 class Readiness(Enum):
     STARTING = "starting"
+    CONNECTING = "connecting to its sources"
     READY = "ready"
     DRAINING = "draining"
 

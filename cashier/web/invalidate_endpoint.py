@@ -21,7 +21,10 @@ Prefix = Annotated[str, Meta(pattern=r"^[!-~]{0,256}(?![\s\S])", description="0 
 
 
 class Invalidation(Struct, frozen=True):
-    """What to drop: the answer of one `key`, or of all keys with `prefix` (empty: all keys)."""
+    """What to drop: the answer of one `key`, or of all keys with `prefix` (empty: all keys).
+
+    A prefix that ends in `/` covers whole segments: `u_1/` covers `u_1` and `u_1/CNY`, not `u_10`.
+    """
 
     source: SourceName
     key: Key | UnsetType = UNSET
@@ -49,7 +52,7 @@ class InvalidateEndpoint:
         self._guard.refuse_other_origins(headers)
         invalidation = decode_invalidation(await self._guard.json(request, headers))
         try:
-            return service.invalidate(
+            return await service.ainvalidate(
                 invalidation.source, key=_or_none(invalidation.key), prefix=_or_none(invalidation.prefix)
             )
         except SourceUnknown as unknown:

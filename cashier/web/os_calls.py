@@ -45,16 +45,16 @@ def refuse_new_connections(sockets: Iterable[socket.socket]) -> bool:
     return True
 
 
-def terminate_with_parent() -> bool:
-    """Have the kernel send this process SIGTERM when its parent dies. False except on Linux.
+def signal_with_parent(number: signal.Signals) -> bool:
+    """Have the kernel send this process the signal when its parent dies. False except on Linux.
 
     A worker whose supervisor was killed must not hold the port.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is None or prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
+    if prctl is None or prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0):
         return False
     parent = multiprocessing.parent_process()
     # The parent may have died before the prctl call.
     if parent is not None and not parent.is_alive():
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
     return True

@@ -1,4 +1,4 @@
-"""Refuses consultations under overload, from the bytes of a plain request or from request headers.
+"""Refuses consultations under overload: before parsing, after it, or over ASGI.
 
 A refusal must be so cheap that refusing two of three callers leaves nearly all CPU time to the
 third. `DegradationLadder` and `AdmissionQueue` decide; this module reads the priority and writes
@@ -13,14 +13,16 @@ it. Without authentication every claim counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from starlette.types import Scope, Send
 
 from cashier.web.cross_origin import AllowedOrigins
-from cashier.web.fast_path_parser import PlainRequest
 from cashier.web.problem import PROBLEM_TYPE, ProblemCode, encode_problem, make_problem
 from cashier.web.request_headers import read_request_id
+from cashier.web.request_parser import FIELD_LINE
 
 LOW, NORMAL, HIGH, CRITICAL = range(4)
 PRIORITIES = {b"low": LOW, b"normal": NORMAL, b"high": HIGH, b"critical": CRITICAL}
@@ -30,32 +32,88 @@ DETAIL = "The service is overloaded. The request was not processed."
 # `BearerAuth.is_verified`, for the value of an Authorization header.
 IsVerified = Callable[[bytes], bool]
 
+_PLAIN_HEAD = re.compile(rb"POST /v1/consult HTTP/1\.1\r\n(?:" + FIELD_LINE + rb")*+\r\n")
+_MAX_PLAIN_HEAD_BYTES = 8192
+_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r")
+_HOST = re.compile(rb"\nhost:[ \t]*[a-z0-9.:-]*[ \t]*\r")
+
 _PRODUCTS = ((b'"SCAN"', HIGH), (b'"EMBEDDED_CASHIER"', LOW))
 
 _BODY = encode_problem(make_problem(ProblemCode.OVERLOADED, DETAIL))
 _RESPONSE = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-    b"retry-after: %d\r\ncache-control: no-store\r\nserver-timing: total;dur=0.0\r\n%%bx-request-id: %%b\r\n\r\n%b"
+    b"retry-after: %d\r\ncache-control: no-store\r\nserver-timing: total;dur=0.0\r\nx-request-id: %%b\r\n%%b\r\n%b"
 ) % (len(_BODY), RETRY_AFTER_S, _BODY)
 
 
-def plain_request_priority(request: PlainRequest, is_verified: IsVerified) -> int:
+class PlainRequest(NamedTuple):
+    """A complete consultation request in its usual form, not parsed: `head` in lower case."""
+
+    head: bytes
+    data: bytes
+    begin: int
+    end: int
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """The headers that a refusal depends on, the last value of each, as a parser reads them."""
+        return {name: value for name in _REFUSAL_HEADERS if (value := self._header(name)) is not None}
+
+    @property
+    def body(self) -> bytes:
+        return self.data[self.begin + len(self.head) : self.end]
+
+    def _header(self, name: bytes) -> bytes | None:
+        mark = b"\n" + name + b":"
+        at = self.head.rfind(mark)
+        if at < 0:
+            return None
+        begin = at + len(mark)
+        end = self.head.find(b"\r", begin)
+        return self.data[self.begin + begin : self.begin + end].strip(b" \t")
+
+
+_REFUSAL_HEADERS = (b"x-priority", b"authorization", b"x-request-id", b"origin")
+
+
+def match_plain_request(data: bytes, begin: int) -> PlainRequest | None:
+    """None unless a request of the usual form starts at `begin` and is complete."""
+    match = _PLAIN_HEAD.match(data, begin)
+    if match is None or match.end() - begin > _MAX_PLAIN_HEAD_BYTES:
+        return None
+    head = match[0].lower()
+    # Headers that change the framing or the connection. Unrolled: a loop would double the cost.
+    if b"\ntransfer-encoding" in head or b"\nexpect" in head or b"close" in head:
+        return None
+    # The parser refuses a missing or a second one.
+    if head.count(b"\ncontent-length:") != 1 or head.count(b"\nhost:") != 1 or _HOST.search(head) is None:
+        return None
+    length = _LENGTH.search(head)
+    if length is None:
+        return None
+    end = begin + len(head) + int(length[1])
+    return PlainRequest(head, data, begin, end) if end <= len(data) else None
+
+
+def request_priority(headers: Mapping[bytes, bytes], body: bytes, is_verified: IsVerified) -> int:
     """The priority by X-Priority, or by the product that the body names."""
     default = NORMAL
     for product, priority in _PRODUCTS:
-        if request.data.find(product, request.body) >= 0:
+        if product in body:
             default = priority
             break
-    return resolve_priority(request.header(b"x-priority"), request.header(b"authorization"), default, is_verified)
+    return resolve_priority(headers.get(b"x-priority"), headers.get(b"authorization"), default, is_verified)
 
 
-def encode_refusal(request: PlainRequest, origins: AllowedOrigins) -> bytes:
-    """The complete response, which a page of an allowed origin can read."""
-    claimed = request.header(b"x-request-id")
-    request_id = read_request_id({} if claimed is None else {b"x-request-id": claimed}).encode("ascii")
-    origin = request.header(b"origin") if origins.configured else None
-    lines = [] if origin is None else [b"%b: %b\r\n" % header for header in origins.response_headers(origin)]
-    return _RESPONSE % (b"".join(lines), request_id)
+def encode_refusal(headers: Mapping[bytes, bytes], origins: AllowedOrigins, *, closes: bool) -> bytes:
+    """The complete response to a request with these headers.
+
+    A page of an allowed origin can read it.
+    """
+    request_id = read_request_id(headers).encode("ascii")
+    origin = headers.get(b"origin") if origins.configured else None
+    lines = b"" if origin is None else b"".join(map(b"%b: %b\r\n".__mod__, origins.response_headers(origin)))
+    return _RESPONSE % (request_id, lines + b"connection: close\r\n" if closes else lines)
 
 
 def resolve_priority(claim: bytes | None, authorization: bytes | None, default: int, is_verified: IsVerified) -> int:
@@ -68,8 +126,7 @@ def resolve_priority(claim: bytes | None, authorization: bytes | None, default: 
 
 def scope_priority(scope: Scope, is_verified: IsVerified) -> int:
     """The priority by headers alone, by default normal: the product is in the body."""
-    headers: dict[bytes, bytes] = dict(scope["headers"])
-    return resolve_priority(headers.get(b"x-priority"), headers.get(b"authorization"), NORMAL, is_verified)
+    return request_priority(dict(scope["headers"]), b"", is_verified)
 
 
 async def send_refusal(scope: Scope, send: Send) -> None:

@@ -91,6 +91,10 @@ class ConsultService(Protocol):
         """Whether it accepts requests."""
 
     @property
+    def sources_reached(self) -> bool:
+        """Whether its required sources have been reached, or waited for, since its start."""
+
+    @property
     def payments(self) -> PaymentsPort | None:
         """None without configured payments."""
 
@@ -111,5 +115,8 @@ class ConsultService(Protocol):
         (`contextlib.aclosing`) if you stop early.
         """
 
-    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
-        """Drop cached answers of `key`, or of all keys with `prefix`. Raises `SourceUnknown`."""
+    async def ainvalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+        """Drop cached answers of `key`, or of all keys with `prefix`, in all workers.
+
+        Waits for the confirmation within a bound. Raises `SourceUnknown`.
+        """

@@ -1,30 +1,36 @@
-"""The server: uvicorn, tuned, with a lossless stop. One process, or several workers on one socket.
+"""One serving process: uvicorn, tuned.
 
-uvicorn stops by closing the listening socket first, which resets the connections in its accept
-queue. With several workers the parent keeps its copy of the socket open until its own end, so the
-kernel accepts connections that no worker will serve. This module corrects both.
+Changes uvicorn's behaviour in these points:
+
+- The sockets, which are bound before, listen only once the application is open: a connection that
+  is accepted is answered.
+- After SIGTERM the server goes on for `shutdown_delay_s`, while `/readyz` is 503 and each answer
+  closes its connection, so that load balancers leave before connections are refused.
+- uvicorn closes the listening socket first, which resets the connections in its accept queue. Here
+  the queue is emptied first.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
 
+import structlog
 from msgspec import Meta, Struct
 from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import multiprocess
 
 from cashier.web.application import CashierApp
 from cashier.web.connection import ClientConnection, StoppableState
-from cashier.web.os_calls import refuse_new_connections, terminate_with_parent
+from cashier.web.os_calls import refuse_new_connections, signal_with_parent
+
+_log = structlog.get_logger("cashier.web")
 
 # Long enough for a handshake within a region and for a loaded loop to accept.
 ACCEPT_GRACE_S = 0.1
@@ -32,6 +38,14 @@ ACCEPT_GRACE_S = 0.1
 # Later objects form no cycles, so collections may be rare: with a threshold of 50,000 a thousand
 # concurrent consultations triggered them, at 7 % of the CPU time.
 GC_THRESHOLD = 500_000
+# Supervisor to worker: stop without the delay. SIGTERM and SIGINT may also come from elsewhere, to
+# all processes at once: from a terminal, from systemd.
+STOP_NOW = signal.SIGUSR1
+# A worker ends the delay by itself this much later than its supervisor would, which first refuses
+# new connections.
+SUPERVISOR_LEAD_S = 1.0
+
+_SIGNAL_CHECK_S = 0.1
 
 BuildApp = Callable[[], CashierApp]
 
@@ -39,123 +53,178 @@ BuildApp = Callable[[], CashierApp]
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[server]`. `drain_s` limits how long a stop waits for requests in progress.
 
+    `shutdown_delay_s`: from SIGTERM, how long new connections are still accepted while `/readyz` is
+    503. `ready_wait_s` limits how long `/readyz` waits for the required sources at start.
     `keep_alive_s` should exceed the load balancer's idle timeout: then the balancer closes idle
-    connections, and no request crosses with a close by this server.
+    connections, and no request crosses with a close by this server. `max_connections` holds in each
+    worker.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     workers: Annotated[int, Meta(ge=1, le=512)] = 1
+    ready_wait_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
+    shutdown_delay_s: Annotated[float, Meta(ge=0, le=600)] = 5.0
     drain_s: Annotated[int, Meta(ge=1, le=600)] = 10
     keep_alive_s: Annotated[int, Meta(ge=1, le=3600)] = 75
     backlog: Annotated[int, Meta(ge=1, le=65_535)] = 2048
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
 
 
-def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, int], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then answer the requests in progress and end.
+class ServerConfig(Config):
+    """uvicorn's configuration. `settings` has what uvicorn does not know."""
 
-    `build` runs once in each serving process, in its main thread before its event loop runs. With
-    several workers it is pickled, so it must be a function of a module, or a `functools.partial` of
-    one. `announce` receives host and port once they are bound; port 0 in the settings picks a free
-    one. SIGHUP is blocked until the application unblocks it, and is forwarded to every worker.
-    Raises OSError if the address cannot be bound, `SystemExit` if the application cannot be built.
+    def __init__(self, settings: ServerSettings, build: BuildApp) -> None:
+        super().__init__(
+            build,
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            backlog=settings.backlog,
+            timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=settings.drain_s,
+            limit_concurrency=settings.max_connections,
+            http=ClientConnection,
+            loop="uvloop",
+            ws="none",
+            interface="asgi3",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            # The client's address is not used, and reading it costs.
+            proxy_headers=False,
+            server_header=False,
+        )
+        self.settings = settings
+
+
+def make_server(
+    settings: ServerSettings, build: BuildApp, on_open: Callable[[], None] | None = None
+) -> StoppableServer:
+    """A server for a running event loop: `await make_server(settings, build).serve(sockets)`.
+
+    `on_open` is called once `sockets`, which are bound, accept connections.
     """
-    # A SIGHUP that arrives before the application listens for it must not end the process.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    config = _config(settings, build)
-    sockets = [_bound_socket(settings)]
-    if announce is not None:
-        # A client may connect as soon as it knows the address, and then waits in the accept queue.
-        sockets[0].listen(settings.backlog)
-        announce(settings.host, sockets[0].getsockname()[1])
-    if settings.workers == 1:
-        # uvicorn raises the signal again at its end. Ctrl+C is a normal end.
-        with contextlib.suppress(KeyboardInterrupt):
-            StoppableServer(config, sole_acceptor=True).run(sockets)
-    else:
-        supervisor = Supervisor(config, sockets)
-        supervisor.run()
-        # uvicorn's parent exits with 0 even if its workers could not start.
-        if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
-            raise SystemExit(STARTUP_FAILURE)
-
-
-def make_server(settings: ServerSettings, build: BuildApp) -> StoppableServer:
-    """A server for a running event loop: `await make_server(settings, build).serve(sockets)`."""
-    return StoppableServer(_config(settings, build), sole_acceptor=True)
-
-
-def _bound_socket(settings: ServerSettings) -> socket.socket:
-    """As uvicorn's own, which ends the process where the address cannot be bound."""
-    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
-    except OSError:
-        listener.close()
-        raise
-    listener.set_inheritable(True)
-    return listener
-
-
-def _config(settings: ServerSettings, build: BuildApp) -> Config:
-    return Config(
-        build,
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        backlog=settings.backlog,
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=settings.drain_s,
-        http=ClientConnection,
-        loop="uvloop",
-        ws="none",
-        interface="asgi3",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        # The client's address is not used, and reading it costs.
-        proxy_headers=False,
-        server_header=False,
-    )
+    return StoppableServer(ServerConfig(settings, build), on_open=on_open)
 
 
 class StoppableServer(Server):
-    """`sole_acceptor`: no other process accepts from the same sockets, so this one may refuse
-    new connections on them.
+    """One serving process. `on_open` is called once it accepts connections.
+
+    `has_supervisor`: other processes accept from the same sockets, so only the supervisor may
+    refuse new connections on them, and decides when that is.
     """
 
     server_state: StoppableState
 
-    def __init__(self, config: Config, *, sole_acceptor: bool) -> None:
+    def __init__(
+        self, config: ServerConfig, *, has_supervisor: bool = False, on_open: Callable[[], None] | None = None
+    ) -> None:
         super().__init__(config)
         self.server_state = StoppableState()
-        self._sole_acceptor = sole_acceptor
+        self._has_supervisor = has_supervisor
+        self._on_open = on_open
+        delay_s = config.settings.shutdown_delay_s
+        self._delay_s = delay_s + SUPERVISOR_LEAD_S if has_supervisor and delay_s else delay_s
+        # When the delay ends, by the monotonic clock. None before SIGTERM.
+        self._delayed_until_s: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if not self._sole_acceptor:
-            terminate_with_parent()
-        await super().startup(sockets)
+        """Open the application, then listen. A signal meanwhile ends it without either."""
+        if self._has_supervisor:
+            signal.signal(STOP_NOW, self._stop_now)
+            signal_with_parent(STOP_NOW)
+        opening = asyncio.create_task(self._open_application())
+        while not opening.done() and not self.should_exit:
+            await asyncio.wait((opening,), timeout=_SIGNAL_CHECK_S)
+        if self.should_exit:
+            # The application closes when the loop cancels its remaining tasks.
+            opening.cancel()
+            # Not a failure, but uvicorn would log a traceback.
+            self.lifespan.startup_failed = True
+            self.started = False
+            return
+        if not opening.result():
+            raise SystemExit(STARTUP_FAILURE)
+        self.started = False
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 10, 10)
+        try:
+            await self._listen(sockets or [])
+        except OSError as error:
+            await self.lifespan.shutdown()
+            if not self._has_supervisor:
+                raise
+            _log.error("the address cannot be listened on", reason=error.strerror)
+            raise SystemExit(STARTUP_FAILURE) from None
+        self.started = True
+        if self._on_open is not None:
+            self._on_open()
+
+    async def _open_application(self) -> bool:
+        """False if it cannot be opened: uvicorn has logged why."""
+        try:
+            await super().startup([])
+        except SystemExit:
+            return False
+        return True
+
+    async def _listen(self, sockets: list[socket.socket]) -> None:
+        """Raises OSError, also for an address that another program has begun to listen on."""
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def make_connection() -> asyncio.Protocol:
+            return config.http_protocol_class(  # type: ignore[call-arg] # uvicorn's protocols take these
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        for listener in sockets:
+            # uvloop listens too, but ignores a failure.
+            listener.listen(config.backlog)
+            self.servers.append(await loop.create_server(make_connection, sock=listener, backlog=config.backlog))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
+        """Stop at once, but on SIGTERM after the delay, which another signal ends.
+
+        With a supervisor that signal goes to the supervisor, because SIGTERM often comes twice.
+        """
         self._mark_draining()
+        in_delay = self._delayed_until_s is not None and not self.should_exit
+        if in_delay and sig == signal.SIGTERM and self._has_supervisor:
+            return
+        if in_delay:
+            self._captured_signals.append(sig)
+            self.should_exit = True
+        elif sig == signal.SIGTERM and self.started and self._delay_s and not self.should_exit:
+            self._captured_signals.append(sig)
+            self._delayed_until_s = time.monotonic() + self._delay_s
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        ended = self._delayed_until_s is not None and time.monotonic() >= self._delayed_until_s
+        return await super().on_tick(counter) or ended
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new connections, accept the queued ones, close the sockets, drain connections."""
+        self.should_exit = True
         self._mark_draining()
+        self.server_state.stopping = True
         application = self._application()
         if application is not None:
-            # Here and not at the signal: waking a waiter takes the event loop.
+            # Here and not at the signal: waking a waiter takes the event loop, and until now the
+            # callers could come back to this process.
             application.stop_waiting()
-        if self._sole_acceptor:
+        if not self._has_supervisor:
             refuse_new_connections(sockets or ())
         await asyncio.sleep(ACCEPT_GRACE_S)
         await super().shutdown(sockets)
+
+    def _stop_now(self, _number: int, _frame: FrameType | None) -> None:
+        self._mark_draining()
+        self.should_exit = True
 
     def _mark_draining(self) -> None:
         self.server_state.draining = True
@@ -167,56 +236,3 @@ class StoppableServer(Server):
         """None before it is built."""
         application = getattr(self.config, "loaded_app", None)
         return application if isinstance(application, CashierApp) else None
-
-
-class Worker(multiprocess.Process):
-    """One of several serving processes."""
-
-    def start(self) -> None:
-        # As in `serve`: a process inherits its parent's signal mask.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        try:
-            super().start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-
-    @property
-    def server(self) -> Server:
-        if self._server is None:
-            self._server = StoppableServer(self.config, sole_acceptor=False)
-        return self._server
-
-
-class Supervisor(multiprocess.Multiprocess):
-    """Starts workers, replaces dead ones, forwards SIGHUP and stops them. Serves no request."""
-
-    def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
-        super().__init__(config, sockets)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop_soon)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-
-    def run(self) -> None:
-        # uvicorn creates workers in four places by this name and has no setting for another class.
-        multiprocess.Process = Worker  # type: ignore[misc]
-        super().run()
-
-    def handle_hup(self) -> None:
-        # Workers reload their configuration. New processes would lose what the old ones have
-        # learned.
-        for worker in self.processes:
-            if worker.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGHUP)
-
-    def terminate_all(self) -> None:
-        refuse_new_connections(self.sockets)
-        super().terminate_all()
-        for listener in self.sockets:
-            listener.close()
-
-    def _stop_soon(self, number: int, _frame: FrameType | None) -> None:
-        # Now, not when the queue is next read: the workers may have received the same signal
-        # (Ctrl+C, systemd) and close their sockets shortly.
-        refuse_new_connections(self.sockets)
-        self.signal_queue.append(number)

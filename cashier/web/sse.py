@@ -89,8 +89,9 @@ class EventStream(Generic[T]):
         try:
             async with aclosing(self._events()) as events:
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await _flush(send, b"")
                 async for event in events:
-                    await _send(send, event, more=True)
+                    await _flush(send, event)
                 await _send(send, b"", more=False)
         except TimeoutError:
             _log.warning("event stream reader stalled", request_id=self._request_id, seconds=STALL_S)
@@ -140,6 +141,15 @@ def accepts_event_stream(accept: bytes | None) -> bool:
 
 def _encode_event(name: bytes, payload: bytes, event_id: bytes | None = None) -> bytes:
     return b"event: %b\n%bdata: %b\n\n" % (name, b"" if event_id is None else b"id: %b\n" % event_id, payload)
+
+
+async def _flush(send: Send, part: bytes) -> None:
+    """Send a part in a write of its own, because gateways may hold back the rest of a write.
+
+    An empty part is the head alone. The event loop merges the writes of one iteration.
+    """
+    await _send(send, part, more=True)
+    await asyncio.sleep(0)
 
 
 async def _send(send: Send, body: bytes, *, more: bool) -> None:

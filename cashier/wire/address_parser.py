@@ -30,10 +30,18 @@ class UpstreamAddress(Struct, frozen=True):
 
     @property
     def authority(self) -> str:
-        """The value of `Host`: with the port only if it is not the scheme's default."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        """The value of `Host`: with the port only if it is not the scheme's default.
+
+        Without the zone of an IPv6 address: it means something on this machine only (RFC 6874).
+        """
+        host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
         default = self.socket_path is not None or self.port == DEFAULT_PORTS["https" if self.tls else "http"]
         return host if default else f"{host}:{self.port}"
+
+    @property
+    def server_name(self) -> str:
+        """The name or address that the server's certificate must have (RFC 6066, RFC 6125)."""
+        return self.host.partition("%")[0].removesuffix(".")
 
     @property
     def origin(self) -> str:
@@ -88,7 +96,8 @@ def _host(parts: SplitResult) -> str:
     if not host:
         raise ValueError("the host is missing")
     host.encode("idna")  # a label that is too long or empty would otherwise fail during a connect
-    return host
+    # RFC 6874 escapes the % before the zone of an IPv6 address.
+    return host.replace("%25", "%", 1) if ":" in host else host
 
 
 def is_visible_ascii(text: str) -> bool:

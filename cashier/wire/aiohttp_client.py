@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
+from random import uniform
 from time import monotonic
 from typing import Annotated, cast
 from weakref import WeakSet
 
 import aiohttp
+from aiohttp.helpers import get_env_proxy_for_url
 from msgspec import Meta, Struct
 from yarl import URL
 
@@ -32,10 +35,12 @@ from cashier.wire.aiohttp_guards import (
     note_reused,
     report_loss,
 )
+from cashier.wire.aiohttp_resolver import SharedResolver
 from cashier.wire.call_completion import deliver, describe_failure
 from cashier.wire.connection_health import RequestIdEcho, SickClosings
 from cashier.wire.load_balancing import BackOff, LoadBalancer
 from cashier.wire.request_writer import CALLER, JSON_MEDIA_TYPE, check_request
+from cashier.wire.resolver import Resolver
 from cashier.wire.response_headers import NO_HEADERS, ResponseHeaders
 from cashier.wire.response_parser import BODILESS_STATUSES, ResponseBounds, parse_retry_after
 from cashier.wire.tls import client_tls
@@ -47,7 +52,8 @@ Positive = Annotated[int, Meta(ge=1)]
 class AiohttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`connections` counts per address, `queue` bounds the waiting calls per source.
 
-    Unsafe requests have as many connections again of their own: see `AiohttpHostPool`.
+    Unsafe requests have as many connections again of their own: see `AiohttpHostPool`. `resolve_s`
+    and `max_age_s` as in `Http1Settings`.
     `trust_env`: take proxies and their passwords from the environment.
     """
 
@@ -55,6 +61,8 @@ class AiohttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
     queue: Positive = 256
     connect_timeout_ms: Positive = 1000
     idle_s: Annotated[float, Meta(gt=0)] = 50.0
+    resolve_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    max_age_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
     max_head_bytes: Positive = 16384
     max_headers: Positive = 100
     max_body_bytes: Positive = 1 << 20
@@ -93,12 +101,24 @@ class AiohttpCall:
                 self.task.cancel()
 
 
+class AgingSession:
+    """A session until its connections are too old. `calls`: those that still use it."""
+
+    __slots__ = ("calls", "expires_s", "session")
+
+    def __init__(self, session: aiohttp.ClientSession, max_age_s: float) -> None:
+        self.session = session
+        self.calls = 0
+        # The jitter keeps sessions that were opened together from ending together.
+        self.expires_s = monotonic() + max_age_s * uniform(0.8, 1.0)
+
+
 class AiohttpHostPool:
-    """One address with sessions of its own.
+    """One URL with sessions of its own. All addresses of its name are one: aiohttp chooses.
 
     Connections to one address must not starve another, and a socket file needs its own connector.
     There are two sessions, because the permitted idle time belongs to a session and is short for
-    unsafe requests.
+    unsafe requests. aiohttp bounds no connection's age, so a session is replaced as a whole.
     """
 
     def __init__(
@@ -107,6 +127,7 @@ class AiohttpHostPool:
         address: UpstreamAddress,
         settings: AiohttpSettings,
         tls: ssl.SSLContext | None,
+        resolver: Resolver,
         *,
         keep_headers: bool,
     ) -> None:
@@ -119,16 +140,27 @@ class AiohttpHostPool:
         self._open: WeakSet[CheckedConnection] = WeakSet()
         self._settings = settings
         self._tls = tls
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._resolver = SharedResolver(resolver, settings.resolve_s, settings.connect_timeout_ms / 1000)
+        self._sessions: dict[bool, AgingSession] = {}
+        self._expired: set[AgingSession] = set()
         self._bounds = ResponseBounds(
             settings.max_head_bytes, settings.max_headers, settings.max_body_bytes, keep_headers
         )
 
-    def session(self, *, safe: bool = True) -> aiohttp.ClientSession:
-        if safe not in self._sessions:
+    def session(self, *, safe: bool = True) -> AgingSession:
+        aging = self._sessions.get(safe)
+        if aging is None or aging.expires_s <= monotonic():
+            if aging is not None:
+                self._expired.add(aging)
             idle_s = self._settings.idle_s
-            self._sessions[safe] = self._make_session(idle_s if safe else min(idle_s, MAX_UNSAFE_IDLE_S))
-        return self._sessions[safe]
+            session = self._make_session(idle_s if safe else min(idle_s, MAX_UNSAFE_IDLE_S))
+            aging = self._sessions[safe] = AgingSession(session, self._settings.max_age_s)
+        return aging
+
+    async def _close_expired(self) -> None:
+        for aging in [aging for aging in self._expired if not aging.calls]:
+            self._expired.discard(aging)
+            await aging.session.close()
 
     def _make_session(self, idle_s: float) -> aiohttp.ClientSession:
         settings = self._settings
@@ -157,20 +189,61 @@ class AiohttpHostPool:
         limit = self._settings.connections
         if self.address.socket_path is not None:
             return UnixConnector(self.address.socket_path, limit=limit, keepalive_timeout=idle_s)
-        return TCPConnector(limit=limit, keepalive_timeout=idle_s, ssl=self._tls or True)
+        return TCPConnector(
+            limit=limit,
+            keepalive_timeout=idle_s,
+            ssl=self._tls or True,
+            resolver=self._resolver,
+            use_dns_cache=False,  # the resolver keeps the addresses
+        )
 
     def _make_connection(self) -> CheckedConnection:
         connection = CheckedConnection(asyncio.get_running_loop())
         self._open.add(connection)
         return connection
 
+    async def is_reachable(self) -> bool:
+        """Connect beside aiohttp, which connects only for a request, and close again."""
+        address, timeout_s = self.address, self._settings.connect_timeout_ms / 1000
+        try:
+            async with asyncio.timeout(timeout_s):
+                if address.socket_path is not None:
+                    _, writer = await asyncio.open_unix_connection(address.socket_path)
+                elif proxy := self._proxy():
+                    writer = await self._dial(proxy.host or "", proxy.port or 0, None)
+                else:
+                    writer = await self._dial(address.host, address.port, self._tls if address.tls else None)
+        except OSError:
+            return False
+        writer.transport.abort()
+        return True
+
+    async def _dial(self, host: str, port: int, tls: ssl.SSLContext | None) -> asyncio.StreamWriter:
+        """Connect to the first address of the name that accepts. Raises OSError."""
+        error = OSError(f"{host} has no address")
+        name = host.removesuffix(".") if tls else None
+        for address in await self._resolver.resolve(host, port):
+            try:
+                return (await asyncio.open_connection(address["host"], port, ssl=tls, server_hostname=name))[1]
+            except OSError as failed:
+                error = failed
+        raise error
+
+    def _proxy(self) -> URL | None:
+        if self._settings.trust_env:
+            with suppress(LookupError):
+                return get_env_proxy_for_url(URL(self.address.origin))[0]
+        return None
+
     async def send(self, request: Request, headers: dict[str, str], call: AiohttpCall) -> Response:
         """Raises SourceError, including NotConnected, StaleConnection and ConnectionLost."""
         name = self.address.name
         url = URL(f"{self.address.origin}{self.address.prefix}{request.target}", encoded=True)
+        aging = self.session(safe=request.safe)
         self.load += 1
+        aging.calls += 1
         try:
-            async with self.session(safe=request.safe).request(
+            async with aging.session.request(
                 request.method,
                 url,
                 data=request.body or None,
@@ -192,6 +265,9 @@ class AiohttpHostPool:
             raise Unreachable(f"{name}: {describe_failure(error)}", sent=call.sent) from error
         finally:
             self.load -= 1
+            aging.calls -= 1
+            if self._expired:
+                await self._close_expired()
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
         """Raise Garbled for answers that aiohttp accepts and `response_parser` refuses."""
@@ -276,8 +352,9 @@ class AiohttpHostPool:
         return [connection for connection in self._open if connection.is_connected()]
 
     async def close(self) -> None:
-        for session in self._sessions.values():
-            await session.close()
+        for aging in (*self._sessions.values(), *self._expired):
+            await aging.session.close()
+        await self._resolver.close()
 
     def __repr__(self) -> str:
         return f"<{self.address.name}: {self.load} outstanding>"
@@ -299,19 +376,25 @@ class AiohttpAnswerer:
 class AiohttpClient:
     """A `Transport`. ValueError for an invalid address or an unusable file.
 
-    aiohttp cannot open connections ahead, so `open` opens none. `keep_headers`: responses have
-    their headers.
+    aiohttp cannot open connections ahead, so `open` opens none. `resolver` and
+    `keep_headers`: see `Http1Client`.
     """
 
     def __init__(
-        self, urls: Sequence[str], settings: AiohttpSettings | None = None, *, keep_headers: bool = False
+        self,
+        urls: Sequence[str],
+        settings: AiohttpSettings | None = None,
+        resolver: Resolver | None = None,
+        *,
+        keep_headers: bool = False,
     ) -> None:
         self._settings = settings = settings or AiohttpSettings()
         addresses = parse_addresses(urls)
         encrypted = any(address.tls for address in addresses)
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
+        resolver = resolver or Resolver()
         self._pools = [
-            AiohttpHostPool(address_index, address, settings, tls, keep_headers=keep_headers)
+            AiohttpHostPool(address_index, address, settings, tls, resolver, keep_headers=keep_headers)
             for address_index, address in enumerate(addresses)
         ]
         self.addresses = tuple(address.name for address in addresses)
@@ -322,6 +405,9 @@ class AiohttpClient:
     async def open(self) -> None:
         for pool in self._pools:
             pool.session()
+
+    async def is_reachable(self) -> bool:
+        return any(await asyncio.gather(*(pool.is_reachable() for pool in self._pools)))
 
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0

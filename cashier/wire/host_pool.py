@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from math import inf
 from typing import Protocol, cast
 
 from cashier.source_errors import Garbled, SourceError, Unreachable, WrongIdentity
@@ -18,8 +19,12 @@ from cashier.wire.connection_health import MAX_ERRORS_IN_ROW, ConnectionHealth, 
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import RequestWriter
+from cashier.wire.resolver import ResolvedAddress
 from cashier.wire.response_parser import ResponseBounds, make_parser
 from cashier.wire.transport import MAX_UNSAFE_IDLE_S, Response
+
+# The `address_index` of a call or a pool whose address is no longer one of the source's.
+RETIRED = -1
 
 
 class ConnectionOwner(Protocol):
@@ -50,22 +55,26 @@ class ConnectionOwner(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """`call`: the one in flight, None while idle. `reused`: it has answered before.
 
-    `idle_since_s` is monotonic. `took_s`: the duration of its last call.
+    `idle_since_s` is monotonic. So is `expires_s`: from then on it is closed instead of reused.
+    `overtime`: it expired before, and its replacement was started. `took_s`: the duration of its
+    last call.
     """
 
     __slots__ = (
-        "_echoed", "_owner", "_parser", "_previous_id", "_transport", "call", "health", "idle_since_s", "pool",
-        "reused", "took_s",
+        "_echoed", "_owner", "_parser", "_previous_id", "_transport", "call", "expires_s", "health",
+        "idle_since_s", "overtime", "pool", "reused", "took_s",
     )  # fmt: skip
 
     _transport: asyncio.Transport
 
     def __init__(self, owner: ConnectionOwner, pool: HostPool, bounds: ResponseBounds) -> None:
         self._owner = owner
-        self._parser = make_parser(pool.address.name, bounds, self)
+        self._parser = make_parser(pool.name, bounds, self)
         self._previous_id = b""
         self._echoed = 0
         self.pool = pool
+        self.expires_s = inf
+        self.overtime = False
         self.call: Http1Call | None = None
         self.health = ConnectionHealth()
         self.reused = False
@@ -104,7 +113,7 @@ class UpstreamConnection(asyncio.Protocol):
         if response is None:
             return
         if self._parser.request_ids and not self._echoes(call):
-            self._drop_broken(call, WrongIdentity(f"{self.pool.address.name}: an answer to another request"))
+            self._drop_broken(call, WrongIdentity(f"{self.pool.name}: an answer to another request"))
             return
         # A request without a body is written at once.
         if call.request.body and self._transport.get_write_buffer_size():
@@ -133,7 +142,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _answered_early(self, call: Http1Call, response: Response) -> None:
         """A refusal may precede the end of its request; anything else answers another request."""
         if response.status < 400:
-            self._drop_broken(call, Garbled(f"{self.pool.address.name}: an answer before its request was written"))
+            self._drop_broken(call, Garbled(f"{self.pool.name}: an answer before its request was written"))
             return
         self.drop()
         call.finish(response)
@@ -182,8 +191,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._owner.on_lost(self, exc)
-        self._parser.close()
+        if self in self.pool.open:
+            self._owner.on_lost(self, exc)
+            self._parser.close()
 
 
 class HostPool:
@@ -194,21 +204,30 @@ class HostPool:
     `suspects`: idle ones whose last answer was an error, the oldest first. They are used after all
     others. `errors_in_row`: of all its connections, since an answer without; `broken_in_row`: of
     these, those that closed their connection. `address_index`: the index of this address among
-    those of its source.
+    those of its source; `RETIRED` once it is no longer one of them. `address` has the URL; `target`
+    is one address of its name, None while the name is not resolved, and for a socket file.
+    `proven`: the last connect did not fail.
     """
 
     __slots__ = (
         "_bounds", "_tls", "address", "address_index", "back_off", "broken_in_row", "connecting", "echo",
-        "errors_in_row", "idle", "open", "sick_closings", "suspects", "writer",
+        "errors_in_row", "idle", "open", "proven", "sick_closings", "suspects", "target", "writer",
     )  # fmt: skip
 
     def __init__(
-        self, address_index: int, address: UpstreamAddress, bounds: ResponseBounds, tls: ssl.SSLContext | None
+        self,
+        address_index: int,
+        address: UpstreamAddress,
+        bounds: ResponseBounds,
+        tls: ssl.SSLContext | None,
+        target: ResolvedAddress | None = None,
     ) -> None:
         self.address_index = address_index
         self.address = address
+        self.target = target
         self.writer = RequestWriter(address)
         self.back_off = BackOff()
+        self.proven = True
         self.echo = RequestIdEcho()
         self.sick_closings = SickClosings()
         self.errors_in_row = self.broken_in_row = 0
@@ -218,6 +237,19 @@ class HostPool:
         self.connecting = 0
         self._bounds = bounds
         self._tls = tls
+
+    @property
+    def name(self) -> str:
+        """The configured URL and, behind a name, the address."""
+        target, address = self.target, self.address
+        if target is None or target.ip == address.host:
+            return address.name
+        return f"{address.name} ({target.ip if target.port is None else f'{target.ip} port {target.port}'})"
+
+    @property
+    def resolved(self) -> bool:
+        """It can be connected to without a lookup."""
+        return self.target is not None or self.address.socket_path is not None
 
     @property
     def size(self) -> int:
@@ -289,36 +321,55 @@ class HostPool:
                 connections.remove(connection)
 
     def expire(self, now_s: float, idle_s: float) -> float:
-        """Close connections idle for `idle_s`; return when the next one can expire."""
+        """Close connections idle for `idle_s` or too old; return when the next one can expire."""
+
+        def due_s(connection: UpstreamConnection) -> float:
+            return min(connection.idle_since_s + idle_s, connection.expires_s)
+
+        for connection in [connection for connection in (*self.idle, *self.suspects) if due_s(connection) <= now_s]:
+            connection.drop()
+        return min(map(due_s, (*self.idle, *self.suspects)), default=now_s + idle_s)
+
+    def retire(self) -> None:
+        """Close the idle connections now, and each other one when its answer is complete."""
+        self.address_index = RETIRED
+        for connection in self.open:
+            connection.expires_s = -inf
         for connection in (*self.idle, *self.suspects):
-            if connection.idle_since_s + idle_s <= now_s:
-                connection.drop()
-        return min((connection.idle_since_s for connection in (*self.idle, *self.suspects)), default=now_s) + idle_s
+            connection.drop()
 
     async def connect(self, owner: ConnectionOwner, timeout_s: float) -> UpstreamConnection:
-        """Raises Unreachable, also for an unknown name and an untrusted certificate."""
+        """Raises Unreachable, also for an untrusted certificate. Never looks a name up."""
         loop = asyncio.get_running_loop()
-        address = self.address
-
-        def make_connection() -> UpstreamConnection:
-            return UpstreamConnection(owner, self, self._bounds)
-
+        address, target = self.address, self.target
+        connection = UpstreamConnection(owner, self, self._bounds)
         try:
             async with asyncio.timeout(timeout_s):
                 if address.socket_path is not None:
-                    _, connection = await loop.create_unix_connection(make_connection, address.socket_path)
-                else:
-                    _, connection = await loop.create_connection(
-                        make_connection, address.host, address.port, ssl=self._tls if address.tls else None
+                    await loop.create_unix_connection(lambda: connection, address.socket_path)
+                elif target is not None:
+                    await loop.create_connection(
+                        lambda: connection,
+                        target.ip,
+                        address.port if target.port is None else target.port,
+                        ssl=self._tls if address.tls else None,
+                        server_hostname=address.server_name if address.tls else None,
                     )
+                else:
+                    raise Unreachable(f"{self.name}: the name is not resolved", sent=False)
+        except asyncio.CancelledError:
+            # uvloop reports no loss if it is cancelled just after `connection_made`.
+            connection.connection_lost(None)
+            raise
         except TimeoutError:
-            raise Unreachable(f"{address.name}: no connection within {timeout_s * 1000:.0f} ms", sent=False) from None
+            connection.connection_lost(None)
+            raise Unreachable(f"{self.name}: no connection within {timeout_s * 1000:.0f} ms", sent=False) from None
         except OSError as error:
-            raise Unreachable(f"{address.name}: {describe_failure(error)}", sent=False) from error
+            raise Unreachable(f"{self.name}: {describe_failure(error)}", sent=False) from error
         return connection
 
     def __repr__(self) -> str:
         idle = len(self.idle) + len(self.suspects)
         outstanding = len(self.open) - idle
         counts = f"{len(self.open)} open, {idle} idle, {outstanding} outstanding, {self.connecting} connecting"
-        return f"<{self.address.name}: {counts}>"
+        return f"<{self.name}: {counts}>"

@@ -9,32 +9,44 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
+from random import uniform
 from time import monotonic
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from cashier.source_errors import Garbled, Overloaded, Shed, SourceError, Unreachable, WrongIdentity
-from cashier.wire.address_parser import parse_addresses
+from cashier.wire.address_parser import UpstreamAddress, parse_addresses
+from cashier.wire.address_pools import AddressPools
 from cashier.wire.call_completion import describe_failure
 from cashier.wire.connection_health import MAX_ERRORS_IN_ROW, SLOW_FACTOR, SLOW_MARGIN_S
-from cashier.wire.host_pool import HostPool, UpstreamConnection
+from cashier.wire.host_pool import RETIRED, HostPool, UpstreamConnection
 from cashier.wire.http1_call import Http1Call
-from cashier.wire.load_balancing import LoadBalancer
 from cashier.wire.request_writer import check_request
+from cashier.wire.resolver import ResolvedAddress, Resolver
 from cashier.wire.response_parser import ResponseBounds
 from cashier.wire.tls import client_tls
 from cashier.wire.transport import CallHeaders, OnResponse, Request
 
 Positive = Annotated[int, Meta(ge=1)]
+OnAddresses = Callable[[tuple[str, ...]], None]
+
+# RFC 8305: the recommended and the least delay before the next address is tried.
+FALL_BACK_S = 0.25
+MIN_FALL_BACK_S = 0.01
+# How much longer an expired connection serves while its replacement is being opened.
+OVERTIME_S = 1.0
 
 
 class Http1Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """`connections` and `ahead` count per address; `queue` bounds the waiting calls per source.
 
-    `idle_s` must be below the upstream's keep-alive, or every idle period ends in a retry.
+    `idle_s` must be below the upstream's keep-alive, or every idle period ends in a retry. A name
+    is looked up every `resolve_s`. No connection is reused after `max_age_s`: the addresses behind
+    a balancer, or behind the name of one, change unseen.
     """
 
     connections: Positive = 64
@@ -42,6 +54,8 @@ class Http1Settings(Struct, frozen=True, forbid_unknown_fields=True):
     queue: Positive = 256
     connect_timeout_ms: Positive = 1000
     idle_s: Annotated[float, Meta(gt=0)] = 50.0
+    resolve_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    max_age_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
     max_head_bytes: Positive = 16384
     max_headers: Positive = 100
     max_body_bytes: Positive = 1 << 20
@@ -53,33 +67,64 @@ class Http1Settings(Struct, frozen=True, forbid_unknown_fields=True):
 class Http1Client:
     """A `Transport` and `ConnectionOwner`. ValueError for an invalid address or file.
 
-    `keep_headers`: responses have their headers.
+    `resolver`: shared with the other transports, so that they share lookups. `keep_headers`:
+    responses have their headers.
     """
 
     def __init__(
-        self, urls: Sequence[str], settings: Http1Settings | None = None, *, keep_headers: bool = False
+        self,
+        urls: Sequence[str],
+        settings: Http1Settings | None = None,
+        resolver: Resolver | None = None,
+        *,
+        keep_headers: bool = False,
     ) -> None:
         self._settings = settings = settings or Http1Settings()
         addresses = parse_addresses(urls)
         encrypted = any(address.tls for address in addresses)
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
         bounds = ResponseBounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes, keep_headers)
-        self._pools = [HostPool(index, address, bounds, tls) for index, address in enumerate(addresses)]
-        self.addresses = tuple(address.name for address in addresses)
-        self._sole_pool = self._pools[0] if len(self._pools) == 1 else None
-        self._balancer = LoadBalancer(self._pools)
+
+        def make_pool(address: UpstreamAddress, target: ResolvedAddress | None) -> HostPool:
+            return HostPool(0, address, bounds, tls, target)
+
+        self._names = ", ".join(address.name for address in addresses)
+        self._hosts = AddressPools(
+            addresses, make_pool, resolver or Resolver(), settings.resolve_s, self._addresses_changed
+        )
+        self._pools = self._hosts.live
+        self._sole_pool = self._hosts.sole
+        # A connect that takes longer than this (RFC 8305) or a quarter of its time, for a call with
+        # less time a quarter of that, is not waited for alone.
+        self._fall_back_s = min(FALL_BACK_S, settings.connect_timeout_ms / 4000)
+        self.on_addresses: OnAddresses | None = None
         self.queue: deque[Http1Call] = deque()
         self._connects: dict[asyncio.Task[UpstreamConnection], Http1Call | None] = {}
+        self._fallbacks: dict[asyncio.Task[UpstreamConnection], asyncio.TimerHandle] = {}
         self._expiry: asyncio.TimerHandle | None = None
         self._drained: asyncio.Future[None] | None = None
         self._closed = False
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """One per configured URL, or per address of its name once that is resolved."""
+        return tuple(pool.name for pool in self._pools)
+
     async def open(self) -> None:
         for pool in self._pools:
-            for _ in range(min(self._settings.ahead, self._settings.connections) - pool.size):
+            self._connect_ahead(pool, self._settings.ahead)
+        # The connects of an unresolved name are followed by those to its further addresses.
+        for _ in range(2):
+            if self._connects:
+                await asyncio.wait(tuple(self._connects))
+
+    async def is_reachable(self) -> bool:
+        for pool in self._pools:
+            if not pool.size and not self._closed:
                 self._connect(pool, None)
-        if self._connects:
-            await asyncio.wait(tuple(self._connects))
+        while self._connects and not any(pool.open for pool in self._pools):
+            await asyncio.wait(tuple(self._connects), return_when=asyncio.FIRST_COMPLETED)
+        return any(pool.open for pool in self._pools)
 
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
@@ -88,7 +133,7 @@ class Http1Client:
         check_request(request, call_headers)
         call = Http1Call(request, call_headers, budget_ms, on_response, avoid)
         if self._closed:
-            self._refuse(call, Unreachable(f"{self._names()}: closed", sent=False))
+            self._refuse(call, Unreachable(f"{self._names}: closed", sent=False))
             return call
         pool = self._sole_pool or self._pick_pool(avoid)
         call.address_index = pool.address_index
@@ -122,13 +167,20 @@ class Http1Client:
         return pool.take_suspect(safe=safe, now_s=now_s)
 
     def _pick_pool(self, avoid: int) -> HostPool:
-        return self._sole_pool or self._balancer.pick(monotonic(), avoid)
+        if self._sole_pool is not None:
+            return self._sole_pool
+        now_s = monotonic()
+        for pool in self._hosts.unproven:
+            # Whether it works again is learned without a call.
+            if pool.back_off.until_s <= now_s and not pool.connecting and self._has_room(pool):
+                self._connect(pool, None)
+        return self._hosts.pick(now_s, avoid)
 
     # Waiting for a connection
 
     def _enqueue(self, call: Http1Call, pool: HostPool) -> None:
         if len(self.queue) >= self._settings.queue:
-            self._refuse(call, Shed(f"{self._names()}: {len(self.queue)} calls already wait for a connection"))
+            self._refuse(call, Shed(f"{self._names}: {len(self.queue)} calls already wait for a connection"))
             return
         call.join_queue(self.queue)
         self._connect_for(call, pool)
@@ -147,6 +199,9 @@ class Http1Client:
 
     def on_free(self, connection: UpstreamConnection, call: Http1Call) -> None:
         connection.idle_since_s = now_s = monotonic()
+        if now_s >= connection.expires_s and self._ends(connection, now_s):
+            connection.drop()
+            return
         connection.took_s = took_s = now_s - call.written_s
         idle = connection.pool.idle
         if idle and took_s > SLOW_FACTOR * idle[-1].took_s + SLOW_MARGIN_S:
@@ -156,12 +211,28 @@ class Http1Client:
         if self._expiry is None:
             self._expire()
 
+    def _ends(self, connection: UpstreamConnection, now_s: float) -> bool:
+        """Whether an expired connection ends now.
+
+        If it is the only free one, another is opened first, so that no call waits for a connect.
+        """
+        pool = connection.pool
+        if pool.idle or connection.overtime or pool.address_index == RETIRED or not self._has_room(pool):
+            return True
+        connection.overtime = True
+        connection.expires_s = now_s + OVERTIME_S
+        self._connect(pool, None)
+        return False
+
     def on_refusal(self, connection: UpstreamConnection, call: Http1Call, *, overloaded: bool) -> None:
         pool, health, now_s = connection.pool, connection.health, monotonic()
         pool.errors_in_row += 1
         if overloaded:  # which no other connection changes
             health.suspect = True
         elif health.record_failure(call.request) and pool.may_close_sick(now_s):
+            connection.drop()
+            return
+        if now_s >= connection.expires_s and self._ends(connection, now_s):
             connection.drop()
             return
         connection.idle_since_s = now_s
@@ -230,20 +301,77 @@ class Http1Client:
         The connection may serve another call; a failure counts against this one only.
         """
         pool.connecting += 1
-        if call is not None:
-            call.connecting = True
-            call.attempts += 1
-            call.address_index = pool.address_index
-        task = asyncio.get_running_loop().create_task(pool.connect(self, self._settings.connect_timeout_ms / 1000))
+        task = asyncio.get_running_loop().create_task(self._open(pool))
         self._connects[task] = call
         task.add_done_callback(partial(self._connect_done, pool, call))
+        if call is not None:
+            call.connecting += 1
+            call.attempts += 1
+            call.address_index = pool.address_index
+            if self._sole_pool is None or not pool.resolved:
+                self._schedule_fall_back(pool, call, task)
+
+    def _connect_ahead(self, pool: HostPool, count: int) -> None:
+        for _ in range(min(count, self._settings.connections) - pool.size):
+            self._connect(pool, None)
+
+    async def _open(self, pool: HostPool) -> UpstreamConnection:
+        """Raises Unreachable, also for an unknown name."""
+        timeout_s = self._settings.connect_timeout_ms / 1000
+        started_s = monotonic()
+        try:
+            await self._hosts.settle(pool, timeout_s)
+        except OSError as error:
+            raise Unreachable(f"{pool.name}: {describe_failure(error)}", sent=False) from error
+        if pool.address_index == RETIRED:
+            raise Unreachable(f"{pool.name}: no longer an address of this name", sent=False)
+        return await pool.connect(self, max(timeout_s - (monotonic() - started_s), timeout_s / 4))
+
+    def _schedule_fall_back(self, pool: HostPool, call: Http1Call, task: asyncio.Task[UpstreamConnection]) -> None:
+        after_s = max(MIN_FALL_BACK_S, min(self._fall_back_s, call.budget_ms / 4000))
+        loop = asyncio.get_running_loop()
+        self._fallbacks[task] = loop.call_later(after_s, self._fall_back, pool, call, task)
+
+    def _fall_back(self, pool: HostPool, call: Http1Call, task: asyncio.Task[UpstreamConnection]) -> None:
+        """Try the next address beside a connect that takes long. The first to connect wins."""
+        del self._fallbacks[task]
+        if not call.waiting or call.attempts >= len(self._pools):
+            if call.waiting and not pool.resolved:  # its addresses are still being looked up
+                self._schedule_fall_back(pool, call, task)
+            return
+        tried = 0 if pool.address_index == RETIRED else 1 << pool.address_index
+        other = self._pick_pool(call.avoid | tried)
+        # A failing address gets one connect at a time: calls that try all addresses must not flood
+        # a source that is down as a whole.
+        if other is not pool and (other.proven or not other.connecting):
+            self._use(call, other)
+
+    def _use(self, call: Http1Call, pool: HostPool) -> bool:
+        """Send a waiting call on an idle connection, or connect. False if the pool is full.
+
+        A retry needs a new connection.
+        """
+        if not call.retried:
+            connection = pool.take() if call.request.safe else pool.take_fresh(monotonic())
+            if connection is not None:
+                self._assign(connection, call)
+                return True
+        return self._connect_for(call, pool)
 
     def _connect_done(self, pool: HostPool, call: Http1Call | None, task: asyncio.Task[UpstreamConnection]) -> None:
         del self._connects[task]
+        fallback = self._fallbacks.pop(task, None)
+        if fallback is not None:
+            fallback.cancel()
         pool.connecting -= 1
         if call is not None:
-            call.connecting = False
+            call.connecting -= 1
+        if not pool.size:
+            self._hosts.drained(pool)
         if task.cancelled():
+            if not self._closed:  # another address was faster: this one is used last for a while
+                self._hosts.record_failure(pool, monotonic())
+                self._use_room()
             return
         error = task.exception()
         if error is not None:
@@ -254,15 +382,25 @@ class Http1Client:
             unusable = Unreachable(f"{pool.address.name}: closed as soon as it was open", sent=False)
             self._connect_failed(pool, call, unusable)
             return
-        pool.back_off.record_success()
+        self._hosts.record_success(pool)
+        if call is not None and call.connecting:
+            self._cancel_connects(call)
         if call is not None and call.retried and call.waiting:
             self._assign(connection, call)
+            return
+        if pool.address_index == RETIRED:
+            connection.drop()
             return
         connection.idle_since_s = monotonic()
         pool.idle.append(connection)
         self.serve_queue(pool)
         if self._expiry is None and pool.idle:
             self._expire()
+
+    def _cancel_connects(self, call: Http1Call) -> None:
+        for task, waiting in self._connects.items():
+            if waiting is call:
+                task.cancel()
 
     def _connect_failed(self, pool: HostPool, call: Http1Call | None, error: BaseException) -> None:
         """Raise an error other than `Unreachable`, which is a bug, for the loop to report.
@@ -274,7 +412,7 @@ class Http1Client:
             if isinstance(error, Unreachable)
             else Unreachable(f"{pool.address.name}: {describe_failure(error)}", sent=False)
         )
-        pool.back_off.record_failure(monotonic())
+        self._hosts.record_failure(pool, monotonic())
         if call is not None and call.waiting:
             suspect = pool.take_suspect(safe=call.request.safe, now_s=monotonic())
             if suspect is not None:
@@ -290,7 +428,9 @@ class Http1Client:
 
         If the other pools are full, a queued call waits for one of their connections.
         """
-        if call.attempts < len(self._pools) and self._connect_for(call, self._pick_pool(call.avoid)):
+        if call.attempts < len(self._pools) and self._use(call, self._pick_pool(call.avoid)):
+            return
+        if call.connecting:  # to another address
             return
         if call.attempts >= len(self._pools) or call.queue is None:
             call.finish(Unreachable(unreachable.detail, sent=True) if call.sent else unreachable)
@@ -298,7 +438,11 @@ class Http1Client:
     # Events of connections: see `ConnectionOwner`
 
     def on_open(self, connection: UpstreamConnection) -> None:
-        connection.pool.open.add(connection)
+        pool = connection.pool
+        pool.open.add(connection)
+        # The jitter keeps connections that were opened together from ending together.
+        age_s = self._settings.max_age_s * uniform(0.8, 1.0)
+        connection.expires_s = -inf if pool.address_index == RETIRED else monotonic() + age_s
 
     def on_unfit(self, connection: UpstreamConnection) -> None:
         connection.pool.forget(connection)
@@ -317,7 +461,9 @@ class Http1Client:
             else:
                 call.finish(Unreachable(f"{pool.address.name}: {describe_failure(error)}"))
         self._use_room()
-        if self._drained is not None and not any(pool.open for pool in self._pools):
+        if not pool.size:
+            self._hosts.drained(pool)
+        if self._drained is not None and not any(pool.open for pool in self._hosts.all):
             self._drained.set_result(None)
 
     def _retry(self, call: Http1Call, pool: HostPool) -> None:
@@ -329,6 +475,22 @@ class Http1Client:
         call.attempts = 0
         best = self._pick_pool(call.avoid)
         self._connect(best if self._has_room(best) else pool, call)
+
+    # Changes of the addresses
+
+    def _addresses_changed(self, moved: dict[int, int], opened: list[HostPool]) -> None:
+        """Renumber the calls in progress, connect to the new addresses, and report them all."""
+        self._sole_pool = self._hosts.sole
+        in_flight = [connection.call for pool in self._hosts.all for connection in pool.open]
+        calls = {id(call): call for call in (*self.queue, *self._connects.values(), *in_flight) if call is not None}
+        for call in calls.values():
+            call.address_index = moved.get(call.address_index, RETIRED)
+            call.avoid = sum(1 << new for old, new in moved.items() if new != RETIRED and call.avoid >> old & 1)
+            call.attempts = 0
+        for pool in opened:
+            self._connect_ahead(pool, max(1, self._settings.ahead))
+        if self.on_addresses is not None:
+            self.on_addresses(self.addresses)
 
     # Expiry and closing
 
@@ -342,7 +504,10 @@ class Http1Client:
         self._closed = True
         if self._expiry is not None:
             self._expiry.cancel()
-        connections = [connection for pool in self._pools for connection in pool.open]
+        self._hosts.close()
+        for fallback in self._fallbacks.values():
+            fallback.cancel()
+        connections = [connection for pool in self._hosts.all for connection in pool.open]
         calls = [*self.queue, *self._connects.values(), *(connection.call for connection in connections)]
         for connection in connections:
             connection.drop()
@@ -350,14 +515,11 @@ class Http1Client:
             task.cancel()
         for call in calls:
             if call is not None:
-                call.finish(Unreachable(f"{self._names()}: closed", sent=call.sent))
+                call.finish(Unreachable(f"{self._names}: closed", sent=call.sent))
         await asyncio.gather(*self._connects, return_exceptions=True)
-        if any(pool.open for pool in self._pools):
+        if any(pool.open for pool in self._hosts.all):
             self._drained = self._drained or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)
-
-    def _names(self) -> str:
-        return ", ".join(self.addresses)
 
     def __repr__(self) -> str:
         return f"<Http1Client {len(self.queue)} queued, {' '.join(map(repr, self._pools))}>"

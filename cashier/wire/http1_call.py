@@ -22,7 +22,7 @@ class Http1Call:
     """A `TransportCall`.
 
     Until it ends, it is in `queue`, or waits for the connection of its retry, or has `connection`.
-    `attempts`: the connects made for it. `connecting`: one is in progress. `avoid` and
+    `attempts`: the connects made for it. `connecting`: how many are in progress. `avoid` and
     `address_index`: see `Transport` and `TransportCall`.
     """
 
@@ -43,7 +43,7 @@ class Http1Call:
         self.started_s = self.written_s = monotonic()
         self.connection: CallConnection | None = None
         self.queue: deque[Http1Call] | None = None
-        self.connecting = False
+        self.connecting = 0
         self.attempts = 0
         self.retried = False
 

@@ -46,6 +46,9 @@ class TaskTransport(ABC):
     async def open(self) -> None:  # noqa: B027  not to be overridden
         """Do nothing: there is no connection."""
 
+    async def is_reachable(self) -> bool:
+        return True
+
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> InProcessCall:

@@ -51,14 +51,20 @@ class LoadBalancer(Generic[Host]):
     __slots__ = ("_turn", "hosts")
 
     def __init__(self, hosts: Sequence[Host]) -> None:
+        """`hosts` may change between picks; it is never empty."""
         self.hosts = hosts
         self._turn = 0
 
-    def pick(self, now_s: float, avoid: int = 0) -> Host:
-        """`avoid`: a bit mask of indexes to leave out; ignored if it covers all hosts."""
+    def pick(self, now_s: float, avoid: int = 0, unproven: int = 0) -> Host:
+        """`avoid`: a bit mask of indexes to leave out; ignored if it covers all hosts.
+
+        `unproven`: those to use only if there is no other.
+        """
         count = len(self.hosts)
         if avoid + 1 >> count:
             avoid = 0
+        if not (avoid | unproven) + 1 >> count:
+            avoid |= unproven
         self._turn = (self._turn + 1) % count
         best: Host | None = None
         for step in range(count):

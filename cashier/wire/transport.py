@@ -107,7 +107,10 @@ class TransportCall(Protocol):
 
     @property
     def address_index(self) -> int:
-        """The address that it was sent to or waits for: an index into `Transport.addresses`."""
+        """The address that it was sent to or waits for: an index into `Transport.addresses`.
+
+        Negative once its address is no longer one of them.
+        """
 
     @property
     def sent(self) -> bool:
@@ -125,10 +128,16 @@ class Transport(Protocol):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The names of its addresses."""
+        """The names of its addresses. They change only if the transport resolves names."""
 
     async def open(self) -> None:
         """Open connections ahead. An unreachable source is no error: each call tries again."""
+
+    async def is_reachable(self) -> bool:
+        """Whether a connection to one of the addresses is open or can be opened now.
+
+        Takes at most the connect timeout. Sends no request.
+        """
 
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0

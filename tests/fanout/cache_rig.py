@@ -8,11 +8,12 @@ from random import Random
 from typing import Any
 
 from cashier.fanout.ask import PendingCall, SourceStatus
-from cashier.fanout.cache import Cache, parse_key_text
+from cashier.fanout.cache import Cache
 from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.guard import Guard
 from cashier.fanout.guarded_source import Mechanisms
-from cashier.fanout.l2.interface import CachedAnswer
+from cashier.fanout.key_index import parse_key_text
+from cashier.fanout.l2.interface import CachedAnswer, OnRead
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.source_errors import Unreachable
@@ -25,38 +26,47 @@ BARE = Mechanisms(hedge=None, retry=False, breaker=None, limiter=None, adaptive_
 
 
 class ScriptedSecondLevel:
-    """A scripted second level. `after_ms`: the duration of a read; None for never."""
+    """A scripted second level. `after_ms`: the duration of a read; None for never.
+
+    `version`: what a read returns.
+    """
 
     reachable = True
 
     def __init__(self, after_ms: float | None = 1) -> None:
         self.after_ms = after_ms
+        self.version: bytes | None = b"v1"
+        self.coherent = True
         self.stored: dict[str, CachedAnswer] = {}
         self.reads: list[str] = []
-        self.puts: list[tuple[str, CachedAnswer, float]] = []
+        self.puts: list[tuple[str, CachedAnswer, float, bytes]] = []
 
-    def get(self, source: str, key: str, on_read: Callable[[CachedAnswer | None], None]) -> PendingCall:
+    def get(self, source: str, key: str, on_read: OnRead) -> PendingCall:
         self.reads.append(key)
-        read = _PendingRead(on_read, self.stored.get(key))
+        read = _PendingRead(on_read, self.stored.get(key), self.version)
         if self.after_ms is not None:
             asyncio.get_running_loop().call_later(self.after_ms / 1000, read.answer)
         return read
 
-    def put(self, source: str, key: str, stored: CachedAnswer, ttl_s: float) -> None:
-        self.puts.append((key, stored, ttl_s))
+    def put(self, source: str, key: str, stored: CachedAnswer, ttl_s: float, version: bytes) -> None:
+        self.puts.append((key, stored, ttl_s, version))
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
         raise AssertionError("a cache does not invalidate the second level")
 
+    async def adrop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> bool:
+        raise AssertionError("a cache does not invalidate the second level")
+
 
 class _PendingRead:
-    def __init__(self, on_read: Callable[[CachedAnswer | None], None], stored: CachedAnswer | None) -> None:
-        self.on_read: Callable[[CachedAnswer | None], None] | None = on_read
+    def __init__(self, on_read: OnRead, stored: CachedAnswer | None, version: bytes | None) -> None:
+        self.on_read: OnRead | None = on_read
         self.stored = stored
+        self.version = version
 
     def answer(self) -> None:
         if self.on_read is not None:
-            self.on_read(self.stored)
+            self.on_read(self.stored, self.version)
 
     def abandon(self) -> None:
         self.on_read = None

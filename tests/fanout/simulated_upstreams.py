@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import OnBatchOutcomes, Outcome
-from cashier.fanout.l2.interface import CachedAnswer
+from cashier.fanout.l2.interface import CachedAnswer, OnRead
 from cashier.fanout.upstream_protocol import OnAnswer
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 
@@ -270,6 +270,7 @@ class SimulatedSecondLevel:
     """A second level that is slow, forgets, and sometimes returns the answer of another key."""
 
     reachable = True
+    coherent = True
 
     def __init__(self, random: Random, clock_ns: Callable[[], int]) -> None:
         self._random = random
@@ -282,9 +283,9 @@ class SimulatedSecondLevel:
         self.hits = 0
         self.wrong_keys = 0
 
-    def get(self, source: str, key: str, on_read: Callable[[CachedAnswer | None], None]) -> SimulatedCall:
+    def get(self, source: str, key: str, on_read: OnRead) -> SimulatedCall:
         after_ms = 0.5 if self.healed else 40 if self._random.random() < 0.01 else self._random.uniform(0.1, 8)
-        read = SimulatedCall(0, after_ms, lambda: on_read(self._stored_answer(source, key)))
+        read = SimulatedCall(0, after_ms, lambda: on_read(self._stored_answer(source, key), b""))
         self._reads.append(read)
         return read
 
@@ -303,7 +304,7 @@ class SimulatedSecondLevel:
         self.hits += 1
         return CachedAnswer(stored[0].not_found, stored[0].body, (self._clock_ns() - stored[1]) // MS_NS)
 
-    def put(self, source: str, key: str, stored: CachedAnswer, ttl_s: float) -> None:
+    def put(self, source: str, key: str, stored: CachedAnswer, ttl_s: float, version: bytes) -> None:
         born_ns = self._clock_ns() - stored.age_ms * MS_NS
         late_s = self._random.choice((0, 0.001, 0.005))
         asyncio.get_running_loop().call_later(
@@ -315,6 +316,10 @@ class SimulatedSecondLevel:
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
         self._dropped.append((source, key, prefix, self._clock_ns()))
+
+    async def adrop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> bool:
+        self.drop(source, key=key, prefix=prefix)
+        return True
 
     def _invalidated(self, source: str, key: str, born_ns: int) -> bool:
         """Ages have whole ms: an answer born in the ms of the invalidation may predate it."""

@@ -16,11 +16,12 @@ from cashier.consultation.source_table import CLAIMED, SOURCE_SPECS, SourceBindi
 from cashier.fanout.ask import Ask, Importance, Known
 from cashier.fanout.batch import Batch, BatchPolicy
 from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.cache import Cache, key_text
+from cashier.fanout.cache import Cache
 from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.guard import Guard
 from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.hedge import HedgeSettings
+from cashier.fanout.key_index import key_text
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan

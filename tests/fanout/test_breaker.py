@@ -325,3 +325,21 @@ def test_with_keys_it_opens_no_sooner_than_without(calls: list[tuple[int, bool, 
         if not plain.closed:
             return
         assert keyed.closed
+
+
+def test_a_pause_ends_when_something_else_answers_again() -> None:
+    breaker = open_breaker()
+    for _ in range(8):
+        now_ns = fail_a_probe(breaker)
+    assert pause_s(breaker, now_ns) == 30
+    breaker.probe_soon(now_ns + SECOND_NS)
+    assert breaker.admits(now_ns + SECOND_NS, LEASE_NS)
+    assert not breaker.admits(now_ns + SECOND_NS, LEASE_NS), "one probe at a time"
+    breaker.record_failure(now_ns + SECOND_NS, now_ns + SECOND_NS)
+    assert pause_s(breaker, now_ns + SECOND_NS) == 30
+
+
+def test_a_closed_breaker_has_no_pause_to_end() -> None:
+    breaker = closed_breaker()
+    breaker.probe_soon(STARTED_NS)
+    assert is_closed(breaker)

@@ -18,10 +18,10 @@ def test_an_answer_is_written_to_the_second_level_with_its_age_and_ttl() -> None
         rig = Rig(l2=l2)
         await rig.answer()
         assert l2.reads == ["u_1"]
-        assert l2.puts == [("u_1", CachedAnswer(False, b"u_1 #1", 10), 600)]
+        assert l2.puts == [("u_1", CachedAnswer(False, b"u_1 #1", 10), 600, b"v1")]
         rig.upstream.set_script(Reply(10, None, not_found=True, body=b""))
         await rig.answer("u_2")
-        assert l2.puts[1:] == [("u_2", CachedAnswer(True, b"", 10), 2)]
+        assert l2.puts[1:] == [("u_2", CachedAnswer(True, b"", 10), 2, b"v1")]
         rig.upstream.set_script(Reply(10, "without a body"))
         await rig.answer("u_3")
         assert len(l2.puts) == 2
@@ -141,7 +141,7 @@ def test_an_early_refresh_ignores_the_same_answer_in_the_second_level() -> None:
         l2 = ScriptedSecondLevel()
         rig = Rig(l2=l2)
         await rig.answer()
-        _, stored, _ = l2.puts[0]
+        _, stored, _, _ = l2.puts[0]
         rig.cache._entries["u_1"].early_ns = 0
         l2.stored["u_1"] = CachedAnswer(False, stored.body, 98)
         assert rig.ask().status is SourceStatus.CACHED
@@ -190,5 +190,53 @@ def test_the_read_of_the_second_level_adds_to_the_learned_timeout() -> None:
         assert rig.cache.timeout_ms == rig.guard.adaptive_timeout.timeout_ms + 20
         outcome, _, _ = await rig.answer("another", rig.cache.timeout_ms)
         assert outcome == "another #1"
+
+    run_in_virtual_time(main)
+
+
+def test_an_answer_without_a_version_is_not_written() -> None:
+    """The read failed, so an invalidation since then could not be noticed."""
+
+    async def main() -> None:
+        l2 = ScriptedSecondLevel()
+        l2.version = None
+        rig = Rig(l2=l2)
+        assert (await rig.answer())[0] == "u_1 #1"
+        assert l2.puts == []
+        assert (await rig.answer())[1] is SourceStatus.CACHED
+
+    run_in_virtual_time(main)
+
+
+def test_while_invalidations_do_not_arrive_an_answer_serves_two_seconds() -> None:
+    async def main() -> None:
+        l2 = ScriptedSecondLevel()
+        l2.coherent = False
+        rig = Rig(l2=l2)
+        await rig.answer()
+        await pass_ms(1_500)
+        assert (await rig.answer())[:2] == ("u_1 #1", SourceStatus.CACHED)
+        await pass_ms(600)
+        assert (await rig.answer())[:2] == ("u_1 #2", SourceStatus.FRESH)
+        rig.upstream.set_script(REFUSES)
+        await pass_ms(60_000)
+        assert isinstance((await rig.answer())[0], Unreachable)
+        answer = rig.cache.fallback({"key": "u_1"})
+        assert answer is not None, "on error it serves as long as ever"
+        assert answer[0] == "u_1 #2"
+
+    run_in_virtual_time(main)
+
+
+def test_a_distrusted_answer_serves_on_error_only() -> None:
+    async def main() -> None:
+        rig = Rig(l2=ScriptedSecondLevel())
+        await rig.answer()
+        rig.cache.distrust()
+        rig.upstream.set_script(REFUSES)
+        assert isinstance((await rig.answer())[0], Unreachable)
+        answer = rig.cache.fallback({"key": "u_1"})
+        assert answer is not None
+        assert answer[0] == "u_1 #1"
 
     run_in_virtual_time(main)

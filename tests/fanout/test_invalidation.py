@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 
 from cashier.fanout.ask import SourceStatus
-from cashier.fanout.cache import key_text, parse_key_text
 from cashier.fanout.cache_lifetime import CacheSettings
+from cashier.fanout.key_index import key_text, parse_key_text
 from cashier.source_errors import SourceError, Unreachable
 from tests.fanout.cache_rig import Rig, ScriptedSecondLevel, numbered
 from tests.fanout.scripted_upstream import (
@@ -159,7 +159,15 @@ def test_every_answer_has_the_right_key_is_not_dropped_and_young_enough(
     run_in_virtual_time(main)
 
 
-@given(st.lists(st.text("abc_1", min_size=1), min_size=1, max_size=4))
+PARTS = st.lists(st.text("ab%/25F*?[卡"), min_size=1, max_size=4)
+
+
+@given(PARTS)
 def test_the_text_of_a_key_parses_to_the_key(parts: list[str]) -> None:
     key = parts[0] if len(parts) == 1 else tuple(parts)
     assert parse_key_text(key_text(key)) == key
+
+
+@given(PARTS, PARTS)
+def test_no_two_keys_are_written_alike(parts: list[str], others: list[str]) -> None:
+    assert (key_text(tuple(parts)) == key_text(tuple(others))) == (parts == others)

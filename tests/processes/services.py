@@ -28,15 +28,18 @@ def write_configuration(
     path: Path,
     upstreams: int,
     *,
+    port: int = 0,
     workers: int = 1,
+    shutdown_delay_s: float = 0,
     shared: str = "",
     secrets: tuple[str, ...] = (SECRET,),
     accept: str = "",
 ) -> Path:
-    """Write a configuration with a free port and long timeouts. `upstreams`: the sandbox's port."""
+    """Write a configuration with long timeouts. `upstreams`: the sandbox's port."""
     url = f'url = "http://127.0.0.1:{upstreams}"\n'
     sections = [
-        f"[server]\nport = 0\nworkers = {workers}\ndrain_s = {DRAIN_S}\n",
+        f"[server]\nport = {port}\nworkers = {workers}\n",
+        f"shutdown_delay_s = {shutdown_delay_s}\ndrain_s = {DRAIN_S}\n",
         "[consult]\ndeadline_ms = 4000\nmax_deadline_ms = 4000\n[shed]\nenabled = false\n",
         f"[accept]\n{accept or 'check_ms = 5000'}\n",
         f'[cache]\nshared = "{shared}"\n',

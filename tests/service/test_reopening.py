@@ -13,6 +13,8 @@ from fastapi.testclient import TestClient
 
 import cashier.web
 from cashier import Cashier, ConsultRequest, NotOpen, Product, Terminal
+from cashier.fanout.load_shedding import DegradationLadder
+from cashier.fanout.loop_lag import LoopLagMonitor
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.settings.loader import configuration
 from tests.support.sandbox_payments import sandbox_call
@@ -138,13 +140,20 @@ async def test_a_closed_cashier_says_that_it_is_not_open(core: Cashier) -> None:
 
 
 async def test_a_failed_opening_can_be_repeated(core: Cashier, monkeypatch: pytest.MonkeyPatch) -> None:
-    transport = core._parts.transports[0]
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(_: object) -> None:
+        raise Interrupted
+
+    ladder = core._loop_lag = LoopLagMonitor(DegradationLadder())
     with monkeypatch.context() as patched:
-        patched.setattr(type(transport), "open", lambda _: asyncio.sleep(0, result=1 / 0))
-        with pytest.raises(ExceptionGroup):
+        patched.setattr(LoopLagMonitor, "start", interrupt)
+        with pytest.raises(Interrupted):
             await core.__aenter__()
     async with core:
         assert (await core.consult(REQUEST)).payable
+    assert core._loop_lag is ladder
 
 
 async def test_reopening_keeps_the_configuration_of_the_last_reload(core: Cashier) -> None:

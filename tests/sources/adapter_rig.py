@@ -47,8 +47,16 @@ class AnsweringTransport:
         self.requests: list[Request] = []
         self.sent: list[tuple[CallHeaders, int]] = []
         self.abandoned = 0
+        self.callbacks: list[OnResponse] = []
+
+    def answer_with(self, *responses: Response | SourceError | None) -> None:
+        """Answer further requests with these."""
+        self._responses = list(responses)
 
     async def open(self) -> None: ...
+
+    async def is_reachable(self) -> bool:
+        return True
 
     async def close(self) -> None: ...
 
@@ -57,6 +65,7 @@ class AnsweringTransport:
     ) -> SimpleNamespace:
         self.requests.append(request)
         self.sent.append((call_headers, budget_ms))
+        self.callbacks.append(on_response)
         response = self._responses.pop(0) if len(self._responses) > 1 else self._responses[0]
         handle = None if response is None else asyncio.get_running_loop().call_soon(on_response, response)
 

@@ -47,6 +47,9 @@ class ScriptedTransport:
 
     async def open(self) -> None: ...
 
+    async def is_reachable(self) -> bool:
+        return True
+
     async def close(self) -> None: ...
 
     def send(

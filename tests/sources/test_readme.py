@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 import cashier.sources
 from cashier.domain.engine_contract import EnginePayment, Submission
+from cashier.domain.facts import Cards
 from cashier.domain.money import Money
 from cashier.domain.next_action import Action
 from cashier.domain.order_result import OrderResult
@@ -21,15 +21,18 @@ from cashier.domain.payment_request import Device
 from cashier.domain.risk_contract import Inquiry
 from cashier.source_errors import WrongIdentity
 from cashier.sources import risk
+from cashier.sources.adapter_settings import AdapterSettings
 from cashier.sources.balance import BALANCE
 from cashier.sources.batch_call import BatchSettings, BatchWireUpstream
 from cashier.sources.source import Source
 from cashier.wire.http1 import Http1Client
-from cashier.wire.transport import Response
+from cashier.wire.transport import Request, Response
 
+from .adapter_rig import AnsweringTransport, outcome_of
 from .test_sources import SOURCES
 
 PAGE = (Path(cashier.sources.__file__).parent / "README.md").read_text("utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 LEAVES = (Money, Device, *Action.__args__)
 
 
@@ -92,18 +95,19 @@ def test_every_field_of_risk_and_engine_is_on_the_page() -> None:
     assert tables("engine", "sent") == [dict(fields(Submission))]
 
 
-def test_the_example_adapter_reads_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter = types.ModuleType("cards_adapter")
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    monkeypatch.setitem(sys.modules, "cards_adapter", adapter)
-    exec(example, adapter.__dict__)  # noqa: S102 — the example of the page
-    inputs = {"user_id": "u_9"}
-    body = b'{"uid":"u_9","items":[{"no":"c_1","bank":"ICBC","bankName":"ICBC","tail":"1234","validThru":"2031-05"}]}'
-    assert adapter.request(inputs).target == "/v2/wallet?uid=u_9"
-    assert [card.last4 for card in adapter.parse(200, body, inputs).cards] == ["1234"]
-    assert adapter.parse(404, b"", inputs).cards == ()
-    with pytest.raises(WrongIdentity):
-        adapter.parse(200, body, {"user_id": "u_1"})
+async def test_the_example_adapter_reads_another_shape() -> None:
+    example = EXAMPLES[0]
+    module: dict[str, Any] = {}
+    exec(example, module)  # noqa: S102 — the example of the page
+    adapter = module["Wallet"](AdapterSettings("card", {"key": "k"}, ""))
+    item = b'{"no":"c_1","bank":"ICBC","bankName":"ICBC","tail":"1234","validThru":"2031-05"}'
+    transport = AnsweringTransport(Response(200, b'{"uid":"u_1","items":[%s]}' % item))
+    cards, _, _ = await outcome_of(adapter, transport)
+    assert [card.last4 for card in cards.cards] == ["1234"]
+    assert transport.requests == [Request("/wallet?uid=u_1", headers=(("Authorization", "Bearer k"),))]
+    assert (await outcome_of(adapter, AnsweringTransport(Response(410, b""))))[:2] == (Cards("u_1", (), ()), True)
+    other, _, _ = await outcome_of(adapter, AnsweringTransport(Response(200, b'{"uid":"u_2","items":[]}')))
+    assert isinstance(other, WrongIdentity)
 
 
 async def test_the_example_batch_is_a_batch() -> None:

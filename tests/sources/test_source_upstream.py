@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cashier.domain.facts import Balances
-from cashier.source_errors import Overloaded, SourceError, Unreachable
+from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable
 from cashier.sources.balance import BALANCE
 from cashier.sources.source_upstream import FunctionUpstream
 
@@ -56,12 +56,16 @@ async def raises_when_awaited(user_id: str) -> Any:
     raise ConnectionError("no database")
 
 
+async def exits(user_id: str) -> Any:
+    raise SystemExit
+
+
 async def wants_other_arguments(order_id: str) -> Any: ...
 
 
 @pytest.mark.parametrize(
     "function",
-    [raises_before_it_is_awaited, returns_what_cannot_be_awaited, raises_when_awaited, wants_other_arguments],
+    [raises_before_it_is_awaited, returns_what_cannot_be_awaited, raises_when_awaited, wants_other_arguments, exits],
 )
 async def test_a_function_that_fails_in_any_way_is_unreachable_and_reported(
     function: Callable[..., Any],
@@ -70,6 +74,31 @@ async def test_a_function_that_fails_in_any_way_is_unreachable_and_reported(
     assert isinstance(outcome, SourceError)
     assert type(outcome) is Unreachable
     assert [context["message"] for context in contexts] == ["cashier: the function of source 'balance' raised"]
+
+
+async def test_a_function_that_cancels_itself_is_unreachable_at_once() -> None:
+    async def balance(user_id: str) -> None:
+        raise asyncio.CancelledError
+
+    outcome, contexts = await outcome_of(balance)
+    assert type(outcome) is Unreachable
+    assert contexts == []
+
+
+async def test_a_result_that_raises_when_it_is_read_is_garbled() -> None:
+    class Lazy:
+        user_id = "u_1"
+
+        @property
+        def accounts(self) -> Any:
+            raise RuntimeError("no database")
+
+    async def balance(user_id: str) -> Any:
+        return Lazy()
+
+    outcome, _ = await outcome_of(balance)
+    assert type(outcome) is Garbled
+    assert outcome.detail == "reading the result raised RuntimeError"
 
 
 async def test_an_abandoned_function_is_cancelled_and_gives_no_answer() -> None:

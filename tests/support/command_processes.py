@@ -110,7 +110,7 @@ def configured(directory: Path, sandbox: str, each_source: str = UNGUARDED) -> P
     `each_source`: further keys of every source of a consultation.
     """
     text = (ROOT / "config/cashier.toml").read_text()
-    text = text.replace("port = 8080", "port = 0")
+    text = text.replace("port = 8080", "port = 0").replace("shutdown_delay_s = 5", "shutdown_delay_s = 0")
     text = text.replace("deadline_ms = 150", "deadline_ms = 2500").replace(
         "max_deadline_ms = 1000", "max_deadline_ms = 2500"
     )

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 from tests.support.manual_loop import Clock, ManualLoop, Pipe
 
@@ -124,7 +125,7 @@ class CountedService:
             server = make_server(ServerSettings(), lambda: configured_app(str(path)))
             server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
-        await server.startup([object()])  # type: ignore[list-item] # stands for a socket
+        await server.startup([Mock()])  # stands for a socket
 
     def _schedule_answers(self, pipe: Pipe, requests: bytes) -> None:
         """Answer requests of one write at one time; the order is that of the scatter."""

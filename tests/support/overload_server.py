@@ -18,7 +18,8 @@ from cashier.domain.order import ConsultRequest
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.loop_lag import LoopLagMonitor
 from cashier.web import CashierApp, owning_app
-from cashier.web.server import ServerSettings, serve
+from cashier.web.serve import serve
+from cashier.web.server import ServerSettings
 from tests.web.fake_service import FakeService, consultation
 
 
@@ -62,4 +63,4 @@ if __name__ == "__main__":
         sys.stdout.write(f"{port}\n")
         sys.stdout.flush()
 
-    serve(ServerSettings(port=0), partial(build, float(sys.argv[1])), announce)
+    serve(ServerSettings(port=0, shutdown_delay_s=0), partial(build, float(sys.argv[1])), announce)

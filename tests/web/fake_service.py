@@ -157,7 +157,7 @@ class FakeService:
     """Answers from memory and records its calls. Clear `open` to block, set `raises` to fail."""
 
     def __init__(self, payments: PaymentsPort | None = None) -> None:
-        self.ready = True
+        self.ready = self.sources_reached = True
         self.payments = payments
         self.calls: list[tuple[ConsultRequest, str, str | None]] = []
         self.since_ns: list[int] = []
@@ -189,7 +189,7 @@ class FakeService:
     ) -> AsyncGenerator[Consultation, None]:
         yield await self.consult(request, request_id=request_id, traceparent=traceparent)
 
-    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+    async def ainvalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         if self.raises is not None:
             raise self.raises
         self.invalidated.append((source, key, prefix))

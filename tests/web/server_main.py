@@ -1,25 +1,34 @@
-"""A server process for tests: `python -m tests.web.server_main WORKERS DELAY_MS DRAIN_S`.
+"""A server process for tests: `python -m tests.web.server_main SETTINGS DELAY_MS [FOLDER]`.
 
-Prints its port when it is bound. Its service answers after the delay and does not open if the delay
-is negative. The order `o_hang` is never answered, and its start and end are printed; `o_block`
-blocks the event loop for half a second.
+`SETTINGS`: `[server]` as JSON. Prints its port once it accepts connections. Its service answers
+after the delay and does not open if the delay is negative. The order `o_hang` is never answered,
+and its start and end are printed; `o_block` blocks the event loop for half a second.
+
+With `FOLDER` each worker prints `opening PID` and waits for a file `open` in it, then fails if
+there is `broken`, or is not the first where there is `only_one`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
+
+import msgspec
 
 from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated, Reach
+from cashier.logs import configure_logs
 from cashier.web import CashierApp, owning_app
-from cashier.web.server import ServerSettings, serve
+from cashier.web.serve import serve
+from cashier.web.server import ServerSettings
 from tests.web.fake_payments import LIVE, PAID, FakePayments
 from tests.web.fake_service import consultation
 
@@ -40,7 +49,7 @@ class ImmediatePayments(FakePayments):
 
 
 class SlowService:
-    ready = True
+    ready = sources_reached = True
 
     def __init__(self, delay_ms: int) -> None:
         self.payments = ImmediatePayments()
@@ -68,26 +77,34 @@ class SlowService:
         yield consultation(request.order_id)
         yield await self.consult(request, request_id=request_id, traceparent=traceparent)
 
-    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+    async def ainvalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         return Invalidated(source, 0, Reach.THIS_WORKER)
 
 
 @asynccontextmanager
-async def open_slow_service(delay_ms: int) -> AsyncIterator[SlowService]:
+async def open_slow_service(delay_ms: int, folder: Path | None) -> AsyncIterator[SlowService]:
+    if folder is not None:
+        print_line(f"opening {os.getpid()}")
+        while not (folder / "open").exists():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.01)
+        if (folder / "only_one").exists():
+            (folder / "taken").mkdir()
+        if (folder / "broken").exists():
+            raise RuntimeError("no service today")
     if delay_ms < 0:
         raise RuntimeError("no service today")
     yield SlowService(delay_ms)
     print_line("closed")
 
 
-def build(delay_ms: int) -> CashierApp:
-    return owning_app(partial(open_slow_service, delay_ms), body_timeout_s=0.5)
+def build(delay_ms: int, folder: Path | None) -> CashierApp:
+    return owning_app(partial(open_slow_service, delay_ms, folder), body_timeout_s=0.5)
 
 
 if __name__ == "__main__":
-    workers, delay_ms, drain_s = (int(argument) for argument in sys.argv[1:])
+    configure_logs()
     serve(
-        ServerSettings(port=0, workers=workers, drain_s=drain_s),
-        partial(build, delay_ms),
+        msgspec.json.decode(sys.argv[1], type=ServerSettings),
+        partial(build, int(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3:] else None),
         lambda _host, port: print_line(str(port)),
     )

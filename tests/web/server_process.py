@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,15 +91,21 @@ class RawClient:
 class ServerProcess:
     """A running server."""
 
-    def __init__(self, workers: int, delay_ms: int, drain_s: int) -> None:
+    def __init__(self, delay_ms: int = 0, folder: Path | None = None, **settings: Any) -> None:
+        """`settings`: keys of `[server]`, by default a free port and no delay of a stop.
+
+        Waits until it accepts connections, unless it has a `folder`: see `server_main`.
+        """
+        given = json.dumps({"port": 0, "shutdown_delay_s": 0, **settings})
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.web.server_main", str(workers), str(delay_ms), str(drain_s)],
+            [sys.executable, "-m", "tests.web.server_main", given, str(delay_ms), *([str(folder)] if folder else [])],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-        self.port = int(self.line())
+        # 0 if it has ended without listening.
+        self.port = int(self.line() or 0) if folder is None else 0
 
     def line(self) -> str:
         assert self.process.stdout is not None
@@ -111,29 +116,19 @@ class ServerProcess:
             client.send(data)
             return client.read_response()
 
-    def wait_until_ready(self) -> None:
-        """The port is bound before the server listens, so connections are refused at first."""
-        until = time.monotonic() + TIMEOUT_S
-        while True:
-            with contextlib.suppress(OSError, EOFError):
-                if self.request(GET % b"/readyz").status == 200:
-                    return
-            assert time.monotonic() < until, "the server did not become ready"
-            time.sleep(0.02)
-
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(TIMEOUT_S)
 
 
 @contextlib.contextmanager
-def running_server(workers: int = 1, delay_ms: int = 0, drain_s: int = 10) -> Iterator[ServerProcess]:
-    running = ServerProcess(workers, delay_ms, drain_s)
+def running_server(delay_ms: int = 0, folder: Path | None = None, **settings: Any) -> Iterator[ServerProcess]:
+    running = ServerProcess(delay_ms, folder, **settings)
     try:
-        running.wait_until_ready()
         yield running
     finally:
         if running.process.poll() is None:
-            running.stop()
+            running.process.send_signal(signal.SIGINT)
+            running.process.wait(TIMEOUT_S)
         if running.process.stdout is not None:
             running.process.stdout.close()

@@ -358,6 +358,33 @@ class EventClient(RawClient):
         return events(chunk)[0] if length else None
 
 
+async def test_head_and_events_are_sent_in_loop_iterations_of_their_own() -> None:
+    """The event loop merges the writes of one iteration, and the server holds the head until the
+    body begins.
+    """
+    loop, iteration = asyncio.get_running_loop(), 0
+    sent: list[tuple[int, bytes]] = []
+
+    def count() -> None:
+        nonlocal iteration
+        iteration += 1
+        loop.call_soon(count)
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            sent.append((iteration, message["body"]))
+
+    loop.call_soon(count)
+    incoming = IncomingMessages([request(BODY)])
+    application = app(ScriptedStream(consultation(), IN_TIME, None))
+    await application(scope("POST", "/v1/consult", EVENTS), incoming.receive, send)
+    assert [body.partition(b"\n")[0] for _, body in sent] == [
+        b"", b"event: answer", b"event: answer", b"event: end", b""
+    ]  # fmt: skip
+    iterations = [each for each, _ in sent]
+    assert sorted(set(iterations)) == iterations
+
+
 def test_a_real_connection_carries_events_one_by_one_and_stays_usable(server: ServerProcess) -> None:
     with EventClient(server.port) as client:
         for _ in range(2):

@@ -260,7 +260,15 @@ async def test_a_replaced_list_takes_effect_with_the_next_request(service: FakeS
 @asynccontextmanager
 async def connected(application: CashierApp) -> AsyncIterator[socket.socket]:
     """The client's end of a connection to the application."""
-    config = Config(application, ws="none", interface="asgi3", lifespan="off", log_config=None, access_log=False)
+    config = Config(
+        application,
+        ws="none",
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+    )
     config.load()
     server_socket, client_socket = socket.socketpair()
     server_socket.setblocking(False)
@@ -401,11 +409,11 @@ def test_a_bad_origin_stops_the_start_with_its_key(origin: str, fault: str) -> N
     ("table", "fault"),
     [
         ({"m_1": {"origin": SHOP}}, "did you mean 'origins'?"),
-        ({"m_1": {"origins": SHOP}}, "origins: expected `array`, got `str`"),
-        ({"m_1": {"origins": [1]}}, "expected `str`, got `int`"),
+        ({"m_1": {"origins": SHOP}}, "origins: expected a list, got a text"),
+        ({"m_1": {"origins": [1]}}, "origins[0]: expected a text, got an integer"),
         ({"*": {"origins": [SHOP]}}, '[merchants] "*" is no merchant_id'),
         ({"m 1": {"origins": [SHOP]}}, '[merchants] "m 1" is no merchant_id'),
-        ([SHOP], "merchants: expected `object`, got `array`"),
+        ([SHOP], "merchants: expected a table, got a list"),
     ],
 )
 def test_a_wrong_table_stops_the_start(table: Any, fault: str) -> None:

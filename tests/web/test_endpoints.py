@@ -49,7 +49,12 @@ async def test_readiness_follows_the_service_and_draining() -> None:
     assert (await get(application, "/readyz")).status == 200
     service.ready = False
     assert (await get(application, "/readyz")).problem() == (503, "NOT_READY")
-    service.ready, application.draining = True, True
+    service.ready, service.sources_reached = True, False
+    response = await get(application, "/readyz")
+    assert response.problem() == (503, "NOT_READY")
+    assert "connecting" in response.json["detail"]
+    assert (await call(application)).status == 200, "a request is served all the same"
+    service.sources_reached, application.draining = True, True
     response = await get(application, "/readyz")
     assert response.problem() == (503, "NOT_READY")
     assert "draining" in response.json["detail"]

@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from uvicorn import Config
-from uvicorn.lifespan.off import LifespanOff
 
 from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder
 from cashier.web import app
 from cashier.web.auth import BearerAuth
 from cashier.web.caller import TokenScope
-from cashier.web.connection import ClientConnection, StoppableState
 from cashier.web.cross_origin import AllowedOrigins
-from cashier.web.fast_path_parser import parse_plain_request
 from cashier.web.overload_response import (
     CRITICAL,
     HIGH,
     LOW,
     NORMAL,
     encode_refusal,
-    plain_request_priority,
+    match_plain_request,
+    request_priority,
     resolve_priority,
 )
+from cashier.web.request_parser import parse_head
 from tests.web.asgi_client import JSON, call
 from tests.web.fake_service import BODY, FakeService
 from tests.web.server_process import GET, consult_request
 from tests.web.test_auth import BY_SECRET, NOW_S, bearer
+from tests.web.virtual_client import VirtualServer
 
 LINE = b"POST /v1/consult HTTP/1.1\r\n"
 REQUEST = consult_request()
@@ -55,42 +50,6 @@ class RecordingLadder(DegradationLadder):
         return priority >= self.least
 
 
-@asynccontextmanager
-async def connected(
-    ladder: DegradationLadder, service: FakeService | None = None
-) -> AsyncIterator[tuple[ClientConnection, socket.socket]]:
-    """The connection's protocol on the server side, and the client's raw socket."""
-    application = app(service or FakeService(), ladder=ladder)
-    config = Config(
-        application,
-        ws="none",
-        interface="asgi3",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-    )
-    config.load()
-    server_socket, client_socket = socket.socketpair()
-    loop = asyncio.get_running_loop()
-    server_socket.setblocking(False)
-    client_socket.setblocking(False)
-    _, protocol = await loop.connect_accepted_socket(
-        lambda: ClientConnection(config, StoppableState(), LifespanOff(config).state, loop), server_socket
-    )
-    assert protocol._application is application
-    try:
-        yield protocol, client_socket
-    finally:
-        protocol.transport.abort()
-        client_socket.close()
-        await asyncio.sleep(0)
-
-
-async def receive_from(client_socket: socket.socket) -> bytes:
-    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client_socket, 65_536), 30)
-
-
 def with_header(line: bytes, body: bytes = BODY) -> bytes:
     return LINE + b"Host: shop\r\n" + line + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
@@ -108,118 +67,109 @@ def never_verified(_: bytes) -> bool:
 
 
 async def test_a_refusal_is_a_problem_with_retry_after() -> None:
-    service = FakeService()
-    async with connected(RecordingLadder(ABOVE_HIGHEST), service) as (_, client_socket):
-        client_socket.send(with_header(b"X-Request-Id: till-7"))
-        head, _, body = (await receive_from(client_socket)).partition(b"\r\n\r\n")
-        status, *lines = head.decode().split("\r\n")
-        headers = dict(line.split(": ") for line in lines)
-        assert status == "HTTP/1.1 503 Service Unavailable"
-        assert (headers["retry-after"], headers["x-request-id"]) == ("1", "till-7")
-        assert headers["content-type"] == "application/problem+json"
-        assert int(headers["content-length"]) == len(body)
-        assert (json.loads(body)["code"], json.loads(body)["status"]) == ("OVERLOADED", 503)
-    assert service.calls == []
+    server = VirtualServer(ladder=RecordingLadder(ABOVE_HIGHEST))
+    received = await server.connect().send(with_header(b"X-Request-Id: till-7"))
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ") for line in lines)
+    assert status == "HTTP/1.1 503 Service Unavailable"
+    assert (headers["retry-after"], headers["x-request-id"]) == ("1", "till-7")
+    assert headers["content-type"] == "application/problem+json"
+    assert int(headers["content-length"]) == len(body)
+    assert (json.loads(body)["code"], json.loads(body)["status"]) == ("OVERLOADED", 503)
+    assert server.service.calls == []
 
 
 async def test_a_connection_survives_refusals() -> None:
     ladder = RecordingLadder(ABOVE_HIGHEST)
-    async with connected(ladder) as (_, client_socket):
-        for _ in range(3):
-            client_socket.send(REQUEST)
-            assert b"OVERLOADED" in await receive_from(client_socket)
-        ladder.refusing = False
-        client_socket.send(REQUEST)
-        assert (await receive_from(client_socket)).startswith(b"HTTP/1.1 200 ")
-        ladder.refusing = True
-        client_socket.send(REQUEST)
-        assert b"OVERLOADED" in await receive_from(client_socket)
+    client = VirtualServer(ladder=ladder).connect()
+    await client.send(REQUEST, REQUEST[:9], REQUEST[9:], REQUEST)
+    ladder.refusing = False
+    await client.send(REQUEST)
+    ladder.refusing = True
+    await client.send(REQUEST)
+    assert client.statuses == [503, 503, 503, 200, 503]
 
 
-async def test_an_admitted_consultation_is_checked_once_and_counted_when_answered() -> None:
+@pytest.mark.parametrize("split", [len(REQUEST), 100])
+async def test_an_admitted_consultation_is_checked_once_and_counted_when_answered(split: int) -> None:
     ladder = RecordingLadder(LOWEST)
-    async with connected(ladder) as (_, client_socket):
-        client_socket.send(REQUEST)
-        assert (await receive_from(client_socket)).startswith(b"HTTP/1.1 200 ")
+    client = VirtualServer(ladder=ladder).connect()
+    await client.send(REQUEST[:split], *([REQUEST[split:]] if REQUEST[split:] else []))
+    assert client.statuses == [200]
     assert ladder.calls == [NORMAL]
     assert ladder.answered == 1
 
 
 async def test_admission_is_checked_again_for_the_next_request_of_a_connection() -> None:
     ladder = RecordingLadder(LOWEST)
-    async with connected(ladder) as (protocol, client_socket):
-        client_socket.send(REQUEST)
-        await receive_from(client_socket)
-        ladder.least = ABOVE_HIGHEST
-        protocol.data_received(REQUEST[:100])  # in two pieces, so the parser reads it
-        client_socket.send(REQUEST[100:])
-        assert b"OVERLOADED" in await receive_from(client_socket)
+    client = VirtualServer(ladder=ladder).connect()
+    await client.send(REQUEST)
+    ladder.least = ABOVE_HIGHEST
+    await client.send(REQUEST)
+    assert client.statuses == [200, 503]
     assert len(ladder.calls) == 2
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 1000])
+async def test_the_product_counts_however_the_request_is_split(pieces: int) -> None:
+    ladder = RecordingLadder(HIGH)
+    client = VirtualServer(ladder=ladder).connect()
+    data = for_product(b"SCAN") + for_product(b"EMBEDDED_CASHIER")
+    size = -(-len(data) // pieces)
+    await client.send(*(data[at : at + size] for at in range(0, len(data), size)))
+    assert client.statuses == [200, 503]
+    assert ladder.calls == [HIGH, LOW]
 
 
 async def test_pipelined_requests_are_refused_one_by_one_in_order() -> None:
     ladder = RecordingLadder(ABOVE_HIGHEST)
-    async with connected(ladder) as (_, client_socket):
-        client_socket.send(REQUEST * 2 + GET % b"/healthz")
-        received = b""
-        while b"HTTP/1.1 200 " not in received:
-            received += await receive_from(client_socket)
-        assert received.count(b'"OVERLOADED"') == 2
-        assert received.rindex(b'"OVERLOADED"') < received.index(b"HTTP/1.1 200 ")
+    client = VirtualServer(ladder=ladder).connect()
+    await client.send(REQUEST * 2 + GET % b"/healthz")
+    assert client.statuses == [503, 503, 200]
     assert len(ladder.calls) == 2
 
 
+@pytest.mark.parametrize("close", [b"Connection: close", b"connection: x ,CLOSE"])
+async def test_a_refused_request_that_closes_is_the_last(close: bytes) -> None:
+    client = VirtualServer(ladder=RecordingLadder(ABOVE_HIGHEST)).connect()
+    received = await client.send(with_header(close) + REQUEST)
+    assert client.statuses == [503]
+    assert b"connection: close\r\n" in received
+    assert client.is_closed
+
+
 async def test_a_refusal_does_not_overtake_a_response_in_progress() -> None:
-    service, ladder = FakeService(), RecordingLadder(NORMAL)
-    service.open.clear()
-    async with connected(ladder, service) as (protocol, client_socket):
-        client_socket.send(REQUEST)
-        await asyncio.wait_for(service.entered.wait(), 30)
-        ladder.least = ABOVE_HIGHEST
-        protocol.data_received(REQUEST)
-        service.open.set()
-        received = b""
-        while b'"OVERLOADED"' not in received:
-            received += await receive_from(client_socket)
-        assert received.startswith(b"HTTP/1.1 200 ")
+    ladder = RecordingLadder(NORMAL)
+    server = VirtualServer(ladder=ladder)
+    server.service.open.clear()
+    client = server.connect()
+    await client.send(REQUEST)
+    ladder.least = ABOVE_HIGHEST
+    assert await client.send(REQUEST) == b""
+    server.service.open.set()
+    await client.settle()
+    assert client.statuses == [200, 503]
 
 
 @pytest.mark.parametrize("path", [b"/healthz", b"/readyz", b"/openapi.json"])
 async def test_only_consultations_are_refused(path: bytes) -> None:
     ladder = RecordingLadder(ABOVE_HIGHEST)
-    async with connected(ladder) as (_, client_socket):
-        client_socket.send(GET % path)
-        received = await receive_from(client_socket)
-        assert received.startswith(b"HTTP/1.1 200 ")
-        head, _, body = received.partition(b"\r\n\r\n")
-        left = int(head.split(b"content-length: ")[1].split(b"\r\n")[0]) - len(body)
-        while left > 0:
-            left -= len(await receive_from(client_socket))
-        client_socket.send(REQUEST.replace(b"/v1/consult", b"/v1/payments"))
-        assert b"OVERLOADED" not in await receive_from(client_socket)
+    client = VirtualServer(ladder=ladder).connect()
+    await client.send(GET % path, REQUEST.replace(b"/v1/consult", b"/v1/payments"))
+    assert client.statuses == [200, 422]
     assert ladder.calls == []
 
 
-async def test_a_refused_request_restarts_the_keep_alive_time_once() -> None:
-    async with connected(RecordingLadder(ABOVE_HIGHEST)) as (protocol, client_socket):
-        client_socket.send(REQUEST)
-        await receive_from(client_socket)
-        assert protocol.timeout_keep_alive_task is not None
-        client_socket.send(REQUEST)
-        await receive_from(client_socket)
-        protocol.timeout_keep_alive_handler()
-        assert not protocol.transport.is_closing()
-        protocol.timeout_keep_alive_handler()
-        assert protocol.transport.is_closing()
-
-
-async def test_a_refused_request_stops_the_head_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cashier.web.connection.HEAD_TIMEOUT_S", 0.05)
-    async with connected(RecordingLadder(ABOVE_HIGHEST)) as (_, client_socket):
-        client_socket.send(REQUEST)
-        await receive_from(client_socket)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client_socket, 1), 0.15)
+@pytest.mark.looptime
+async def test_refused_requests_keep_their_connection_alive() -> None:
+    client = VirtualServer(ladder=RecordingLadder(ABOVE_HIGHEST)).connect()
+    for _ in range(4):
+        await client.send(REQUEST)
+        await asyncio.sleep(60)
+    assert not client.is_closed
+    await asyncio.sleep(16)
+    assert client.is_closed
 
 
 async def test_on_another_server_the_application_refuses_before_reading_the_body() -> None:
@@ -238,9 +188,9 @@ async def test_on_another_server_the_application_refuses_before_reading_the_body
     ("product", "priority"), [(b"SCAN", HIGH), (b"STANDARD_CASHIER", NORMAL), (b"EMBEDDED_CASHIER", LOW)]
 )
 def test_the_product_sets_the_default_priority(product: bytes, priority: int) -> None:
-    plain = parse_plain_request(for_product(product))
+    plain = match_plain_request(for_product(product), 0)
     assert plain is not None
-    assert plain_request_priority(plain, never_verified) == priority
+    assert request_priority(plain.headers, plain.body, never_verified) == priority
 
 
 @pytest.mark.parametrize(
@@ -248,9 +198,9 @@ def test_the_product_sets_the_default_priority(product: bytes, priority: int) ->
     [(b"critical", CRITICAL), (b"High", HIGH), (b"normal", NORMAL), (b"low", LOW), (b"now!", NORMAL), (b"", NORMAL)],
 )
 def test_x_priority_sets_the_priority_and_an_unknown_value_is_ignored(value: bytes, priority: int) -> None:
-    plain = parse_plain_request(with_header(b"x-priority: \t" + value + b" "))
+    plain = match_plain_request(with_header(b"x-priority: \t" + value + b" "), 0)
     assert plain is not None
-    assert plain_request_priority(plain, always_verified) == priority
+    assert request_priority(plain.headers, plain.body, always_verified) == priority
 
 
 def test_an_unverified_caller_may_lower_but_not_raise_its_priority() -> None:
@@ -272,8 +222,14 @@ def test_a_bearer_token_counts_as_verified_from_its_first_admission_to_its_expir
     "data",
     [
         REQUEST[:-1],
-        REQUEST + b" ",
-        REQUEST * 2,
+        b" " + REQUEST,
+        with_header(b"no colon"),
+        with_header(b"a b: c"),
+        with_header(b" folded: x"),
+        with_header(b"x: \x00"),
+        with_header(b"Host: b"),
+        REQUEST.replace(b"Host: shop", b"Host: s/p"),
+        with_header(b"x: " + b"y" * 9000),
         REQUEST[:40],
         REQUEST.replace(b"POST", b"PUT"),
         REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"),
@@ -284,24 +240,11 @@ def test_a_bearer_token_counts_as_verified_from_its_first_admission_to_its_expir
         with_header(b"Content-Length: 5"),
         REQUEST.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n"),
         with_header(b"Expect: 100-continue"),
-        with_header(b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c"),
         with_header(b"Connection: Close"),
     ],
 )
 def test_an_unusual_request_is_not_plain(data: bytes) -> None:
-    assert parse_plain_request(data) is None
-
-
-class ParsedRequest:
-    def __init__(self) -> None:
-        self.body = b""
-        self.messages = 0
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
-
-    def on_message_complete(self) -> None:
-        self.messages += 1
+    assert match_plain_request(data, 0) is None
 
 
 _LINES = (
@@ -316,23 +259,23 @@ _BREAKS = (b"\r\n", b"\n", b"\r\n\r\n", b"\r\n ", b"{}", b"0\r\n\r\n", b"POST /v
 _PIECES = st.lists(st.sampled_from((*_LINES, *_BREAKS)), max_size=8)
 
 
-@given(_PIECES, st.booleans())
-def test_a_plain_request_is_one_complete_request_to_the_parser_too(pieces: list[bytes], with_head: bool) -> None:
+@given(_PIECES, st.booleans(), st.integers(0, 3))
+def test_what_is_refused_unparsed_is_one_complete_request_to_the_parser(
+    pieces: list[bytes], with_head: bool, begin: int
+) -> None:
     """Otherwise a proxy's clients could be confused (request smuggling)."""
     data = LINE + (b"\r\nA: b\r\n".join(pieces) + b"\r\nContent-Length: 2\r\n\r\n{}" if with_head else b"".join(pieces))
-    plain = parse_plain_request(data)
+    plain = match_plain_request(b"x" * begin + data, begin)
     if plain is None:
         return
-    parsed = ParsedRequest()
-    try:
-        httptools.HttpRequestParser(parsed).feed_data(data)
-    except httptools.HttpParserError:
-        return  # a malformed request is refused either way
-    assert parsed.messages == 1
-    assert parsed.body == data[plain.body :]
+    parsed = parse_head(data, 0, 0)
+    assert parsed is not None
+    request, end = parsed
+    assert request.length == len(plain.body) == plain.end - begin - end
+    assert request.keep_alive
+    assert plain.headers == {name: request.fields[name] for name in plain.headers}
+    assert plain.headers.keys() >= request.fields.keys() & {b"x-priority"}
 
 
 def test_a_refusal_does_not_repeat_an_invalid_request_id() -> None:
-    plain = parse_plain_request(with_header(b"X-Request-Id: a b"))
-    assert plain is not None
-    assert b"a b" not in encode_refusal(plain, AllowedOrigins({}))
+    assert b"a b" not in encode_refusal({b"x-request-id": b"a b"}, AllowedOrigins({}), closes=False)

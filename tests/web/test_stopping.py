@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from uvicorn.config import STARTUP_FAILURE
@@ -17,6 +18,7 @@ from tests.web.server_process import GET, TIMEOUT_S, RawClient, ServerProcess, c
 
 pytestmark = pytest.mark.processes
 
+ENDLESS_S = 600
 ENDED = (asyncio.IncompleteReadError, ConnectionError)
 
 
@@ -65,7 +67,7 @@ class Load:
 @pytest.mark.parametrize(("workers", "whole_group"), [(1, False), (2, False), (2, True)])
 async def test_a_stop_loses_no_accepted_request(workers: int, whole_group: bool) -> None:
     """`whole_group`: the workers receive the signal too, as from Ctrl+C or systemd."""
-    with running_server(workers, delay_ms=20) as server:
+    with running_server(delay_ms=20, workers=workers) as server:
         load = Load(server.port)
         clients = [asyncio.create_task(load.client(keeps=number % 2 == 0)) for number in range(30)]
         await asyncio.wait_for(load.enough.wait(), TIMEOUT_S)
@@ -177,7 +179,103 @@ def _connect_until_refused(port: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_that_cannot_open_its_service_fails_to_start(workers: int) -> None:
-    failing = ServerProcess(workers, delay_ms=-1, drain_s=1)
+    failing = ServerProcess(delay_ms=-1, workers=workers)
+    assert failing.port == 0
     assert failing.process.wait(TIMEOUT_S) == STARTUP_FAILURE
     assert failing.process.stdout is not None
     failing.process.stdout.close()
+
+
+def wait_until_draining(server: ServerProcess) -> None:
+    while server.request(GET % b"/readyz").status == 200:
+        pass
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_during_the_delay_everything_is_served_on_connections_that_close(workers: int, second: signal.Signals) -> None:
+    with running_server(workers=workers, shutdown_delay_s=ENDLESS_S) as server:
+        with RawClient(server.port) as busy, RawClient(server.port) as used, RawClient(server.port) as unused:
+            used.send(consult_request())
+            assert used.read_response().status == 200
+            busy.send(consult_request(BODY.replace(b"o_1001", b"o_hang")))
+            assert server.line().startswith("started")
+            server.process.send_signal(signal.SIGTERM)
+            wait_until_draining(server)
+            late = RawClient(server.port)
+            time.sleep(0.5)  # longer than a stopping server waits for the request of a connection
+            for client in (used, unused, late):
+                client.send(consult_request())
+                response = client.read_response()
+                assert (response.status, response.closes_connection) == (200, True)
+                assert client.is_closed()
+            late.socket.close()
+            assert server.request(GET % b"/readyz").closes_connection
+            assert server.process.poll() is None
+        server.process.send_signal(second)
+        assert server.process.wait(TIMEOUT_S) in (0, -signal.SIGTERM)
+        with pytest.raises(ConnectionRefusedError):
+            RawClient(server.port)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_delay_ends_by_itself(workers: int) -> None:
+    with running_server(workers=workers, shutdown_delay_s=1.0) as server:
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        wait_until_draining(server)
+        assert server.process.wait(TIMEOUT_S) in (0, -signal.SIGTERM)
+        assert time.monotonic() - began >= 1.0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_has_no_delay(workers: int) -> None:
+    with running_server(workers=workers, shutdown_delay_s=ENDLESS_S) as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(TIMEOUT_S) == 0
+
+
+def test_a_signal_to_all_processes_does_not_end_the_delay_of_the_workers() -> None:
+    """systemd sends SIGTERM to every process, and the supervisor forwards its own."""
+    with running_server(workers=2, shutdown_delay_s=ENDLESS_S) as server:
+        os.killpg(server.process.pid, signal.SIGTERM)
+        wait_until_draining(server)
+        time.sleep(0.5)
+        assert server.request(consult_request()).status == 200
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.process.wait(TIMEOUT_S) == 0
+
+
+def worker_pids(server: ServerProcess) -> list[int]:
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_workers_that_are_killed_during_the_delay_are_not_replaced() -> None:
+    with running_server(workers=2, shutdown_delay_s=ENDLESS_S) as server:
+        first, second = worker_pids(server)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until_draining(server)
+        os.kill(first, signal.SIGKILL)
+        for _ in range(10):
+            assert server.request(consult_request()).status == 200
+        os.kill(second, signal.SIGKILL)
+        assert server.process.wait(TIMEOUT_S) == 0, "nothing is left to wait for"
+
+
+def test_workers_whose_supervisor_was_killed_stop_without_the_delay() -> None:
+    with running_server(workers=2, shutdown_delay_s=ENDLESS_S) as server:
+        server.process.kill()
+        assert [server.line(), server.line()] == ["closed"] * 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_hang_up_during_a_stop_changes_nothing(workers: int) -> None:
+    with running_server(workers=workers, shutdown_delay_s=ENDLESS_S) as server:
+        server.process.send_signal(signal.SIGTERM)
+        wait_until_draining(server)
+        os.killpg(server.process.pid, signal.SIGHUP)
+        assert server.request(consult_request()).status == 200
+        server.process.send_signal(signal.SIGTERM)
+        os.killpg(server.process.pid, signal.SIGHUP)
+        assert server.process.wait(TIMEOUT_S) in (0, -signal.SIGTERM)

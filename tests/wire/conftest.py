@@ -1,4 +1,4 @@
-"""Fixtures of the wire tests. All run on asyncio and on uvloop.
+"""Fixtures of the wire tests. All run on asyncio and, but for virtual time, on uvloop.
 
 Tests that take `wired` also run over every client and every kind of address.
 """
@@ -25,7 +25,10 @@ from tests.wire.scripted_upstream import Peer, Upstream, tcp_upstream, unix_upst
 Loops = dict[str, Callable[[], asyncio.AbstractEventLoop]]
 
 
-def pytest_asyncio_loop_factories() -> Loops:
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:
+    """Virtual time is asyncio's only."""
+    if item.get_closest_marker("looptime") is not None:
+        return {"asyncio": asyncio.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 

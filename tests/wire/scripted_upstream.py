@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from math import inf
 from typing import NamedTuple
 
@@ -129,9 +129,11 @@ class Upstream:
 
 
 @contextlib.asynccontextmanager
-async def tcp_upstream(tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
+async def tcp_upstream(
+    tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Upstream]:
     upstream = Upstream()
-    server = await asyncio.start_server(upstream.accept, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(upstream.accept, host, port, ssl=tls)
     upstream.server, upstream.port = server, server.sockets[0].getsockname()[1]
     async with _ending(upstream, server):
         yield upstream
@@ -153,6 +155,22 @@ async def _ending(upstream: Upstream, server: asyncio.Server) -> AsyncIterator[N
         for peer in upstream.peers:
             await peer.abort()
         await server.wait_closed()
+
+
+@contextlib.contextmanager
+def silent_listener(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+    """A port whose backlog is full: the kernel drops further SYNs. Yields the port."""
+    with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.socket())
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        deaf.bind((host, port))
+        deaf.listen(0)
+        address = deaf.getsockname()
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        yield address[1]
 
 
 def unused_port() -> int:

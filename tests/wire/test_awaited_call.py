@@ -40,6 +40,9 @@ class Scripted:
 
     async def open(self) -> None: ...
 
+    async def is_reachable(self) -> bool:
+        return True
+
     async def close(self) -> None: ...
 
     def send(

@@ -15,7 +15,7 @@ from cashier.source_errors import Shed, Unreachable
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import Request, Response
 from tests.wire.client_side import CALL_HEADERS, RecordedCall, answer, no_leaks, send, until
-from tests.wire.scripted_upstream import Peer, Upstream, tcp_upstream, unused_port
+from tests.wire.scripted_upstream import Peer, Upstream, silent_listener, tcp_upstream, unused_port
 
 HELLO = Response(200, b"hello")
 
@@ -290,21 +290,11 @@ async def test_a_name_that_does_not_exist_is_unreachable() -> None:
 
 
 async def test_an_unanswered_connect_times_out() -> None:
-    with socket.socket() as deaf:  # its backlog is full: further SYNs are dropped
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen(0)
-        port = deaf.getsockname()[1]
-        async with no_leaks():
-            fillers = [socket.socket() for _ in range(3)]
-            for filler in fillers:
-                filler.setblocking(False)
-                filler.connect_ex(("127.0.0.1", port))
-            async with pool(port, connect_timeout_ms=30) as transport:
-                outcome = await send(transport).outcome()
-                assert isinstance(outcome, Unreachable)
-                assert "no connection within 30 ms" in outcome.detail
-            for filler in fillers:
-                filler.close()
+    with silent_listener() as port:
+        async with no_leaks(), pool(port, connect_timeout_ms=30) as transport:
+            outcome = await send(transport).outcome()
+            assert isinstance(outcome, Unreachable)
+            assert "no connection within 30 ms" in outcome.detail
 
 
 async def test_closing_during_a_connect_leaves_nothing_behind(upstream: Upstream) -> None:
@@ -372,3 +362,15 @@ async def test_a_call_on_an_open_connection_creates_no_task_and_no_timer(upstrea
         assert len(getattr(loop, "_scheduled", ())) == timers
         loop.set_task_factory(None)
         await finish(peer, call)
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_closing_at_any_moment_of_a_connect_leaves_nothing_behind(upstream: Upstream, turns: int) -> None:
+    """uvloop reports no loss of a connection whose connect is cancelled as it is made."""
+    async with pool(upstream, connections=20) as transport:
+        calls = [send(transport) for _ in range(20)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await transport.close()
+        for call in calls:
+            assert isinstance(await call.outcome(), Unreachable)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -27,30 +27,42 @@ class CachedAnswer(Struct, frozen=True):
     age_ms: int
 
 
+# Takes the answer, None for a miss or a fault; and the version of its key now, None if unknown.
+OnRead: TypeAlias = Callable[[CachedAnswer | None, bytes | None], None]
+
+
 class SecondLevel(Protocol):
     """Its loss or slowness costs misses, never an error and never a wait beyond its own bound."""
 
     @property
     def reachable(self) -> bool:
-        """Whether it answers now, and invalidations reach other workers."""
+        """Whether it answers now."""
 
-    def get(self, source: str, key: str, on_read: Callable[[CachedAnswer | None], None]) -> PendingCall:
-        """Read an answer. `on_read` takes None for a miss or a fault.
+    @property
+    def coherent(self) -> bool:
+        """Whether invalidations of other workers reach this one now."""
 
-        It is called exactly once, after this returns, unless the read is abandoned.
+    def get(self, source: str, key: str, on_read: OnRead) -> PendingCall:
+        """Read an answer, and the version that a later `put` needs.
+
+        `on_read` is called exactly once, after this returns, unless the read is abandoned.
         """
 
-    def put(self, source: str, key: str, answer: CachedAnswer, ttl_s: float) -> None:
+    def put(self, source: str, key: str, answer: CachedAnswer, ttl_s: float, version: bytes) -> None:
         """Queue a write and return at once. It may be dropped.
 
+        It is dropped if the key was invalidated since `version` was read, before the call.
         `ttl_s` counts from the start of the call, like `age_ms`.
         """
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
-        """Queue the deletion of one key, or of all keys with a prefix, here and in every worker.
+        """Queue the invalidation of one key, or of all keys with a prefix, in every worker.
 
         Returns at once.
         """
+
+    async def adrop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> bool:
+        """As `drop`. Wait, within a bound, until every worker has been sent it; return whether."""
 
 
 class Reach(StrEnum):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TypeAlias
 
+from cashier.fanout.l2.invalidation import SEPARATOR
+
 # Clock difference between the machine that invalidates and the one that calls.
 TOLERANCE_MS = 1000
 
@@ -54,10 +56,12 @@ class Tombstones:
         until_ms = self._until_ms
         if born_ms <= self._floor_ms or born_ms <= until_ms.get((source, False, key), -1):
             return True
-        # One look-up per distinct prefix length of this source, not per prefix.
+        # One look-up per distinct prefix length of this source, not per prefix. The separator is
+        # for a prefix that ends in one: it covers the key before it.
         lengths = self._prefix_lengths.get(source, ())
+        text = key + SEPARATOR
         return any(
-            born_ms <= until_ms.get((source, True, key[:length]), -1) for length in lengths if length <= len(key)
+            born_ms <= until_ms.get((source, True, text[:length]), -1) for length in lengths if length <= len(text)
         )
 
     def _set(self, tombstone: TombstoneKey, now_ms: int) -> bool:

@@ -1,41 +1,153 @@
-"""The client of a Valkey or Redis server: its bounds and its key names.
+"""The client of a Valkey or Redis server: its bounds, its key names and its two scripts.
 
 `valkey_cache` decides when to call it.
+
+An answer is stored with two tokens: the version of its first key segment, and the newest text
+prefix of its source. It is valid while the version still exists unchanged, and no later text prefix
+covers its key. So an invalidation writes one token, and never looks for keys; and a server that
+was emptied, or evicted a token, costs misses.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator
-from typing import Any
+import hashlib
+import os
+from typing import Any, TypeAlias
 
-from aiocache.backends.redis import RedisBackend  # type: ignore[import-untyped] # it has no types
-from aiocache.serializers import NullSerializer  # type: ignore[import-untyped] # it has no types
 from msgspec import Struct
-from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
+from cashier.fanout.l2.invalidation import Invalidation, segment_of
+from cashier.fanout.l2.valkey_connection import Resolve, connection_class
 from cashier.fanout.l2.valkey_url import ValkeyAddress
 
-# Increment the number when the format of entries or messages changes: versions then ignore each
-# other.
 NAMESPACE = "cashier:1"
+# Workers of all releases share the channel, so messages change by additional fields only.
 CHANNEL = f"{NAMESPACE}:dropped"
+# Increment the number when entries or tokens change: releases then ignore each other's. All keys
+# have one hash tag, so that a script may use three of them on a server in cluster mode.
+_ENTRIES = "cashier:2:{l2}"
 # Faults of a server or a network. Anything else is a bug.
 FAULTS = (RedisError, OSError, EOFError, TimeoutError)
-_SCAN_KEYS = 500
+
+_TOKEN_BYTES = 8
+VERSION_BYTES = 2 * _TOKEN_BYTES
+# A token outlives every call that may have read its predecessor. A write extends it beyond the
+# answer's life; an answer whose token is gone is a miss.
+_TOKEN_MS = 600_000
+# Text prefixes of a source that are kept apart. Answers older than these are misses.
+TEXT_PREFIXES = 64
+_LONGEST_ANSWER_MS = 86_400_000
+
+_TOKENS = """
+local ABSENT = string.rep('\\0', 8)
+local function token(value)
+  if value and #value >= 8 then return string.sub(value, 1, 8) end
+  return ABSENT
+end
+local version, wide = token(redis.call('GET', KEYS[2])), token(redis.call('LINDEX', KEYS[3], 0))
+"""
+
+
+class Script:
+    """A Lua script on the three keys of an answer, called by its digest."""
+
+    __slots__ = ("_by_digest", "_by_text")
+
+    def __init__(self, text: str) -> None:
+        digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self._by_digest = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n3\r\n" % digest.encode()
+        self._by_text = b"$4\r\nEVAL\r\n$%d\r\n%b\r\n$1\r\n3\r\n" % (len(text), text.encode())
+
+    async def run(self, client: Any, *arguments: bytes) -> Any:
+        """`client` is redis.asyncio's; the keys are the first three arguments. Raises its errors.
+
+        Its pool and connections are used, not its commands: those take half of the time of a read.
+        """
+        rest = b"".join([b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments])
+        count = b"*%d\r\n" % (len(arguments) + 3)
+        try:
+            return await _roundtrip(client.connection_pool, count + self._by_digest + rest)
+        except NoScriptError:
+            return await _roundtrip(client.connection_pool, count + self._by_text + rest)
+
+
+async def _roundtrip(pool: Any, command: bytes) -> Any:
+    connection = await pool.get_connection()
+    try:
+        await connection.send_packed_command(command, check_health=False)
+        return await connection.read_response()
+    finally:
+        await pool.release(connection)
+
+
+# Takes the key, two new tokens and their ms to live. Returns the version of now, then the answer if
+# it is valid. Makes tokens that are absent: else an invalidation and an eviction during a call
+# would together look as if nothing had happened. Returns nothing on a server that takes no writes.
+READ = Script(
+    _TOKENS
+    + """
+local entry = redis.call('GET', KEYS[1])
+if version == ABSENT then
+  version, entry = string.sub(ARGV[2], 1, 8), false
+  local reply = redis.pcall('SET', KEYS[2], version, 'PX', ARGV[3])
+  if reply.err then return '' end
+end
+if wide == ABSENT then
+  wide, entry = string.sub(ARGV[2], 9, 16), false
+  redis.call('DEL', KEYS[3])
+  if type(redis.pcall('LPUSH', KEYS[3], wide)) == 'table' then return '' end
+  redis.call('PEXPIRE', KEYS[3], ARGV[3])
+end
+if not entry or string.sub(entry, 1, 8) ~= version then return version .. wide end
+local written = string.sub(entry, 9, 16)
+if written ~= wide then
+  local found = false
+  for _, item in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
+    if string.sub(item, 1, 8) == written then found = true break end
+    if string.sub(ARGV[1], 1, #item - 8) == string.sub(item, 9) then break end
+  end
+  if not found then return version .. wide end
+end
+return version .. wide .. string.sub(entry, 17)
+"""
+)
+
+# Takes the version that was read before the call, the answer, its ms to live and those of a token.
+# Returns 0 if an invalidation came since then, else 1. A younger answer stays.
+WRITE = Script(
+    _TOKENS
+    + """
+if ARGV[1] ~= version .. wide then return 0 end
+local ms, kept_ms = tonumber(ARGV[3]), tonumber(ARGV[3]) + tonumber(ARGV[4])
+if redis.call('PTTL', KEYS[2]) < ms then redis.call('PEXPIRE', KEYS[2], kept_ms) end
+if redis.call('PTTL', KEYS[3]) < ms then redis.call('PEXPIRE', KEYS[3], kept_ms) end
+local entry = redis.call('GET', KEYS[1])
+local born = string.sub(ARGV[2], 3, 10)
+if not entry or string.sub(entry, 1, 16) ~= ARGV[1] or string.sub(entry, 19, 26) <= born then
+  redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ms)
+end
+return 1
+"""
+)
+
+# The answer, the version of its segment, the text prefixes of its source.
+EntryKeys: TypeAlias = tuple[bytes, bytes, bytes]
 
 
 class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`get_ms`: a read that takes longer is a miss, and slow.
 
-    `command_ms`: the same for background commands.
+    `command_ms`: the same for background commands, and the longest wait for the acknowledgement of
+    an invalidation.
 
     `gets`: concurrent reads, and as many scripts, over at most `connections`. `writes`: queued
-    writes. `alone_ms`: the least time before a lost server is probed. `silence_ms`: after this time
-    without a message the subscription is checked.
+    writes, and as many invalidations. `alone_ms`: the least time before a lost server is probed.
+    `silence_ms`: after this time without a message the subscription is checked, and as often the
+    server's role. `close_ms`: the longest wait for queued invalidations at a stop.
     """
 
     get_ms: int = 20
@@ -44,53 +156,113 @@ class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
     connections: int = 8
     writes: int = 2000
     alone_ms: int = 500
-    silence_ms: int = 5000
+    silence_ms: int = 1000
+    close_ms: int = 5000
 
 
-def backend_for(address: ValkeyAddress, settings: ValkeySettings) -> Any:
-    """Return aiocache's untyped back end, with redis.asyncio's client in `client`.
+def client_for(address: ValkeyAddress, settings: ValkeySettings, resolve: Resolve | None = None) -> Any:
+    """Return redis.asyncio's client. It does not connect yet.
 
-    It does not connect yet.
+    `resolve`: None leaves names to the event loop. Untyped: redis' own types have each command both
+    ways, to await and not.
     """
-    return RedisBackend(
-        serializer=NullSerializer(encoding=None),
-        timeout=0,  # callers set timeouts: aiocache's own makes a task of each call
-        endpoint=address.host,
-        port=address.port,
-        db=address.database,
-        password=address.password,
-        ssl=address.tls,
-        pool_max_size=settings.connections + 2,  # and the writer, and the subscription
-        create_connection_timeout=settings.command_ms / 1000,
-        connection_pool_class=BlockingConnectionPool,
-        connection_pool_kwargs={
-            "username": address.user,
-            "timeout": settings.command_ms / 1000,
+    connection = SSLConnection if address.tls else Connection
+    if resolve is not None:
+        connection = connection_class(resolve, tls=address.tls)
+    return Redis.from_pool(
+        BlockingConnectionPool(
+            connection_class=connection,
+            host=address.host,
+            port=address.port,
+            db=address.database,
+            username=address.user,
+            password=address.password,
+            # And the writer, the invalidations, the watch and the subscription.
+            max_connections=settings.connections + 4,
+            timeout=settings.command_ms / 1000,
+            socket_connect_timeout=settings.command_ms / 1000,
             # Callers set timeouts: redis makes a task of each send that it bounds, and wait_for of
             # Python 3.11 may swallow a cancellation.
-            "socket_timeout": None,
+            socket_timeout=None,
             # A subscription that reconnects by itself hides lost messages, and a read has no time
             # for a second try.
-            "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,  # every server supports it, and nothing of 3 is needed
-            "driver_info": None,
-        },
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,  # every server supports it, and nothing of 3 is needed
+            driver_info=None,
+        )
     )
 
 
+async def require_primary(client: Any) -> None:
+    """Raises ReadOnlyError for a replica: it does not get the messages of all workers."""
+    try:
+        role = await client.execute_command("ROLE")
+    except ResponseError:  # a proxy without this command; a write will show
+        return
+    if isinstance(role, list) and role[:1] == [b"slave"]:
+        raise ReadOnlyError("the server is a replica")
+
+
+async def epoch_of(client: Any) -> str:
+    """Identify the server's run: it differs after a restart and after a failover."""
+    try:
+        server = await client.info("server")
+    except ResponseError:  # a proxy without this command
+        return "0"
+    return str(server.get("run_id", "0"))[:16]
+
+
 def key_of(source: str, key: str) -> bytes:
-    return f"{NAMESPACE}:{source}:{key}".encode("utf-8", "surrogatepass")
+    """The name of a key outside the cache."""
+    return encoded(f"{NAMESPACE}:{source}:{key}")
 
 
-async def keys_with_prefix(client: Any, source: str, prefix: str) -> AsyncIterator[list[bytes]]:
-    """Yield keys in batches, some of them empty.
+def entry_keys(epoch: str, source: str, key: str) -> EntryKeys:
+    """`epoch`: the server's run. Answers from before a restart or a failover are not read."""
+    start = f"{_ENTRIES}:{epoch}:{source}"
+    return (
+        encoded(f"{start}:answer:{key}"),
+        encoded(f"{start}:version:{segment_of(key)}"),
+        encoded(f"{start}:prefixes"),
+    )
 
-    Includes every key that exists during the whole scan.
+
+def invalidating_commands(
+    epoch: str, invalidation: Invalidation, token: bytes
+) -> tuple[tuple[tuple[Any, ...], ...], bytes]:
+    """Return the commands that invalidate what is stored, and the key that they write.
+
+    Without that key the same answers are invalid, and more.
     """
-    pattern = re.sub(rb"([*?\[\]\\^-])", rb"\\\1", key_of(source, prefix)) + b"*"
-    cursor = 0
-    while True:
-        cursor, keys = await client.scan(cursor, match=pattern, count=_SCAN_KEYS)
-        yield keys
-        if not cursor:
-            return
+    segment, key = invalidation.segment, invalidation.key
+    entry_key, version_key, prefixes_key = entry_keys(
+        epoch, invalidation.source, key if key is not None else segment or ""
+    )
+    if segment is not None:
+        new_version = ("SET", version_key, token, "PX", _TOKEN_MS)
+        return (new_version,) if key is None else (new_version, ("UNLINK", entry_key)), version_key
+    return (
+        ("LPUSH", prefixes_key, token + encoded(invalidation.prefix or "")),
+        ("LTRIM", prefixes_key, 0, TEXT_PREFIXES - 1),
+        ("PEXPIRE", prefixes_key, _TOKEN_MS + _LONGEST_ANSWER_MS),
+    ), prefixes_key
+
+
+def read_arguments(key: str) -> tuple[bytes, ...]:
+    """The arguments of `READ` after the keys."""
+    return encoded(key), os.urandom(VERSION_BYTES), b"%d" % _TOKEN_MS
+
+
+def write_arguments(version: bytes, packed: bytes, ttl_ms: int) -> tuple[bytes, ...]:
+    """The arguments of `WRITE` after the keys."""
+    return version, packed, b"%d" % ttl_ms, b"%d" % _TOKEN_MS
+
+
+def new_token() -> bytes:
+    """A token of an invalidation. Never sent twice, so that no late command restores a version."""
+    return os.urandom(_TOKEN_BYTES)
+
+
+def encoded(text: str) -> bytes:
+    """Works for any text, and for no two texts alike."""
+    return text.encode("utf-8", "surrogatepass")

@@ -15,18 +15,36 @@ from typing import Any
 
 import msgspec
 import structlog
-from msgspec import Struct
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, wait_random
 
 from cashier.fanout.ask import PendingCall
 from cashier.fanout.l2.entry_codec import LARGEST_BYTES, StoredAnswer, pack, unpack
-from cashier.fanout.l2.interface import CachedAnswer
+from cashier.fanout.l2.interface import CachedAnswer, OnRead
+from cashier.fanout.l2.invalidation import LONGEST_TEXT, Invalidation, decode_message, sendable
+from cashier.fanout.l2.publisher import InvalidationPublisher
 from cashier.fanout.l2.server_health import ServerHealth
-from cashier.fanout.l2.tombstones import Tombstones
-from cashier.fanout.l2.valkey_backend import CHANNEL, FAULTS, ValkeySettings, backend_for, key_of, keys_with_prefix
+from cashier.fanout.l2.tombstones import TOLERANCE_MS, Tombstones
+from cashier.fanout.l2.valkey_backend import (
+    CHANNEL,
+    FAULTS,
+    READ,
+    VERSION_BYTES,
+    WRITE,
+    ValkeySettings,
+    client_for,
+    entry_keys,
+    epoch_of,
+    read_arguments,
+    require_primary,
+    write_arguments,
+)
+from cashier.fanout.l2.valkey_connection import Resolve
 from cashier.fanout.l2.valkey_url import parse_valkey_url
-from cashier.fanout.l2.write_behind import Drop, Put, WriteBehind
+from cashier.fanout.l2.write_behind import Put, WriteBehind
+
+# Between two probes of a lost server.
+_LONGEST_PAUSE_S = 1
 
 _log = structlog.get_logger("cashier.cache")
 
@@ -34,23 +52,16 @@ _log = structlog.get_logger("cashier.cache")
 OnInvalidation = Callable[[str, str | None, str | None], None]
 
 
-class InvalidationMessage(Struct, frozen=True, array_like=True):
-    """A message between workers on the channel.
-
-    `sender`: the worker's id, by which it ignores its own messages.
-    """
-
-    sender: bytes
-    source: str
-    key: str | None
-    prefix: str | None
+def _ignore() -> None:
+    """The default for a callback."""
 
 
 class ValkeyCache:
     """A `SecondLevel`, usable between `open` and `close` on one event loop.
 
-    `on_invalidation(source, key, prefix)`: another worker invalidated this. `on_gap()`:
-    invalidations may have been lost. Both are called on the loop. The counters are plain integers.
+    `on_invalidation(source, key, prefix)`: another worker invalidated this. `on_cut_off()`: from
+    now on invalidations may be lost. `on_gap()`: from now on they arrive, and some may have been
+    lost. All are called on the loop. The counters are plain integers. `resolve`: see `client_for`.
     Raises ValueError for an invalid URL.
     """
 
@@ -61,94 +72,126 @@ class ValkeyCache:
         on_gap: Callable[[], None],
         settings: ValkeySettings | None = None,
         *,
+        on_cut_off: Callable[[], None] = _ignore,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        resolve: Resolve | None = None,
     ) -> None:
         self._address = parse_valkey_url(url)
+        self._resolve = resolve
         self._on_invalidation = on_invalidation
         self._on_gap = on_gap
+        self._on_cut_off = on_cut_off
         self._settings = settings or ValkeySettings()
         self._now_ms = now_ms
         self._worker_id = os.urandom(8)
         self._health = ServerHealth()
         self._tombstones = Tombstones()
         self._queue = WriteBehind(self._settings.writes)
+        self._publisher = InvalidationPublisher(self._worker_id, self._settings, self._lose)
         self._reads: set[asyncio.Task[None]] = set()
         self._background: list[asyncio.Task[None]] = []
         self._listener: asyncio.Task[None] | None = None
         self._lost, self._work, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._subscribed = False
+        self._closing = False
         self._subscribed_since_ms = 0
+        self._epoch = ""
         self._scripts = 0  # in progress
-        self._decode = msgspec.msgpack.Decoder(InvalidationMessage).decode
         self.hits = self.misses = self.puts = self.dropped_puts = self.errors = self.losses = 0
 
     def __repr__(self) -> str:
         counts = f"hits={self.hits} misses={self.misses}"
-        return f"<ValkeyCache {self._address!r} {self._health!r} {counts} {self._queue!r} {self._tombstones!r}>"
+        return (
+            f"<ValkeyCache {self._address!r} {self._health!r} {counts} {self._queue!r} {self._publisher!r}"
+            f" {self._tombstones!r}>"
+        )
 
     @property
     def reachable(self) -> bool:
         return self._health.available
+
+    @property
+    def coherent(self) -> bool:
+        return self._subscribed
 
     async def open(self) -> None:
         """Wait for the server as long as for any command, then continue without it.
 
         An absent server is no error.
         """
-        self._backend = backend_for(self._address, self._settings)
-        self._client = self._backend.client
+        self._client = client_for(self._address, self._settings, self._resolve)
         try:
             await self._connect()
         except FAULTS as fault:
             self._announce_loss(fault)
-        self._background = [self._spawn(self._probe_while_lost()), self._spawn(self._write())]
+        self._background = [self._spawn(work) for work in (self._watch(), self._write(), self._publisher.run())]
 
     async def close(self) -> None:
-        """Send queued deletes and their messages, within the time of one command.
+        """Send queued invalidations, within `close_ms`, and log those that could not be sent.
 
         No callback runs afterwards.
         """
-        self._queue.forget_puts()
-        if self._health.available and len(self._queue):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.command_ms / 1000):
-                    await self._idle.wait()
+        self._queue.clear()
+        unsent = await self._publisher.flush(self._settings.close_ms / 1000)
+        if unsent:
+            _log.warning("invalidations were not sent before the stop", server=repr(self._address), unsent=unsent)
+        self._closing = True
         self._health.record_failure()
         tasks = [*self._background, *self._reads, *([self._listener] if self._listener else [])]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=self._settings.command_ms / 1000)
         with suppress(*FAULTS):
-            # Not through aiocache: its close() calls what redis deprecates.
-            await self._client.aclose()
+            await self._client.aclose(close_connection_pool=True)
 
-    def get(self, source: str, key: str, on_read: Callable[[CachedAnswer | None], None]) -> PendingCall:
-        if not self._health.available or len(self._reads) >= self._settings.gets:
+    def get(self, source: str, key: str, on_read: OnRead) -> PendingCall:
+        if not self._health.available or len(self._reads) >= self._settings.gets or len(key) > LONGEST_TEXT:
             self.misses += 1
-            return _PendingMiss(asyncio.get_running_loop().call_soon(on_read, None))
+            return _PendingMiss(asyncio.get_running_loop().call_soon(on_read, None, None))
         read = _PendingRead(on_read)
         task = asyncio.get_running_loop().create_task(self._get(source, key, read))
         self._reads.add(task)
         task.add_done_callback(self._reads.discard)
-        task.add_done_callback(lambda _: read.deliver(None))  # if `close` cancelled it
+        task.add_done_callback(lambda _: read.deliver(None, None))  # if `close` cancelled it
         task.add_done_callback(_report_bug)
         return read
 
-    def put(self, source: str, key: str, answer: CachedAnswer, ttl_s: float) -> None:
+    def put(self, source: str, key: str, answer: CachedAnswer, ttl_s: float, version: bytes) -> None:
         stored = StoredAnswer(answer.not_found, answer.body, self._now_ms() - answer.age_ms, round(ttl_s * 1000))
-        if self._worth_writing(source, key, stored) and self._queue.put(Put(source, key, stored)):
-            self._wake_writer()
+        if self._worth_writing(source, key, stored) and self._queue.put(Put(source, key, stored, version)):
+            self._idle.clear()
+            self._work.set()
         else:
             self.dropped_puts += 1
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
-        if (key is None) == (prefix is None):
-            raise ValueError("either a key or a prefix is dropped")
-        self._invalidate(Drop(source, key, prefix, publish=True))
+        self._invalidate(sendable(source, key, prefix))
 
-    def _invalidate(self, drop: Drop) -> None:
-        self._tombstones.add(drop.source, key=drop.key, prefix=drop.prefix, now_ms=self._now_ms())
-        self._queue.drop(drop)
-        self._wake_writer()
+    async def adrop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> bool:
+        """As `drop`. Whether it is confirmed within `command_ms`; if not, it is sent later.
+
+        See `InvalidationPublisher`. At once False while cut off from the other workers.
+        """
+        invalidation = sendable(source, key, prefix)
+        if not self._subscribed:
+            self._invalidate(invalidation)
+            return False
+        confirmed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._invalidate(invalidation, confirmed)
+        try:
+            async with asyncio.timeout(self._settings.command_ms / 1000):
+                return await confirmed
+        except TimeoutError:
+            return False
+
+    def _invalidate(self, invalidation: Invalidation, waiter: asyncio.Future[bool] | None = None) -> None:
+        self._bury(invalidation)
+        self._publisher.add(invalidation, waiter=waiter)
+
+    def _bury(self, invalidation: Invalidation) -> None:
+        self._tombstones.add(
+            invalidation.source, key=invalidation.key, prefix=invalidation.prefix, now_ms=self._now_ms()
+        )
 
     def _worth_writing(self, source: str, key: str, stored: StoredAnswer) -> bool:
         """Skip values that may have been invalidated since their call started.
@@ -161,15 +204,16 @@ class ValkeyCache:
             or stored.born_ms <= self._subscribed_since_ms
         ):
             return False
-        return not self._tombstones.covers(source, key, stored.born_ms)
+        # Our own calls have our clock, so the tolerance for other clocks does not apply.
+        return not self._tombstones.covers(source, key, stored.born_ms + TOLERANCE_MS)
 
     async def _get(self, source: str, key: str, read: _PendingRead) -> None:
-        answer = await self._read(source, key)
+        answer, version = await self._read(source, key)
         if answer is None:
             self.misses += 1
         else:
             self.hits += 1
-        read.deliver(answer)
+        read.deliver(answer, version)
 
     async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any:
         """Run a script on one key. Returns None if there is no result in the time of a read.
@@ -185,12 +229,16 @@ class ValkeyCache:
         finally:
             self._scripts -= 1
 
-    async def _read(self, source: str, key: str) -> CachedAnswer | None:
-        value = await self._request(lambda: self._backend.get(key_of(source, key)))
-        stored = None if value is None else unpack(value)
+    async def _read(self, source: str, key: str) -> tuple[CachedAnswer | None, bytes | None]:
+        keys = entry_keys(self._epoch, source, key)
+        value = await self._request(lambda: READ.run(self._client, *keys, *read_arguments(key)))
+        if not isinstance(value, bytes) or len(value) < VERSION_BYTES:
+            return None, None
+        version = value[:VERSION_BYTES]
+        stored = unpack(value[VERSION_BYTES:])
         if stored is None or self._tombstones.covers(source, key, stored.born_ms):
-            return None
-        return stored.at(self._now_ms())
+            return None, version
+        return stored.at(self._now_ms()), version
 
     async def _request(self, command: Callable[[], Awaitable[Any]]) -> Any:
         """Return the server's answer, or None if there is none within the time of a read.
@@ -217,91 +265,102 @@ class ValkeyCache:
         return value
 
     async def _write(self) -> None:
-        """Execute all writes, one after the other: an earlier write never overtakes a delete."""
+        """Execute all writes, one after the other."""
         while True:
-            operation = self._queue.take() if self._health.available else None
-            if operation is None:
+            put = self._queue.take() if self._health.available else None
+            if put is None:
                 self._idle.set()
                 self._work.clear()
                 await self._work.wait()
-            elif isinstance(operation, Put):
-                await self._execute_put(operation)
             else:
-                await self._execute_drop(operation)
+                await self._execute(put)
 
-    async def _execute_put(self, put: Put) -> None:
+    async def _execute(self, put: Put) -> None:
         stored = put.stored
         left_ms = stored.born_ms + stored.ttl_ms - self._now_ms()
         if left_ms < 1 or not self._worth_writing(put.source, put.key, stored):
             self.dropped_puts += 1
             return
+        keys = entry_keys(self._epoch, put.source, put.key)
         try:
-            # A float: only that supports milliseconds, and avoids a call that redis deprecates.
             async with asyncio.timeout(self._settings.command_ms / 1000):
-                await self._backend.set(key_of(put.source, put.key), pack(stored), ttl=left_ms / 1000)
-            self.puts += 1
+                written = await WRITE.run(self._client, *keys, *write_arguments(put.version, pack(stored), left_ms))
+        except ReadOnlyError as fault:
+            self.dropped_puts += 1
+            self._lose(fault)
         except ResponseError:  # out of memory, perhaps; reads still work
             self.errors += 1
             self.dropped_puts += 1
         except FAULTS as fault:
             self.dropped_puts += 1
             self._lose(fault)
-
-    async def _execute_drop(self, drop: Drop) -> None:
-        try:
-            async with asyncio.timeout(self._settings.command_ms / 1000) as bound:
-                if drop.prefix is None:
-                    await self._backend.delete(key_of(drop.source, drop.key or ""))
-                else:
-                    async for keys in keys_with_prefix(self._client, drop.source, drop.prefix):
-                        if keys:
-                            await self._client.unlink(*keys)
-                        bound.reschedule(asyncio.get_running_loop().time() + self._settings.command_ms / 1000)
-                if drop.publish:
-                    await self._client.publish(
-                        CHANNEL,
-                        msgspec.msgpack.encode(
-                            InvalidationMessage(self._worker_id, drop.source, drop.key, drop.prefix)
-                        ),
-                    )
-        except FAULTS as fault:
-            self._queue.requeue(drop)
-            self._lose(fault)
-
-    def _wake_writer(self) -> None:
-        self._idle.clear()
-        self._work.set()
+        else:
+            if written:
+                self.puts += 1
+            else:  # invalidated since the call; the message may be late or lost
+                self.dropped_puts += 1
+                self._on_invalidation(put.source, put.key, None)
 
     def _lose(self, fault: BaseException) -> None:
         self.errors += 1
         if self._health.record_failure():
             self._announce_loss(fault)
+        if isinstance(fault, ReadOnlyError):
+            self._unsubscribe()
 
     def _announce_loss(self, fault: BaseException) -> None:
         self.losses += 1
-        self.dropped_puts += self._queue.forget_puts()
+        self.dropped_puts += self._queue.clear()
         self._lost.set()
         _log.warning("shared cache lost", server=repr(self._address), trouble=type(fault).__name__)
 
-    async def _probe_while_lost(self) -> None:
-        """Reconnect to a lost server. No other task sends it anything meanwhile."""
+    def _unsubscribe(self) -> None:
+        """End a subscription that does not get the messages of all workers."""
+        if self._listener is not None:
+            self._listener.cancel()
+
+    async def _watch(self) -> None:
+        """Check a server that seems well, and reconnect to a lost one.
+
+        No other task sends a lost server anything.
+        """
         while True:
-            await self._lost.wait()
+            try:
+                async with asyncio.timeout(self._settings.silence_ms / 1000):
+                    await self._lost.wait()
+            except TimeoutError:
+                await self._check()
+                continue
             await asyncio.sleep(self._settings.alone_ms / 1000)
-            wait = wait_exponential(multiplier=0.1, max=5) + wait_random(0, 0.2)
+            wait = wait_exponential(multiplier=0.1, max=_LONGEST_PAUSE_S) + wait_random(0, 0.2)
             retrying = AsyncRetrying(retry=retry_if_exception_type(FAULTS), wait=wait, sleep=asyncio.sleep)
             await retrying(self._connect)
             _log.info("shared cache recovered", server=repr(self._address))
 
+    async def _check(self) -> None:
+        """Find a server that became a replica, hangs, or is not the one of our subscription."""
+        try:
+            async with asyncio.timeout(self._settings.command_ms / 1000):
+                await require_primary(self._client)
+            if self._publisher.overdue(asyncio.get_running_loop().time()):
+                self._unsubscribe()
+                raise ConnectionError("our own messages do not come back")
+        except FAULTS as fault:
+            self._lose(fault)
+
     async def _connect(self) -> None:
         """Raises the fault that prevents it.
 
-        Two pings: the first may have to connect, the second shows the speed.
+        Two requests: the first may have to connect, the ping shows the speed.
         """
         async with asyncio.timeout(self._settings.command_ms / 1000):
-            await self._client.ping()
+            await require_primary(self._client)
+            epoch = await epoch_of(self._client)
+            if epoch != self._epoch:  # a subscription may still hang on the server before this one
+                self._unsubscribe()
+                self._epoch = epoch
             listener = self._listener
-            if listener is None or listener.done():
+            if listener is None or not self._subscribed or listener.cancelling():
                 listener = self._listener = await self._subscribe()
         async with asyncio.timeout(self._settings.get_ms / 1000):
             await self._client.ping()
@@ -309,9 +368,13 @@ class ValkeyCache:
             raise ConnectionError("the subscription was lost again")
         self._lost.clear()
         self._health.record_recovery()
-        self._wake_writer()
+        self._publisher.connected(self._client, self._epoch)
+        self._work.set()
 
     async def _subscribe(self) -> asyncio.Task[None]:
+        if self._listener is not None:
+            self._unsubscribe()
+            await asyncio.wait([self._listener])  # its end must not undo what follows
         subscription = self._client.pubsub()
         try:
             await subscription.subscribe(CHANNEL)
@@ -320,6 +383,7 @@ class ValkeyCache:
         except BaseException:
             await subscription.aclose()
             raise
+        self._subscribed = True
         listener = self._spawn(self._listen(subscription))
         if self._background:  # not the first subscription, in `open`, when nothing is cached yet
             # From here on no invalidation is lost; answers to earlier calls may have been
@@ -349,18 +413,27 @@ class ValkeyCache:
             if not isinstance(fault, FAULTS):
                 raise
         finally:
+            self._subscribed = False
+            self._publisher.disconnected()
+            if not self._closing:
+                self._on_cut_off()
             await subscription.aclose()
 
     def _receive(self, payload: bytes) -> None:
         try:
-            message = self._decode(payload)
+            message = decode_message(payload)
         except msgspec.DecodeError:
             self.errors += 1
             return
-        if message.sender == self._worker_id or (message.key is None) == (message.prefix is None):
+        if message.sender == self._worker_id:
+            self._publisher.returned(message.token)
             return
-        # An earlier write of this worker may have reached the server after the sender's delete.
-        self._invalidate(Drop(message.source, message.key, message.prefix, publish=False))
+        if (message.key is None) == (message.prefix is None):
+            return
+        invalidation = sendable(message.source, message.key, message.prefix)
+        self._bury(invalidation)
+        if not message.token:  # an earlier release does not invalidate what this one stores
+            self._publisher.add(invalidation, publish=False)
         self._on_invalidation(message.source, message.key, message.prefix)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -377,13 +450,13 @@ class _PendingRead:
 
     __slots__ = ("_on_read",)
 
-    def __init__(self, on_read: Callable[[CachedAnswer | None], None]) -> None:
-        self._on_read: Callable[[CachedAnswer | None], None] | None = on_read
+    def __init__(self, on_read: OnRead) -> None:
+        self._on_read: OnRead | None = on_read
 
-    def deliver(self, answer: CachedAnswer | None) -> None:
+    def deliver(self, answer: CachedAnswer | None, version: bytes | None) -> None:
         on_read, self._on_read = self._on_read, None
         if on_read is not None:
-            on_read(answer)
+            on_read(answer, version)
 
     def abandon(self) -> None:
         self._on_read = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import SSLConnection
 
-from cashier.fanout.l2.valkey_backend import ValkeySettings, backend_for
+from cashier.fanout.l2.valkey_backend import ValkeySettings, client_for
 from cashier.fanout.l2.valkey_url import ValkeyAddress, parse_valkey_url
 
 
@@ -51,7 +51,7 @@ def test_a_password_is_not_shown() -> None:
 
 def test_the_scheme_rediss_means_tls() -> None:
     pools = [
-        backend_for(parse_valkey_url(url), ValkeySettings()).client.connection_pool
+        client_for(parse_valkey_url(url), ValkeySettings()).connection_pool
         for url in ("rediss://cache", "redis://cache")
     ]
     assert [pool.connection_class is SSLConnection for pool in pools] == [True, False]

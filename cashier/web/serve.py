@@ -1,0 +1,63 @@
+"""`serve`: bind the address, then serve in this process or in several workers until a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable
+
+from cashier.web.server import BuildApp, ServerConfig, ServerSettings, StoppableServer
+from cashier.web.supervisor import Supervisor
+
+# Bytes of responses that the kernel takes beyond what it may send now.
+UNSENT_BYTES = 65_536
+
+
+def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, int], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then answer the requests in progress and end.
+
+    `build` runs once in each serving process, in its main thread before its event loop runs. With
+    several workers it is pickled, so it must be a function of a module, or a `functools.partial` of
+    one. `announce` receives host and port once they accept connections; port 0 in the settings
+    picks a free one. SIGHUP is blocked until the application unblocks it, and is forwarded to every
+    worker. Raises OSError if the address cannot be listened on, `SystemExit` if the application
+    cannot be built or opened.
+    """
+    # A SIGHUP that arrives before the application listens for it must not end the process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    config = ServerConfig(settings, build)
+    with _bound_socket(settings) as listener:
+        port = listener.getsockname()[1]
+
+        def on_open() -> None:
+            if announce is not None:
+                announce(settings.host, port)
+
+        if settings.workers == 1:
+            # uvicorn raises the signal again at its end. Ctrl+C is a normal end.
+            with contextlib.suppress(KeyboardInterrupt):
+                StoppableServer(config, on_open=on_open).run([listener])
+        else:
+            Supervisor(config, [listener], on_open).run()
+
+
+def _bound_socket(settings: ServerSettings) -> socket.socket:
+    """A socket that does not listen yet. uvicorn's own would end the process for a taken address.
+
+    A name is resolved, to an IPv4 address if it has one.
+    """
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted connections inherit it. Otherwise the kernel takes megabytes for a client that
+        # never reads, and the connection does not notice.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    listener.set_inheritable(True)
+    return listener

@@ -1,0 +1,206 @@
+"""The pools of a source: one per address of each configured URL, kept up to date with the DNS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+
+from cashier.wire.address_parser import UpstreamAddress
+from cashier.wire.host_pool import HostPool
+from cashier.wire.load_balancing import LoadBalancer
+from cashier.wire.resolver import OnResolution, Resolution, ResolvedAddress, ResolvedName, Resolver, is_literal
+
+# Addresses of one name that a worker uses. Each costs connections, and time in every choice; with
+# more, each worker takes its own random part, and keeps it.
+MAX_ADDRESSES = 32
+# After a failed lookup the next one is not later than this.
+MAX_RETRY_S = 5.0
+
+MakePool = Callable[[UpstreamAddress, ResolvedAddress | None], HostPool]
+# Takes the new index of each pool by its old one, and the pools that are new.
+OnChange = Callable[[dict[int, int], list[HostPool]], None]
+
+
+class UrlPools:
+    """The pools of one configured URL. `name`: None for a literal address and a socket file.
+
+    While the name is not resolved there is one pool without a target. It gets the first address, so
+    that its calls stay where they are.
+    """
+
+    __slots__ = ("address", "name", "on_resolution", "pools", "refresh_handle")
+
+    on_resolution: OnResolution
+
+    def __init__(self, address: UpstreamAddress, name: ResolvedName | None, pool: HostPool) -> None:
+        self.address = address
+        self.name = name
+        self.pools = [pool]
+        self.refresh_handle: asyncio.TimerHandle | None = None
+
+    @property
+    def in_use(self) -> bool:
+        return any(pool.size for pool in self.pools)
+
+
+class AddressPools:
+    """`live`: the pools that calls may use; `draining`: those of addresses that are gone.
+
+    `live` is never empty, and stays the same list. The index of a pool in it is its
+    `address_index`. `sole`: its only pool, if it has only one; else `unproven` are those whose last
+    connect failed. A name is looked up again every `resolve_s` while it is in use.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[UpstreamAddress],
+        make_pool: MakePool,
+        resolver: Resolver,
+        resolve_s: float,
+        on_change: OnChange,
+    ) -> None:
+        self.live: list[HostPool] = []
+        self.draining: list[HostPool] = []
+        self.sole: HostPool | None = None
+        self._make_pool = make_pool
+        self._resolve_s = resolve_s
+        self._on_change = on_change
+        self._balancer = LoadBalancer(self.live)
+        self.unproven: list[HostPool] = []
+        self._unproven_mask = 0
+        self._random = Random()
+        self._closed = False
+        self._seed = self._random.getrandbits(64)
+        self._urls = [self._url(address, resolver) for address in addresses]
+        self._renumber()
+
+    def _url(self, address: UpstreamAddress, resolver: Resolver) -> UrlPools:
+        if address.socket_path is not None:
+            return UrlPools(address, None, self._make_pool(address, None))
+        if is_literal(address.host):
+            return UrlPools(address, None, self._make_pool(address, ResolvedAddress(address.host)))
+        name = resolver.name(address.host)
+        url = UrlPools(address, name, self._make_pool(address, None))
+        url.on_resolution = partial(self._apply, url)
+        name.watch(url.on_resolution)
+        return url
+
+    @property
+    def all(self) -> list[HostPool]:
+        return [*self.live, *self.draining]
+
+    def pick(self, now_s: float, avoid: int) -> HostPool:
+        """An address whose last connect failed is used only if there is no other."""
+        return self.sole or self._balancer.pick(now_s, avoid, self._unproven_mask)
+
+    def record_success(self, pool: HostPool) -> None:
+        pool.back_off.record_success()
+        self._set_proven(pool, proven=True)
+
+    def record_failure(self, pool: HostPool, now_s: float) -> None:
+        pool.back_off.record_failure(now_s)
+        self._set_proven(pool, proven=False)
+
+    def _set_proven(self, pool: HostPool, *, proven: bool) -> None:
+        if pool.proven is not proven:
+            pool.proven = proven
+            self._mark_unproven()
+
+    def _mark_unproven(self) -> None:
+        self.unproven = [pool for pool in self.live if not pool.proven] if self.sole is None else []
+        self._unproven_mask = sum(1 << pool.address_index for pool in self.unproven)
+
+    # Names
+
+    async def settle(self, pool: HostPool, timeout_s: float) -> None:
+        """Before a connect: make sure that the pool's target is known and not long outdated.
+
+        Raises OSError without a known address. See `ResolvedName.wait`.
+        """
+        url = next((url for url in self._urls if pool in url.pools), None)
+        if url is None or url.name is None:
+            return
+        name = url.name
+        try:
+            resolution = await name.wait(self._resolve_s, timeout_s)
+        finally:
+            if url.refresh_handle is None:
+                self._schedule(url, name)
+        if not pool.resolved:  # another source had looked the name up already
+            self._apply(url, resolution)
+
+    def _schedule(self, url: UrlPools, name: ResolvedName) -> None:
+        """Look the name up again in `resolve_s`, sooner if it lives shorter or the last one failed.
+
+        With jitter: workers that started together must not ask together for ever.
+        """
+        if url.refresh_handle is not None:
+            url.refresh_handle.cancel()
+        if self._closed:
+            return
+        ttl_s = None if name.resolution is None else name.resolution.ttl_s
+        wait_s = self._resolve_s if ttl_s is None else min(self._resolve_s, max(1.0, ttl_s))
+        if name.failing:
+            wait_s = min(wait_s, MAX_RETRY_S)
+        wait_s *= self._random.uniform(0.9, 1.0)
+        url.refresh_handle = asyncio.get_running_loop().call_later(wait_s, self._refresh, url, name, wait_s)
+
+    def _refresh(self, url: UrlPools, name: ResolvedName, waited_s: float) -> None:
+        url.refresh_handle = None
+        if not url.in_use:
+            return  # the next connect starts it again
+        # Another source with the same name may just have looked it up.
+        lookup = None if name.fresh(waited_s / 2) else name.refresh()
+        if lookup is None:
+            self._schedule(url, name)
+        else:
+            lookup.add_done_callback(lambda _lookup: self._schedule(url, name))
+
+    def _apply(self, url: UrlPools, resolution: Resolution) -> None:
+        """Open pools for new addresses, and retire those of addresses that are gone."""
+        before = list(self.live)
+        wanted = self._part_of(resolution.addresses)
+        in_use = url.in_use
+        known = {pool.target for pool in url.pools}
+        new = [target for target in wanted if target not in known]
+        if known == {None}:
+            url.pools[0].target = new.pop(0)
+        gone = [pool for pool in url.pools if pool.target not in wanted]
+        opened = [self._make_pool(url.address, target) for target in new]
+        if known != {None} and not gone and not opened:
+            return
+        for pool in opened:
+            pool.proven = not in_use
+        url.pools = [pool for pool in url.pools if pool not in gone] + opened
+        self.draining += [pool for pool in gone if pool.size]
+        self._renumber()
+        for pool in gone:
+            pool.retire()
+        moved = {index: pool.address_index for index, pool in enumerate(before)}
+        self._on_change(moved, opened if in_use else [])
+
+    def _part_of(self, addresses: tuple[ResolvedAddress, ...]) -> list[ResolvedAddress]:
+        """At most `MAX_ADDRESSES`, in random order, so that workers do not begin with the same."""
+        return sorted(addresses, key=lambda address: hash((self._seed, address)))[:MAX_ADDRESSES]
+
+    def _renumber(self) -> None:
+        self.live[:] = [pool for url in self._urls for pool in url.pools]
+        for index, pool in enumerate(self.live):
+            pool.address_index = index
+        self.sole = self.live[0] if len(self.live) == 1 else None
+        self._mark_unproven()
+
+    def drained(self, pool: HostPool) -> None:
+        """The pool lost its last connection."""
+        if pool in self.draining:
+            self.draining.remove(pool)
+
+    def close(self) -> None:
+        self._closed = True
+        for url in self._urls:
+            if url.refresh_handle is not None:
+                url.refresh_handle.cancel()
+            if url.name is not None:
+                url.name.unwatch(url.on_resolution)

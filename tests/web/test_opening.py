@@ -1,0 +1,166 @@
+"""The start of a server: connections are refused until a worker can answer them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from uvicorn.config import STARTUP_FAILURE
+
+from cashier.web import CashierApp
+from cashier.web.serve import serve
+from cashier.web.server import ServerSettings
+from tests.support.command_processes import eventually
+from tests.web.server_process import GET, TIMEOUT_S, ServerProcess, running_server
+from tests.wire.scripted_upstream import unused_port
+
+processes = pytest.mark.processes
+
+
+def not_built() -> CashierApp:
+    raise AssertionError("nothing must be built")
+
+
+def accepts(port: int) -> bool:
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S):
+        return True
+    return False
+
+
+def worker_pids(server: ServerProcess, workers: int) -> list[int]:
+    """Read the lines of the workers that begin to open."""
+    return [int(server.line().removeprefix("opening ")) for _ in range(workers)]
+
+
+@processes
+@pytest.mark.parametrize("workers", [1, 2])
+def test_connections_are_refused_until_the_application_is_open(tmp_path: Path, workers: int) -> None:
+    port = unused_port()
+    with running_server(folder=tmp_path, workers=workers, port=port) as server:
+        worker_pids(server, workers)
+        assert not accepts(port)
+        (tmp_path / "open").touch()
+        assert server.line() == str(port)
+        server.port = port
+        assert server.request(GET % b"/readyz").status == 200
+
+
+@processes
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_start_ends_it_without_listening(
+    tmp_path: Path, workers: int, number: signal.Signals
+) -> None:
+    port = unused_port()
+    with running_server(folder=tmp_path, workers=workers, port=port, shutdown_delay_s=600) as server:
+        worker_pids(server, workers)
+        server.process.send_signal(number)
+        assert server.process.wait(TIMEOUT_S) in (0, -number)
+        assert server.line() == ""
+
+
+@processes
+@pytest.mark.parametrize("flaw", ["broken", "only_one"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_cannot_start_stops_the_service(tmp_path: Path, workers: int, flaw: str) -> None:
+    if flaw == "only_one" and workers == 1:
+        (tmp_path / "taken").mkdir()
+    (tmp_path / flaw).touch()
+    with running_server(folder=tmp_path, workers=workers, shutdown_delay_s=600) as server:
+        worker_pids(server, workers)
+        (tmp_path / "open").touch()
+        assert server.process.wait(TIMEOUT_S) == STARTUP_FAILURE
+
+
+@processes
+def test_the_others_serve_while_the_replacement_of_a_worker_cannot_start(tmp_path: Path) -> None:
+    (tmp_path / "open").touch()
+    with running_server(folder=tmp_path, workers=2) as server:
+        lines = [server.line() for _ in range(3)]
+        server.port = next(int(line) for line in lines if line.isdecimal())
+        first, _ = (int(line.removeprefix("opening ")) for line in lines if not line.isdecimal())
+        # The first start is complete once the supervisor, which looks every 50 ms, knows that both
+        # serve.
+        assert served_by(server, 2)
+        time.sleep(1.0)
+        (tmp_path / "broken").touch()
+        os.kill(first, signal.SIGKILL)
+        worker_pids(server, 2)
+        assert server.request(GET % b"/readyz").status == 200
+        (tmp_path / "broken").unlink()
+        assert served_by(server, 2)
+
+
+def served_by(server: ServerProcess, workers: int) -> bool:
+    """Wait until this number of processes has the listening socket in their event loop."""
+    inode = listening_inode(server.port)
+
+    def enough() -> bool:
+        pids = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        return sum(polls(int(pid), inode) for pid in pids) >= workers
+
+    eventually(enough, "too few workers serve")
+    return True
+
+
+def listening_inode(port: int) -> str:
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, _remote, state, *rest = line.split()[1:]
+        if int(local.split(":")[1], 16) == port and state == "0A":
+            return rest[5]
+    raise AssertionError("nothing listens")
+
+
+def polls(pid: int, inode: str) -> bool:
+    """Whether an epoll instance of the process has the socket."""
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+            with suppress(OSError):
+                if any(f"ino:{int(inode):x} " in line for line in entry.read_text().splitlines() if "tfd:" in line):
+                    return True
+    return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("host", "number"),
+    [("127.0.0.1", errno.EADDRINUSE), ("203.0.113.1", errno.EADDRNOTAVAIL), ("there-is-none.invalid", None)],
+)
+def test_an_address_that_cannot_be_bound_fails_before_anything_is_built(
+    host: str, number: int | None, workers: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = ServerSettings(host=host, port=taken.getsockname()[1], workers=workers)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            with pytest.raises(OSError) as failure:  # noqa: PT011 - its number is checked
+                serve(settings, not_built)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        assert failure.value.errno == number or isinstance(failure.value, socket.gaierror)
+
+
+@processes
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_two_services_on_one_address_the_first_to_listen_serves(tmp_path: Path, workers: int) -> None:
+    """Both can bind, as long as neither listens."""
+    port = unused_port()
+    with (
+        running_server(folder=tmp_path, workers=workers, port=port) as first,
+        running_server(folder=tmp_path, workers=workers, port=port) as second,
+    ):
+        for server in (first, second):
+            worker_pids(server, workers)
+        (tmp_path / "open").touch()
+        eventually(lambda: first.process.poll() is not None or second.process.poll() is not None, "both run")
+        loser, winner = (first, second) if first.process.poll() is not None else (second, first)
+        assert loser.process.returncode != 0
+        assert winner.line() == str(port)
+        winner.port = port
+        assert winner.request(GET % b"/readyz").status == 200
