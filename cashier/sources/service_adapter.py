@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from cashier.domain.engine_contract import OutcomeUnknown
 from cashier.domain.risk_contract import Challenged
 from cashier.source_errors import Garbled, SourceError, TimedOut, Unreachable
-from cashier.sources.adapter import DEFAULT_STATUSES, checked_statuses
+from cashier.sources.adapter import DEFAULT_STATUSES, checked_statuses, error_of_undeclared
 from cashier.sources.adapter_settings import checked_request
 from cashier.sources.adapter_upstream import MAX_REQUESTS
 from cashier.sources.engine import parse_submit
@@ -23,7 +23,6 @@ from cashier.sources.risk import parse_decision
 from cashier.sources.service_answer import fault_of, is_contained, mapping_response
 from cashier.sources.service_object import check_method
 from cashier.sources.service_request import ServiceRequest
-from cashier.sources.source import error_of_response
 from cashier.wire.in_process import InProcessCall, TaskTransport
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, Transport, TransportCall
 
@@ -116,7 +115,7 @@ class AdapterCalls:
             raise response
         self.last = response
         if response.status not in self._statuses:
-            raise error_of_response(response)
+            raise error_of_undeclared(response, self._name)
         return response
 
     def require_ended(self) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
-from cashier.sandbox import World
+from cashier import Cashier
+from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.settings.loader import configuration
 from cashier.settings.schema import Configuration
 from tests.company.services import (
@@ -57,6 +58,12 @@ class Company:
         table = tomllib.loads((FOLDER / "cashier.toml").read_text("utf-8"))
         change(table)
         return configuration(table, "cashier.toml", FOLDER, self.environ)
+
+    def over_the_contract(self, **replaced: Any) -> Cashier:
+        """A cashier over services of the contract with the same records."""
+        contract = LocalUpstreams(self.world, weather_named("still"))
+        patience = tomllib.loads((FOLDER / "cashier.toml").read_text("utf-8"))["consult"]
+        return Cashier(sources={**contract, **replaced}, config={"consult": patience})
 
     def application(self, name: str) -> web.Application:
         @web.middleware

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cashier import Cashier
-from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
+from cashier.sandbox import CASES, World
 from tests.company.company import Company, open_company
 from tests.company.payer import Payer
 
@@ -21,8 +21,7 @@ async def company() -> AsyncIterator[Company]:
 
 
 async def test_each_offer_is_the_same_as_from_services_of_the_contract(company: Company) -> None:
-    contract = LocalUpstreams(company.world, weather_named("still"))
-    async with Cashier(config=company.configuration()) as adapted, Cashier(sources=dict(contract)) as direct:
+    async with Cashier(config=company.configuration()) as adapted, company.over_the_contract() as direct:
         for case in CASES:
             status, offer = await Payer(adapted).consult(case)
             expected_status, expected = await Payer(direct).consult(case)
@@ -34,7 +33,6 @@ async def test_each_offer_is_the_same_as_from_services_of_the_contract(company: 
 
 
 async def test_an_answer_is_not_served_to_another_user_or_merchant_from_the_cache(company: Company) -> None:
-    contract = LocalUpstreams(company.world, weather_named("still"))
     asked_twice = [
         ("chinese_shop", {}),
         ("unbound_and_terminated", {}),  # another user at the same merchant
@@ -44,7 +42,7 @@ async def test_an_answer_is_not_served_to_another_user_or_merchant_from_the_cach
         ("without_cards", {}),  # a user that three services do not know
         ("chinese_shop", {}),
     ]
-    async with Cashier(config=company.configuration()) as adapted, Cashier(sources=dict(contract)) as direct:
+    async with Cashier(config=company.configuration()) as adapted, company.over_the_contract() as direct:
         for case, fields in asked_twice * 2:
             _, offer = await Payer(adapted).consult(case, **fields)
             _, expected = await Payer(direct).consult(case, **fields)
