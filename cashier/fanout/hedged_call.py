@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from cashier.fanout.ask import Known, OnOutcome
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
 from cashier.fanout.guarded_source import GuardedSource
-from cashier.fanout.upstream_protocol import AdapterCall, OnAnswer, UpstreamCall
+from cashier.fanout.upstream_protocol import CautiousCall, OnAnswer, UpstreamCall
 from cashier.source_errors import NotAsked, Overloaded, SourceError, TimedOut, Unreachable
 
 C = TypeVar("C", OnAnswer, OnOutcome)
@@ -182,7 +182,7 @@ class HedgedCall(CallAttempt, Generic[C]):
     def _send_extra(self, now_ns: int) -> bool:
         guard = self.guard
         first = self.call
-        if self.no_extra or not self.awaited or (isinstance(first, AdapterCall) and not first.repeatable):
+        if self.no_extra or not self.awaited or (isinstance(first, CautiousCall) and not first.repeatable):
             return False
         self.update_endpoint()
         left_ms = self.budget_ms - (now_ns - self.started_ns) // _MS_NS
@@ -192,7 +192,7 @@ class HedgedCall(CallAttempt, Generic[C]):
         self.no_extra = True
         self.extra = HedgeAttempt(self, now_ns)
         self.send(self.extra, left_ms, avoid)
-        if first is not None and isinstance(self.extra.call, AdapterCall):
+        if first is not None and isinstance(self.extra.call, CautiousCall):
             self.extra.call.beside_another = True
         return True
 

@@ -31,7 +31,7 @@ class UpstreamCall(PendingCall, Protocol):
         """
 
 
-class AdapterCall:
+class CautiousCall:
     """A call whose requests are made by the user's code, so that some must not be sent twice.
 
     `repeatable`: only GETs were sent so far, so a second call may be made beside this one.

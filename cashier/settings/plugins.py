@@ -10,7 +10,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -28,20 +28,29 @@ _found_in: dict[str, str] = {}
 def adapter_object(text: str, settings: AdapterSettings, folder: Path | None) -> Any:
     """The module or object that `[sources.NAME] adapter` names, with its settings.
 
-    A class is instantiated with them. Any other object receives them by its function `configure`,
-    if it has one.
+    A class is instantiated, with them if it takes an argument. Any other object receives them by
+    its function `configure`, if it has one.
     """
     value = _imported(text, "adapter", folder)
-    configure: Callable[[AdapterSettings], Any] | None = (
-        value if inspect.isclass(value) else getattr(value, "configure", None)
-    )
-    if configure is None:
-        return value
+    takes_none = _takes_no_argument(value) if inspect.isclass(value) else not hasattr(value, "configure")
+    if takes_none and settings.options:
+        raise ValueError(f"adapter {text!r} takes no options: it has no configure(settings) and no __init__(settings)")
     try:
-        configured = configure(settings)
+        if inspect.isclass(value):
+            arguments = () if takes_none else (settings,)
+            return value(*arguments)
+        if not takes_none:
+            value.configure(settings)
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         raise ValueError(f"adapter {text!r} does not take its settings: {_description(error)}") from None
-    return configured if inspect.isclass(value) else value
+    return value
+
+
+def _takes_no_argument(kind: type) -> bool:
+    try:
+        return not inspect.signature(kind).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def function_of(text: str, folder: Path | None) -> UpstreamFunction:
@@ -102,7 +111,7 @@ def _look_in(folder: Path | None, module_name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if first:
+        if first and place in sys.path:
             sys.path.remove(place)
         for name in set(sys.modules) - before:
             if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{place}{os.sep}"):

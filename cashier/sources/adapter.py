@@ -2,8 +2,8 @@
 
 Whatever an adapter does, only its source fails. Every call of its code is here or in
 `adapter_upstream`: an exception becomes a `SourceError` that names the adapter, the function and
-the line. `answer_encoder` reads the result, which is then parsed like
-the contract's own answer, with all checks.
+the line. `answer_encoder` reads the result, which is then parsed like the contract's own answer,
+with all checks.
 """
 
 from __future__ import annotations
@@ -127,7 +127,16 @@ class Adapter:
             request = self._request(asked)
         except BaseException as fault:  # noqa: BLE001 - SystemExit would end the event loop
             raise self.error_of(fault, "request") from None
-        return checked_request(request, self.name)
+        return self.checked(request)
+
+    def checked(self, request: Any) -> Request:
+        """A request as a transport takes it. Raises `Garbled`."""
+        try:
+            return checked_request(request, self.name)
+        except Garbled:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - of an object that pretends to be one
+            raise self.error_of(fault, "the request") from None
 
     def _encoded_parameters(self, known: Inputs) -> Raw:
         assert self._parameters is not None, "then `parameters` is None"  # noqa: S101
@@ -203,7 +212,7 @@ class Adapter:
 
     def _own_error(self, error: SourceError) -> SourceError:
         """A new error, because an adapter may raise one object again and again."""
-        detail = f"adapter {self.name}: {str(getattr(error, 'detail', ''))[:_MAX_DETAIL_CHARACTERS]}"
+        detail = f"adapter {self.name}: {_detail(error)}"
         match error:
             case Overloaded():
                 seconds = error.retry_after_s
@@ -225,6 +234,13 @@ class Adapter:
                 place = f" ({basename(file)}, line {traceback.tb_lineno})"
             traceback = traceback.tb_next
         return place
+
+
+def _detail(error: SourceError) -> str:
+    try:
+        return str(error.detail)[:_MAX_DETAIL_CHARACTERS]
+    except Exception:  # noqa: BLE001 - a subclass of the user's
+        return type(error).__name__
 
 
 def checked_statuses(name: str, statuses: Any) -> frozenset[int]:

@@ -13,10 +13,9 @@ from typing import Any, NoReturn
 
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import OnBatchOutcomes, Outcome
-from cashier.fanout.upstream_protocol import AdapterCall, OnAnswer, UpstreamCall
+from cashier.fanout.upstream_protocol import CautiousCall, OnAnswer, UpstreamCall
 from cashier.source_errors import Garbled, Skipped, SourceError, WrongIdentity
 from cashier.sources.adapter import Adapter, error_of_undeclared
-from cashier.sources.adapter_settings import checked_request
 from cashier.sources.asked import Asked
 from cashier.sources.batch_call import BatchWireUpstream
 from cashier.wire.transport import CallHeaders, Request, Response, Transport, TransportCall
@@ -50,7 +49,7 @@ class AdapterUpstream:
         return self._adapter.parse_stored(not_found, body, known)
 
 
-class AdaptedCall(AdapterCall):
+class AdaptedCall(CautiousCall):
     """An `UpstreamCall`. `start` makes the first request."""
 
     __slots__ = (
@@ -154,7 +153,7 @@ class SequenceCall(AdaptedCall):
         try:
             value = await self._adapter.answer(self._asked, self._send)
         except BaseException as fault:  # SystemExit would end the event loop
-            if self._on_answer is None:
+            if self._on_answer is None and isinstance(fault, asyncio.CancelledError):
                 raise
             return self._adapter.error_of(fault, "answer", self._passed_on), False, None
         finally:
@@ -177,7 +176,7 @@ class SequenceCall(AdaptedCall):
         if self._requests > MAX_REQUESTS:
             await self._give_up(Garbled(f"adapter {self._adapter.name} makes more than {MAX_REQUESTS} requests"))
         try:
-            checked = checked_request(request, self._adapter.name)
+            checked = self._adapter.checked(request)
         except Garbled as fault:
             await self._give_up(fault)
         outcome = await self._outcome(checked)

@@ -31,8 +31,9 @@ class Asked(Mapping[str, Any]):
         try:
             return self._inputs[name]
         except (KeyError, TypeError):
-            given = ", ".join(self._inputs)
-            raise UnneededInput(f"{str(name)[:40]!r} is no input of {self._source}, which needs {given}") from None
+            # A name that is no field name may be a payer's data.
+            shown = repr(name) if isinstance(name, str) and name.isidentifier() and len(name) <= 40 else "another name"
+            raise UnneededInput(f"{shown}, but {self._source} has only {', '.join(self._inputs)}") from None
 
     def get(self, name: str, default: Any = None) -> Any:
         return self[name]

@@ -107,7 +107,7 @@ class AdapterCalls:
     async def __call__(self, request: Request) -> Response:
         try:
             exchange = self._start(request)
-        except SourceError:
+        except Exception:
             await asyncio.sleep(_REFUSAL_PACE_S)
             raise
         response = await self._answer(exchange)
@@ -132,7 +132,7 @@ class AdapterCalls:
             exchange.give_up(self._operation)
 
     def _start(self, request: Request) -> _Exchange:
-        """Send a request. Raises the `SourceError` of one that must not be sent."""
+        """Send a request. Raises for one that must not be sent, `SourceError` with the reason."""
         checked = checked_request(request, self._name)
         changes = self._operation in _ONCE and (
             request.read_only is not True and (request.method != "GET" or not request.safe)

@@ -103,13 +103,16 @@ def mapping_response(operation: str, answer: Any) -> Response:
 
 def stated_error(error: Any, *, sent: bool) -> SourceError:
     """A new error of one of our types with the text of `error`, whose fields may be anything."""
-    detail = getattr(error, "detail", None)
+    try:
+        detail, seconds = getattr(error, "detail", None), getattr(error, "retry_after_s", None)
+    except Exception:  # noqa: BLE001 - of a subclass that is not ours
+        detail = seconds = None
     text = f"{type(error).__name__} without a reason"
     if isinstance(detail, str) and detail:
         text = "".join(sign if sign.isprintable() else " " for sign in detail[:_MAX_DETAIL])
     kind: type[SourceError] = next((kind for kind in _ERROR_TYPES if isinstance(error, kind)), Unreachable)
     if kind is Overloaded:
-        stated: SourceError = Overloaded(text, _seconds(getattr(error, "retry_after_s", None)))
+        stated: SourceError = Overloaded(text, _seconds(seconds))
     else:
         stated = kind(text)
     stated.sent = sent

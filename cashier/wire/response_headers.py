@@ -10,14 +10,17 @@ class ResponseHeaders(Mapping[str, str]):
 
     __slots__ = ("_values",)
 
-    def __init__(self, headers: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         self._values: dict[str, str] = {}
-        for name, value in headers:
+        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
             key = name.lower()
             self._values[key] = f"{self._values[key]}, {value}" if key in self._values else value
 
     def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
+        try:
+            return self._values[name.lower()]
+        except KeyError:
+            raise KeyError(name) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

@@ -26,9 +26,9 @@ class Cards:
     def parse(self, response, asked):
         if response.status == 410:
             return None
-        wallet = response.json()
+        uid = response.json()["uid"]
         page = response.headers["X-Page"]
-        return {"user_id": wallet["uid"], "cards": [], "agreement": [], "agreements": [], "page": page}
+        return {"user_id": uid, "cards": [], "agreement": [], "agreements": [], "page": page}
 
 class Quotas:
     def __init__(self, settings): ...

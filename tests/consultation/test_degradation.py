@@ -52,6 +52,10 @@ class TimedConsultation(NamedTuple):
         return statuses(self.consultation)
 
 
+# One for all worlds: their records have times in whole seconds.
+STARTED_AT = datetime.now(UTC)
+
+
 class FaultyFlow:
     """A consultation flow whose sources a test controls.
 
@@ -67,7 +71,7 @@ class FaultyFlow:
         self.unbound: set[str] = set()
         self.unknown: set[str] = set()
         self.ladder = DegradationLadder()
-        self._upstreams = LocalUpstreams(World(), weather_named("still"))
+        self._upstreams = LocalUpstreams(World(clock=lambda: STARTED_AT), weather_named("still"))
         store = S3FifoStore(1_000)
         self.pipelines = {
             spec.source.name: SourcePipeline(

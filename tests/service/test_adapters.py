@@ -77,7 +77,7 @@ async def test_there_is_none_is_cached_as_negative_whatever_the_status(tmp_path:
     ("value", "cause", "reason"),
     [
         ("1 / 0", "GARBLED", "adapter shop_adapters: parse() raised ZeroDivisionError (shop_adapters.py, line 7)"),
-        ("asked['merchant_id']", "GARBLED", "reads 'merchant_id' is no input of card, which needs user_id"),
+        ("asked['merchant_id']", "GARBLED", "reads 'merchant_id', but card has only user_id"),
         ("{**response.json(), 'user_id': 'u_2'}", "WRONG_IDENTITY", "adapter shop_adapters: an answer about another"),
         ("{**response.json(), 'cards': [{'expiry': '12/30'}]}", "GARBLED", "at $.cards[0]"),
     ],

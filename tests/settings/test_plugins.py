@@ -12,6 +12,7 @@ from cashier.settings.plugins import adapter_object, function_of
 from cashier.sources.adapter_settings import AdapterSettings
 
 SETTINGS = AdapterSettings("card", {"key": "secret"}, "/v2")
+PLAIN = AdapterSettings("card", {}, "")
 
 
 @pytest.fixture(autouse=True)
@@ -33,26 +34,35 @@ def folder(tmp_path: Path, name: str, **modules: str) -> Path:
 
 def test_a_module_beside_the_configuration_is_found_with_its_siblings(tmp_path: Path) -> None:
     beside = folder(tmp_path, "shop", adapters="import signing\nTEXT = signing.TEXT", signing="TEXT = 'signed'")
-    assert adapter_object("adapters", SETTINGS, beside).TEXT == "signed"
-    assert adapter_object("adapters", SETTINGS, beside) is sys.modules["adapters"]
+    assert adapter_object("adapters", PLAIN, beside).TEXT == "signed"
+    assert adapter_object("adapters", PLAIN, beside) is sys.modules["adapters"]
 
 
 def test_two_folders_may_have_a_module_of_one_name(tmp_path: Path) -> None:
     one = folder(tmp_path, "one", adapters="import naming\nTEXT = naming.TEXT", naming="TEXT = 1")
     two = folder(tmp_path, "two", adapters="import naming\nTEXT = naming.TEXT", naming="TEXT = 2")
-    first = adapter_object("adapters", SETTINGS, one)
-    second = adapter_object("adapters", SETTINGS, two)
-    assert (first.TEXT, second.TEXT, adapter_object("adapters", SETTINGS, one).TEXT) == (1, 2, 1)
+    first = adapter_object("adapters", PLAIN, one)
+    second = adapter_object("adapters", PLAIN, two)
+    assert (first.TEXT, second.TEXT, adapter_object("adapters", PLAIN, one).TEXT) == (1, 2, 1)
 
 
 def test_a_file_of_the_folder_hides_no_module_that_is_in_use(tmp_path: Path) -> None:
     beside = folder(tmp_path, "shop", adapters="import json\nTEXT = json.dumps(1)", json="raise SystemExit")
-    assert adapter_object("adapters", SETTINGS, beside).TEXT == "1"
+    assert adapter_object("adapters", PLAIN, beside).TEXT == "1"
 
 
 def test_a_class_is_made_once_with_its_settings(tmp_path: Path) -> None:
     text = "class Cards:\n    def __init__(self, settings):\n        self.settings = settings"
     assert adapter_object("adapters:Cards", SETTINGS, folder(tmp_path, "shop", adapters=text)).settings is SETTINGS
+
+
+def test_a_class_without_arguments_and_a_module_without_configure_take_no_options(tmp_path: Path) -> None:
+    beside = folder(tmp_path, "shop", adapters="class Cards:\n    def request(self, asked): ...")
+    assert type(adapter_object("adapters:Cards", PLAIN, beside)).__name__ == "Cards"
+    assert adapter_object("adapters", PLAIN, beside) is sys.modules["adapters"]
+    for name in ("adapters:Cards", "adapters"):
+        with pytest.raises(ValueError, match="takes no options"):
+            adapter_object(name, SETTINGS, beside)
 
 
 def test_a_module_is_configured(tmp_path: Path) -> None:

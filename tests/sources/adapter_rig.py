@@ -34,7 +34,7 @@ OK = Response(200, b"{}")
 
 
 def responding(status: int = 200, body: bytes = b"{}", **headers: str) -> Response:
-    return Response(status, body, headers=ResponseHeaders(headers.items()))
+    return Response(status, body, headers=ResponseHeaders(headers))
 
 
 class AnsweringTransport:

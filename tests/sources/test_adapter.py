@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections import UserDict
 from dataclasses import dataclass
@@ -237,7 +238,7 @@ async def test_an_input_that_the_source_does_not_need_is_not_there(read: str, fo
         return asked["merchant_id"] if read == "[]" else asked.get("merchant_id", "m_1")
 
     detail = await detail_of(form(foreign))
-    assert "reads 'merchant_id' is no input of card, which needs user_id" in detail
+    assert "reads 'merchant_id', but card has only user_id" in detail
 
 
 async def test_asked_cannot_be_changed() -> None:
@@ -257,6 +258,30 @@ async def test_each_source_is_asked_what_its_row_needs() -> None:
     assert asked_by_source["channel"] == {"currency": "CNY", "country": "CN"}
     assert asked_by_source["quota"] == {"user_id": "u_1", "currency": "CNY"}
     assert asked_by_source["marketing"] == {"user_id": "u_1", "merchant_id": "m_1", "amount": Money("CNY", 12800)}
+
+
+class Pretender:
+    @property  # type: ignore[misc]  # on purpose
+    def __class__(self) -> Any:
+        raise RuntimeError("6222")
+
+
+@pytest.mark.parametrize("form", [form_1, form_2])
+async def test_an_object_that_raises_when_its_type_is_read_is_contained(form: Any) -> None:
+    assert "the answer of" in await detail_of(form(lambda asked: Pretender()))
+    assert "the request raised RuntimeError" in await detail_of(form_1(request=lambda asked: Pretender()))
+
+
+async def test_a_source_error_without_a_detail_is_contained() -> None:
+    class Odd(Garbled):
+        @property
+        def detail(self) -> str:
+            raise RuntimeError
+
+        @detail.setter
+        def detail(self, value: str) -> None: ...
+
+    assert await detail_of(form_1(Odd("x"))) == "adapter my.cards: Odd"
 
 
 @pytest.mark.parametrize(
@@ -443,6 +468,32 @@ async def test_an_abandoned_answer_is_cancelled_with_all_its_requests() -> None:
     call.abandon()
     await ended.wait()
     assert transport.abandoned >= 2
+
+
+@pytest.mark.parametrize("raised", [RuntimeError(), SystemExit()], ids=repr)
+async def test_what_an_abandoned_answer_raises_goes_nowhere(raised: BaseException) -> None:
+    contexts: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
+    ended = asyncio.Event()
+
+    async def answer(asked: Any, call: Any) -> Any:
+        try:
+            await call(Request("/"))
+        finally:
+            ended.set()
+            raise raised
+
+    transport = AnsweringTransport(None)
+    call = AdapterUpstream(adapter_of(SimpleNamespace(answer=answer)), transport).call(
+        KNOWN, HEADERS, 100, lambda *outcome: pytest.fail("an abandoned call was answered")
+    )
+    await until(lambda: bool(transport.requests))
+    call.abandon()
+    await ended.wait()
+    del call
+    gc.collect()
+    await asyncio.sleep(0)
+    assert contexts == []
 
 
 async def test_requests_after_the_end_are_not_sent() -> None:

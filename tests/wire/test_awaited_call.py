@@ -61,7 +61,8 @@ async def test_an_answer_is_returned(wired: Wired) -> None:
 
 
 async def test_a_timeout_after_the_request_has_left_counts_as_sent(wired: Wired) -> None:
-    task = asyncio.create_task(send_and_wait(wired.transport, PAY, CALL_HEADERS, 60))
+    # Long enough for a busy machine to connect and send.
+    task = asyncio.create_task(send_and_wait(wired.transport, PAY, CALL_HEADERS, 500))
     peer = await wired.upstream.peer()
     await peer.read_request()
     outcome = await task
