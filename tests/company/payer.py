@@ -49,15 +49,26 @@ class Payer:
         body = {"payment_token": payment["payment_token"], "value": value}
         return await self._exchange("POST", f"/v1/payments/{payment['payment_id']}/challenge", body)
 
-    async def look(self, payment: Json) -> tuple[int, Any]:
-        return await self._exchange("GET", f"/v1/payments/{payment['payment_id']}", None, token(payment))
+    async def look(self, payment: Json, wait_ms: int = 0) -> tuple[int, Any]:
+        path = f"/v1/payments/{payment['payment_id']}"
+        return await self._exchange("GET", path, None, token(payment), f"wait_ms={wait_ms}")
 
     async def cancel(self, payment: Json) -> tuple[int, Any]:
         return await self._exchange("POST", f"/v1/payments/{payment['payment_id']}/cancel", None, token(payment))
 
-    async def _exchange(self, method: str, path: str, body: Any, headers: Json | None = None) -> tuple[int, Any]:
+    async def _exchange(
+        self, method: str, path: str, body: Any, extra: Json | None = None, query: str = ""
+    ) -> tuple[int, Any]:
+        headers = {**JSON, **(extra or {})}
         content = b"" if body is None else json.dumps(body).encode()
-        response = await call(self._application, content, method=method, path=path, headers={**JSON, **(headers or {})})
+        response = await call(
+            self._application,
+            content,
+            method=method,
+            path=path,
+            headers={**JSON, **(headers or {})},
+            query=query.encode(),
+        )
         assert response.status not in (None, 500)
         return response.status or 0, response.json
 

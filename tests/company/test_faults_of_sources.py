@@ -15,61 +15,20 @@ from aiohttp import web
 
 from cashier import Cashier
 from cashier.sandbox import World
-from cashier.source_errors import Overloaded, TimedOut, Unreachable
-from tests.company.company import Company, Serve, open_company
+from cashier.source_errors import Overloaded, SourceError, TimedOut, Unreachable
+from tests.company.company import Company, open_company
+from tests.company.faults import Break, instead, json, mistaken, page, spoiled
 from tests.company.payer import Payer
 from tests.company.services import balance, card, marketing, member, merchant, order
 
 REQUIRED = ("order", "merchant", "member")
 CONSULTED = (*REQUIRED, "card", "balance", "channel", "quota", "marketing")
-OWN_HEADERS = ("X-Seal", "ETag", "Location", "X-Retry-Ms")
-Break = Callable[[Company, str], None]
-
-
-def spoiled(old: str, new: str) -> Break:
-    """The service's own answers, with another text in them."""
-
-    def install(company: Company, source: str) -> None:
-        async def answer(request: web.Request, serve: Serve) -> web.StreamResponse:
-            response = await serve(request)
-            assert isinstance(response, web.Response)
-            text = response.text or ""
-            assert old in text or response.status == 202
-            headers = {name: value for name, value in response.headers.items() if name in OWN_HEADERS}
-            return web.Response(text=text.replace(old, new), status=response.status, headers=headers)
-
-        company.faults[source] = answer
-
-    return install
-
-
-def instead(make: Callable[[], web.Response]) -> Break:
-    def install(company: Company, source: str) -> None:
-        async def answer(request: web.Request, serve: Serve) -> web.StreamResponse:
-            return make()
-
-        company.faults[source] = answer
-
-    return install
-
-
-def mistaken(company: Company, source: str) -> None:
-    """Answers about another subject than the one asked for."""
-    company.records.mistaken.add(source)
-
-
-def page(status: int = 200) -> web.Response:
-    return web.Response(text="<html>Service unavailable</html>", status=status, content_type="text/html")
 
 
 def cards(**fields: str) -> Callable[[], web.Response]:
     row = {"ref": "c_1", "bankNo": "102", "bankName": "ICBC", "dc": "D", "scheme": "VISA", "tail": "6222", "max": ""}
     row |= {"thru": "1130", "st": "0", "shop": "m_1", "route": "ch_x", **fields}
     return lambda: card.sealed({"holder": "u_1", "rows": [row]})
-
-
-def json(body: object) -> Callable[[], web.Response]:
-    return lambda: web.json_response(body)
 
 
 def soap_fault(code: str) -> Callable[[], web.Response]:
@@ -152,6 +111,10 @@ FAULTS: list[tuple[str, str, Break, str, str]] = [
 ]
 
 
+# A payer is told whether it makes sense to try again.
+ERRORS: dict[str, type[SourceError]] = {"TIMEOUT": TimedOut, "OVERLOADED": Overloaded}
+
+
 class Outcome(NamedTuple):
     """`answers`: status and body of each consultation. `lines`: what the log says of sources."""
 
@@ -177,7 +140,7 @@ async def offer_without(company: Company, source: str, cause: str) -> tuple[int,
     """The answer of a consultation over services of the contract, one of which is down."""
 
     async def down(**asked: Any) -> Any:
-        raise {"TIMEOUT": TimedOut, "OVERLOADED": Overloaded}.get(cause, Unreachable)("down")
+        raise ERRORS.get(cause, Unreachable)("down")
 
     async with company.over_the_contract(**{source: down}) as direct:
         return await Payer(direct).consult("chinese_shop")
