@@ -1,7 +1,8 @@
 """Broken payment services: what the payer gets, what the log says once, and what is never done.
 
-A payment is called paid or failed only when a service says so. It is never charged twice: whatever
-breaks, the engine receives one transfer, and after the repair the payment ends as it really did.
+A payment is called paid or failed only when a service says so. It is never charged twice: in
+every fault the engine receives one transfer, and after the repair the payment ends as it really
+did.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Shop(NamedTuple):
 
     @property
     def transfers(self) -> int:
-        """How many payments the engine was sent."""
+        """The number of payments that the engine received."""
         return self.company.requests["engine"].count("POST /transfers")
 
     @property
@@ -101,7 +102,7 @@ async def test_without_a_score_nothing_is_sent_and_the_same_key_pays_after_the_r
         assert (payment["status"], open_shop.transfers, open_shop.charged) == ("SUCCEEDED", 1, 1)
 
 
-async def test_a_step_up_that_cannot_be_read_asks_nobody_for_a_code() -> None:
+async def test_a_step_up_that_cannot_be_read_is_no_challenge() -> None:
     async with shop() as open_shop:
         choice = await open_shop.payer.choose("chinese_shop", "QUICK_PAY:c_2")
         spoiled("|S|", "|X|", at="/step-up")(open_shop.company, "risk")

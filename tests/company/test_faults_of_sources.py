@@ -111,7 +111,7 @@ FAULTS: list[tuple[str, str, Break, str, str]] = [
 ]
 
 
-# A payer is told whether it makes sense to try again.
+# The reason of a method says which of these it was.
 ERRORS: dict[str, type[SourceError]] = {"TIMEOUT": TimedOut, "OVERLOADED": Overloaded}
 
 

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import msgspec
-
 from cashier.payments.ports import Inquiry
 from cashier.source_errors import WrongIdentity
 from cashier.sources.adapter_settings import AdapterSettings
@@ -30,9 +28,9 @@ class Scores:
         self._reject_from: int = settings.options["reject_from"]
 
     async def decide(self, inquiry: Inquiry, call: Call) -> dict[str, Any]:
-        features = json.dumps({"features": list(msgspec.to_builtins(inquiry).items())}).encode()
+        body = json.dumps({"features": features(inquiry)}).encode()
         # Scoring is free and may be repeated; the step-up below sends a message.
-        scored = (await call(Request("/scores", "POST", features, read_only=True))).json()
+        scored = (await call(Request("/scores", "POST", body, read_only=True))).json()
         if scored["ref"] != inquiry.payment_id:
             raise WrongIdentity("a score of another payment")
         decision: dict[str, Any] = {"decision_id": scored["assessment"], "payment_id": scored["ref"]}
@@ -60,3 +58,10 @@ class Scores:
         response = await call(Request(f"/step-ups/{quote(challenge_id, safe='')}/check", "POST", form, headers=FORM))
         word, _, left = response.body.decode("ascii").partition(" ")
         return None if word == "NONE" else {"status": WORDS[word], "attempts_left": int(left)}
+
+
+def features(inquiry: Inquiry) -> list[tuple[str, Any]]:
+    named = [(name, getattr(inquiry, name)) for name in ("payment_id", "order_id", "user_id", "merchant_id", "kind")]
+    amount = {"currency": inquiry.amount.currency, "value": inquiry.amount.value}
+    device = {"ip": inquiry.device.ip, "device_id": inquiry.device.device_id}
+    return [*named, ("instrument_id", inquiry.instrument_id), ("amount", amount), ("device", device)]
