@@ -195,5 +195,5 @@ async def test_payment_services_are_probed_through_their_adapter_and_as_objects(
     engine, acquirer = probed["engine"], probed["acquirer"]
     assert (engine.requests, engine.status, engine.fault, engine.answer) == (("GET /charges/1",), 200, None, None)
     assert acquirer.fault is not None
-    assert acquirer.fault.startswith("GARBLED: result of Unwell raised ValueError at test_probe.py:")
+    assert acquirer.fault.startswith("GARBLED: result of Unwell raised ValueError (test_probe.py, line ")
     assert Unwell.decide.await_count == 0

@@ -21,7 +21,7 @@ from cashier.source_errors import Garbled, NotAsked, Overloaded, SourceError, Ti
 from cashier.sources.adapter_settings import checked_request
 from cashier.sources.answer_encoder import NoContractValue, encode_answer
 from cashier.sources.asked import Asked, UnneededInput
-from cashier.sources.source import Inputs, Source, error_of_response, parse_or_error
+from cashier.sources.source import Inputs, Source, error_of_status, parse_or_error
 from cashier.wire.transport import Request, Response
 
 DEFAULT_STATUSES = frozenset((200, 404))
@@ -150,7 +150,7 @@ class Adapter:
         if isinstance(response, SourceError):
             return response, False, None
         if response.status not in self.statuses:
-            return error_of_response(response), False, None
+            return error_of_undeclared(response, self.name), False, None
         assert self._parse is not None, "form 2 has no single response"  # noqa: S101
         try:
             value = (
@@ -254,6 +254,14 @@ def checked_statuses(name: str, statuses: Any) -> frozenset[int]:
     if not found or not all(type(status) is int and 200 <= status <= 599 for status in found):
         raise ValueError(wrong)
     return found
+
+
+def error_of_undeclared(response: Response, name: str) -> SourceError:
+    """The meaning of a status that the adapter does not declare, reported to the connection."""
+    error = error_of_status(response.status, response.retry_after_s)
+    if isinstance(error, Garbled):
+        error = Garbled(f"adapter {name}: status {response.status} is not among its statuses")
+    return response.discredit(error)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -15,10 +15,9 @@ from cashier.fanout.ask import Known
 from cashier.fanout.batch import OnBatchOutcomes, Outcome
 from cashier.fanout.upstream_protocol import CautiousCall, OnAnswer, UpstreamCall
 from cashier.source_errors import Garbled, Skipped, SourceError, WrongIdentity
-from cashier.sources.adapter import Adapter
+from cashier.sources.adapter import Adapter, error_of_undeclared
 from cashier.sources.asked import Asked
 from cashier.sources.batch_call import BatchWireUpstream
-from cashier.sources.source import error_of_response
 from cashier.wire.transport import CallHeaders, Request, Response, Transport, TransportCall
 
 # The most requests of one answer: many pages. More is a loop that the adapter forgot to end.
@@ -185,7 +184,7 @@ class SequenceCall(AdaptedCall):
             if outcome.status in self._adapter.statuses:
                 self._last = outcome
                 return outcome
-            outcome = error_of_response(outcome)
+            outcome = error_of_undeclared(outcome, self._adapter.name)
         self._passed_on.append(outcome)
         raise outcome
 

@@ -7,23 +7,21 @@ An adapter has one async function for each operation, with the arguments of the 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from typing import Any
 
-from msgspec.structs import replace
-
-from cashier.domain.engine_contract import OutcomeUnknown
 from cashier.domain.risk_contract import Challenged
 from cashier.source_errors import Garbled, SourceError, TimedOut, Unreachable
-from cashier.sources.adapter import DEFAULT_STATUSES, checked_statuses
+from cashier.sources.acquirer import parse_result
+from cashier.sources.adapter import DEFAULT_STATUSES, checked_statuses, error_of_undeclared
 from cashier.sources.adapter_settings import checked_request
 from cashier.sources.adapter_upstream import MAX_REQUESTS
-from cashier.sources.engine import parse_submit
-from cashier.sources.risk import parse_decision
+from cashier.sources.engine import parse_look_up, parse_reverse, parse_submit
+from cashier.sources.risk import parse_decision, parse_verification
 from cashier.sources.service_answer import fault_of, is_contained, mapping_response
 from cashier.sources.service_object import check_method
 from cashier.sources.service_request import ServiceRequest
-from cashier.sources.source import error_of_response
 from cashier.wire.in_process import InProcessCall, TaskTransport
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, Transport, TransportCall
 
@@ -37,6 +35,14 @@ _FUNCTIONS = {
 _OPTIONAL = ("verify", "reverse")
 # The pace of refusals: an adapter that tries again and again must not stop the event loop.
 _REFUSAL_PACE_S = 0.05
+_PARSE: dict[str, Callable[..., Any]] = {
+    "decide": lambda response, inquiry: parse_decision(response, inquiry.payment_id),
+    "verify": lambda response, challenge_id, payment_id, value: parse_verification(response, payment_id),
+    "submit": lambda response, submission: parse_submit(response, submission.payment_id, submission.order_id),
+    "look_up": parse_look_up,
+    "reverse": parse_reverse,
+    "result": parse_result,
+}
 # The operations in which at most one call may change something. The others may be repeated.
 _ONCE = ("decide", "verify", "submit")
 
@@ -63,6 +69,11 @@ class ServiceAdapter:
         self.close: Callable[..., Any] | None = getattr(adapter, "close", None)
         self.statuses = checked_statuses(name, getattr(adapter, "statuses", DEFAULT_STATUSES))
         self._adapter = adapter
+        self.files = frozenset(
+            inspect.unwrap(function).__code__.co_filename
+            for function in filter(None, map(self.function, _FUNCTIONS[service]))
+            if hasattr(function, "__code__")
+        )
 
     def __repr__(self) -> str:
         return f"<ServiceAdapter {self.name} of {self.source_name}>"
@@ -97,6 +108,8 @@ class AdapterCalls:
         self._ends_s = asyncio.get_running_loop().time() + call.budget_ms / 1000
         self._in_flight: list[_Exchange] = []
         self.last: Response | None = None
+        # What the adapter may raise unchanged.
+        self.errors: list[SourceError] = []
         self._over = self._changing = self._sent = False
         self._requests = 0
 
@@ -112,12 +125,13 @@ class AdapterCalls:
             await asyncio.sleep(_REFUSAL_PACE_S)
             raise
         response = await self._answer(exchange)
-        if isinstance(response, SourceError):
-            raise response
-        self.last = response
-        if response.status not in self._statuses:
-            raise error_of_response(response)
-        return response
+        if isinstance(response, Response):
+            self.last = response
+            if response.status in self._statuses:
+                return response
+            response = error_of_undeclared(response, self._name)
+        self.errors.append(response)
+        raise response
 
     def require_ended(self) -> None:
         """Raise `Garbled` if a call is in flight although its operation has an answer."""
@@ -250,8 +264,11 @@ class AdapterTransport(TaskTransport):
         except BaseException as error:
             if not is_contained(error):
                 raise
-            fault = fault_of(error, f"adapter {self._adapter.name}: {call.operation}()", sent=call.sent)
-            raise fault if call.calls.last is None else call.calls.last.discredit(fault) from None
+            name, calls = self._adapter.name, call.calls
+            fault = fault_of(error, f"adapter {name}: {call.operation}()", sent=call.sent, files=self._adapter.files)
+            if name not in fault.detail and not any(error is passed_on for passed_on in calls.errors):
+                fault.detail = f"adapter {name}: {fault.detail}"
+            raise fault if calls.last is None else calls.last.discredit(fault) from None
         finally:
             call.calls.end()
 
@@ -265,15 +282,11 @@ class AdapterTransport(TaskTransport):
         assert isinstance(request, ServiceRequest)  # noqa: S101  made above
         response = mapping_response(call.operation, await function(*request.arguments, call.calls))
         call.calls.require_ended()
-        if call.operation == "submit" and not call.sent:
-            (submission,) = request.arguments
-            outcome = parse_submit(response, submission.payment_id, submission.order_id)
-            if isinstance(outcome, OutcomeUnknown):
-                raise outcome.error
-        if call.operation == "decide" and self._adapter.function("verify") is None:
-            (inquiry,) = request.arguments
-            if isinstance(parse_decision(response, inquiry.payment_id), Challenged):
-                raise Garbled(f"a challenge, but adapter {self._adapter.name} has no function verify")
-        # The client may find the answer wrong, which discredits the connection that it came by.
-        last = call.calls.last
-        return response if last is None else replace(response, connection=last.connection)
+        # The client reads it again; here its faults get the name of the adapter.
+        outcome = _PARSE[call.operation](response, *request.arguments)
+        error = getattr(outcome, "error", None)
+        if isinstance(error, SourceError):
+            raise error
+        if isinstance(outcome, Challenged) and self._adapter.function("verify") is None:
+            raise Garbled(f"a challenge, but adapter {self._adapter.name} has no function verify")
+        return response

@@ -119,12 +119,15 @@ def stated_error(error: Any, *, sent: bool) -> SourceError:
     return stated
 
 
-def fault_of(error: BaseException, where: str, *, sent: bool) -> SourceError:
-    """The error that an exception in `where` means: its kind and place, never its text."""
+def fault_of(error: BaseException, where: str, *, sent: bool, files: frozenset[str] = frozenset()) -> SourceError:
+    """The error that an exception in `where` means: its kind and place, never its text.
+
+    `files`: of the foreign code. The place is in one of them if the exception came through it.
+    """
     if isinstance(error, SourceError):
         return stated_error(error, sent=sent)
     kind = Unreachable if isinstance(error, OSError) else Garbled
-    fault = kind(f"{where} raised {type(error).__name__}{_place(error.__traceback__)}")
+    fault = kind(f"{where} raised {type(error).__name__}{_place(error.__traceback__, files)}")
     fault.sent = sent
     return fault
 
@@ -148,10 +151,12 @@ def _seconds(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and value >= 0 and math.isfinite(value) else None
 
 
-def _place(trace: TracebackType | None) -> str:
-    """The place that raised an exception: ` at file:line`."""
-    if trace is None:
-        return ""
-    while trace.tb_next is not None:
+def _place(trace: TracebackType | None, files: frozenset[str]) -> str:
+    """The last line of `files` that the exception came through, else the line that raised it."""
+    place = own = ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        place = f" ({PurePath(file).name}, line {trace.tb_lineno})"
+        own = place if file in files else own
         trace = trace.tb_next
-    return f" at {PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+    return own or place

@@ -354,7 +354,10 @@ async def test_parse_sees_headers_and_the_statuses_that_it_declares() -> None:
     adapter = SimpleNamespace(request=lambda asked: Request("/"), parse=parse, statuses={200, 206})
     assert (await outcome_of(adapter, AnsweringTransport(responding(206, b"[1]", **{"x-page": "2"}))))[0] == FACT
     assert seen == [(206, "2", [1])]
-    assert await detail_of(adapter, AnsweringTransport(responding(404))) == "status 404, which is not in the contract"
+    assert (
+        await detail_of(adapter, AnsweringTransport(responding(404)))
+        == "adapter my.cards: status 404 is not among its statuses"
+    )
     outcome, _, _ = await outcome_of(adapter, AnsweringTransport(Response(503, b"", 2.0)))
     assert isinstance(outcome, Overloaded)
     assert outcome.retry_after_s == 2.0

@@ -1,0 +1,1 @@
+"""The company's adapters, one module per source. `cashier.toml` names them."""

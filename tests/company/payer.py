@@ -1,0 +1,77 @@
+"""A payer of the company: what reaches a browser through the HTTP interface of the cashier."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cashier import Cashier, web
+from cashier.sandbox import CASES
+from cashier.sandbox.records import Json
+from tests.web.asgi_client import JSON, call
+
+OTP = "246810"
+_ORDER_FIELDS = ("order_id", "user_id", "merchant_id", "product", "terminal", "country", "locale")
+
+
+class Payer:
+    """Each request returns the status and the body. A 500 never reaches a payer."""
+
+    def __init__(self, cashier: Cashier) -> None:
+        self._application = web.app(cashier)
+
+    async def consult(self, case: str, **fields: Any) -> tuple[int, Any]:
+        return await self._exchange("POST", "/v1/consult", {**CASES[case].request, **fields})
+
+    async def choose(
+        self, case: str, method_id: str, option_id: str | None = None, means: Json | None = None, **fields: Any
+    ) -> Json:
+        """The submit of a method, as the page of a shop makes it from a consultation."""
+        _, consultation = await self.consult(case, **fields)
+        method = next(each for each in consultation["methods"] if each["method_id"] == method_id)
+        option = next((each for each in method["options"] if each["option_id"] == option_id), method)
+        amount = option["amount"] or method["amount"]
+        asked = {**CASES[case].request, **fields}
+        return {
+            **{name: asked[name] for name in _ORDER_FIELDS if name in asked},
+            "method_id": method_id,
+            "option_id": option_id,
+            "expected_payable": amount["payable"],
+            "promotion_ids": [discount["promotion_id"] for discount in amount["discounts"]],
+            "consult_token": consultation["consult_token"],
+            **(means or {}),
+        }
+
+    async def submit(self, choice: Json, key: str = "k-1") -> tuple[int, Any]:
+        return await self._exchange("POST", "/v1/payments", choice, {"Idempotency-Key": key})
+
+    async def answer(self, payment: Json, value: str = OTP) -> tuple[int, Any]:
+        body = {"payment_token": payment["payment_token"], "value": value}
+        return await self._exchange("POST", f"/v1/payments/{payment['payment_id']}/challenge", body)
+
+    async def look(self, payment: Json, wait_ms: int = 0) -> tuple[int, Any]:
+        path = f"/v1/payments/{payment['payment_id']}"
+        return await self._exchange("GET", path, None, token(payment), f"wait_ms={wait_ms}")
+
+    async def cancel(self, payment: Json) -> tuple[int, Any]:
+        return await self._exchange("POST", f"/v1/payments/{payment['payment_id']}/cancel", None, token(payment))
+
+    async def _exchange(
+        self, method: str, path: str, body: Any, extra: Json | None = None, query: str = ""
+    ) -> tuple[int, Any]:
+        headers = {**JSON, **(extra or {})}
+        content = b"" if body is None else json.dumps(body).encode()
+        response = await call(
+            self._application,
+            content,
+            method=method,
+            path=path,
+            headers={**JSON, **(headers or {})},
+            query=query.encode(),
+        )
+        assert response.status not in (None, 500)
+        return response.status or 0, response.json
+
+
+def token(payment: Json) -> dict[str, str]:
+    return {"X-Payment-Token": payment["payment_token"]}
