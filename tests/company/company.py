@@ -6,6 +6,7 @@ import asyncio
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,7 @@ class Company:
     def over_the_contract(self, **replaced: Any) -> Cashier:
         """A cashier over services of the contract with the same records."""
         contract = LocalUpstreams(self.world, weather_named("still"))
-        patience = tomllib.loads((FOLDER / "cashier.toml").read_text("utf-8"))["consult"]
-        return Cashier(sources={**contract, **replaced}, config={"consult": patience})
+        return Cashier(sources={**contract, **replaced}, config=patient_configuration())
 
     def application(self, name: str) -> web.Application:
         @web.middleware
@@ -80,6 +80,13 @@ class Company:
         """A fault: no answer until the company closes."""
         await self.closing.wait()
         return web.Response(status=500)
+
+
+@cache
+def patient_configuration() -> Configuration:
+    """Without sources. Reading it takes longer than a consultation."""
+    patience = tomllib.loads((FOLDER / "cashier.toml").read_text("utf-8"))["consult"]
+    return configuration({"consult": patience}, "cashier.toml")
 
 
 @asynccontextmanager

@@ -65,7 +65,9 @@ async def test_consultations_of_many_payers_at_once_are_not_mixed_up(company: Co
         await asyncio.sleep(0.02)
         return response
 
-    asked = [(case, {}) for case in CASES] + [("guest_order", {"user_id": f"u_{n}"}) for n in range(1, 8)]
+    asked: list[tuple[str, dict[str, str]]] = [(case, {}) for case in CASES] + [
+        ("guest_order", {"user_id": f"u_{n}"}) for n in range(1, 8)
+    ]
     async with Cashier(config=company.configuration()) as adapted, company.over_the_contract() as direct:
         expected = [(await Payer(direct).consult(case, **fields))[1] for case, fields in asked]
         company.faults = dict.fromkeys(CONSULTED, slow)
