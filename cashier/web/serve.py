@@ -16,9 +16,9 @@ from cashier.web.supervisor import Supervisor
 
 # Bytes of responses that the kernel takes beyond what it may send now.
 UNSENT_BYTES = 65_536
-# Of the files that a process may open, those that are not for connections of clients: a quarter, and
-# at least what upstream connections take at start, but never more than half. A client that cannot
-# be accepted sees a reset, and a source that cannot be connected to fails everyone.
+# Of the files that a process may open, those that are not for connections of clients: a quarter,
+# and at least what upstream connections take at start, but never more than half. A client that
+# cannot be accepted sees a reset, and a source that cannot be connected to fails everyone.
 LEAST_RESERVED_FILES = 64
 
 _log = structlog.get_logger("cashier.web")
