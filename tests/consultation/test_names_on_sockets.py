@@ -19,6 +19,7 @@ async def test_every_source_is_fresh_and_its_addresses_are_endpoints() -> None:
             name = cashier._parts.resolver.name("core.test")
             name._look_up = names.look_up
             async with cashier:
+                await until(lambda: cashier.sources_reached)  # connections are opened in the background
                 assert names.started == {"core.test": 1}
                 for _ in range(10):
                     reports = (await consult(cashier)).consultation.sources
