@@ -30,8 +30,8 @@ _JITTER = 0.1
 _STOPPED_BPS = 9_000
 # So few failing keys are bad records rather than a sick source: another key may probe at once.
 _FEW_KEYS = 8
-# How much later than any other a key may probe whose failure opened it.
-_BAD_KEY_NS = _SECOND_NS
+# How much later than any other the key of a failed probe may probe again.
+_FAILED_PROBE_NS = _SECOND_NS
 
 
 class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,9 +52,9 @@ class Breaker:
     """Hot-path callers read `closed` before `admits`, and increment `successes` while closed."""
 
     __slots__ = (
-        "_bad_keys", "_closed_ns", "_failing_keys", "_failures_by_second", "_lease_ns", "_open_until_ns", "_openings",
-        "_other_keys_probe", "_probe_ns", "_random", "_repeats", "_repeats_by_second", "_second", "_since_ns",
-        "_successes_by_second", "closed", "failures", "settings", "successes",
+        "_bad_keys", "_closed_ns", "_failed_probe", "_failing_keys", "_failures_by_second", "_lease_ns",
+        "_open_until_ns", "_openings", "_other_keys_probe", "_probe_ns", "_random", "_repeats", "_repeats_by_second",
+        "_second", "_since_ns", "_successes_by_second", "closed", "failures", "settings", "successes",
     )  # fmt: skip
 
     def __init__(self, settings: BreakerSettings | None, random: Random) -> None:
@@ -67,9 +67,10 @@ class Breaker:
         self._lease_ns = 0
         self._probe_ns = 0
         self._since_ns = 0  # calls that started earlier belong to the open period
-        # Keys of failed probes, and of the opening if they were few. `_other_keys_probe`: only
-        # those have failed, so any other may probe at once.
+        # `_bad_keys`: the few that opened it, and of failed probes. `_other_keys_probe`: only those
+        # have failed, so any other may probe at once.
         self._bad_keys: set[Hashable] = set()
+        self._failed_probe: Hashable = None  # the key of the last one
         self._other_keys_probe = False
         self.closed = True
         self._forget()
@@ -105,17 +106,16 @@ class Breaker:
         """Whether a call may start now. `key` as in `record_failure`.
 
         While open: one probe after the pause, another if the probe has no outcome within
-        `lease_ns`. A probe of another key than those that opened it proves more.
+        `lease_ns`. A probe of another key than those that failed proves more.
         """
         if self.closed:
             return True
         if now_ns < self._lease_ns:
             return False
-        bad = key in self._bad_keys
         if now_ns < self._open_until_ns:
-            if bad or key is None or not self._other_keys_probe:
+            if key is None or key in self._bad_keys or not self._other_keys_probe:
                 return False
-        elif bad and now_ns < self._open_until_ns + _BAD_KEY_NS:
+        elif key is not None and key == self._failed_probe and now_ns < self._open_until_ns + _FAILED_PROBE_NS:
             return False
         self._lease_ns = now_ns + lease_ns
         self._probe_ns = now_ns
@@ -200,9 +200,11 @@ class Breaker:
         # As many as failures: none of these had no key.
         few = len(keys) == self.failures + sum(self._failures_by_second) <= _FEW_KEYS
         self._bad_keys, self._other_keys_probe = set(keys) if few else set(), few
+        self._failed_probe = None
 
     def _distrust(self, key: Hashable) -> None:
         """A probe of this key failed."""
+        self._failed_probe = key
         if key is not None and len(self._bad_keys) < _FEW_KEYS:
             self._bad_keys.add(key)
         else:
