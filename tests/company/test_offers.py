@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -22,8 +23,13 @@ async def company() -> AsyncIterator[Company]:
         yield opened
 
 
-async def test_each_offer_is_the_same_as_from_services_of_the_contract(company: Company) -> None:
-    async with Cashier(config=company.configuration()) as adapted, company.over_the_contract() as direct:
+@pytest.mark.parametrize("transport", ["http1", "aiohttp"])
+async def test_each_offer_is_the_same_as_from_services_of_the_contract(company: Company, transport: str) -> None:
+    def over(table: Any) -> None:
+        for source in table["sources"].values():
+            source["transport"] = transport
+
+    async with Cashier(config=company.configuration(over)) as adapted, company.over_the_contract() as direct:
         for case in CASES:
             status, offer = await Payer(adapted).consult(case)
             expected_status, expected = await Payer(direct).consult(case)
