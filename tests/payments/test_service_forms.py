@@ -7,22 +7,13 @@ import pytest
 from cashier import wiring
 from tests.payments.test_cancel_and_close import (
     test_a_cancel_that_the_engine_missed_is_repeated_by_a_later_query,
-    test_an_order_closed_during_a_challenge_ends_the_payment,
 )
 from tests.payments.test_challenges import (
     test_a_challenge_of_each_type_continues_the_same_payment,
-    test_a_challenge_that_risk_calls_expired_is_over_before_its_own_expiry,
-    test_a_payer_rejected_by_risk_sends_nothing,
     test_wrong_answers_are_counted_until_the_payment_fails_for_good,
-)
-from tests.payments.test_shutdown import (
-    test_a_running_submit_ends_with_its_result,
-    test_a_submit_without_an_answer_is_processing_within_the_submit_timeout,
 )
 from tests.payments.test_ten_kinds import test_a_kind_is_paid_through_to_the_acquirers_result
 from tests.payments.test_unknown_outcomes import (
-    test_a_failed_status_query_is_retried,
-    test_a_refused_connection_is_an_unavailable_engine_and_sends_nothing,
     test_a_submit_that_never_arrived_is_reversed_after_its_arrival_time_and_closed,
     test_a_submit_without_a_readable_answer_is_processing_and_not_repeated,
 )
@@ -34,16 +25,9 @@ pytestmark = pytest.mark.looptime
 SLICE = (
     test_a_cancel_that_the_engine_missed_is_repeated_by_a_later_query,
     test_a_challenge_of_each_type_continues_the_same_payment,
-    test_a_challenge_that_risk_calls_expired_is_over_before_its_own_expiry,
-    test_a_failed_status_query_is_retried,
     test_a_kind_is_paid_through_to_the_acquirers_result,
-    test_a_payer_rejected_by_risk_sends_nothing,
-    test_a_refused_connection_is_an_unavailable_engine_and_sends_nothing,
-    test_a_running_submit_ends_with_its_result,
     test_a_submit_that_never_arrived_is_reversed_after_its_arrival_time_and_closed,
     test_a_submit_without_a_readable_answer_is_processing_and_not_repeated,
-    test_a_submit_without_an_answer_is_processing_within_the_submit_timeout,
-    test_an_order_closed_during_a_challenge_ends_the_payment,
     test_wrong_answers_are_counted_until_the_payment_fails_for_good,
 )
 
