@@ -102,8 +102,11 @@ async def test_an_event_arrives_before_the_stream_ends(url: str, upstreams: Upst
     async with session() as client, client.post(f"{url}/v1/consult", json=asked, headers=EVENTS) as response:
         assert response.status == 200
         received = [each async for each in events(response)]
-    assert [name for name, _ in received] == ["answer", "answer", "end"]
-    assert received[1][1] - received[0][1] > slow_s / 2, "the first answer waited for the second"
+    # Other late sources may add an answer of their own.
+    *answers, (last, _) = received
+    assert {name for name, _ in answers} == {"answer"}
+    assert last == "end"
+    assert answers[-1][1] - answers[0][1] > slow_s / 2, "the first answer waited for the last"
 
 
 async def test_a_long_poll_and_an_event_stream_follow_a_payment(
