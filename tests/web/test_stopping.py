@@ -83,17 +83,16 @@ async def test_a_stop_loses_no_accepted_request(workers: int, whole_group: bool)
 
 def test_a_draining_server_is_not_ready_and_closes_its_connections() -> None:
     with (
-        running_server(delay_ms=1000) as server,
+        running_server(delay_ms=1000, shutdown_delay_s=1.0) as server,
         RawClient(server.port) as busy,
-        RawClient(server.port) as probe,
         RawClient(server.port) as idle,
     ):
         busy.send(consult_request())
-        probe.send(GET % b"/readyz")
-        assert probe.read_response().status == 200
+        with RawClient(server.port) as probe:
+            probe.send(GET % b"/readyz")
+            assert probe.read_response().status == 200
         server.process.send_signal(signal.SIGTERM)
-        response = _first_unready_status(probe)
-        assert response == 503
+        assert _first_unready_status(server.port) == 503
         answered = busy.read_response()
         assert (answered.status, answered.closes_connection) == (200, True)
         assert busy.is_closed()
@@ -101,13 +100,15 @@ def test_a_draining_server_is_not_ready_and_closes_its_connections() -> None:
         server.process.wait(TIMEOUT_S)
 
 
-def _first_unready_status(probe: RawClient) -> int:
-    """Query readiness until the signal has arrived."""
+def _first_unready_status(port: int) -> int:
+    """Query readiness until the signal has arrived, each time over a connection of its own."""
     while True:
-        probe.send(GET % b"/readyz")
-        response = probe.read_response()
+        with RawClient(port) as probe:
+            probe.send(GET % b"/readyz")
+            response = probe.read_response()
         if response.status != 200:
             assert "draining" in response.json["detail"]
+            assert response.closes_connection
             return response.status
 
 
