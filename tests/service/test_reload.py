@@ -153,6 +153,6 @@ def test_origins_of_merchants_apply_and_new_callers_take_a_restart(sandbox: str,
             command.process.send_signal(signal.SIGHUP)
             eventually(lambda status=status: preflight(service) == status, origin)  # type: ignore[misc] # status is bound
         assert "restart" not in command.logged()
-        path.write_text(plain.replace('mode = "none"', 'mode = "none"\ninsecure = true'))
+        path.write_text(plain.replace('mode = "none"', 'mode = "none"\ninsecure = true', 1))
         command.process.send_signal(signal.SIGHUP)
         eventually(lambda: "[auth] has changed" in command.logged(), "the change is not named")
