@@ -215,7 +215,7 @@ class AiohttpHostPool:
                     writer = await self._connect(address.host, address.port, self._tls if address.tls else None)
         except OSError:
             return False
-        writer.transport.abort()
+        writer.close()
         return True
 
     async def _connect(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> asyncio.StreamWriter:
