@@ -448,9 +448,10 @@ async def test_a_prefix_costs_the_same_beside_a_million_keys(worker: L2Worker, o
         await other.wait_for_invalidation(("card", None, prefix))
     commands = await client.info("commandstats")
     watch = {f"cmdstat_{name}" for name in ("role", "ping", "config|resetstat", "info", "subscribe")}
+    # A prefix that ends in `/` is also published in the form of earlier releases.
     assert {name: commands[name]["calls"] for name in commands if name not in watch} == {
         f"cmdstat_{name}": calls
-        for name, calls in {"publish": 2, "set": 1, "lpush": 1, "ltrim": 1, "pexpire": 1}.items()
+        for name, calls in {"publish": 3, "set": 1, "lpush": 1, "ltrim": 1, "pexpire": 1}.items()
     }
     assert await other.get("u_1/CNY") is None
     assert await other.get("u_2/CNY") is None
