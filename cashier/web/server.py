@@ -125,6 +125,7 @@ class StoppableServer(Server):
         self.server_state = StoppableState()
         self._has_supervisor = has_supervisor
         self._on_open = on_open
+        self.is_listening = False
         delay_s = config.settings.shutdown_delay_s
         self._delay_s = delay_s + SUPERVISOR_LEAD_S if has_supervisor and delay_s else delay_s
         # When the delay ends, by the monotonic clock. None before SIGTERM.
@@ -159,7 +160,7 @@ class StoppableServer(Server):
                 raise
             _log.error("the address cannot be listened on", reason=error.strerror)
             raise SystemExit(STARTUP_FAILURE) from None
-        self.started = True
+        self.started = self.is_listening = True
         if self._on_open is not None:
             self._on_open()
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import structlog
-from uvicorn import Config, Server
+from uvicorn import Config
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
@@ -42,6 +42,7 @@ class Worker(multiprocess.Process):
     """One serving process, as its supervisor sees it. `started`: it accepts connections."""
 
     config: ServerConfig
+    _server: StoppableServer | None
 
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
@@ -60,10 +61,15 @@ class Worker(multiprocess.Process):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     @property
-    def server(self) -> Server:
+    def server(self) -> StoppableServer:
         if self._server is None:
             self._server = StoppableServer(self.config, has_supervisor=True)
         return self._server
+
+    def pong(self) -> None:
+        # In a thread. uvicorn's `started` is true for a moment before the server listens.
+        self.child_conn.recv()
+        self.child_conn.send(self.server.is_listening)
 
     def is_hung(self) -> bool:
         """Ping without waiting. Whether the last ping has waited too long for its answer.
