@@ -45,7 +45,7 @@ class Source(Struct, frozen=True):
     `parameters`: what the batch form takes; None if there is none. `repetitive`: few distinct
     requests bring the same answer again and again, so that parsed answers are worth caching.
     `unprepare`: takes what an adapter returned; makes an answer of a prepared fact, and returns
-    anything else as it is.
+    any other value unchanged.
     """
 
     name: str

@@ -50,7 +50,7 @@ class FailureStreak:
 
     @property
     def full(self) -> bool:
-        """So many different ones failed that any other may fail too."""
+        """Whether the number of failed requests has reached the bound: any other may fail too."""
         return len(self._keys) == MAX_FAILED_KEYS
 
     def covers(self, request: Request) -> bool:

@@ -274,7 +274,7 @@ def is_open_after(outcomes: str, keys: str, start: Breaker | None = None) -> boo
         ("---------+" * 50, "aaaaaaaaab" * 50, False),
         ("------++++" * 10, "......bcde" * 10, True),  # no key: every failure counts
         ("-" * 19, "a" * 19, False),
-        ("-" * 20, "a" * 20, True),  # nobody else is served either
+        ("-" * 20, "a" * 20, True),  # no other payer succeeds
         ("-" * 26, "abcdefghijklmnopqrstuvwxyz", True),
         ("+" * 26 + "-" * 26, "abcdefghijklmnopqrstuvwxyz" * 2, True),  # as many keys as successes
     ],

@@ -93,7 +93,7 @@ async def test_a_stream_ends_once_and_the_reconnect_gets_204(application: Cashie
     assert source.closed
     assert (response.status, response.body) == (204, b"")
     assert not {"content-type", "content-length"} & set(response.headers)
-    assert [recorded.operation for recorded in payments.calls] == ["follow"], "204 asks nobody"
+    assert [recorded.operation for recorded in payments.calls] == ["follow"], "a 204 sends no request"
 
 
 async def test_after_timeout_stopping_and_lost_connections_the_stream_goes_on(

@@ -366,7 +366,7 @@ async def test_a_call_on_an_open_connection_creates_no_task_and_no_timer(upstrea
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_closing_at_any_moment_of_a_connect_leaves_nothing_behind(upstream: Upstream, turns: int) -> None:
-    """uvloop reports no loss of a connection whose connect is cancelled as it is made."""
+    """uvloop does not call `connection_lost` if the connect is cancelled while it completes."""
     async with pool(upstream, connections=20) as transport:
         calls = [send(transport) for _ in range(20)]
         for _ in range(turns):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -31,38 +30,6 @@ class MessageOfEarlierRelease(msgspec.Struct, frozen=True, array_like=True):
     source: str
     key: str | None
     prefix: str | None
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with valkey_server() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(running: Server) -> AsyncIterator[Any]:
-    async with raw_client(running) as client:
-        await client.flushall()
-        await client.config_resetstat()
-        yield client
-
-
-@pytest.fixture
-async def server(running: Server, client: Any) -> Server:
-    """An empty server."""
-    return running
-
-
-@pytest.fixture
-async def worker(server: Server) -> AsyncIterator[L2Worker]:
-    async with l2_worker(server) as worker:
-        yield worker
-
-
-@pytest.fixture
-async def other(server: Server) -> AsyncIterator[L2Worker]:
-    async with l2_worker(server) as worker:
-        yield worker
 
 
 async def write_with_version(client: Any, worker: L2Worker, key: str, version: bytes, body: bytes = b"old") -> bool:
@@ -399,7 +366,7 @@ async def test_an_answer_is_older_than_more_prefixes_than_are_kept(worker: L2Wor
     async with l2_worker(Server.at(worker)) as new:
         assert await new.get("u_1") is not None
         assert await worker.level.adrop("card", prefix="y")
-        assert await new.get("u_1") is None, "what is not known to be valid is a miss"
+        assert await new.get("u_1") is None, "the new worker cannot prove that the entry is valid"
         assert await client.llen(worker.names("u_1")[2]) == TEXT_PREFIXES
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -13,38 +12,7 @@ from cashier.fanout.l2.entry_codec import StoredAnswer, pack
 from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
 from cashier.fanout.l2.valkey_backend import CHANNEL, ValkeySettings
 from cashier.fanout.l2.valkey_cache import ValkeyCache
-from tests.fanout.l2.valkey_server import PATIENT, L2Worker, Server, l2_worker, raw_client, until, valkey_server
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with valkey_server() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(running: Server) -> AsyncIterator[Any]:
-    async with raw_client(running) as client:
-        await client.flushall()
-        yield client
-
-
-@pytest.fixture
-async def server(running: Server, client: Any) -> Server:
-    """An empty server."""
-    return running
-
-
-@pytest.fixture
-async def worker(server: Server) -> AsyncIterator[L2Worker]:
-    async with l2_worker(server) as worker:
-        yield worker
-
-
-@pytest.fixture
-async def other(server: Server) -> AsyncIterator[L2Worker]:
-    async with l2_worker(server) as worker:
-        yield worker
+from tests.fanout.l2.valkey_server import PATIENT, L2Worker, Server, l2_worker, until
 
 
 async def test_another_worker_reads_an_answer_with_its_age(worker: L2Worker, other: L2Worker) -> None:
