@@ -16,7 +16,8 @@ from uvicorn.config import STARTUP_FAILURE
 from cashier.web import CashierApp
 from cashier.web.os_calls import refuse_new_connections
 from cashier.web.serve import serve
-from cashier.web.server import ServerSettings
+from cashier.web.server import ServerConfig, ServerSettings
+from cashier.web.supervisor import Worker
 from tests.support.command_processes import eventually
 from tests.web.server_process import GET, TIMEOUT_S, ServerProcess, running_server
 from tests.wire.scripted_upstream import unused_port
@@ -37,6 +38,18 @@ def accepts(port: int) -> bool:
 def worker_pids(server: ServerProcess, workers: int) -> list[int]:
     """Read the lines of the workers that begin to open."""
     return [int(server.line().removeprefix("opening ")) for _ in range(workers)]
+
+
+def test_a_worker_has_started_only_when_it_listens() -> None:
+    worker = Worker(ServerConfig(ServerSettings(), not_built), [])
+    # uvicorn sets this when the application is open, before the server listens.
+    worker.server.started = True
+    for is_listening in (False, True):
+        worker.server.is_listening = is_listening
+        assert not worker.is_hung()
+        worker.pong()
+        assert not worker.is_hung()
+        assert worker.started == is_listening
 
 
 @processes
