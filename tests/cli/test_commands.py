@@ -106,7 +106,7 @@ def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(
 ) -> None:
     try:
         assert run("weather", "quota", "hang", "--url", sandbox)[0] == 0
-        _, out, _ = run("consult", "--url", service, "--case", "chinese_shop", "--json")
+        _, out, _ = run("consult", "--url", service, "--case", "chinese_shop", "--json", "--deadline-ms", "1000")
         answer = json.loads(out)
         assert {method["availability"] for method in answer["methods"]} == {"UNDETERMINED", "UNAVAILABLE"}
         assert {
@@ -122,7 +122,9 @@ def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(
 def test_a_stream_shows_each_answer_as_it_improves(run: Run, sandbox: str, service: str) -> None:
     try:
         assert run("weather", "quota", "hang", "--url", sandbox)[0] == 0
-        status, out, err = run("consult", "--url", service, "--case", "chinese_shop", "--stream")
+        status, out, err = run(
+            "consult", "--url", service, "--case", "chinese_shop", "--stream", "--deadline-ms", "1000"
+        )
     finally:
         assert run("weather", "restore", "--url", sandbox)[0] == 0
     assert (status, err) == (0, "")

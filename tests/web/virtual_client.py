@@ -32,7 +32,7 @@ class VirtualTransport(asyncio.Transport):
         self.protocol: asyncio.Protocol
         self.sent = bytearray()
         self.is_read = True
-        self.received = b""
+        self.received = bytearray()
         self.reading = True
         self.closing = self.aborted = self.eof_written = self.lost = False
         self._write_paused = False
@@ -46,7 +46,7 @@ class VirtualTransport(asyncio.Transport):
 
     def _flush(self) -> None:
         if self.is_read:
-            self.received += bytes(self.sent)
+            self.received += self.sent
             self.sent.clear()
         if not self._write_paused and len(self.sent) > HIGH_WATER_BYTES:
             self._write_paused = True
@@ -59,7 +59,7 @@ class VirtualTransport(asyncio.Transport):
 
     def read(self, count: int) -> None:
         """Let the client read this much, although it does not read on its own."""
-        self.received += bytes(self.sent[:count])
+        self.received += self.sent[:count]
         del self.sent[:count]
         self._flush()
 
@@ -169,7 +169,7 @@ class VirtualClient:
 
     @property
     def received(self) -> bytes:
-        return self.transport.received
+        return bytes(self.transport.received)
 
     @property
     def is_closed(self) -> bool:
