@@ -1,6 +1,6 @@
 """Catalog: the kinds on offer, their terms and their texts.
 
-The shapes of `methods.toml` and `texts.toml`. Loaded and checked once at start: every kind has its
+The shapes of `methods.toml` and of the texts. Loaded and checked once at start: every kind has its
 terms, every locale all its texts.
 """
 
@@ -23,17 +23,16 @@ Text = Annotated[str, Meta(min_length=1)]
 class Terms(Struct, frozen=True, forbid_unknown_fields=True):
     """The terms of one kind of payment method.
 
-    `name`: of the kind, by locale. `title`: template for one method of it, with any of `{bank_name}
-    {type} {last4} {provider_name} {account}`. A filter that is None (`products`, `terminals`, …)
-    allows all. `fee_bps`: the payer's fee where the channel names none. `position`: breaks ties in
-    the ranking.
+    `name`, `title`: by locale, in place of those in the locale's texts. A filter that is None
+    (`products`, `terminals`, …) allows all. `fee_bps`: the payer's fee where the channel names
+    none. `position`: breaks ties in the ranking.
     """
 
     position: int
-    name: dict[str, Text]
-    title: dict[str, Text]
     icon: str
     next_action: NextAction
+    name: dict[str, Text] = field(default_factory=dict)
+    title: dict[str, Text] = field(default_factory=dict)
     offered: bool = True
     products: frozenset[Product] | None = None
     terminals: frozenset[Terminal] | None = None
@@ -46,11 +45,23 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
     expires_in_s: Annotated[int, Meta(ge=1)] | None = None
 
 
+class KindWording(Struct, frozen=True, forbid_unknown_fields=True):
+    """The texts of one kind in one locale.
+
+    `name`: of the kind. `title`: template for one method of it, with any of `{bank_name} {type}
+    {last4} {provider_name} {account}`.
+    """
+
+    name: Text
+    title: Text
+
+
 class Wording(Struct, frozen=True, forbid_unknown_fields=True):
-    """The texts of one locale that do not belong to a kind.
+    """The texts of one locale.
 
     `reasons` may contain `{amount}`, `{until}` and `{source}`. `combined`: the title of a split
-    payment, with `{account}` and `{card}`. `payments` have no placeholders.
+    payment, with `{account}` and `{card}`. `payments` have no placeholders. `kinds`: one may be
+    absent if its terms name it in this locale.
     """
 
     reasons: dict[ReasonCode, Text]
@@ -59,6 +70,7 @@ class Wording(Struct, frozen=True, forbid_unknown_fields=True):
     accounts: dict[AccountType, Text]
     payments: dict[MessageCode, Text]
     combined: Text
+    kinds: dict[Kind, KindWording] = field(default_factory=dict)
 
 
 Methods = dict[Kind, Terms]
@@ -81,6 +93,13 @@ class Catalog(Struct, frozen=True):
                     return known
         return self.default_locale
 
+    def name(self, kind: Kind, locale: str) -> str:
+        return self.methods[kind].name.get(locale) or self.texts[locale].kinds[kind].name
+
+    def title(self, kind: Kind, locale: str) -> str:
+        """The template for one method of the kind."""
+        return self.methods[kind].title.get(locale) or self.texts[locale].kinds[kind].title
+
     def faults(self) -> list[str]:
         """One sentence per text or table that is missing or cannot be rendered.
 
@@ -98,12 +117,10 @@ class Catalog(Struct, frozen=True):
             found += _missing(f"texts: [{locale}.card_types]", wording.card_types, CardType)
             found += _missing(f"texts: [{locale}.accounts]", wording.accounts, AccountType)
             found += _missing(f"texts: [{locale}.payments]", wording.payments, MessageCode)
-            found += [
-                f"methods: {kind}.{part} has no text for {locale}"
-                for kind, terms in self.methods.items()
-                for part, texts in (("name", terms.name), ("title", terms.title))
-                if locale not in texts
-            ]
+            named = {kind for kind, terms in self.methods.items() if locale in terms.name and locale in terms.title}
+            found += _missing(f"texts: [{locale}.kinds]", wording.kinds, (kind for kind in Kind if kind not in named))
+            titles = {kind: each.title for kind, each in wording.kinds.items()}
+            found += _unrenderable(f"texts: [{locale}.kinds] title of", titles, *TITLE_PARTS)
             found += _unrenderable(f"texts: [{locale}.reasons]", wording.reasons, "amount", "until", "source")
             found += _unrenderable(f"texts: [{locale}]", {"combined": wording.combined}, "account", "card")
         found += [
@@ -125,7 +142,7 @@ def _tag(locale: str) -> list[str]:
 TITLE_PARTS = ("bank_name", "type", "last4", "provider_name", "account")
 
 
-def _missing(where: str, texts: Mapping[Any, str], codes: Iterable[str]) -> list[str]:
+def _missing(where: str, texts: Mapping[Any, object], codes: Iterable[str]) -> list[str]:
     return [f"{where} has no {code}" for code in codes if code not in texts]
 
 

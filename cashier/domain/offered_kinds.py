@@ -123,8 +123,7 @@ class OfferedKinds(dict[Kind, OfferedKind]):
         self._locale = locale
 
     def __missing__(self, kind: Kind) -> OfferedKind:
-        terms = self.catalog.methods[kind]
-        title_template, providers = terms.title[self._locale], {}
+        terms, title_template, providers = self.catalog.methods[kind], self.catalog.title(kind, self._locale), {}
         for provider, channels in self._channels.get(kind, _NO_PROVIDERS).items():
             name = channels[0].provider_name
             offered, has_card_filters = [], False
@@ -139,7 +138,7 @@ class OfferedKinds(dict[Kind, OfferedKind]):
             )
         offered_kind = self[kind] = OfferedKind(
             terms=terms,
-            name=terms.name[self._locale],
+            name=self.catalog.name(kind, self._locale),
             title=title_template,
             icon=icon(terms.icon),
             next_action=terms.terminal_actions.get(self._terminal, terms.next_action),

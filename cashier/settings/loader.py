@@ -31,7 +31,7 @@ def load(
     """Read `cashier.toml`, and `methods.toml`, `texts.toml`, `ranking.toml` and `routing.toml`
     beside it.
 
-    Each of these files overrides single values of the packaged one. `server` overrides values of
+    Each of these files overrides single values of the packaged ones. `server` overrides values of
     `[server]`. Raises `ConfigurationError` with all faults.
     """
     file = Path(path)
@@ -118,8 +118,17 @@ def _layer(name: str, wanted: type[_T], beside: Path | None, faults: list[str]) 
 
 def _layered(name: str, beside: Path | None) -> dict[str, Any]:
     """The packaged table, overridden value by value by the file beside the configuration."""
-    packaged = tomllib.loads(resources.files("cashier").joinpath("defaults", name).read_text("utf-8"))
-    return _merged(packaged, _read(beside / name)) if beside is not None and (beside / name).exists() else packaged
+    defaults = packaged(name)
+    return _merged(defaults, _read(beside / name)) if beside is not None and (beside / name).exists() else defaults
+
+
+def packaged(name: str) -> dict[str, Any]:
+    """The packaged table of that file. `texts.toml` is packaged in one file per locale."""
+    folder = resources.files("cashier").joinpath("defaults")
+    if name != "texts.toml":
+        return tomllib.loads(folder.joinpath(name).read_text("utf-8"))
+    files = sorted(folder.joinpath("texts").iterdir(), key=lambda file: file.name)
+    return {file.name.removesuffix(".toml"): tomllib.loads(file.read_text("utf-8")) for file in files}
 
 
 def _merged(defaults: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

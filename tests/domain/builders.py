@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from typing import Any
 
 import msgspec
@@ -48,15 +46,12 @@ from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Order, OrderStatus, Product, Terminal
 from cashier.domain.pay_method import Kind, Option, PayMethod
 from cashier.domain.ranking import Weights, rank_offers
+from cashier.settings.loader import packaged
 from cashier.source_errors import Missing, MissingCause
 
 NOW = datetime(2026, 5, 15, 12, 0, tzinfo=UTC)
 OPTIONAL = ("card", "balance", "channel", "quota", "marketing")
 EVERYWHERE = frozenset(Terminal)
-
-
-def packaged(name: str) -> dict[str, Any]:
-    return tomllib.loads(resources.files("cashier").joinpath("defaults", name).read_text("utf-8"))
 
 
 CATALOG = Catalog(

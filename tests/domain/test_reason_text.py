@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from cashier.domain.catalog import Catalog
+from cashier.domain.catalog import Catalog, KindWording
 from cashier.domain.facts import AccountType, CardType
 from cashier.domain.order import Blocked
 from cashier.domain.pay_method import Kind, ReasonCode, Remedy, RemedyType
@@ -50,7 +50,7 @@ def test_every_block_kind_card_type_and_account_type_has_a_text(locale: str) -> 
     assert all(without_braces(wording.blocked[code]) for code in Blocked)
     assert all(without_braces(wording.card_types[member]) for member in CardType)
     assert all(without_braces(wording.accounts[member]) for member in AccountType)
-    assert all(without_braces(CATALOG.methods[kind].name[locale]) for kind in Kind)
+    assert all(without_braces(CATALOG.name(kind, locale)) for kind in Kind)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,16 @@ def test_a_text_that_cannot_be_rendered_is_a_fault_and_does_not_raise(text: str)
 def test_a_kind_needs_its_table_and_a_text_in_every_locale() -> None:
     without = {kind: terms for kind, terms in CATALOG.methods.items() if kind is not Kind.OTC}
     assert faults(structs.replace(CATALOG, methods=without)) == "methods: OTC has no table"
-    assert faults(with_terms(Kind.OTC, name={"en": "x"})) == "methods: OTC.name has no text for zh-CN"
+    kinds = {kind: wording for kind, wording in CATALOG.texts["en"].kinds.items() if kind is not Kind.OTC}
+    nameless = with_wording(kinds=kinds)
+    assert faults(nameless) == "texts: [en.kinds] has no OTC"
+    half = structs.replace(nameless.methods[Kind.OTC], name={"en": "Shop"})
+    assert faults(structs.replace(nameless, methods={**nameless.methods, Kind.OTC: half})) == faults(nameless)
+    named = structs.replace(half, title={"en": "At {provider_name}"})
+    assert structs.replace(nameless, methods={**nameless.methods, Kind.OTC: named}).faults() == []
     assert "OTC.title" in faults(with_terms(Kind.OTC, title={"en": "{bank}", "zh-CN": "x"}))
+    odd = {**CATALOG.texts["en"].kinds, Kind.OTC: KindWording("x", "{bank}")}
+    assert "[en.kinds] title of OTC" in faults(with_wording(kinds=odd))
     assert "OTC icon" in faults(with_terms(Kind.OTC, icon="{bank}"))
 
 

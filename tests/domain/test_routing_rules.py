@@ -16,9 +16,9 @@ from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
 from cashier.domain.routing_rules import FailureAttribution, RankBy, RoutedPayment, Routing, RoutingRule, RuleCondition
-from cashier.settings.loader import configuration, load
+from cashier.settings.loader import configuration, load, packaged
 from cashier.settings.schema import ConfigurationError
-from tests.domain.builders import cny, packaged
+from tests.domain.builders import cny
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGED = msgspec.convert(packaged("routing.toml"), Routing)

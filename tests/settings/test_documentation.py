@@ -47,6 +47,7 @@ HEADINGS = {
     "RetrySettings": "`[sources.engine.tries]`, `[sources.acquirer.tries]`",
     "Terms": "methods.toml",
     "Wording": "texts.toml",
+    "KindWording": "`[LOCALE.kinds.KIND]`",
     "Weights": "ranking.toml",
     "Routing": "routing.toml",
     "RoutingRule": "`[[rule]]`",

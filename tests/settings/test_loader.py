@@ -9,6 +9,7 @@ import pytest
 
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.core import Cashier
+from cashier.domain.pay_method import Kind
 from cashier.settings.loader import configuration, load, token_secrets
 from cashier.settings.schema import ConfigurationError, TokenSettings
 from cashier.wire.transport import Request, Response
@@ -208,7 +209,9 @@ def test_a_file_beside_the_configuration_overrides_single_values(tmp_path: Path)
     (tmp_path / "texts.toml").write_text('[en.reasons]\nNO_CHANNEL = "Not here."\n')
     config = load(tmp_path / "cashier.toml")
     card = config.catalog.methods["CARD"]  # type: ignore[index]  # a StrEnum's value is its key
-    assert (card.fee_bps, card.name["en"], card.name["zh-CN"]) == (120, "Any card", "信用卡或借记卡")
+    names = [config.catalog.name(Kind.CARD, locale) for locale in ("en", "zh-CN")]
+    assert (card.fee_bps, names) == (120, ["Any card", "信用卡或借记卡"])
+    assert config.catalog.title(Kind.CARD, "en") == "Credit or debit card"
     assert (config.weights.saving, config.weights.fee) == (1, 20_000)
     assert config.catalog.texts["en"].reasons["NO_CHANNEL"] == "Not here."  # type: ignore[index]  # as above
 
@@ -219,6 +222,8 @@ def test_a_file_beside_the_configuration_overrides_single_values(tmp_path: Path)
         ("methods.toml", "[CARDS]\nfee_bps = 1\n", "unknown key 'CARDS'; did you mean 'CARD'?"),
         ("methods.toml", "[CARD]\nfee = 1\n", "[CARD] unknown key 'fee'; did you mean 'fee_bps'?"),
         ("methods.toml", '[CARD]\ntitle = { en = "{bank}" }\n', "CARD.title en: '{bank}' cannot be filled in"),
+        ("methods.toml", '[CARD]\ntitle = "Card"\n', "title: expected a table"),
+        ("texts.toml", '[en.kinds.CARD]\ntitle = "{bank}"\n', "[en.kinds] title of CARD: '{bank}' cannot be filled in"),
         ("texts.toml", '[fr]\ncombined = "x"\n', "texts.toml"),
         ("texts.toml", '[en.reasons]\nNO_CHANEL = "x"\n', "unknown key 'NO_CHANEL'; did you mean 'NO_CHANNEL'?"),
         ("ranking.toml", "savings = 1\n", "unknown key 'savings'; did you mean 'saving'?"),
