@@ -12,6 +12,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from cashier.domain.legs import EngineLeg
+from cashier.domain.money import Money
 from cashier.domain.next_action import Action
 from cashier.domain.order import Instant
 from cashier.source_errors import SourceError, Unanswered
@@ -20,6 +21,7 @@ from cashier.source_errors import SourceError, Unanswered
 class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of a submit. `alternatives`: channels to try if the leg's own is closed.
 
+    `method_id`, `option_id`: the payer's choice, which the engine reports back.
     `auth_code` is the payer's secret, so the repr omits it.
     """
 
@@ -31,6 +33,8 @@ class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
     legs: tuple[EngineLeg, ...]
     decision_id: str
     alternatives: tuple[str, ...]
+    method_id: str | None = None
+    option_id: str | None = None
     auth_code: str | None = None
     return_url: str | None = None
 
@@ -56,7 +60,9 @@ class EngineFailure(Struct, frozen=True):
 class EnginePayment(Struct, frozen=True, kw_only=True):
     """A payment as the engine reports it. Raises ValueError if it contradicts itself.
 
-    `fingerprint` and `submitted_at`: of the accepted submit, if reported.
+    `fingerprint` and `submitted_at`: of the accepted submit, if reported. So are `user_id`,
+    `merchant_id`, `method_id`, `option_id` and `amount`, what the payer pays: with them a payer
+    finds an attempt whose token is lost. `expires_at`: the end of the payer's time to act.
     """
 
     payment_id: str
@@ -66,6 +72,12 @@ class EnginePayment(Struct, frozen=True, kw_only=True):
     submitted_at: Instant | None = None
     failure: EngineFailure | None = None
     next_action: Action | None = None
+    user_id: str | None = None
+    merchant_id: str | None = None
+    method_id: str | None = None
+    option_id: str | None = None
+    amount: Money | None = None
+    expires_at: Instant | None = None
 
     def __post_init__(self) -> None:
         if self.failure is not None and self.status is not EngineStatus.FAILED:

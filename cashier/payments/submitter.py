@@ -127,6 +127,8 @@ def _submission(
         legs=engine_legs,
         decision_id=decision_id,
         alternatives=alternatives,
+        method_id=attempt.chosen.method_id,
+        option_id=attempt.chosen.option_id,
         auth_code=attempt.means.auth_code,
         return_url=attempt.means.return_url,
     )

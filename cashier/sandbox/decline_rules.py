@@ -45,6 +45,8 @@ class SubmitBody(Struct, frozen=True, kw_only=True):
     legs: Annotated[tuple[SubmittedLeg, ...], Meta(min_length=1)]
     decision_id: str
     alternatives: tuple[str, ...] = ()
+    method_id: str | None = None
+    option_id: str | None = None
     auth_code: str | None = None
     return_url: Annotated[str, Meta(pattern=r"^https?://[^\s\x00-\x1f]+$", max_length=2048)] | None = None
 

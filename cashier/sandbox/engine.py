@@ -61,7 +61,8 @@ class SimulatedAttempt(Struct):
     """The current state of one payment.
 
     `lookups_left`: look-ups until it succeeds; None if look-ups change nothing. `channel`: the one
-    that takes the money. `fault`: the engine fault that it was submitted under.
+    that takes the money. `expires_at`: the end of the payer's time to act. `fault`: the engine
+    fault that it was submitted under.
     """
 
     submission: SubmitBody
@@ -71,6 +72,7 @@ class SimulatedAttempt(Struct):
     next_action: Json | None = None
     lookups_left: int | None = None
     channel: Json | None = None
+    expires_at: datetime | None = None
     fault: PaymentFault | None = None
 
     @property
@@ -254,6 +256,7 @@ class SimulatedEngine:
         amount = money(attempt.carried.currency, attempt.carried.value)
         attempt.status = "ACTION_REQUIRED"
         until = self._inputs.clock() + ACTION_LIFETIMES[attempt.kind]
+        attempt.expires_at = until
         heapq.heappush(self._due, (until, payment_id))
         page = f"{self.address}/bank/{payment_id}" if self.address else None
         attempt.next_action = next_action(attempt.channel or {}, payment_id, amount, until, page)
@@ -306,19 +309,32 @@ def _payer_amount(submission: SubmitBody) -> Amount:
     return Amount(submission.legs[0].amount.currency, value)
 
 
+def _timestamp(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
 def _reversed_answer(payment_id: str) -> UpstreamAnswer:
     return UpstreamAnswer(200, {"payment_id": payment_id, "status": "FAILED", "failure": REVERSED._asdict()})
 
 
 def _payment_answer(attempt: SimulatedAttempt) -> UpstreamAnswer:
-    submission = attempt.submission
+    submission, payer_amount = attempt.submission, _payer_amount(attempt.submission)
     payment: Json = {
         "payment_id": submission.payment_id,
         "order_id": submission.order_id,
         "fingerprint": submission.fingerprint,
-        "submitted_at": attempt.submitted_at.astimezone(UTC).isoformat(timespec="milliseconds"),
+        "submitted_at": _timestamp(attempt.submitted_at),
         "status": attempt.status,
+        "user_id": submission.user_id,
+        "merchant_id": submission.merchant_id,
+        "amount": money(payer_amount.currency, payer_amount.value),
     }
+    optional = {
+        "method_id": submission.method_id,
+        "option_id": submission.option_id,
+        "expires_at": _timestamp(attempt.expires_at) if attempt.expires_at else None,
+    }
+    payment |= {name: value for name, value in optional.items() if value}
     if attempt.failure:
         payment["failure"] = attempt.failure._asdict()
     if attempt.next_action:

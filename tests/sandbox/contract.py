@@ -248,9 +248,15 @@ class Payment(Strict):
     order_id: Id
     fingerprint: str
     submitted_at: Instant
+    user_id: Id
+    merchant_id: Id
+    amount: Money
     status: Literal["PROCESSING", "ACTION_REQUIRED", "USER_PAYING", "SUCCEEDED", "FAILED"]
     failure: Failure | None = None
     next_action: Redirect | DisplayQr | DisplayCode | DisplayVa | None = None
+    method_id: str | None = None
+    option_id: str | None = None
+    expires_at: Instant | None = None
 
 
 class ConsultBody(Strict):

@@ -116,9 +116,10 @@ async def test_a_challenged_payment_goes_through_risk_and_engine_to_a_paid_order
         200,
         {"status": "PASSED", "attempts_left": 2},
     )
-    body = PAYMENT | {"decision_id": decision["decision_id"]}
+    body = PAYMENT | {"decision_id": decision["decision_id"], "method_id": "QUICK_PAY:c_2"}
     answer = await post(client, "/payments", body, **{"Idempotency-Key": "pay_1"})
-    submitted = {name: body[name] for name in ("payment_id", "order_id", "fingerprint")}
+    names = ("payment_id", "order_id", "fingerprint", "user_id", "merchant_id", "method_id")
+    submitted = {name: body[name] for name in names} | {"amount": body["legs"][0]["amount"]}
     assert answer == (200, {**submitted, "submitted_at": "2026-11-02T12:00:00.000+00:00", "status": "SUCCEEDED"})
     async with client.get("/payments/pay_1") as response:
         assert await response.json() == answer[1]
