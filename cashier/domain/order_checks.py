@@ -36,6 +36,8 @@ def order_block(request: ConsultRequest, order: Order, now: datetime) -> Blocked
         return Blocked.AMOUNT_MISMATCH
     if request.country is not None and request.country != order.country:
         return Blocked.COUNTRY_MISMATCH
+    if request.product is not order.product:
+        return Blocked.PRODUCT_MISMATCH
     return None
 
 

@@ -44,6 +44,10 @@ CASES: dict[str, DemoCase] = {
     "on_a_computer": DemoCase(
         "The same order on a computer, which adds net banking.", _ask("o_1001", _cny(12_800), terminal="PC")
     ),
+    "embedded_cashier": DemoCase(
+        "An order that is paid inside the shop's own page.",
+        _ask("o_1020", _cny(12_800), product="EMBEDDED_CASHIER"),
+    ),
     "discounted_to_zero": DemoCase("CNY 2.88 and a red packet of the same amount.", _ask("o_1011", _cny(288))),
     "above_every_limit": DemoCase(
         "CNY 88,000.00, above every limit but that of a new card.", _ask("o_1016", _cny(8_800_000))
@@ -93,6 +97,10 @@ CASES: dict[str, DemoCase] = {
     "amount_mismatch": DemoCase("The claimed amount differs from the order's.", _ask("o_1001", _cny(100))),
     "country_mismatch": DemoCase(
         "The claimed country differs from the order's.", _ask("o_1001", _cny(12_800), country="JP")
+    ),
+    "product_mismatch": DemoCase(
+        "The order is for another product than the one named.",
+        _ask("o_1001", _cny(12_800), product="EMBEDDED_CASHIER"),
     ),
     "order_merchant_mismatch": DemoCase(
         "The order belongs to another merchant.", _ask("o_1001", _cny(12_800), merchant_id="m_2")

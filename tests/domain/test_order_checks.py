@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ WRONGS: list[tuple[Blocked, dict[str, dict[str, Any]]]] = [
     (Blocked.ORDER_EXPIRED, {"order": {"expires_at": NOW}}),
     (Blocked.AMOUNT_MISMATCH, {"request": {"amount": cny(9_999)}}),
     (Blocked.COUNTRY_MISMATCH, {"request": {"country": "JP"}}),
+    (Blocked.PRODUCT_MISMATCH, {"order": {"product": Product.EMBEDDED_CASHIER}}),
     (Blocked.MERCHANT_SUSPENDED, {"merchant": {"status": MerchantStatus.SUSPENDED}}),
     (Blocked.PRODUCT_NOT_CONTRACTED, {"merchant": {"products": frozenset({Product.SCAN})}}),
     (Blocked.USER_FROZEN, {"member": {"status": MemberStatus.FROZEN}}),
@@ -84,6 +85,12 @@ def test_an_order_without_a_user_can_be_paid_by_any_user() -> None:
 @pytest.mark.parametrize("claim", [cny(10_001), cny(9_999)])
 def test_a_claim_off_by_one_minor_unit_is_a_mismatch(claim: Any) -> None:
     assert blocked({"request": {"amount": claim}}) is Blocked.AMOUNT_MISMATCH
+
+
+@pytest.mark.parametrize(("asked", "ordered"), list(product(Product, repeat=2)))
+def test_an_order_is_paid_by_its_own_product_only(asked: Product, ordered: Product) -> None:
+    of_order = {"request": {"product": asked}, "order": {"product": ordered}}
+    assert blocked(of_order) is (None if asked is ordered else Blocked.PRODUCT_MISMATCH)
 
 
 def test_closed_and_frozen_users_have_different_codes() -> None:

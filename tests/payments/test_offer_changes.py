@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from cashier.domain.money import Money
 from cashier.domain.offer_diff import ChangeType
+from cashier.domain.order import Blocked, Product
 from cashier.domain.pay_method import ReasonCode
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_state import FINAL, PaymentStatus
@@ -214,6 +216,30 @@ async def test_an_order_that_can_no_longer_be_paid_sends_nothing(shop: Checkout,
     assert changed.value.consultation.blocked is not None
     assert changed.value.consultation.blocked.code == f"ORDER_{state.upper()}"
     assert shop.count("decide") == shop.count("submit") == 0
+
+
+@pytest.mark.parametrize(
+    ("case", "method_id", "named"),
+    [
+        ("balance_is_enough", "BALANCE:acc_1", Product.EMBEDDED_CASHIER),
+        ("balance_is_enough", "BALANCE:acc_1", Product.SCAN),
+        ("embedded_cashier", "WALLET:ALIPAY", Product.STANDARD_CASHIER),
+        ("scan_to_pay", "MERCHANT_QR:ALIPAY", Product.STANDARD_CASHIER),
+    ],
+)
+async def test_an_order_is_not_paid_as_another_product(
+    shop: Checkout, case: str, method_id: str, named: Product
+) -> None:
+    request = await shop.new_request(case, method_id)
+    shop.reset_counts()
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.submit(structs.replace(request, product=named))
+    assert [(change.what, change.after) for change in changed.value.changes] == [
+        (ChangeType.ORDER_STATE, Blocked.PRODUCT_MISMATCH)
+    ]
+    assert not changed.value.consultation.payable
+    assert shop.count("decide") == shop.count("submit") == 0
+    assert (await shop.submit(request)).status is not PaymentStatus.FAILED, "the refused submit left the key unbound"
 
 
 async def test_everything_is_rechecked_after_a_challenge(shop: Checkout) -> None:

@@ -30,14 +30,23 @@ class Scenario(NamedTuple):
 
     @property
     def fields(self) -> dict[str, str]:
-        return {
+        fields = {
             name: value
             for name, value in self._asdict().items()
             if name not in ("case", "method_id", "option_id", "action") and value
         }
+        return fields if self.product is None else {**fields, "order_id": EMBEDDED_ORDERS[self.case]}
 
 
 EMBEDDED = "EMBEDDED_CASHIER"
+# The same goods in the shop's own page, by the case that they are like.
+EMBEDDED_ORDERS = {
+    "chinese_shop": "o_1020",
+    "on_a_computer": "o_1020",
+    "balance_is_enough": "o_1021",
+    "indonesian_shop": "o_6203",
+    "japanese_shop": "o_8103",
+}
 SCENARIOS = [
     Scenario("chinese_shop", "QUICK_PAY:c_2"),
     Scenario("kuwaiti_shop", "QUICK_PAY:c_9651"),
