@@ -72,6 +72,19 @@ def complete(name: str, table: Mapping[Key, Value], members: Iterable[Key]) -> M
     return table
 
 
+# Whether the payer shows the instrument or confirms its use to the channel. Where not, naming the
+# payer is enough to charge it.
+SHOWN_OR_CONFIRMED = complete(
+    "domain.kinds.SHOWN_OR_CONFIRMED",
+    {
+        InstrumentSource.METHOD: False,
+        InstrumentSource.CARD_TOKEN: False,
+        InstrumentSource.AUTH_CODE: True,
+        InstrumentSource.CHANNEL: True,
+    },
+    InstrumentSource,
+)
+
 # In the order of assembly. Methods share one search budget for promotions: first come, first
 # served.
 KINDS = complete(

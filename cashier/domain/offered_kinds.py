@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from cashier.domain.catalog import TITLE_PARTS, Catalog, Terms
 from cashier.domain.facts import Channel, Channels, ChannelStatus
+from cashier.domain.kinds import KINDS, SHOWN_OR_CONFIRMED
 from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Instrument, Kind, NextAction, ReasonCode, Remedy, RemedyType
@@ -142,7 +143,7 @@ class OfferedKinds(dict[Kind, OfferedKind]):
             title=title_template,
             icon=icon(terms.icon),
             next_action=terms.terminal_actions.get(self._terminal, terms.next_action),
-            refusal=self._kind_refusal(terms),
+            refusal=self._kind_refusal(kind, terms),
             providers=providers,
         )
         return offered_kind
@@ -163,7 +164,16 @@ class OfferedKinds(dict[Kind, OfferedKind]):
             refusal = _REFUSAL_BY_STATUS.get(channel.status, CHANNEL_UNCLEAR)
         return OfferedChannel(channel, refusal, limits_in_currency, fee_bps, (least.value, most.value, fee_bps))
 
-    def _kind_refusal(self, terms: Terms) -> Refusal | None:
+    def _kind_refusal(self, kind: Kind, terms: Terms) -> Refusal | None:
+        """The first two are no terms, so that no catalog can lift them.
+
+        A till says who pays, and no payer has signed in. SCAN means a till on any terminal.
+        """
+        if not SHOWN_OR_CONFIRMED[KINDS[kind].instrument_source]:
+            if self._terminal is Terminal.POS:
+                return TERMINAL_NOT_SUPPORTED
+            if self._product is Product.SCAN:
+                return PRODUCT_NOT_SUPPORTED
         if terms.products is not None and self._product not in terms.products:
             return PRODUCT_NOT_SUPPORTED
         if terms.terminals is not None and self._terminal not in terms.terminals:

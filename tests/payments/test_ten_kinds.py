@@ -68,7 +68,6 @@ SCENARIOS = [
     Scenario("indonesian_shop", "WALLET:GOPAY", action=Redirect, product=EMBEDDED),
     Scenario("balance_is_enough", "BALANCE:acc_1"),
     Scenario("balance_is_enough", "BALANCE:acc_1", product=EMBEDDED),
-    Scenario("scan_to_pay", "BALANCE:acc_1"),
     Scenario("japanese_shop", "BALANCE:acc_812+QUICK_PAY"),
     Scenario("scan_to_pay", "MERCHANT_QR:ALIPAY", action=DisplayQr),
     Scenario("scan_to_pay", "MERCHANT_QR:UNIONPAY", action=DisplayQr, terminal="PC"),
