@@ -50,6 +50,15 @@ class EngineStatus(StrEnum):
     FAILED = "FAILED"
 
 
+class ReversalReason(StrEnum):
+    """Why a payment is reversed. The engine keeps the first one and reports it to every caller."""
+
+    CHALLENGE_FAILED = "CHALLENGE_FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+    ORDER_OVER = "ORDER_OVER"
+
+
 class EngineFailure(Struct, frozen=True):
     """Why no money was taken: a code, and a text for operators."""
 
@@ -63,6 +72,8 @@ class EnginePayment(Struct, frozen=True, kw_only=True):
     `fingerprint` and `submitted_at`: of the accepted submit, if reported. So are `user_id`,
     `merchant_id`, `method_id`, `option_id` and `amount`, what the payer pays: with them a payer
     finds an attempt whose token is lost. `expires_at`: the end of the payer's time to act.
+    `reversal_reason`: of the first reversal that was asked for, if reported; an unknown one says
+    nothing.
     """
 
     payment_id: str
@@ -78,6 +89,7 @@ class EnginePayment(Struct, frozen=True, kw_only=True):
     option_id: str | None = None
     amount: Money | None = None
     expires_at: Instant | None = None
+    reversal_reason: str | None = None
 
     def __post_init__(self) -> None:
         if self.failure is not None and self.status is not EngineStatus.FAILED:
@@ -124,8 +136,10 @@ class NeverArrived(Struct, frozen=True):
 class Sealed(Struct, frozen=True):
     """A reversal found no such payment, and the engine refuses it from now on.
 
-    No money was or will be taken.
+    No money was or will be taken. `reversal_reason` as in `EnginePayment`.
     """
+
+    reversal_reason: str | None = None
 
 
 SubmitOutcome: TypeAlias = EngineAnswered | OrderHasLiveAttempt | EngineKeyReused | NotSent | OutcomeUnknown

@@ -31,7 +31,7 @@ class PaymentEvent(StrEnum):
     CHALLENGE_OPEN = "not sent, challenge open"
     CHALLENGE_PASSED = "challenge passed"
     CHALLENGE_OVER = "challenge spent or expired"
-    CHALLENGE_FAILED = "challenge spent, never sent"
+    CHALLENGE_FAILED = "engine: reversed because the challenge was spent"
     ENGINE_SILENT = "engine silent"
     ENGINE_NEVER_ARRIVED = "engine: unknown"
     ENGINE_SEALED = "engine: reversed before it arrived"
@@ -76,6 +76,7 @@ _POSSIBLY_SENT: Mapping[PaymentEvent, PaymentStatus] = {
     PaymentEvent.ENGINE_ACTION_REQUIRED: PaymentStatus.ACTION_REQUIRED,
     PaymentEvent.ENGINE_FAILED: PaymentStatus.FAILED,
     PaymentEvent.ENGINE_REVERSED: PaymentStatus.CLOSED,
+    PaymentEvent.CHALLENGE_FAILED: PaymentStatus.FAILED,
     PaymentEvent.ORDER_PAID: PaymentStatus.SUCCEEDED,
     PaymentEvent.ORDER_REFUNDED: PaymentStatus.SUCCEEDED,
     PaymentEvent.ORDER_CLOSED_REFUNDING: PaymentStatus.CLOSED_REFUNDING,
@@ -88,7 +89,6 @@ _UNSENT: Mapping[PaymentEvent, PaymentStatus] = {
     PaymentEvent.CHALLENGE_OPEN: PaymentStatus.CHALLENGE,
     PaymentEvent.CHALLENGE_PASSED: PaymentStatus.PROCESSING,
     PaymentEvent.CHALLENGE_OVER: PaymentStatus.PROCESSING,
-    PaymentEvent.CHALLENGE_FAILED: PaymentStatus.FAILED,
     PaymentEvent.ENGINE_SEALED: PaymentStatus.CLOSED,
 }
 

@@ -10,8 +10,10 @@ No memory, no clock. The rules, in this order:
    and is refunded if the order is closed or was paid by another payment.
 4. Absence ends nothing. A payment that the engine does not know may still arrive; only a reversal
    that the engine answers with "never arrived" ends it (`SEALED`), because the engine refuses it
-   from then on. The same holds when time is up, the order is over or the caller cancels: the engine
-   is asked to reverse (`to_reverse`), and its answer decides.
+   from then on. The same holds when time is up, the order is over, the challenge is spent or the
+   caller cancels: the engine is asked to reverse (`to_reverse`), and its answer decides. The first
+   reason for a reversal, which the engine reports, says how the payment ended. No token does, or
+   two callers would get two ends of one payment.
 5. A silent engine or acquirer leaves PROCESSING, and is asked again.
 
 Without such a correction a final status stays without memory, because of two promises: a result
@@ -22,68 +24,26 @@ and did not know.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from enum import StrEnum
 
 from msgspec import Struct
 
 from cashier.domain import poll_schedule
 from cashier.domain.challenge_progress import ChallengeProgress, ChallengeState, challenge_state
+from cashier.domain.engine_contract import ReversalReason
 from cashier.domain.kinds import KINDS
-from cashier.domain.money import Money
 from cashier.domain.next_action import Action, Await, expiry
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import FINAL, STATUS_AFTER, PaymentEvent, PaymentStatus, next_status
 from cashier.domain.poll_schedule import PollSchedule
-
-
-class EngineReportStatus(StrEnum):
-    """`SEALED`: the payment never arrived, and the engine was asked to reverse it.
-
-    `SILENT`: no readable answer.
-    """
-
-    PROCESSING = "PROCESSING"
-    ACTION_REQUIRED = "ACTION_REQUIRED"
-    USER_PAYING = "USER_PAYING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    NEVER_ARRIVED = "NEVER_ARRIVED"
-    SEALED = "SEALED"
-    SILENT = "SILENT"
-
-
-class AcquirerReportStatus(StrEnum):
-    """The status of the order. `SILENT`: no readable answer."""
-
-    PENDING = "PENDING"
-    PAYING = "PAYING"
-    PAID = "PAID"
-    CLOSED = "CLOSED"
-    CLOSED_REFUNDING = "CLOSED_REFUNDING"
-    REFUNDED = "REFUNDED"
-    SILENT = "SILENT"
-
-
-class EngineReport(Struct, frozen=True):
-    """`failure_code` with FAILED, `next_action` with ACTION_REQUIRED."""
-
-    status: EngineReportStatus
-    failure_code: str | None = None
-    next_action: Action | None = None
-
-
-class AcquirerReport(Struct, frozen=True):
-    """`payment_id`: the payment whose money the status is about, if reported.
-
-    `closed_reason`: set if the order was ever closed. `paid`: the amount, if reported; it decides
-    nothing.
-    """
-
-    status: AcquirerReportStatus
-    payment_id: str | None = None
-    closed_reason: str | None = None
-    paid: Money | None = None
+from cashier.domain.resolved_message import BY_STATUS, message_code
+from cashier.domain.upstream_report import (
+    REVERSED,
+    AcquirerReport,
+    AcquirerReportStatus,
+    EngineReport,
+    EngineReportStatus,
+)
 
 
 class PaymentProgress(Struct, frozen=True, kw_only=True):
@@ -122,10 +82,9 @@ class ResolvedStatus(Struct, frozen=True):
     """`event`: the deciding one; None if an earlier final status decided.
 
     `correction`: another final status was reported before. `next_action`, `poll_after_ms`: only
-    before the end. `to_reverse`: ask the engine to reverse,
-    once per query, then resolve again from its answer and a fresh acquirer's result before
-    reporting. If that is not final either, report it; the next query asks again. Reversals may be
-    repeated.
+    before the end. `to_reverse`: ask the engine to reverse, once per query, then resolve again from
+    its answer and a fresh acquirer's result before reporting. If that is not final either, report
+    it; the next query asks again. Reversals may be repeated. `reversal_reason`: for that request.
     """
 
     status: PaymentStatus
@@ -134,6 +93,7 @@ class ResolvedStatus(Struct, frozen=True):
     next_action: Action | None = None
     poll_after_ms: int | None = None
     to_reverse: bool = False
+    reversal_reason: ReversalReason | None = None
     correction: bool = False
 
     @property
@@ -143,7 +103,7 @@ class ResolvedStatus(Struct, frozen=True):
 
 # Failure codes without money taken and without fault of the payer: the order or its code is over,
 # or the engine was asked to reverse.
-_CLOSED_CODES = frozenset({"REVERSED", "EXPIRED", "ORDER_CLOSED", "ORDER_EXPIRED", "ORDER_REFUNDED"})
+_CLOSED_CODES = frozenset({REVERSED, "EXPIRED", "ORDER_CLOSED", "ORDER_EXPIRED", "ORDER_REFUNDED"})
 _OVER = frozenset(
     {
         AcquirerReportStatus.PAID,
@@ -172,10 +132,14 @@ _MONEY_MOVED = frozenset(
         PaymentEvent.PAID_TWICE,
     }
 )
-# Events that call for a reversal of a payment that is not final.
-_REVERSING = frozenset(
-    {PaymentEvent.ORDER_OVER, PaymentEvent.CANCELLED, PaymentEvent.EXPIRED, PaymentEvent.CHALLENGE_OVER}
-)
+# Events that call for a reversal of a payment that is not final, and why. A challenge that is over
+# has expired, or was spent: `_reversal_reason`.
+_REVERSAL_REASONS = {
+    PaymentEvent.ORDER_OVER: ReversalReason.ORDER_OVER,
+    PaymentEvent.CANCELLED: ReversalReason.CANCELLED,
+    PaymentEvent.EXPIRED: ReversalReason.EXPIRED,
+    PaymentEvent.CHALLENGE_OVER: ReversalReason.EXPIRED,
+}
 
 
 def resolve_status(
@@ -184,11 +148,15 @@ def resolve_status(
     """Raises `IllegalTransition` if the reports contradict the last reported status."""
     event = deciding_event(payment, engine, acquirer, now)
     status = STATUS_AFTER[event]
-    message = _message(engine, event)
+    message = message_code(engine, event)
     if payment.last_status in FINAL:
         if status is payment.last_status or event in _MONEY_MOVED:
             return ResolvedStatus(status, event, message, correction=status is not payment.last_status)
-        return ResolvedStatus(payment.last_status, None, _BY_STATUS[payment.last_status])
+        # Not every engine keeps a payment that it refused before it arrived. Sealing it again shows
+        # that it ended so.
+        unknown = engine.status is EngineReportStatus.NEVER_ARRIVED
+        to_reverse = unknown and payment.last_status is PaymentStatus.CLOSED
+        return ResolvedStatus(payment.last_status, None, BY_STATUS[payment.last_status], to_reverse=to_reverse)
     if payment.last_status is not None:
         next_status(payment.last_status, event)
     return (
@@ -237,11 +205,13 @@ def _engine_final_event(
                 return PaymentEvent.ENGINE_SUCCEEDED
             return PaymentEvent.ORDER_CLOSED_REFUNDING if acquirer.status in _CLOSED else PaymentEvent.PAID_TWICE
         case EngineReportStatus.FAILED if not silent:
-            if engine.failure_code not in _CLOSED_CODES:
-                return PaymentEvent.ENGINE_FAILED
-            return PaymentEvent.CHALLENGE_FAILED if _challenge_spent(payment) else PaymentEvent.ENGINE_REVERSED
+            if engine.reversed_because is ReversalReason.CHALLENGE_FAILED:
+                return PaymentEvent.CHALLENGE_FAILED
+            ended_unpaid = engine.was_reversed or engine.failure_code in _CLOSED_CODES
+            return PaymentEvent.ENGINE_REVERSED if ended_unpaid else PaymentEvent.ENGINE_FAILED
         case EngineReportStatus.SEALED if not silent:
-            return PaymentEvent.CHALLENGE_FAILED if _challenge_spent(payment) else PaymentEvent.ENGINE_SEALED
+            challenge_failed = engine.reversed_because is ReversalReason.CHALLENGE_FAILED
+            return PaymentEvent.CHALLENGE_FAILED if challenge_failed else PaymentEvent.ENGINE_SEALED
         case EngineReportStatus.FAILED | EngineReportStatus.SEALED:
             return PaymentEvent.ACQUIRER_SILENT
         case _:
@@ -293,8 +263,12 @@ def _live_event(payment: PaymentProgress, engine: EngineReport) -> PaymentEvent:
     return PaymentEvent.CHALLENGE_OPEN if unsent else _LIVE[engine.status]
 
 
-def _challenge_spent(payment: PaymentProgress) -> bool:
-    return payment.pending_challenge is not None and not payment.pending_challenge.attempts_left
+def _reversal_reason(payment: PaymentProgress, event: PaymentEvent) -> ReversalReason | None:
+    """Why a payment with this deciding event is to be reversed. None: it is not."""
+    challenge = payment.pending_challenge
+    if event is PaymentEvent.CHALLENGE_OVER and challenge is not None and not challenge.attempts_left:
+        return ReversalReason.CHALLENGE_FAILED
+    return _REVERSAL_REASONS.get(event)
 
 
 def _unresolved(payment: PaymentProgress, engine: EngineReport, event: PaymentEvent, now: datetime) -> ResolvedStatus:
@@ -308,7 +282,10 @@ def _unresolved(payment: PaymentProgress, engine: EngineReport, event: PaymentEv
         action = engine.next_action
     elif not late:
         action = Await(poll_after_ms=after_ms, until=datetime.fromtimestamp(until_s, UTC))
-    return ResolvedStatus(STATUS_AFTER[event], event, _MESSAGES[event], action, after_ms, event in _REVERSING)
+    reason = _reversal_reason(payment, event)
+    return ResolvedStatus(
+        STATUS_AFTER[event], event, message_code(engine, event), action, after_ms, reason is not None, reason
+    )
 
 
 def _schedule(payment: PaymentProgress, event: PaymentEvent) -> PollSchedule:
@@ -322,7 +299,7 @@ def _poll_start_s(payment: PaymentProgress, event: PaymentEvent, now_s: float) -
 
     A reversal after the payer's time starts it anew at `expires_at`.
     """
-    if event in _REVERSING and now_s >= payment.expires_at:
+    if event in _REVERSAL_REASONS and now_s >= payment.expires_at:
         return payment.expires_at
     pending = payment.pending_challenge
     return payment.sent_at or (pending.started_at if pending else payment.expires_at)
@@ -334,53 +311,3 @@ def _poll_until_s(payment: PaymentProgress, event: PaymentEvent) -> int:
     if event is PaymentEvent.ENGINE_USER_PAYING and sent_at is not None and reversed_after_s is not None:
         return sent_at + reversed_after_s
     return payment.expires_at + poll_schedule.AFTERMATH_S
-
-
-def _message(engine: EngineReport, event: PaymentEvent) -> MessageCode:
-    """Failure codes that a payer can act on have their own message.
-
-    Only after a reversal is it certain that no money was taken. After an expiry, or a refusal
-    because the order is over, money may still be on its way.
-    """
-    if event is PaymentEvent.ENGINE_FAILED:
-        return _BY_FAILURE.get(engine.failure_code or "", MessageCode.FAILED)
-    reversed_ = event is PaymentEvent.ENGINE_REVERSED and engine.failure_code == "REVERSED"
-    return MessageCode.CLOSED_UNPAID if reversed_ else _MESSAGES[event]
-
-
-_BY_FAILURE = {
-    "BALANCE_INSUFFICIENT": MessageCode.BALANCE_INSUFFICIENT,
-    "INSTRUMENT_DECLINED": MessageCode.INSTRUMENT_DECLINED,
-    "CHANNEL_UNAVAILABLE": MessageCode.CHANNEL_UNAVAILABLE,
-    "AUTH_CODE_USED": MessageCode.AUTH_CODE_USED,
-    "DECLINED": MessageCode.DECLINED,
-    "ORDER_PAID": MessageCode.ORDER_PAID,
-}
-_BY_STATUS = {
-    PaymentStatus.SUCCEEDED: MessageCode.SUCCEEDED,
-    PaymentStatus.FAILED: MessageCode.FAILED,
-    PaymentStatus.CLOSED: MessageCode.CLOSED,
-    PaymentStatus.CLOSED_REFUNDING: MessageCode.CLOSED_REFUNDING,
-}
-_MESSAGES = {
-    PaymentEvent.CHALLENGE_OPEN: MessageCode.CHALLENGE,
-    PaymentEvent.CHALLENGE_OVER: MessageCode.CLOSING,
-    PaymentEvent.CHALLENGE_FAILED: MessageCode.CHALLENGE_FAILED,
-    PaymentEvent.ENGINE_SILENT: MessageCode.OUTCOME_UNKNOWN,
-    PaymentEvent.ENGINE_NEVER_ARRIVED: MessageCode.OUTCOME_UNKNOWN,
-    PaymentEvent.ENGINE_SEALED: MessageCode.CLOSED_UNPAID,
-    PaymentEvent.ENGINE_PROCESSING: MessageCode.PROCESSING,
-    PaymentEvent.ENGINE_USER_PAYING: MessageCode.USER_PAYING,
-    PaymentEvent.ENGINE_ACTION_REQUIRED: MessageCode.ACTION_REQUIRED,
-    PaymentEvent.ENGINE_SUCCEEDED: MessageCode.CONFIRMING,
-    PaymentEvent.ENGINE_REVERSED: MessageCode.CLOSED,
-    PaymentEvent.ACQUIRER_SILENT: MessageCode.OUTCOME_UNKNOWN,
-    PaymentEvent.ORDER_PAID: MessageCode.SUCCEEDED,
-    PaymentEvent.ORDER_REFUNDED: MessageCode.SUCCEEDED_REFUNDED,
-    PaymentEvent.ORDER_CLOSED_REFUNDING: MessageCode.CLOSED_REFUNDING,
-    PaymentEvent.ORDER_CLOSED_REFUNDED: MessageCode.CLOSED_REFUNDED,
-    PaymentEvent.PAID_TWICE: MessageCode.PAID_TWICE_REFUNDING,
-    PaymentEvent.ORDER_OVER: MessageCode.CLOSING,
-    PaymentEvent.CANCELLED: MessageCode.CLOSING,
-    PaymentEvent.EXPIRED: MessageCode.CLOSING,
-}

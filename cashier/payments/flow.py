@@ -46,7 +46,8 @@ from cashier.domain.risk_contract import (
     WrongAnswer,
 )
 from cashier.domain.status_mapping import engine_report
-from cashier.domain.status_resolution import EngineReportStatus, ResolvedStatus
+from cashier.domain.status_resolution import ResolvedStatus
+from cashier.domain.upstream_report import EngineReportStatus
 from cashier.payments.attempt import (
     QUERYABLE_S,
     Attempt,
@@ -402,8 +403,8 @@ class PaymentFlow:
     async def _existing(self, attempt: Attempt, claims: PaymentClaims | None = None) -> Payment | None:
         """Look the payment up by its id. None if the engine does not have it.
 
-        `claims`: of the caller's token, which knows why a payment was never sent.
-        Raises `EngineUnavailable` if the engine does not say; `KeyReused`.
+        `claims`: of the caller's token. Raises `EngineUnavailable` if the engine does not say;
+        `KeyReused`.
         """
         chosen, operation = attempt.chosen, attempt.operation
         looked_up = await self._ports.engine.look_up(
@@ -418,7 +419,7 @@ class PaymentFlow:
         elif looked_up.payment.fingerprint != attempt.fingerprint:
             raise KeyReused
         upstream = await self._status_query.with_acquirer(engine_report(looked_up), chosen.order_id, operation)
-        if claims is None or (claims.sent_at is None and upstream.engine.status is not EngineReportStatus.FAILED):
+        if claims is None or claims.sent_at is None:
             claims = self._sent_claims(attempt, looked_up.payment)
         return await self._status_follower.current(claims, operation, upstream)
 

@@ -28,6 +28,7 @@ from cashier.domain.engine_contract import (
     NotSent,
     OrderHasLiveAttempt,
     OutcomeUnknown,
+    ReversalReason,
     ReverseOutcome,
     Sealed,
     Submission,
@@ -97,6 +98,7 @@ __all__ = [
     "Redirect",
     "Rejected",
     "ResultStatus",
+    "ReversalReason",
     "ReverseOutcome",
     "RiskChallenge",
     "RiskDecision",
@@ -133,7 +135,24 @@ class EnginePort(Protocol):
     async def look_up(self, payment_id: str, order_id: str, call_headers: Any, budget_ms: int) -> LookUpOutcome: ...
 
     async def reverse(self, payment_id: str, order_id: str, call_headers: Any, budget_ms: int) -> ReverseOutcome:
-        """`Sealed` only if the engine will refuse the payment from now on."""
+        """`Sealed` only if the engine will refuse the payment from now on.
+
+        A method that takes a keyword `reason` is given the `ReversalReason`, or None.
+        """
+
+
+class ReasonedEnginePort(EnginePort, Protocol):
+    """The engine as acceptance calls it: a reversal has a reason, which not every port takes."""
+
+    async def reverse(
+        self,
+        payment_id: str,
+        order_id: str,
+        call_headers: Any,
+        budget_ms: int,
+        *,
+        reason: ReversalReason | None = None,
+    ) -> ReverseOutcome: ...
 
 
 class AcquirerPort(Protocol):
@@ -148,5 +167,5 @@ ConsultUncached = Callable[[ConsultRequest, Any], Awaitable[ConsultationWithCase
 
 class PaymentPorts(Struct, frozen=True):
     risk: RiskPort
-    engine: EnginePort
+    engine: ReasonedEnginePort
     acquirer: AcquirerPort

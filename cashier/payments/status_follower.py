@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
 from cashier.domain.payment_state import PaymentStatus
 from cashier.domain.routing_rules import Routing
-from cashier.domain.status_resolution import EngineReportStatus, ResolvedStatus
+from cashier.domain.status_resolution import ResolvedStatus
+from cashier.domain.upstream_report import EngineReportStatus
 from cashier.payments.attempt import order_key, payment_progress
 from cashier.payments.attempt_guard import AttemptGuard
 from cashier.payments.channel_health import ChannelHealth

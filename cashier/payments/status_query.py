@@ -15,19 +15,12 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.domain.engine_contract import EngineAnswered
+from cashier.domain.engine_contract import EngineAnswered, ReversalReason, Sealed
 from cashier.domain.order_result import AcquirerResult
 from cashier.domain.payment_state import IllegalTransition, PaymentStatus
 from cashier.domain.status_mapping import EngineOutcome, acquirer_report, engine_report
-from cashier.domain.status_resolution import (
-    AcquirerReport,
-    AcquirerReportStatus,
-    EngineReport,
-    EngineReportStatus,
-    PaymentProgress,
-    ResolvedStatus,
-    resolve_status,
-)
+from cashier.domain.status_resolution import PaymentProgress, ResolvedStatus, resolve_status
+from cashier.domain.upstream_report import AcquirerReport, AcquirerReportStatus, EngineReport, EngineReportStatus
 from cashier.payments.coalescing import SingleFlight
 from cashier.payments.errors import KeyReused
 from cashier.payments.policy import Operation
@@ -108,7 +101,8 @@ class StatusQuery:
         if not resolution.to_reverse or body_unknown:
             return ResolvedPayment(resolution, upstream)
         upstream = await self._reversals.run(
-            payment.payment_id, lambda: self._reverse(payment.payment_id, order_id, operation)
+            payment.payment_id,
+            lambda: self._reverse(payment.payment_id, order_id, resolution.reversal_reason, operation),
         )
         return ResolvedPayment(self._resolve(payment, upstream), upstream)
 
@@ -148,11 +142,19 @@ class StatusQuery:
             looked_up.payment.fingerprint if isinstance(looked_up, EngineAnswered) else None,
         )
 
-    async def _reverse(self, payment_id: str, order_id: str, operation: Operation) -> UpstreamStatus:
+    async def _reverse(
+        self, payment_id: str, order_id: str, reason: ReversalReason | None, operation: Operation
+    ) -> UpstreamStatus:
         """Ask the acquirer after the engine: the reversal may have changed the order."""
         outcome: EngineOutcome = await self._ports.engine.reverse(
-            payment_id, order_id, operation.call_headers, operation.policy.settings.look_ms
+            payment_id, order_id, operation.call_headers, operation.policy.settings.look_ms, reason=reason
         )
+        if outcome == Sealed():
+            # The first reason may be another caller's. A look-up gives it to both, if the engine
+            # keeps what it refuses.
+            upstream = await self._query_both(payment_id, order_id, operation)
+            kept = upstream.engine.status is not EngineReportStatus.NEVER_ARRIVED
+            return upstream if kept else replace(upstream, engine=engine_report(outcome))
         return UpstreamStatus(engine_report(outcome), acquirer_report(await self._order_result(order_id, operation)))
 
     def _note_correction(self, payment: PaymentProgress, resolution: ResolvedStatus) -> None:

@@ -16,7 +16,7 @@ from cashier.domain.legs import EngineLeg, LegsRefused, legs
 from cashier.domain.offer_diff import Change, ChangeType
 from cashier.domain.pay_method import Availability, ReasonCode
 from cashier.domain.status_mapping import engine_report
-from cashier.domain.status_resolution import EngineReport
+from cashier.domain.upstream_report import EngineReport
 from cashier.payments.attempt import Attempt
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.errors import CheckUnavailable, ConsultChanged, EngineUnavailable, KeyReused, OrderBusy

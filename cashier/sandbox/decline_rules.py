@@ -51,6 +51,12 @@ class SubmitBody(Struct, frozen=True, kw_only=True):
     return_url: Annotated[str, Meta(pattern=r"^https?://[^\s\x00-\x1f]+$", max_length=2048)] | None = None
 
 
+class ReverseBody(Struct, frozen=True):
+    """The body of `POST /payments/{payment_id}/reverse`, which may be empty."""
+
+    reason: str | None = None
+
+
 class PaymentFailure(NamedTuple):
     code: str
     text: str

@@ -14,7 +14,8 @@ Rules:
     acts (`settle`), at most for `ACTION_LIFETIMES`; then FAILED with EXPIRED.
   * CONSUMER_QR succeeds at once. A code that ends in 8 is USER_PAYING and succeeds at the third
     look-up; one that ends in 9 is USER_PAYING until settled or reversed.
-  * A reverse ends a live attempt: FAILED with REVERSED, its code or page closed. Money already
+  * A reverse ends a live attempt: FAILED with REVERSED, its code or page closed. The reason of the
+    first one is reported as `reversal_reason`. Money already
     taken stays taken. A reverse of an unknown id is 404; from then on that id is FAILED with
     REVERSED, and refused if it arrives later.
   * VA and OTC accept any sum: too little goes back and the attempt stays live, an excess goes back.
@@ -63,6 +64,7 @@ class SimulatedAttempt(Struct):
     `lookups_left`: look-ups until it succeeds; None if look-ups change nothing. `channel`: the one
     that takes the money. `expires_at`: the end of the payer's time to act. `fault`: the engine
     fault that it was submitted under.
+    `reversal_reason`: of the first reversal.
     """
 
     submission: SubmitBody
@@ -74,6 +76,7 @@ class SimulatedAttempt(Struct):
     channel: Json | None = None
     expires_at: datetime | None = None
     fault: PaymentFault | None = None
+    reversal_reason: str | None = None
 
     @property
     def parties(self) -> PaymentParties:
@@ -106,7 +109,7 @@ class SimulatedEngine:
         self._attempts: dict[str, SimulatedAttempt] = {}
         self._live: dict[str, SimulatedAttempt] = {}
         self._due: list[tuple[datetime, str]] = []
-        self._reversed_before_arrival: set[str] = set()
+        self._reversed_before_arrival: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
         return f"SimulatedEngine(payments={len(self._attempts)}, live={len(self._live)})"
@@ -151,7 +154,7 @@ class SimulatedEngine:
         attempt = self._attempts.get(payment_id)
         if attempt is None:
             return (
-                _reversed_answer(payment_id)
+                _reversed_answer(payment_id, self._reversed_before_arrival[payment_id])
                 if payment_id in self._reversed_before_arrival
                 else error_answer(404, "PAYMENT_UNKNOWN")
             )
@@ -161,14 +164,18 @@ class SimulatedEngine:
                 self._succeed(attempt)
         return _payment_answer(attempt)
 
-    def reverse(self, payment_id: str, fault: PaymentFault | None = None) -> UpstreamAnswer:
-        """End a live payment. 200 with the resulting payment, 404 if it never arrived."""
+    def reverse(self, payment_id: str, fault: PaymentFault | None = None, reason: str | None = None) -> UpstreamAnswer:
+        """End a live payment. 200 with the resulting payment, 404 if it never arrived.
+
+        The first reason is kept.
+        """
         self.expire()
         attempt = self._attempts.get(payment_id)
         if attempt is None:
-            self._reversed_before_arrival.add(payment_id)
-            return error_answer(404, "PAYMENT_UNKNOWN")
+            first = self._reversed_before_arrival.setdefault(payment_id, reason)
+            return error_answer(404, "PAYMENT_UNKNOWN", **({"reversal_reason": first} if first else {}))
         if attempt.status in LIVE:
+            attempt.reversal_reason = reason
             self._succeed(attempt) if fault is PaymentFault.PAY_FIRST else self._fail(attempt, REVERSED)
         return _payment_answer(attempt)
 
@@ -209,6 +216,7 @@ class SimulatedEngine:
         )
         if failure:
             attempt.status, attempt.failure = "FAILED", failure
+            attempt.reversal_reason = self._reversed_before_arrival.get(submission.payment_id)
             self._ledger.conclude(attempt.parties, "REFUSED", _payer_amount(submission))
             return
         self._live[submission.payment_id] = attempt
@@ -313,8 +321,9 @@ def _timestamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
-def _reversed_answer(payment_id: str) -> UpstreamAnswer:
-    return UpstreamAnswer(200, {"payment_id": payment_id, "status": "FAILED", "failure": REVERSED._asdict()})
+def _reversed_answer(payment_id: str, reason: str | None) -> UpstreamAnswer:
+    payment: Json = {"payment_id": payment_id, "status": "FAILED", "failure": REVERSED._asdict()}
+    return UpstreamAnswer(200, payment | ({"reversal_reason": reason} if reason else {}))
 
 
 def _payment_answer(attempt: SimulatedAttempt) -> UpstreamAnswer:
@@ -337,6 +346,8 @@ def _payment_answer(attempt: SimulatedAttempt) -> UpstreamAnswer:
     payment |= {name: value for name, value in optional.items() if value}
     if attempt.failure:
         payment["failure"] = attempt.failure._asdict()
+    if attempt.reversal_reason:
+        payment["reversal_reason"] = attempt.reversal_reason
     if attempt.next_action:
         payment["next_action"] = attempt.next_action
     return UpstreamAnswer(200, payment)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cashier.sandbox.decline_rules import SubmitBody
+from cashier.sandbox.decline_rules import ReverseBody, SubmitBody
 from cashier.sandbox.execution_faults import CLIENT_VIEW, Work, perform
 from cashier.sandbox.in_process_sources import InjectedFault
 from cashier.sandbox.read_sources import SourceReader
@@ -53,8 +53,11 @@ class LocalPayments:
     async def look_up(self, payment_id: str) -> UpstreamAnswer:
         return await self._ask("engine", "look_up", lambda _: self._world.engine.look_up(payment_id))
 
-    async def reverse(self, payment_id: str) -> UpstreamAnswer:
-        return await self._ask("engine", "reverse", lambda fault: self._world.engine.reverse(payment_id, fault))
+    async def reverse(self, payment_id: str, reversal: Mapping[str, Any] | None = None) -> UpstreamAnswer:
+        """`reversal`: the body, None if it is empty."""
+        return await self._ask(
+            "engine", "reverse", lambda fault: self._reversed(payment_id, _read(reversal or {}, ReverseBody), fault)
+        )
 
     async def result(self, order_id: str) -> UpstreamAnswer:
         return await self._ask("acquirer", "read", lambda _: self._reader.look_up("acquirer", {"order_id": order_id}))
@@ -73,6 +76,15 @@ class LocalPayments:
     ) -> UpstreamAnswer:
         return (
             submission if isinstance(submission, UpstreamAnswer) else self._world.engine.submit(submission, key, fault)
+        )
+
+    def _reversed(
+        self, payment_id: str, reversal: ReverseBody | UpstreamAnswer, fault: PaymentFault | None
+    ) -> UpstreamAnswer:
+        return (
+            reversal
+            if isinstance(reversal, UpstreamAnswer)
+            else self._world.engine.reverse(payment_id, fault, reversal.reason)
         )
 
     async def _ask(self, source: str, call: str, work: Work) -> UpstreamAnswer:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from cashier.sandbox.decline_rules import SubmitBody
+from cashier.sandbox.decline_rules import ReverseBody, SubmitBody
 from cashier.sandbox.execution_faults import CLIENT_VIEW, Work, perform
 from cashier.sandbox.read_sources import SourceReader
 from cashier.sandbox.response_faults import deliver, json_response, respond_without_answer
@@ -18,6 +18,7 @@ from cashier.sandbox.upstream_answer import Shape, UpstreamAnswer, error_answer,
 from cashier.sandbox.weather import PaymentFault, Weather
 from cashier.sandbox.world import World
 
+_decode_reversal: msgspec.json.Decoder[ReverseBody] = msgspec.json.Decoder(ReverseBody)
 EndpointFunction = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -63,7 +64,17 @@ class UpstreamEndpoints:
 
         async def reverse(request: web.Request) -> web.StreamResponse:
             payment_id = request.match_info["payment_id"]
-            return await self._answer(request, "engine", "reverse", lambda fault: engine.reverse(payment_id, fault))
+            body: ReverseBody | UpstreamAnswer = ReverseBody()
+            if request.can_read_body:
+                body = await read_body(request, _decode_reversal)
+            return await self._answer(
+                request,
+                "engine",
+                "reverse",
+                lambda fault: (
+                    body if isinstance(body, UpstreamAnswer) else engine.reverse(payment_id, fault, body.reason)
+                ),
+            )
 
         return [
             web.post("/payments", self._posted("engine", "submit", SubmitBody, submit)),

@@ -20,6 +20,7 @@ from cashier.domain.engine_contract import (
     NotSent,
     OrderHasLiveAttempt,
     OutcomeUnknown,
+    ReversalReason,
     ReverseOutcome,
     Sealed,
     Submission,
@@ -52,9 +53,19 @@ class _Refusal(Struct, frozen=True):
     code: str
 
 
+class _NeverArrived(Struct, frozen=True):
+    code: str
+    reversal_reason: str | None = None
+
+
+class _Reversal(Struct, frozen=True):
+    reason: ReversalReason
+
+
 _encode = msgspec.json.Encoder().encode
 _decode_order_busy = msgspec.json.Decoder(_OrderBusy).decode
 _decode_refusal = msgspec.json.Decoder(_Refusal).decode
+_decode_never_arrived = msgspec.json.Decoder(_NeverArrived).decode
 
 
 def target(inputs: Inputs) -> str:
@@ -126,10 +137,16 @@ def look_up_request(payment_id: str, order_id: str) -> ServiceRequest:
     return ServiceRequest(target({"payment_id": payment_id}), operation="look_up", arguments=(payment_id, order_id))
 
 
-def reverse_request(payment_id: str, order_id: str) -> ServiceRequest:
+def reverse_request(payment_id: str, order_id: str, reason: ReversalReason | None = None) -> ServiceRequest:
     """Ends a payment in progress. Idempotent, so it may be repeated."""
-    path = f"{target({'payment_id': payment_id})}/reverse"
-    return ServiceRequest(path, "POST", safe=True, operation="reverse", arguments=(payment_id, order_id))
+    return ServiceRequest(
+        f"{target({'payment_id': payment_id})}/reverse",
+        "POST",
+        b"" if reason is None else _encode(_Reversal(reason)),
+        operation="reverse",
+        arguments=(payment_id, order_id),
+        options={"reason": reason},
+    )
 
 
 def parse_look_up(response: Response | SourceError, payment_id: str, order_id: str) -> LookUpOutcome:
@@ -154,8 +171,8 @@ def parse_reverse(response: Response | SourceError, payment_id: str, order_id: s
             return outcome
         case NeverArrived():
             assert isinstance(response, Response)  # noqa: S101  only a 404 means that
-            refusal = parse_or_error(_decode_refusal, response.body)
-            return Unanswered(refusal) if isinstance(refusal, SourceError) else Sealed()
+            refusal = parse_or_error(_decode_never_arrived, response.body)
+            return Unanswered(refusal) if isinstance(refusal, SourceError) else Sealed(refusal.reversal_reason)
 
 
 class EngineClient:
@@ -184,13 +201,19 @@ class EngineClient:
         return await retry_until_answered(attempt, budget_ms, self._retry)
 
     async def reverse(
-        self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int
+        self,
+        payment_id: str,
+        order_id: str,
+        call_headers: CallHeaders,
+        budget_ms: int,
+        *,
+        reason: ReversalReason | None = None,
     ) -> ReverseOutcome:
         """After `Unanswered` the payment may be reversed or not: look it up."""
 
         async def attempt(attempt_ms: int) -> ReverseOutcome:
             response = await send_and_wait(
-                self._transport, reverse_request(payment_id, order_id), call_headers, attempt_ms
+                self._transport, reverse_request(payment_id, order_id, reason), call_headers, attempt_ms
             )
             return note_failure(parse_reverse(response, payment_id, order_id), self._transport, self._on_failure)
 

@@ -280,7 +280,8 @@ class AdapterTransport(TaskTransport):
             raise Unreachable(f"adapter {self._adapter.name} has no function {call.operation}")
         request = call.request
         assert isinstance(request, ServiceRequest)  # noqa: S101  made above
-        response = mapping_response(call.operation, await function(*request.arguments, call.calls))
+        answer = await function(*request.arguments, call.calls, **request.known_options(function))
+        response = mapping_response(call.operation, answer)
         call.calls.require_ended()
         # The client reads it again; here its faults get the name of the adapter.
         outcome = _PARSE[call.operation](response, *request.arguments)

@@ -75,8 +75,10 @@ def outcome_response(operation: str, outcome: Any) -> Response:  # noqa: PLR0912
             return _response({"code": "ORDER_BUSY", "payment_id": payment_id}, 409)
         case "submit", EngineKeyReused():
             return _response({"code": "KEY_REUSED"}, 422)
-        case ("verify", NoChallenge()) | ("look_up", NeverArrived()) | ("reverse", Sealed()) | ("result", NoOrder()):
+        case ("verify", NoChallenge()) | ("look_up", NeverArrived()) | ("result", NoOrder()):
             return _response({"code": "NOT_FOUND"}, 404)
+        case "reverse", Sealed(reason):
+            return _response({"code": "NOT_FOUND", "reversal_reason": reason}, 404)
         case "result", OrderResult():
             return _response(outcome)
     raise Garbled(f"{operation} returned {described(outcome)}, which is none of its outcomes")

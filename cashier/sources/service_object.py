@@ -60,7 +60,8 @@ class ObjectTransport(TaskTransport):
         operation = request.operation
         try:
             method = getattr(self._object, operation)
-            outcome = await method(*request.arguments, call.call_headers, call.budget_ms)
+            options = request.known_options(method)
+            outcome = await method(*request.arguments, call.call_headers, call.budget_ms, **options)
             return outcome_response(operation, outcome)
         except BaseException as error:
             if not is_contained(error):

@@ -12,18 +12,12 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from cashier.domain.challenge_progress import ChallengeProgress
+from cashier.domain.engine_contract import ReversalReason
 from cashier.domain.next_action import Redirect
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_state import PaymentStatus
-from cashier.domain.status_resolution import (
-    AcquirerReport,
-    AcquirerReportStatus,
-    EngineReport,
-    EngineReportStatus,
-    PaymentProgress,
-    ResolvedStatus,
-    resolve_status,
-)
+from cashier.domain.status_resolution import PaymentProgress, ResolvedStatus, resolve_status
+from cashier.domain.upstream_report import AcquirerReport, AcquirerReportStatus, EngineReport, EngineReportStatus
 
 START_S = 1_800_000_000
 STARTED_AT = datetime.fromtimestamp(START_S, UTC)
@@ -79,6 +73,7 @@ class History:
         self.engine = EngineReportStatus.NEVER_ARRIVED
         self.code: str | None = None
         self.sealed = False
+        self.reason: ReversalReason | None = None
         self.order = AcquirerReportStatus.PENDING
         self.owner: str | None = None
         self.closed_reason: str | None = None
@@ -169,11 +164,12 @@ class History:
     def cancel(self, dice: int) -> None:
         self.payment = structs.replace(self.payment, cancelled=True)
 
-    def reverse(self, dice: int) -> EngineReport:
+    def reverse(self, dice: int, reason: ReversalReason | None) -> EngineReport:
         """Reverse if possible. The answer may be silence, also after a successful reversal."""
         if self.engine is EngineReportStatus.NEVER_ARRIVED:
-            self.sealed = True
+            self.sealed, self.reason = True, self.reason or reason
         elif self.live and dice & 8:
+            self.reason = self.reason or reason
             self._fails("REVERSED")
         return self.report_engine(silent=dice % 6 == 0, reversing=True)
 
@@ -181,7 +177,7 @@ class History:
         status = (
             EngineReportStatus.SEALED if reversing and self.engine is EngineReportStatus.NEVER_ARRIVED else self.engine
         )
-        return engine("SILENT") if silent else engine(status, self.code)
+        return engine("SILENT") if silent else structs.replace(engine(status, self.code), reversal_reason=self.reason)
 
     def report_acquirer(self, *, silent: bool) -> AcquirerReport:
         return acquirer("SILENT") if silent else AcquirerReport(self.order, self.owner, self.closed_reason)
@@ -199,7 +195,7 @@ class History:
             acquirer_report = self.report_acquirer(silent=silent_acquirer)
         resolved = self.resolve(engine_report, acquirer_report, last_status)
         if resolved.to_reverse:
-            engine_report = self.reverse(dice)
+            engine_report = self.reverse(dice, resolved.reversal_reason)
             self.apply(between, dice >> 1)
             resolved = self.resolve(engine_report, self.report_acquirer(silent=dice % 7 == 0), last_status)
         return resolved

@@ -12,14 +12,8 @@ from msgspec.structs import replace
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import FINAL, PaymentStatus
-from cashier.domain.status_resolution import (
-    AcquirerReport,
-    AcquirerReportStatus,
-    EngineReport,
-    EngineReportStatus,
-    PaymentProgress,
-    resolve_status,
-)
+from cashier.domain.status_resolution import PaymentProgress, resolve_status
+from cashier.domain.upstream_report import AcquirerReport, AcquirerReportStatus, EngineReport, EngineReportStatus
 from tests.domain.payment_histories import PAYMENTS
 
 OTHER = "pay_other"

@@ -14,7 +14,8 @@ from cashier.domain.kinds import KINDS
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_state import FINAL, NEXT, PaymentEvent, PaymentStatus
 from cashier.domain.poll_schedule import PollSchedule, poll_after_ms
-from cashier.domain.status_resolution import EngineReportStatus, PaymentProgress
+from cashier.domain.status_resolution import PaymentProgress
+from cashier.domain.upstream_report import EngineReportStatus
 from tests.domain.payment_histories import (
     EVENT_CODES,
     EVENTS,

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from cashier.domain.engine_contract import ReversalReason
 from cashier.domain.money import Money
 from cashier.domain.next_action import Await, DisplayVa
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import FINAL, IllegalTransition, PaymentEvent, PaymentStatus
-from cashier.domain.status_resolution import (
-    EngineReport,
-    EngineReportStatus,
-    PaymentProgress,
-    ResolvedStatus,
-    resolve_status,
-)
+from cashier.domain.status_resolution import PaymentProgress, ResolvedStatus, resolve_status
+from cashier.domain.upstream_report import EngineReport, EngineReportStatus
 from tests.domain.payment_histories import MINE, OTHER, START_S, acquirer, at, challenged, engine, sent
 
 
@@ -180,14 +176,15 @@ def test_an_unsent_challenge_is_open_while_it_has_attempts_and_time() -> None:
 
 
 def test_a_spent_or_expired_challenge_ends_only_with_an_answered_reversal() -> None:
-    for payment, after_s, status in (
-        (challenged(3), 1, PaymentStatus.FAILED),
-        (challenged(), 300, PaymentStatus.CLOSED),
+    for payment, after_s, reason in (
+        (challenged(3), 1, ReversalReason.CHALLENGE_FAILED),
+        (challenged(), 300, ReversalReason.EXPIRED),
     ):
         open_end = resolve("NEVER_ARRIVED", "PENDING", payment=payment, after_s=after_s)
         assert (open_end.status, open_end.to_reverse) == (PaymentStatus.PROCESSING, True)
-        assert resolve("SEALED", "PENDING", payment=payment, after_s=after_s).status is status
-        assert resolve("FAILED", "PENDING", payment=payment, after_s=after_s, code="REVERSED").status is status
+        assert open_end.reversal_reason is reason
+        assert resolve("SEALED", "PENDING", payment=payment, after_s=after_s).final
+        assert resolve("FAILED", "PENDING", payment=payment, after_s=after_s, code="REVERSED").final
 
 
 def test_a_challenge_possibly_passed_elsewhere_is_not_reversed_while_the_engine_is_silent() -> None:

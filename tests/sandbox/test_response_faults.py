@@ -215,7 +215,7 @@ async def test_the_work_is_not_done_when_it_is_refused(client: aiohttp.ClientSes
     await put(client, "engine", {"faults": {fault: ALL}})
     async with client.post("/payments/pay_1/reverse") as response:
         assert response.status >= 500
-    assert world.engine._reversed_before_arrival == set()
+    assert world.engine._reversed_before_arrival == {}
 
 
 async def test_weather_can_be_changed_and_restored_while_the_server_runs(client: aiohttp.ClientSession) -> None:

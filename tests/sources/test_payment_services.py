@@ -33,7 +33,7 @@ from cashier.domain.next_action import Await
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
 from cashier.domain.status_mapping import acquirer_report, engine_report
-from cashier.domain.status_resolution import AcquirerReport, AcquirerReportStatus, EngineReport, EngineReportStatus
+from cashier.domain.upstream_report import AcquirerReport, AcquirerReportStatus, EngineReport, EngineReportStatus
 from cashier.source_errors import (
     Garbled,
     Overloaded,

@@ -88,7 +88,7 @@ async def _dispatch(payments: LocalPayments, request: Request) -> UpstreamAnswer
         case "GET", ["payments", payment_id]:
             return await payments.look_up(payment_id)
         case "POST", ["payments", payment_id, "reverse"]:
-            return await payments.reverse(payment_id)
+            return await payments.reverse(payment_id, _body(request) if request.body else None)
         case "GET", ["orders", order_id, "result"]:
             return await payments.result(order_id)
     return error_answer(404, "NO_SUCH_PATH")

@@ -16,6 +16,7 @@ from cashier.payments.ports import (
     ChallengeVerification,
     Inquiry,
     LookUpOutcome,
+    ReversalReason,
     ReverseOutcome,
     RiskDecision,
     Submission,
@@ -53,8 +54,16 @@ class PortObject:
         response = await self._function(engine.look_up_request(payment_id, order_id))
         return engine.parse_look_up(response, payment_id, order_id)
 
-    async def reverse(self, payment_id: str, order_id: str, call_headers: Any, budget_ms: int) -> ReverseOutcome:
-        response = await self._function(engine.reverse_request(payment_id, order_id))
+    async def reverse(
+        self,
+        payment_id: str,
+        order_id: str,
+        call_headers: Any,
+        budget_ms: int,
+        *,
+        reason: ReversalReason | None = None,
+    ) -> ReverseOutcome:
+        response = await self._function(engine.reverse_request(payment_id, order_id, reason))
         return engine.parse_reverse(response, payment_id, order_id)
 
     async def result(self, order_id: str, call_headers: Any, budget_ms: int) -> AcquirerResult:
@@ -81,8 +90,11 @@ class ContractAdapter:
     async def look_up(self, payment_id: str, order_id: str, call: AdapterCalls) -> Any:
         return (await call(Request(f"/payments/{payment_id}"))).json()
 
-    async def reverse(self, payment_id: str, order_id: str, call: AdapterCalls) -> Any:
-        return (await call(Request(f"/payments/{payment_id}/reverse", "POST"))).json()
+    async def reverse(
+        self, payment_id: str, order_id: str, call: AdapterCalls, reason: ReversalReason | None = None
+    ) -> Any:
+        body = b"" if reason is None else _encode({"reason": reason})
+        return (await call(Request(f"/payments/{payment_id}/reverse", "POST", body))).json()
 
     async def result(self, order_id: str, call: AdapterCalls) -> Any:
         return (await call(Request(f"/orders/{order_id}/result"))).json()
