@@ -120,9 +120,15 @@ class Sign(Protocol):
     """Makes the consult token: the signed offer that acceptance compares with."""
 
     def __call__(
-        self, request: ConsultRequest, amount: Money, methods: Sequence[PayMethod], now_s: int, ttl_s: int
+        self,
+        request: ConsultRequest,
+        amount: Money,
+        order_expires_at: int,
+        methods: Sequence[PayMethod],
+        now_s: int,
+        ttl_s: int,
     ) -> str:
-        """`amount` is the order's; `now_s` in seconds since 1970."""
+        """`amount` and `order_expires_at`: the order's. Times in seconds since 1970."""
 
 
 class ConsultFlow:
@@ -260,9 +266,10 @@ class ConsultFlow:
     def _payable(self, case: ConsultationCase, gathered: ScatterResult) -> Consultation:
         request, now, order = case.request, case.now, case.facts.order
         methods = rank_offers(case, assemble(case), self._weights)
-        ttl_s = min(self._token_ttl_s, int((order.expires_at - now).total_seconds()))
+        ttl_s = min(self._token_ttl_s, case.left_s)
+        order_ends_s = int(order.expires_at.timestamp())
         return Consultation(
-            consult_token=self._sign(request, order.amount, methods, int(now.timestamp()), ttl_s),
+            consult_token=self._sign(request, order.amount, order_ends_s, methods, int(now.timestamp()), ttl_s),
             consulted_at=now,
             expires_at=now + timedelta(seconds=ttl_s),
             order=OrderSummary(order.order_id, order.title, order.amount, order.expires_at),
@@ -289,7 +296,8 @@ class ConsultFlow:
             order.expires_at,
         )
         # The token's payload is readable, so it carries the hidden amount too.
-        token = self._sign(request, summary.amount, (), int(now.timestamp()), 0)
+        order_ends_s = int(order.expires_at.timestamp())
+        token = self._sign(request, summary.amount, order_ends_s, (), int(now.timestamp()), 0)
         return Consultation(
             consult_token=token,
             consulted_at=now,

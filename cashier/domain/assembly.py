@@ -133,7 +133,11 @@ def balance_offer(assessment: KindAssessment, account: Account, amounts: Amounts
     if refusal is None and account.available.currency != case.currency:
         refusal = CURRENCY_NOT_HELD
     if refusal is None:
-        refusal = over_limit(limits, payable) or insufficient_balance(account, payable) or case.quota_gap
+        refusal = (
+            over_limit(limits, payable, most=account.available.value)
+            or insufficient_balance(account, payable)
+            or case.quota_gap
+        )
     if refusal is None and case.unclear_quotas:
         refusal = unclear_limit(case.unclear_quotas, assessment.kind, None, None, None)
     title, account_icon = account_title_and_icon(

@@ -6,7 +6,7 @@ terms, every locale all its texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
@@ -18,6 +18,17 @@ from cashier.domain.pay_method import Kind, NextAction, ReasonCode
 from cashier.domain.payment_message import MessageCode
 
 Text = Annotated[str, Meta(min_length=1)]
+# Actions that the payer completes outside of the cashier, by a page, a code or an account that
+# ends.
+ACTS_ELSEWHERE = frozenset(
+    {
+        NextAction.REDIRECT,
+        NextAction.DISPLAY_QR,
+        NextAction.DISPLAY_CODE,
+        NextAction.DISPLAY_VA,
+        NextAction.SDK,
+    }
+)
 
 
 class Terms(Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,7 +36,9 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
 
     `name`, `title`: by locale, in place of those in the locale's texts. A filter that is None
     (`products`, `terminals`, …) allows all. `fee_bps`: the payer's fee where the channel names
-    none. `position`: breaks ties in the ranking.
+    none. `position`: breaks ties in the ranking. `expires_in_s`: the lifetime of the code or page
+    that the payer uses. `needs_s`: the least time that a payer needs; with less left of the order,
+    the kind is unavailable.
     """
 
     position: int
@@ -43,6 +56,7 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
     terminal_actions: dict[Terminal, NextAction] = field(default_factory=dict)
     required_fields: tuple[str, ...] = ()
     expires_in_s: Annotated[int, Meta(ge=1)] | None = None
+    needs_s: Annotated[int, Meta(ge=1)] = 1
 
 
 class KindWording(Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,6 +143,7 @@ class Catalog(Struct, frozen=True):
             if terms.fee_bps and not KINDS[kind].needs_channel
         ]
         for kind, terms in self.methods.items():
+            found += _lifetime_faults(kind, terms)
             found += _unrenderable(f"methods: {kind}.title", terms.title, *TITLE_PARTS)
             found += _unrenderable(f"methods: {kind}", {"icon": terms.icon}, "provider")
         return found
@@ -137,6 +152,17 @@ class Catalog(Struct, frozen=True):
 def _tag(locale: str) -> list[str]:
     """The subtags. Case and kind of dash are not significant (BCP 47)."""
     return locale.replace("_", "-").lower().split("-")
+
+
+def _lifetime_faults(kind: Kind, terms: Terms) -> Iterator[str]:
+    acts_elsewhere = ACTS_ELSEWHERE.intersection((terms.next_action, *terms.terminal_actions.values()))
+    if terms.expires_in_s is None and acts_elsewhere:
+        yield f"methods: {kind}.expires_in_s is missing: what {min(acts_elsewhere)} shows needs an end"
+    if terms.expires_in_s is not None and terms.expires_in_s < terms.needs_s:
+        yield (
+            f"methods: {kind}.needs_s = {terms.needs_s} is more than expires_in_s = {terms.expires_in_s}:"
+            " no payer would have enough time; lower needs_s or raise expires_in_s"
+        )
 
 
 TITLE_PARTS = ("bank_name", "type", "last4", "provider_name", "account")

@@ -22,7 +22,8 @@ class ConsultationCase:
     silent. `channel_gap` and `quota_gap` are then the refusals, undetermined ones, of every method
     that this source could refuse. `unclear_quotas`: quotas that cannot be understood and could
     refuse the methods in their scope. `promotion_gap`: the source of the promotions if it is
-    silent; None too if it is not configured, because then there are none.
+    silent; None too if it is not configured, because then there are none. `left_s`: whole seconds
+    left of the order.
     """
 
     __slots__ = (
@@ -32,6 +33,7 @@ class ConsultationCase:
         "channels",
         "currency",
         "facts",
+        "left_s",
         "locale",
         "now",
         "offered_kinds",
@@ -51,6 +53,7 @@ class ConsultationCase:
         self.facts = facts
         self.catalog = catalog
         self.now = now
+        self.left_s = int((facts.order.expires_at - now).total_seconds())
         self.locale = catalog.locale(request.locale)
         self.wording = catalog.texts[self.locale]
         self.amount: Money = facts.order.amount

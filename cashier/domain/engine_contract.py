@@ -21,7 +21,10 @@ from cashier.source_errors import SourceError, Unanswered
 class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of a submit. `alternatives`: channels to try if the leg's own is closed.
 
-    `method_id`, `option_id`: the payer's choice, which the engine reports back.
+    `method_id`, `option_id`: the payer's choice, which the engine reports back. `expires_at`: the
+    end of the payer's time to act, never later than the order's; what the engine shows the payer
+    must end by then.
+
     `auth_code` is the payer's secret, so the repr omits it.
     """
 
@@ -37,6 +40,7 @@ class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
     option_id: str | None = None
     auth_code: str | None = None
     return_url: str | None = None
+    expires_at: Instant | None = None
 
     def __repr__(self) -> str:
         return f"<Submission {self.payment_id} of {self.order_id}, {len(self.legs)} legs>"

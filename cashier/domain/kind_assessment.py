@@ -7,17 +7,20 @@ frees both after each answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Quota
 from cashier.domain.limits import smallest_carried
 from cashier.domain.money import share_half_up
+from cashier.domain.offered_kinds import OfferedChannel
 from cashier.domain.pay_method import Amounts, Kind, Limits, ReasonCode
 from cashier.domain.refusal import Refusal
 
 NOT_OFFERED = Refusal(ReasonCode.NOT_OFFERED)
 MERCHANT_NOT_PERMITTED = Refusal(ReasonCode.MERCHANT_NOT_PERMITTED, "merchant")
 KYC_REQUIRED = Refusal(ReasonCode.KYC_REQUIRED, "member")
+ORDER_EXPIRES_SOON = Refusal(ReasonCode.ORDER_EXPIRES_SOON, "order")
 _KIND_SETS = {kind: frozenset((kind,)) for kind in Kind}
 
 
@@ -25,12 +28,14 @@ class KindAssessment:
     """All that the offers of one kind share: `offered`, and what this consultation adds to it.
 
     That is quotas by bank, promotions and the refusal of the kind as a whole.
+    `expires_in_s`: of the kind's terms, cut to what is left of the order.
     `limits_cache`: `Limits` and the source of the single limit, by provider, channel and card; see
     `offer.channel_limits`.
     """
 
     __slots__ = (
         "case",
+        "expires_in_s",
         "kind",
         "limits_cache",
         "offered",
@@ -46,20 +51,30 @@ class KindAssessment:
         self.case = case
         self.kind = kind
         self.offered = offered
-        self.terms = offered.terms
+        self.terms = terms = offered.terms
+        expires_in_s = terms.expires_in_s
+        self.expires_in_s = case.left_s if expires_in_s is not None and expires_in_s > case.left_s else expires_in_s
         self.providers = offered.providers
         self.quotas = case.quotas.get(kind)
         self.promotions = case.promotions.usable_with(_KIND_SETS[kind])
         # Of the kind as a whole. All its facts are required ones, so it is never undetermined.
         self.refusal: Refusal | None
-        if not offered.terms.offered:
+        if not terms.offered:
             self.refusal = NOT_OFFERED
         elif kind not in case.facts.merchant.kinds:
             self.refusal = MERCHANT_NOT_PERMITTED
+        elif offered.refusal is not None:
+            self.refusal = offered.refusal
+        elif case.facts.member.kyc_level < terms.kyc_level:
+            self.refusal = KYC_REQUIRED
         else:
-            kyc_refusal = None if case.facts.member.kyc_level >= offered.terms.kyc_level else KYC_REQUIRED
-            self.refusal = offered.refusal or kyc_refusal
+            self.refusal = None if case.left_s >= terms.needs_s else ORDER_EXPIRES_SOON
         self.limits_cache: dict[tuple[str, str, str | None], tuple[Limits, str]] = {}
+
+    def channel_refusal(self, offered: OfferedChannel) -> Refusal | None:
+        """The refusal of a channel that is refused for any amount."""
+        case = self.case
+        return offered.refusal_at(case.now, case.facts.order.expires_at - timedelta(seconds=self.terms.needs_s))
 
     def amounts(self, bank: str | None, channel_min: int, fee_bps: int) -> Amounts:
         """Price a payment through a channel.

@@ -64,23 +64,28 @@ def _tighter(limit: Money | None, period: Period) -> Money:
     return limit if limit is not None and limit.value <= remaining else Money(period.limit.currency, remaining)
 
 
-def over_limit(limits: Limits, payable: int, limit_source: str = "quota") -> Refusal | None:
+def over_limit(
+    limits: Limits, payable: int, limit_source: str = "quota", *, least: int = 1, most: int | None = None
+) -> Refusal | None:
     """Test the single limit, then the day's, then the month's.
 
-    `limit_source`: of the single limit.
+    `limit_source`: of the single limit. `least` and `most`: what the instrument can pay at all,
+    beside its limits. The remedy is the highest amount that passes every test; none if there is no
+    such amount.
     """
     single, daily, monthly = limits.single, limits.daily_remaining, limits.monthly_remaining
     if single is not None and payable > single.value:
-        return _exceeded(ReasonCode.ABOVE_SINGLE_LIMIT, limit_source, single)
-    if daily is not None and payable > daily.value:
-        return _exceeded(ReasonCode.DAILY_LIMIT_EXCEEDED, "quota", daily)
-    if monthly is not None and payable > monthly.value:
-        return _exceeded(ReasonCode.MONTHLY_LIMIT_EXCEEDED, "quota", monthly)
-    return None
-
-
-def _exceeded(code: ReasonCode, source: str, limit: Money) -> Refusal:
-    return Refusal(code, source, Remedy(RemedyType.REDUCE_AMOUNT, limit) if limit.value else None, limit)
+        code, limit = ReasonCode.ABOVE_SINGLE_LIMIT, single
+    elif daily is not None and payable > daily.value:
+        code, limit, limit_source = ReasonCode.DAILY_LIMIT_EXCEEDED, daily, "quota"
+    elif monthly is not None and payable > monthly.value:
+        code, limit, limit_source = ReasonCode.MONTHLY_LIMIT_EXCEEDED, monthly, "quota"
+    else:
+        return None
+    bounds = [bound.value for bound in (single, daily, monthly) if bound is not None]
+    possible = min(bounds if most is None else (*bounds, most))
+    remedy = Remedy(RemedyType.REDUCE_AMOUNT, Money(limit.currency, possible)) if possible >= max(1, least) else None
+    return Refusal(code, limit_source, remedy, limit)
 
 
 def below_minimum(channel: Channel) -> Refusal:

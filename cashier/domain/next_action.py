@@ -1,14 +1,16 @@
 """The next action of the payer or the caller: `next_action` on the wire, one struct per type.
 
-The engine's action is passed on unchanged; `status_resolution` adds `Await` to a payment in
-progress.
+The engine's action is passed on, its end cut to the payer's time; `status_resolution` adds `Await`
+to a payment in progress.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from cashier.domain.money import Money
 from cashier.domain.order import Instant
@@ -85,3 +87,14 @@ def expiry(action: Action | None) -> Instant | None:
             return action.until
         case _:
             return None
+
+
+def ending_by(action: Action, latest: datetime) -> Action:
+    """The action with its end no later than `latest`, whatever the engine promises."""
+    match action:
+        case DisplayQr() | DisplayCode() | DisplayVa() if action.expires_at > latest:
+            return replace(action, expires_at=latest)
+        case Await() if action.until > latest:
+            return replace(action, until=latest)
+        case _:
+            return action

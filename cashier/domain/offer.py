@@ -92,7 +92,7 @@ def quote(
     `ceiling`: an agreement's limit on a single payment.
     """
     channel = offered.channel
-    refusal = None if offered.refusal is None else offered.refusal_at(assessment.case.now)
+    refusal = None if offered.refusal is None else assessment.channel_refusal(offered)
     if not offered.limits_in_currency:
         return Quote(refusal, None, None, channel)
     amounts = assessment.amounts(bank, channel.min.value, offered.fee_bps)
@@ -106,7 +106,7 @@ def quote(
         refusal = (
             below_minimum(channel)
             if 0 < payable < channel.min.value
-            else over_limit(limits, payable, limit_source)
+            else over_limit(limits, payable, limit_source, least=channel.min.value)
             or assessment.case.quota_gap
             or (assessment.case.unclear_quotas and unclear_limit_over(assessment, channel, card_id))
             or None

@@ -28,6 +28,8 @@ COUNTRY_NOT_SUPPORTED = Refusal(ReasonCode.COUNTRY_NOT_SUPPORTED)
 CURRENCY_NOT_SUPPORTED = Refusal(ReasonCode.CURRENCY_NOT_SUPPORTED, None, Remedy(RemedyType.SWITCH_CURRENCY))
 CHANNEL_CLOSED = Refusal(ReasonCode.CHANNEL_CLOSED, "channel")
 CHANNEL_MAINTENANCE = Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel", Remedy(RemedyType.RETRY))
+# Beyond the order's end.
+CHANNEL_MAINTENANCE_TO_THE_END = Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel")
 _CHANNEL_PRODUCT = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED, "channel")
 _CHANNEL_TERMINAL = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED, "channel")
 CHANNEL_UNCLEAR = unclear_refusal("channel")
@@ -56,11 +58,17 @@ class OfferedChannel(Struct, frozen=True, gc=False):
     fee_bps: int
     price_key: tuple[int, int, int]
 
-    def refusal_at(self, now: datetime) -> Refusal | None:
-        """The refusal with the end of a maintenance, if that is known and ahead."""
+    def refusal_at(self, now: datetime, latest_start: datetime) -> Refusal | None:
+        """The refusal with the end of a maintenance, if that is known and ahead.
+
+        Waiting is no remedy if the maintenance ends after `latest_start`, the last time at which
+        the order can still be paid.
+        """
         until = self.channel.until
         if self.refusal is not CHANNEL_MAINTENANCE or until is None or until <= now:
             return self.refusal
+        if until > latest_start:
+            return CHANNEL_MAINTENANCE_TO_THE_END
         return Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel", Remedy(RemedyType.WAIT_UNTIL, until=until))
 
 

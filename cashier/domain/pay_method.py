@@ -45,6 +45,7 @@ class ReasonCode(StrEnum):
     COUNTRY_NOT_SUPPORTED = "COUNTRY_NOT_SUPPORTED"
     CURRENCY_NOT_SUPPORTED = "CURRENCY_NOT_SUPPORTED"
     KYC_REQUIRED = "KYC_REQUIRED"
+    ORDER_EXPIRES_SOON = "ORDER_EXPIRES_SOON"
     CARD_UNBOUND = "CARD_UNBOUND"
     CARD_FROZEN = "CARD_FROZEN"
     CARD_EXPIRED = "CARD_EXPIRED"
@@ -184,7 +185,9 @@ class NextAction(StrEnum):
 class PayMethod(Struct, frozen=True, gc=False):
     """One payment method.
 
-    `amount` is null if the fee cannot be known, for example without a channel.
+    `amount` is null if the fee cannot be known, for example without a channel. `expires_in_s`: the
+    lifetime of what a submit shows the payer, at most the rest of the order's; null if it shows
+    nothing that runs out.
     """
 
     method_id: str

@@ -76,7 +76,7 @@ class SplitCandidate:
 
     def _quote_channel(self, bound: BoundCard, offered: OfferedChannel) -> Quote:
         case, channel = self.assessment.case, offered.channel
-        refusal = None if offered.refusal is None else offered.refusal_at(case.now)
+        refusal = None if offered.refusal is None else self.assessment.channel_refusal(offered)
         if not offered.limits_in_currency:
             return Quote(refusal, channel=channel)
         split = self._split(bound.card.bank, channel.min.value, offered.fee_bps)
@@ -93,7 +93,7 @@ class SplitCandidate:
             return below_minimum(channel) if split.amounts.payable.value else None
         carried = split.from_card.value
         limits, limit_source = channel_limits(self.assessment, channel, bound.card.card_id)
-        return _for_whole_payment(over_limit(limits, carried, limit_source), split)
+        return _for_whole_payment(over_limit(limits, carried, limit_source, least=channel.min.value), split)
 
     def _split(self, bank: str, channel_min: int, fee_bps: int) -> SplitAmounts:
         case = self.assessment.case
@@ -113,9 +113,10 @@ class SplitCandidate:
 
 def _for_whole_payment(refusal: Refusal | None, split: SplitAmounts) -> Refusal | None:
     """Raise the remedy by the balance's share: the limit is the card's, the remedy the whole's."""
-    if refusal is None or refusal.amount is None:
+    if refusal is None or refusal.remedy is None or refusal.remedy.amount is None:
         return refusal
-    payable_max = Money(refusal.amount.currency, refusal.amount.value + split.from_balance.value)
+    from_card = refusal.remedy.amount
+    payable_max = Money(from_card.currency, from_card.value + split.from_balance.value)
     return Refusal(refusal.code, refusal.source, Remedy(RemedyType.REDUCE_AMOUNT, payable_max), refusal.amount)
 
 

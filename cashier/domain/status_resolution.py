@@ -31,7 +31,7 @@ from cashier.domain import poll_schedule
 from cashier.domain.challenge_progress import ChallengeProgress, ChallengeState, challenge_state
 from cashier.domain.engine_contract import ReversalReason
 from cashier.domain.kinds import KINDS
-from cashier.domain.next_action import Action, Await, expiry
+from cashier.domain.next_action import Action, Await, ending_by, expiry
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import FINAL, STATUS_AFTER, PaymentEvent, PaymentStatus, next_status
@@ -278,8 +278,8 @@ def _unresolved(payment: PaymentProgress, engine: EngineReport, event: PaymentEv
     elapsed_s = now.timestamp() - _poll_start_s(payment, event, now.timestamp())
     after_ms = poll_schedule.poll_after_ms(schedule, elapsed_s)
     action: Action | None = None
-    if event is PaymentEvent.ENGINE_ACTION_REQUIRED:
-        action = engine.next_action
+    if event is PaymentEvent.ENGINE_ACTION_REQUIRED and engine.next_action is not None:
+        action = ending_by(engine.next_action, datetime.fromtimestamp(payment.expires_at, UTC))
     elif not late:
         action = Await(poll_after_ms=after_ms, until=datetime.fromtimestamp(until_s, UTC))
     reason = _reversal_reason(payment, event)

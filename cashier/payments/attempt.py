@@ -24,7 +24,7 @@ from cashier.payments.policy import Operation
 from cashier.tokens.consult_token import ConsultClaims, OfferedPrice
 from cashier.tokens.payment_state_token import PaymentClaims, TokenRoute
 
-# For kinds without an expiry of their own: as long as most cashier pages stay open.
+# For kinds that show the payer nothing that runs out: as long as most cashier pages stay open.
 DEFAULT_LIFE_S = 900
 # A token outlives the payer's deadline: bank transfers arrive days late, and the caller may still
 # ask for the result.
@@ -36,7 +36,8 @@ _KINDS = frozenset(Kind)
 class Attempt(Struct, frozen=True, kw_only=True):
     """`amount` and `offered`: the order and the chosen method according to the consult token.
 
-    `operation` is the current one.
+    `order_expires_at`: the end of the order as last reported, in seconds since 1970; None if only a
+    token of an older version is there. `operation` is the current one.
     """
 
     payment_id: str
@@ -45,6 +46,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     means: PaymentMeans
     kind: Kind
     amount: Money
+    order_expires_at: int | None
     offered: OfferedPrice | None
     operation: Operation
     device: Device = Device()
@@ -70,6 +72,20 @@ class Attempt(Struct, frozen=True, kw_only=True):
             country=chosen.country if with_claims else None,
         )
 
+    def payer_deadline_s(self, now: datetime) -> int:
+        """The end of the payer's time to act, from `now` on.
+
+        The kind's lifetime, cut at the order's end. In seconds since 1970.
+        """
+        return self.within_order(int(now.timestamp()) + lifetime_s(self.kind, self.operation.policy.catalog))
+
+    def within_order(self, time_s: int) -> int:
+        """Cut a time at the order's end. Both in seconds since 1970."""
+        return time_s if self.order_expires_at is None else min(time_s, self.order_expires_at)
+
+    def order_ended(self, now_s: int) -> bool:
+        return self.order_expires_at is not None and self.order_expires_at <= now_s
+
     def claims(
         self,
         now_s: int,
@@ -87,6 +103,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
             kind=self.kind,
             chosen=self.chosen,
             expires_at=expires_at,
+            order_expires_at=self.order_expires_at,
             order_amount=self.amount,
             offered=self.offered,
             route=route,
@@ -142,6 +159,7 @@ def attempt_from_request(
         means=_means_of_kind(request.means, kind),
         kind=kind,
         amount=claims.order_amount,
+        order_expires_at=claims.order_expires_at,
         offered=claims.find_price(chosen.method_id, chosen.option_id),
         operation=operation,
         device=request.device or Device(),
@@ -157,6 +175,7 @@ def attempt_from_token(claims: PaymentClaims, operation: Operation) -> Attempt:
         means=claims.means,
         kind=claims.kind,
         amount=claims.order_amount,
+        order_expires_at=claims.order_expires_at,
         offered=claims.offered,
         operation=operation,
     )
@@ -167,11 +186,14 @@ def payment_progress(claims: PaymentClaims, catalog: Catalog) -> PaymentProgress
     # A token from before the submit knows when its challenge expires. If the challenge was passed
     # with another token, the payer may act for the kind's lifetime after that, so assume the latest
     # possible end.
-    later_s = 0 if claims.sent_at is not None else catalog.methods[claims.kind].expires_in_s or DEFAULT_LIFE_S
+    expires_at = claims.expires_at
+    if claims.sent_at is None:
+        expires_at += lifetime_s(claims.kind, catalog)
+        expires_at = min(expires_at, claims.order_expires_at or expires_at)
     return PaymentProgress(
         payment_id=claims.payment_id,
         kind=claims.kind,
-        expires_at=claims.expires_at + later_s,
+        expires_at=expires_at,
         sent_at=claims.sent_at,
         challenge=claims.challenge,
         cancelled=claims.cancelled,
@@ -179,10 +201,8 @@ def payment_progress(claims: PaymentClaims, catalog: Catalog) -> PaymentProgress
     )
 
 
-def payer_deadline_s(kind: Kind, catalog: Catalog, now: datetime, order_expires_at: datetime | None = None) -> int:
-    """The end of the kind's lifetime, cut at the order's expiry, in seconds since 1970."""
-    ends_s = int(now.timestamp()) + (catalog.methods[kind].expires_in_s or DEFAULT_LIFE_S)
-    return ends_s if order_expires_at is None else min(ends_s, int(order_expires_at.timestamp()))
+def lifetime_s(kind: Kind, catalog: Catalog) -> int:
+    return catalog.methods[kind].expires_in_s or DEFAULT_LIFE_S
 
 
 def order_key(chosen: PaymentChoice) -> str:

@@ -54,7 +54,6 @@ from cashier.payments.attempt import (
     attempt_from_request,
     attempt_from_token,
     order_key,
-    payer_deadline_s,
     refuse_card_numbers,
     validated,
 )
@@ -72,7 +71,7 @@ from cashier.payments.errors import (
 )
 from cashier.payments.policy import Operation, PaymentPolicy
 from cashier.payments.ports import PaymentPorts
-from cashier.payments.recheck import AlreadySubmitted, Recheck, RecheckedOffer
+from cashier.payments.recheck import AlreadySubmitted, Recheck, RecheckedOffer, ended_order
 from cashier.payments.status_follower import StatusFollower
 from cashier.payments.status_query import StatusQuery
 from cashier.payments.submitter import Submitter
@@ -271,7 +270,7 @@ class PaymentFlow:
             return existing
         self._attempt_guard.require_same_body(attempt)
         claims.require_unexpired(self._now().timestamp())
-        return await self._recheck_exclusively(attempt, partial(self._decide, attempt))
+        return await self._recheck_exclusively(attempt, self._decide)
 
     async def _answer(self, claims: PaymentClaims, value: str, operation: Operation) -> Payment:
         attempt, challenge = attempt_from_token(claims, operation), claims.challenge
@@ -297,20 +296,17 @@ class PaymentFlow:
                 expired = replace(challenge, expires_at=min(challenge.expires_at, self._now_s()))
                 return await self._not_passed(claims, expired, operation)
             case Passed():
-                return await self._recheck_exclusively(
-                    attempt, lambda rechecked: self._send(attempt, rechecked, challenge.decision_id)
-                )
+                return await self._recheck_exclusively(attempt, partial(self._send, decision_id=challenge.decision_id))
             case NoChallenge():
-                return await self._recheck_exclusively(
-                    attempt, lambda rechecked: self._decide(attempt, rechecked, challenge)
-                )
+                return await self._recheck_exclusively(attempt, partial(self._decide, previous=challenge))
 
     async def _recheck_exclusively(
-        self, attempt: Attempt, proceed: Callable[[RecheckedOffer], Coroutine[Any, Any, Payment]]
+        self, attempt: Attempt, proceed: Callable[[Attempt, RecheckedOffer], Coroutine[Any, Any, Payment]]
     ) -> Payment:
         """Recheck and `proceed` as the only run of this submit and of this order.
 
-        Returns the existing payment if another worker has sent it meanwhile.
+        The attempt then has the order's present end. Returns the existing payment if another worker
+        has sent it meanwhile.
         """
         async with self._attempt_guard.submit_turn(attempt, partial(self._existing, attempt)) as existing:
             if existing is not None:
@@ -327,7 +323,8 @@ class PaymentFlow:
                     if sent_elsewhere is None:
                         raise
                     return sent_elsewhere
-                return await proceed(rechecked)
+                ends_s = int(rechecked.consultation.order.expires_at.timestamp())
+                return await proceed(replace(attempt, order_expires_at=ends_s), rechecked)
 
     async def _decide(
         self, attempt: Attempt, rechecked: RecheckedOffer, previous: ChallengeProgress | None = None
@@ -351,6 +348,8 @@ class PaymentFlow:
                     code=code if code is None or code.isidentifier() else "malformed",
                 )
                 raise RiskRejected(code)
+            case _ if attempt.order_ended(self._now_s()):
+                raise ended_order(attempt, rechecked)
             case Accepted(decision_id):
                 return await self._send(attempt, rechecked, decision_id)
             case Challenged(decision_id, asked):
@@ -372,7 +371,7 @@ class PaymentFlow:
             type=asked.type,
             render_value=asked.render_value,
             attempts_left=asked.attempts_left,
-            expires_at=int(asked.expires_at.timestamp()),
+            expires_at=attempt.within_order(int(asked.expires_at.timestamp())),
         )
         challenge = next_challenge(terms, decision_id, self._now_s(), previous)
         if challenge is None or not self._is_open(challenge):
@@ -390,9 +389,8 @@ class PaymentFlow:
         return challenge_state(challenge, self._now().timestamp()) is ChallengeState.OPEN
 
     async def _send(self, attempt: Attempt, rechecked: RecheckedOffer, decision_id: str) -> Payment:
-        prepared = self._submitter.prepare(attempt, rechecked, decision_id)
-        operation, order = attempt.operation, rechecked.consultation.order
-        expires_at = payer_deadline_s(attempt.kind, operation.policy.catalog, self._now(), order.expires_at)
+        operation, expires_at = attempt.operation, attempt.payer_deadline_s(self._now())
+        prepared = self._submitter.prepare(attempt, rechecked, decision_id, expires_at)
         claims = attempt.claims(self._now_s(), expires_at, sent_at=self._now_s(), route=prepared.route)
         engine = await self._submitter.submit(attempt, prepared)
         if engine.status is not EngineReportStatus.SILENT:
@@ -437,11 +435,10 @@ class PaymentFlow:
             and payment.submitted_at > now - timedelta(seconds=QUERYABLE_S)
         ):
             since = min(payment.submitted_at, now)
-        return attempt.claims(
-            self._now_s(),
-            payer_deadline_s(attempt.kind, attempt.operation.policy.catalog, since),
-            sent_at=int(since.timestamp()),
-        )
+        deadline_s = attempt.payer_deadline_s(since)
+        if payment is not None and payment.expires_at is not None:
+            deadline_s = min(deadline_s, int(payment.expires_at.timestamp()))
+        return attempt.claims(self._now_s(), deadline_s, sent_at=int(since.timestamp()))
 
     def _read_token(self, payment_id: str, payment_token: str) -> PaymentClaims:
         return self._tokens.read_payment_token(payment_token, payment_id, self._now().timestamp())

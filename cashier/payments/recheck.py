@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from cashier.consultation.flow import Consultation, ConsultationWithCase, RequiredSourceUnavailable
+from cashier.consultation.flow import Blockage, Consultation, ConsultationWithCase, RequiredSourceUnavailable
 from cashier.domain.consultation_case import ConsultationCase
-from cashier.domain.offer_diff import CurrentOffer, changes, unverified
-from cashier.domain.order import Blocked
+from cashier.domain.offer_diff import Change, ChangeType, CurrentOffer, changes, unverified
+from cashier.domain.order import Blocked, OrderStatus
 from cashier.domain.order_result import OrderResult
 from cashier.domain.pay_method import PayMethod
 from cashier.fanout.ask import Importance
@@ -35,6 +36,14 @@ class RecheckedOffer(Struct, frozen=True):
 
 class AlreadySubmitted(Exception):
     """The acquirer names this attempt: the engine has received it since the look-up."""
+
+
+def ended_order(attempt: Attempt, rechecked: RecheckedOffer) -> ConsultChanged:
+    """For an order that ended after the recheck, before anything was sent."""
+    ended, catalog = Blocked.ORDER_EXPIRED, attempt.operation.policy.catalog
+    text = catalog.texts[catalog.locale(attempt.chosen.locale)].blocked[ended]
+    consultation = replace(rechecked.consultation, payable=False, blocked=Blockage(ended, text), methods=())
+    return ConsultChanged((Change(what=ChangeType.ORDER_STATE, before=OrderStatus.PENDING, after=ended),), consultation)
 
 
 class Recheck:

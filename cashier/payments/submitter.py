@@ -6,6 +6,7 @@ Does not decide the payment's status.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import structlog
 from msgspec import Struct
@@ -51,10 +52,11 @@ class Submitter:
         self._channel_health = channel_health
         self._monotonic = monotonic
 
-    def prepare(self, attempt: Attempt, rechecked: RecheckedOffer, decision_id: str) -> PreparedSubmit:
+    def prepare(self, attempt: Attempt, rechecked: RecheckedOffer, decision_id: str, expires_at: int) -> PreparedSubmit:
         """Call once per attempt, right before `submit`: routing counts it.
 
-        Raises `ConsultChanged` and `CheckUnavailable`.
+        `expires_at`: the end of the payer's time to act, in seconds since 1970. Raises
+        `ConsultChanged` and `CheckUnavailable`.
         """
         eligible = candidates(rechecked.case, self._chosen_method(attempt, rechecked))
         route = self._route(attempt, eligible)
@@ -64,7 +66,7 @@ class Submitter:
         if isinstance(engine_legs, LegsRefused):
             raise _not_payable(attempt, rechecked, eligible, engine_legs)
         alternatives = () if route is None else route.alternatives
-        return PreparedSubmit(_submission(attempt, engine_legs, decision_id, alternatives), route)
+        return PreparedSubmit(_submission(attempt, engine_legs, decision_id, alternatives, expires_at), route)
 
     async def submit(self, attempt: Attempt, prepared: PreparedSubmit) -> EngineReport:
         """Send the submit once.
@@ -116,7 +118,11 @@ class Submitter:
 
 
 def _submission(
-    attempt: Attempt, engine_legs: tuple[EngineLeg, ...], decision_id: str, alternatives: tuple[str, ...]
+    attempt: Attempt,
+    engine_legs: tuple[EngineLeg, ...],
+    decision_id: str,
+    alternatives: tuple[str, ...],
+    expires_at: int,
 ) -> engine.Submission:
     return engine.Submission(
         payment_id=attempt.payment_id,
@@ -131,6 +137,7 @@ def _submission(
         option_id=attempt.chosen.option_id,
         auth_code=attempt.means.auth_code,
         return_url=attempt.means.return_url,
+        expires_at=datetime.fromtimestamp(expires_at, UTC),
     )
 
 

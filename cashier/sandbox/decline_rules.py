@@ -34,7 +34,8 @@ class SubmitBody(Struct, frozen=True, kw_only=True):
     """The body of `POST /payments`.
 
     `alternatives`: channel ids, tried in order if the channel of the leg is not open. `return_url`:
-    a web address, since browsers are sent there and nowhere else.
+    a web address, since browsers are sent there and nowhere else. `expires_at`: the end of the
+    payer's time to act.
     """
 
     payment_id: Identity
@@ -49,6 +50,7 @@ class SubmitBody(Struct, frozen=True, kw_only=True):
     option_id: str | None = None
     auth_code: str | None = None
     return_url: Annotated[str, Meta(pattern=r"^https?://[^\s\x00-\x1f]+$", max_length=2048)] | None = None
+    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
 
 
 class ReverseBody(Struct, frozen=True):

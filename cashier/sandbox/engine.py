@@ -11,7 +11,8 @@ Rules:
   * A CARD with a token `tok_3ds…` goes through its bank's page; with `tok_declined…` it is FAILED
     with CHANNEL_DECLINED.
   * NET_BANKING, WALLET, VA, OTC, MERCHANT_QR and 3-D Secure are ACTION_REQUIRED until the payer
-    acts (`settle`), at most for `ACTION_LIFETIMES`; then FAILED with EXPIRED.
+    acts (`settle`), at most for `ACTION_LIFETIMES` and until the submit's `expires_at`; then FAILED
+    with EXPIRED.
   * CONSUMER_QR succeeds at once. A code that ends in 8 is USER_PAYING and succeeds at the third
     look-up; one that ends in 9 is USER_PAYING until settled or reversed.
   * A reverse ends a live attempt: FAILED with REVERSED, its code or page closed. The reason of the
@@ -264,6 +265,7 @@ class SimulatedEngine:
         amount = money(attempt.carried.currency, attempt.carried.value)
         attempt.status = "ACTION_REQUIRED"
         until = self._inputs.clock() + ACTION_LIFETIMES[attempt.kind]
+        until = min(until, attempt.submission.expires_at or until)
         attempt.expires_at = until
         heapq.heappush(self._due, (until, payment_id))
         page = f"{self.address}/bank/{payment_id}" if self.address else None

@@ -41,6 +41,7 @@ class ConsultClaims(Struct, frozen=True, kw_only=True):
     """The consultation and its offer: a row per method that was available or undetermined.
 
     `iat` and `exp` in seconds since 1970; `amount` in minor units of `currency`.
+    `order_expires_at`: in seconds since 1970, rounded down; None in tokens of older versions.
     """
 
     iss: Literal["cashier"] = ISSUER
@@ -53,6 +54,7 @@ class ConsultClaims(Struct, frozen=True, kw_only=True):
     terminal: Terminal
     currency: Currency
     amount: int
+    order_expires_at: int | None = None
     methods: tuple[OfferedPrice, ...]
 
     @property
@@ -97,8 +99,19 @@ class ConsultTokens:
     def __repr__(self) -> str:
         return f"<ConsultTokens {self._keyring!r}>"
 
-    def sign(self, request: ConsultRequest, amount: Money, methods: Sequence[PayMethod], now_s: int, ttl_s: int) -> str:
-        """Sign a token for a consultation. `amount`: the order's. `now_s`: seconds since 1970."""
+    def sign(
+        self,
+        request: ConsultRequest,
+        amount: Money,
+        order_expires_at: int,
+        methods: Sequence[PayMethod],
+        now_s: int,
+        ttl_s: int,
+    ) -> str:
+        """Sign a token for a consultation.
+
+        `amount` and `order_expires_at`: the order's. Times in seconds since 1970.
+        """
         claims = {
             "iss": ISSUER,
             "iat": now_s,
@@ -110,6 +123,7 @@ class ConsultTokens:
             "terminal": request.terminal,
             "currency": amount.currency,
             "amount": amount.value,
+            "order_expires_at": order_expires_at,
             "methods": _rows(methods),
         }
         # `jws.sign` inlined: this is the hot path.

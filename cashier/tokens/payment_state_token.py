@@ -50,6 +50,7 @@ class _PublicClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: Kind
     chosen: PaymentChoice
     expires_at: int
+    order_expires_at: int | None = None
     order_amount: Money
     offered: OfferedPrice | None = None
     route: TokenRoute | None = None
@@ -63,8 +64,9 @@ class PaymentClaims(_PublicClaims, frozen=True, kw_only=True):
     """The state of a payment. Times in seconds since 1970.
 
     `exp`: the end of the token itself. `expires_at`: the end of the payer's time to act; status
-    queries make sense for longer. `order_amount` and `offered`: from the consult token, the latter
-    for the chosen method with its promotions and option. `sent_at`: the first submit to the engine,
+    queries make sense for longer. `order_expires_at`: of the order, as last reported; None in
+    tokens of older versions. `order_amount` and `offered`: from the consult token, the latter for
+    the chosen method with its promotions and option. `sent_at`: the first submit to the engine,
     regardless of its outcome; None: none was made. `challenge`: None without one, or if it was
     passed. `cancelled`: the caller asked for cancellation. `told`: the status that the caller last
     received.

@@ -156,7 +156,7 @@ def test_each_part_of_the_place_of_sale_counts_with_cached_channels(changes: dic
 
 
 def test_the_end_of_a_maintenance_takes_effect_with_cached_channels() -> None:
-    ends = NOW + timedelta(hours=1)
+    ends = NOW + timedelta(minutes=30)
     world = World(
         cards=(card(),), channels=(channel(Kind.QUICK_PAY, "CMB", status=ChannelStatus.MAINTENANCE, until=ends),)
     )

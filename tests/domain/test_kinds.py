@@ -332,7 +332,8 @@ def test_the_text_of_a_maintenance_is_complete_with_and_without_its_end() -> Non
         return method.reason.message
 
     beijing = timezone(timedelta(hours=8))
-    assert message(NOW.astimezone(beijing) + timedelta(hours=1)) == "Under maintenance. 2026-05-15 21:00 UTC+08:00"
+    assert message(NOW.astimezone(beijing) + timedelta(minutes=30)) == "Under maintenance. 2026-05-15 20:30 UTC+08:00"
+    assert message(NOW + timedelta(minutes=59, seconds=31)) == "Under maintenance.", "a wallet needs 30 s of the order"
     assert message(None) == "Under maintenance."
 
 
@@ -345,6 +346,7 @@ KIND_REFUSALS: list[tuple[ReasonCode, dict[str, Any], dict[str, Any]]] = [
     (ReasonCode.COUNTRY_NOT_SUPPORTED, {"countries": frozenset({"JP"})}, {}),
     (ReasonCode.CURRENCY_NOT_SUPPORTED, {"currencies": frozenset({"JPY"})}, {}),
     (ReasonCode.KYC_REQUIRED, {"kyc_level": 3}, {}),
+    (ReasonCode.ORDER_EXPIRES_SOON, {"needs_s": 3_601}, {}),
 ]
 
 

@@ -218,7 +218,7 @@ def test_an_insufficient_balance_shows_the_shortfall() -> None:
 
 def test_quotas_on_a_balance_are_tested_before_its_amount() -> None:
     world = World(order=order(500), accounts=(account(100),), quotas=(quota(Kind.BALANCE, single=400),))
-    assert refused(world.method("BALANCE:b_1")) == (ReasonCode.ABOVE_SINGLE_LIMIT, "quota", reduce_to(400))
+    assert refused(world.method("BALANCE:b_1")) == (ReasonCode.ABOVE_SINGLE_LIMIT, "quota", reduce_to(100))
 
 
 def test_a_reason_names_the_limit_in_the_orders_currency() -> None:

@@ -30,7 +30,8 @@ TOKENS = ConsultTokens(Keyring(["s" * 32]))
 def consult_claims(world: World) -> ConsultClaims:
     """The offer as acceptance receives it, in a consult token."""
     now_s = int(world.now.timestamp())
-    return TOKENS.read(TOKENS.sign(world.request, world.order.amount, world.methods(), now_s, 600))
+    ends_s = int(world.order.expires_at.timestamp())
+    return TOKENS.read(TOKENS.sign(world.request, world.order.amount, ends_s, world.methods(), now_s, 600))
 
 
 def choice_of(world: World, method_id: str, option_id: str | None = None, **changed: Any) -> PaymentChoice:

@@ -20,10 +20,11 @@ from tests.web.fake_service import ASKED, METHODS, ORDER_AMOUNT
 
 OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
 NOW_S = 1_700_000_000
+ORDER_ENDS_S = NOW_S + 86_400
 
 
 def signed(tokens: TokenService, ttl_s: int = 300) -> str:
-    return tokens.sign_consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, ttl_s)
+    return tokens.sign_consult_token(ASKED, ORDER_AMOUNT, ORDER_ENDS_S, METHODS, NOW_S, ttl_s)
 
 
 def code_of(tokens: TokenService, text: str, now_s: float = NOW_S) -> str:

@@ -27,6 +27,7 @@ from tests.web.fake_service import ASKED, METHODS, ORDER_AMOUNT
 
 OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
 NOW_S = 1_700_000_000
+ORDER_ENDS_S = NOW_S + 86_400
 PAYMENT = "pay_abcdefghijklmnopqrstuvwxyz"
 CHOSEN = PaymentChoice(
     order_id="o_1001",
@@ -141,7 +142,7 @@ def test_it_expires_at_its_time(at_s: float, readable: bool) -> None:
 
 
 def test_the_two_kinds_of_tokens_are_not_interchangeable() -> None:
-    consult = TOKENS.sign_consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, 300)
+    consult = TOKENS.sign_consult_token(ASKED, ORDER_AMOUNT, ORDER_ENDS_S, METHODS, NOW_S, 300)
     assert code_of(TOKENS, consult) == "TOKEN_WRONG_TYPE"
     with pytest.raises(TokenRefused, match="TOKEN_WRONG_TYPE"):
         TOKENS.read_consult_token(TOKEN)

@@ -15,7 +15,18 @@ from cashier.tokens.jws import TokenRefused
 from cashier.tokens.payment_state_token import PaymentClaims
 from cashier.tokens.token_service import TokenService
 from tests.tokens.forgery import Forged, bit_flipped
-from tests.tokens.test_payment_state_token import CLAIMS, FOREIGN, NEW, NOW_S, OLD, PAYMENT, TOKENS, largest, payload_of
+from tests.tokens.test_payment_state_token import (
+    CLAIMS,
+    FOREIGN,
+    NEW,
+    NOW_S,
+    OLD,
+    ORDER_ENDS_S,
+    PAYMENT,
+    TOKENS,
+    largest,
+    payload_of,
+)
 from tests.tokens.test_payment_state_token import TOKEN as PAYMENT_TOKEN
 from tests.web.fake_service import ASKED, METHODS, ORDER_AMOUNT
 
@@ -67,7 +78,7 @@ def test_it_is_valid_for_one_payment_only_even_with_the_key() -> None:
 
 
 def test_the_three_kinds_of_tokens_are_not_interchangeable() -> None:
-    consult_token = TOKENS.sign_consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, 300)
+    consult_token = TOKENS.sign_consult_token(ASKED, ORDER_AMOUNT, ORDER_ENDS_S, METHODS, NOW_S, 300)
     assert code_of(consult_token) == "TOKEN_WRONG_TYPE"
     assert code_of(PAYMENT_TOKEN) == "TOKEN_WRONG_TYPE"
     for read in (TOKENS.read_payment_token, TOKENS.read_payment_choice):
