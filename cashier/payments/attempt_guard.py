@@ -1,8 +1,9 @@
-"""Early guard against concurrent attempts, based on hints in the shared store.
+"""Guard against concurrent attempts on an order: what this worker knows, and hints of others.
 
-The engine has the last word.
+This worker's own attempts (`live_attempts`) are certain: a second one waits while the first is
+checked, and is refused until the first is confirmed over, whatever the engine would accept.
 
-The store holds three kinds of hints:
+Of other workers the shared store holds three kinds of hints, and the engine has the last word:
 
 - per order, the live attempt: a second one is refused before risk is called and before a text
   message goes out;
@@ -10,9 +11,12 @@ The store holds three kinds of hints:
   another submit;
 - per idempotency key, the body while only a challenge exists, which the engine does not know yet.
 
-Without a store, or after losing it, the guard acts as if there were no other worker (this worker
-remembers the bodies itself). Then the engine's rules decide: one live attempt per order, and each
-key is executed once.
+Without a store, or after losing it, the guard acts as if there were no other worker. Then the
+engine's rules decide between workers: one live attempt per order, and each key is executed once.
+
+An attempt is released by `mark_ended`, which `StatusFollower` calls for every final status. So to
+replace an attempt, reverse it through the follower (claims with `cancelled`), and submit the next
+one only if the resolved status is final.
 """
 
 from __future__ import annotations
@@ -22,8 +26,8 @@ import hashlib
 import re
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
@@ -31,13 +35,18 @@ from cashier.domain.engine_contract import EngineAnswered, EngineStatus
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.payments.attempt import Attempt, order_key
 from cashier.payments.attempt_leases import AttemptLeases, OtherAttempt
-from cashier.payments.errors import InFlight, KeyReused, OrderBusy
+from cashier.payments.errors import AcceptError, EngineUnavailable, InFlight, KeyReused, OrderBusy
+from cashier.payments.live_attempts import LiveAttempts
 from cashier.payments.ports import EnginePort
+from cashier.source_errors import Unanswered
+from cashier.tokens.payment_state_token import PaymentClaims
 
 T = TypeVar("T")
 
 _PAYMENT_ID = re.compile(PAYMENT_ID)
 _LIVE_STATUSES = frozenset({EngineStatus.PROCESSING, EngineStatus.ACTION_REQUIRED, EngineStatus.USER_PAYING})
+# Whether the payment of these claims is confirmed over.
+IsOver = Callable[[PaymentClaims], Awaitable[bool]]
 # An attempt counts as live this long after the payer's deadline, unless its end is reported
 # earlier.
 _AFTER_DEADLINE_S = 60
@@ -58,9 +67,10 @@ class AttemptGuard:
         self._worker = uuid.uuid4().hex
         self._bodies: OrderedDict[str, str] = OrderedDict()
         self._submit_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._live_attempts = LiveAttempts()
 
     def __repr__(self) -> str:
-        return f"<AttemptGuard {self._attempt_leases!r}>"
+        return f"<AttemptGuard {self._live_attempts!r} {self._attempt_leases!r}>"
 
     @asynccontextmanager
     async def submit_turn(
@@ -88,31 +98,45 @@ class AttemptGuard:
                 await self._attempt_leases.release(key, self._worker)
 
     @asynccontextmanager
-    async def order_claim(self, attempt: Attempt) -> AsyncIterator[None]:
-        """Claim the order for this attempt during its checks.
+    async def order_claim(self, attempt: Attempt, is_over: IsOver) -> AsyncIterator[None]:
+        """Claim the order for this attempt during its checks. Once it is sent, the claim stays.
 
-        `mark_live` extends the claim beyond them.
-
-        Raises `OrderBusy` if the engine confirms another live attempt; `KeyReused` if the key is
-        bound to another body.
+        Waits while this worker checks another attempt on the order. Raises `OrderBusy` if another
+        attempt is live: one of this worker until `is_over` confirms its end, one of another worker
+        if the engine confirms it. Raises `EngineUnavailable` if the engine does not say;
+        `KeyReused` if the key is bound to another body; `TooManyPayments`.
         """
-        key = order_key(attempt.chosen)
-        claim = await self._attempt_leases.claim(key, attempt.payment_id, _longest_submit_ms(attempt))
-        if isinstance(claim, OtherAttempt):
-            if await self._is_live(claim.holder, attempt):
-                raise OrderBusy(claim.holder)
-            # The other attempt ended unnoticed. Replace its hint, or this attempt would stay
-            # unannounced until it expires.
-            await self._attempt_leases.release(key, claim.holder)
-            await self._attempt_leases.claim(key, attempt.payment_id, _longest_submit_ms(attempt))
+        order, payment_id = order_key(attempt.chosen), attempt.payment_id
+        await self._claim_here(order, attempt, is_over)
         try:
+            await self._claim_in_store(order, attempt)
             await self.bind_key(attempt, _longest_submit_ms(attempt) / 1_000)
             yield
         except BaseException as error:
-            await self._attempt_leases.release(key, attempt.payment_id)
-            if not isinstance(error, KeyReused):
-                await self.unbind_key(attempt)
+            if self._live_attempts.release_unsent(order, payment_id):
+                await self._attempt_leases.release(order, payment_id)
+                if not isinstance(error, KeyReused):
+                    await self.unbind_key(attempt)
             raise
+        self._live_attempts.release_unsent(order, payment_id)
+
+    @contextmanager
+    def sending(self, claims: PaymentClaims) -> Iterator[None]:
+        """Around the one submit: from its start on the attempt is live, whatever becomes of it.
+
+        An `AcceptError` says that nothing was sent.
+        """
+        order = order_key(claims.chosen)
+        earlier = self._live_attempts.mark_sent(order, claims)
+        try:
+            yield
+        except AcceptError:
+            self._live_attempts.mark_unsent(order, claims.payment_id, earlier)
+            raise
+        except BaseException:
+            self._live_attempts.mark_answered(order, claims.payment_id)
+            raise
+        self._live_attempts.mark_answered(order, claims.payment_id)
 
     def require_same_body(self, attempt: Attempt) -> None:
         """Raise `KeyReused` if this worker knows the key with another body."""
@@ -142,15 +166,52 @@ class AttemptGuard:
             self._bodies.pop(attempt.payment_id, None)
         await self._attempt_leases.release(f"body {attempt.payment_id}", _body(attempt))
 
-    async def mark_live(self, order: str, payment_id: str, seconds_left: float) -> None:
-        """Announce an attempt that was sent or seen alive.
+    async def mark_live(self, claims: PaymentClaims, seconds_left: float, *, acknowledged: bool) -> None:
+        """Announce an attempt that was seen alive.
 
-        `seconds_left`: until the payer's deadline.
+        `claims`: with the last reported status. `seconds_left`: until the payer's deadline.
+        `acknowledged`: the engine reported it.
         """
-        await self._attempt_leases.claim(order, payment_id, max(1, int((seconds_left + _AFTER_DEADLINE_S) * 1_000)))
+        order = order_key(claims.chosen)
+        self._live_attempts.note_alive(order, claims, acknowledged=acknowledged)
+        ttl_ms = max(1, int((seconds_left + _AFTER_DEADLINE_S) * 1_000))
+        await self._attempt_leases.claim(order, claims.payment_id, ttl_ms)
 
     async def mark_ended(self, order: str, payment_id: str) -> None:
+        """The attempt is confirmed over: another one may be sent."""
+        self._live_attempts.release(order, payment_id)
         await self._attempt_leases.release(order, payment_id)
+
+    async def mark_challenged(self, order: str, payment_id: str) -> None:
+        """Nothing was sent: a payer who abandons a challenge must not keep other attempts out."""
+        if self._live_attempts.release_unsent(order, payment_id):
+            await self._attempt_leases.release(order, payment_id)
+
+    async def _claim_here(self, order: str, attempt: Attempt, is_over: IsOver) -> None:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + _longest_submit_ms(attempt) / 1_000
+        while (other := self._live_attempts.claim(order, attempt.payment_id)) is not None:
+            if not other.decided.is_set():
+                try:
+                    async with asyncio.timeout_at(until_s):
+                        await other.decided.wait()
+                except TimeoutError:
+                    raise OrderBusy(other.payment_id) from None
+            elif other.claims is not None and not await is_over(other.claims):
+                raise OrderBusy(other.payment_id)
+            else:
+                self._live_attempts.release(order, other.payment_id)
+
+    async def _claim_in_store(self, order: str, attempt: Attempt) -> None:
+        ttl_ms = _longest_submit_ms(attempt)
+        claim = await self._attempt_leases.claim(order, attempt.payment_id, ttl_ms)
+        if isinstance(claim, OtherAttempt):
+            if await self._is_live(claim.holder, attempt):
+                raise OrderBusy(claim.holder)
+            # The other attempt ended unnoticed. Replace its hint, or this attempt would stay
+            # unannounced until it expires.
+            await self._attempt_leases.release(order, claim.holder)
+            await self._attempt_leases.claim(order, attempt.payment_id, ttl_ms)
 
     async def _renew_claim(self, key: str) -> None:
         """Renew while this worker lives.
@@ -185,6 +246,8 @@ class AttemptGuard:
         looked_up = await self._engine.look_up(
             holder, attempt.chosen.order_id, attempt.operation.call_headers, attempt.operation.policy.settings.look_ms
         )
+        if isinstance(looked_up, Unanswered):
+            raise EngineUnavailable
         return isinstance(looked_up, EngineAnswered) and looked_up.payment.status in _LIVE_STATUSES
 
 

@@ -311,7 +311,8 @@ class PaymentFlow:
         async with self._attempt_guard.submit_turn(attempt, partial(self._existing, attempt)) as existing:
             if existing is not None:
                 return existing
-            async with self._attempt_guard.order_claim(attempt):
+            is_over = partial(self._status_follower.is_over, operation=attempt.operation)
+            async with self._attempt_guard.order_claim(attempt, is_over):
                 try:
                     rechecked = await self._recheck.check(attempt)
                 except AlreadySubmitted:
@@ -356,8 +357,7 @@ class PaymentFlow:
                 challenge = self._next_challenge(attempt, asked, decision_id, previous)
                 await self._attempt_guard.bind_key(attempt, challenge.expires_at - self._now_s())
                 claims = attempt.claims(self._now_s(), challenge.expires_at, challenge=challenge)
-                # A payer who abandons a challenge must not keep other attempts out.
-                await self._attempt_guard.mark_ended(order_key(attempt.chosen), attempt.payment_id)
+                await self._attempt_guard.mark_challenged(order_key(attempt.chosen), attempt.payment_id)
                 return self._status_follower.present(claims, operation.policy, _CHALLENGE_OPEN)
 
     def _next_challenge(
@@ -392,7 +392,8 @@ class PaymentFlow:
         operation, expires_at = attempt.operation, attempt.payer_deadline_s(self._now())
         prepared = self._submitter.prepare(attempt, rechecked, decision_id, expires_at)
         claims = attempt.claims(self._now_s(), expires_at, sent_at=self._now_s(), route=prepared.route)
-        engine = await self._submitter.submit(attempt, prepared)
+        with self._attempt_guard.sending(claims):
+            engine = await self._submitter.submit(attempt, prepared)
         if engine.status is not EngineReportStatus.SILENT:
             await self._attempt_guard.unbind_key(attempt, sent=True)
         upstream = await self._status_query.with_acquirer(engine, attempt.chosen.order_id, operation)

@@ -31,6 +31,7 @@ _log = structlog.get_logger("cashier.payments")
 # The payer answers a challenge here, so poll slowly: it can only expire, or be passed in another
 # tab.
 _CHALLENGE_POLL_MS = 3_000
+_ACKNOWLEDGED = frozenset(EngineReportStatus) - {EngineReportStatus.SILENT, EngineReportStatus.NEVER_ARRIVED}
 
 
 class StatusFollower:
@@ -75,6 +76,16 @@ class StatusFollower:
         Raises `KeyReused`, `TooManyPayments`.
         """
         return self.present(claims, operation.policy, (await self._resolve(claims, operation, upstream)).resolution)
+
+    async def is_over(self, claims: PaymentClaims, operation: Operation) -> bool:
+        """Whether the payment is confirmed over. One that is due for a reversal is reversed first.
+
+        Raises `TooManyPayments`.
+        """
+        try:
+            return (await self._resolve(claims, operation)).resolution.final
+        except KeyReused:  # the engine has another body under this id: an attempt all the same
+            return False
 
     async def look(self, claims: PaymentClaims, payment_token: str, operation: Operation, wait_ms: int) -> Payment:
         """The status, after `wait_ms` or as soon as it differs from the token's.
@@ -191,7 +202,11 @@ class StatusFollower:
             self._record_channel_outcome(claims, operation.policy.routing, resolved, now_s)
             await self._attempt_guard.mark_ended(key, claims.payment_id)
         elif claims.sent_at is not None:
-            await self._attempt_guard.mark_live(key, claims.payment_id, max(0.0, claims.expires_at - now_s))
+            await self._attempt_guard.mark_live(
+                replace(claims, told=resolved.resolution.status),
+                max(0.0, claims.expires_at - now_s),
+                acknowledged=resolved.upstream.engine.status in _ACKNOWLEDGED,
+            )
         return resolved
 
     def _record_channel_outcome(

@@ -214,6 +214,8 @@ class Checkout:
     def _source(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def answer(**inputs: Any) -> Any:
             self.record_call(name)
+            if name in self.held:
+                await self.held[name].wait()
             if name in self.silent:
                 raise Unreachable("silent")
             return await self._sources[name](**inputs)

@@ -150,10 +150,10 @@ class Observations:
             self.violations.append(f"a call raised {error!r}, but the engine accepted {trace.accepted}")
         if (
             isinstance(error, OrderBusy)
-            and self._world.engine.attempt(error.payment_id) is None
+            and error.payment_id not in self.fingerprints
             and error.payment_id != _BUSY_AT_THE_START
         ):
-            self.violations.append(f"busy with {error.payment_id}, which does not exist")
+            self.violations.append(f"busy with {error.payment_id}, which was never submitted")
         if isinstance(error, ConsultChanged) and not error.changes:
             self.violations.append("ConsultChanged without a change")
         if isinstance(error, CheckUnavailable) and not error.silent:

@@ -38,22 +38,21 @@ async def test_a_second_attempt_is_refused_before_risk_is_called(shared: bool) -
         assert (await shop.look(paid)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_an_attempt_that_passes_every_check_is_refused_by_the_engine(shop: Checkout) -> None:
-    request, late_request = (
-        await shop.new_request(CASE, "WALLET:ALIPAY"),
-        await shop.new_request(CASE, "WALLET:WECHAT_PAY"),
-    )
-    held = shop.held["decide"] = asyncio.Event()
-    late = asyncio.create_task(shop.submit(late_request, "k2"))
-    await asyncio.sleep(0.1)
-    del shop.held["decide"]
-    first = await shop.submit(request, "k1")
-    held.set()
-    with pytest.raises(OrderBusy) as busy:
-        await late
-    assert busy.value.payment_id == first.payment_id
-    assert shop.count("submit") == 2, "only the engine knew"
-    assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
+async def test_an_attempt_of_another_worker_that_passes_every_check_is_refused_by_the_engine() -> None:
+    async with checkout(workers=2) as shop:
+        request = await shop.new_request(CASE, "WALLET:ALIPAY")
+        late_request = await shop.new_request(CASE, "WALLET:WECHAT_PAY")
+        held = shop.held["decide"] = asyncio.Event()
+        late = asyncio.create_task(shop.submit(late_request, "k2", worker=1))
+        await asyncio.sleep(0.1)
+        del shop.held["decide"]
+        first = await shop.submit(request, "k1")
+        held.set()
+        with pytest.raises(OrderBusy) as busy:
+            await late
+        assert busy.value.payment_id == first.payment_id
+        assert shop.count("submit") == 2, "only the engine knew"
+        assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
 
 
 async def test_of_many_concurrent_attempts_one_is_accepted_and_all_others_get_its_id() -> None:
