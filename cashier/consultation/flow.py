@@ -287,7 +287,7 @@ class ConsultFlow:
 
         Hides the title and amount of another party's order.
         """
-        message = self._catalog.texts[self._catalog.locale(request.locale)].blocked[blocked]
+        message = self._catalog.wording(request.locale).blocked[blocked]
         hidden = blocked in OWNERSHIP_BLOCKS
         summary = OrderSummary(
             order.order_id,

@@ -1,23 +1,23 @@
 """Catalog: the kinds on offer, their terms and their texts.
 
-The shapes of `methods.toml` and of the texts. Loaded and checked once at start: every kind has its
-terms, every locale all its texts.
+The shape of `methods.toml`; that of the texts is in `wording`. Loaded and checked once at start:
+every kind has its terms, every locale all its texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from cashier.domain.facts import AccountType, Bps, CardType
+from cashier.domain.facts import Bps
 from cashier.domain.kinds import KINDS
-from cashier.domain.order import Blocked, Product, Terminal
-from cashier.domain.pay_method import Kind, NextAction, ReasonCode
-from cashier.domain.payment_message import MessageCode
+from cashier.domain.locale_match import nearest
+from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import Kind, NextAction
+from cashier.domain.wording import TITLE_PARTS, Text, Texts, Wording, unrenderable
 
-Text = Annotated[str, Meta(min_length=1)]
 # Actions that the payer completes outside of the cashier, by a page, a code or an account that
 # ends.
 ACTS_ELSEWHERE = frozenset(
@@ -59,36 +59,7 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
     needs_s: Annotated[int, Meta(ge=1)] = 1
 
 
-class KindWording(Struct, frozen=True, forbid_unknown_fields=True):
-    """The texts of one kind in one locale.
-
-    `name`: of the kind. `title`: template for one method of it, with any of `{bank_name} {type}
-    {last4} {provider_name} {account}`.
-    """
-
-    name: Text
-    title: Text
-
-
-class Wording(Struct, frozen=True, forbid_unknown_fields=True):
-    """The texts of one locale.
-
-    `reasons` may contain `{amount}`, `{until}` and `{source}`. `combined`: the title of a split
-    payment, with `{account}` and `{card}`. `payments` have no placeholders. `kinds`: one may be
-    absent if its terms name it in this locale.
-    """
-
-    reasons: dict[ReasonCode, Text]
-    blocked: dict[Blocked, Text]
-    card_types: dict[CardType, Text]
-    accounts: dict[AccountType, Text]
-    payments: dict[MessageCode, Text]
-    combined: Text
-    kinds: dict[Kind, KindWording] = field(default_factory=dict)
-
-
 Methods = dict[Kind, Terms]
-Texts = dict[str, Wording]
 
 
 class Catalog(Struct, frozen=True):
@@ -97,15 +68,13 @@ class Catalog(Struct, frozen=True):
     default_locale: str
 
     def locale(self, wanted: str | None) -> str:
-        """The best match: the same locale, then the same language, then the default."""
+        """The same locale, else the nearest of its language, else the default."""
         if wanted is None or wanted in self.texts:
             return wanted or self.default_locale
-        tag = _tag(wanted)
-        for prefix in (tag, tag[:1]):
-            for known in self.texts:
-                if _tag(known)[: len(prefix)] == prefix:
-                    return known
-        return self.default_locale
+        return nearest(wanted, self.texts) or self.default_locale
+
+    def wording(self, wanted: str | None) -> Wording:
+        return self.texts[self.locale(wanted)]
 
     def name(self, kind: Kind, locale: str) -> str:
         return self.methods[kind].name.get(locale) or self.texts[locale].kinds[kind].name
@@ -126,17 +95,8 @@ class Catalog(Struct, frozen=True):
                 f"[consult] locale may be {', '.join(sorted(self.texts))}"
             )
         for locale, wording in self.texts.items():
-            found += _missing(f"texts: [{locale}.reasons]", wording.reasons, ReasonCode)
-            found += _missing(f"texts: [{locale}.blocked]", wording.blocked, Blocked)
-            found += _missing(f"texts: [{locale}.card_types]", wording.card_types, CardType)
-            found += _missing(f"texts: [{locale}.accounts]", wording.accounts, AccountType)
-            found += _missing(f"texts: [{locale}.payments]", wording.payments, MessageCode)
             named = {kind for kind, terms in self.methods.items() if locale in terms.name and locale in terms.title}
-            found += _missing(f"texts: [{locale}.kinds]", wording.kinds, (kind for kind in Kind if kind not in named))
-            titles = {kind: each.title for kind, each in wording.kinds.items()}
-            found += _unrenderable(f"texts: [{locale}.kinds] title of", titles, *TITLE_PARTS)
-            found += _unrenderable(f"texts: [{locale}.reasons]", wording.reasons, "amount", "until", "source")
-            found += _unrenderable(f"texts: [{locale}]", {"combined": wording.combined}, "account", "card")
+            found += wording.faults(locale, named)
         found += [
             f"methods: {kind}.fee_bps cannot be charged: the fee is on what a channel carries, and the kind needs none"
             for kind, terms in self.methods.items()
@@ -144,14 +104,9 @@ class Catalog(Struct, frozen=True):
         ]
         for kind, terms in self.methods.items():
             found += _lifetime_faults(kind, terms)
-            found += _unrenderable(f"methods: {kind}.title", terms.title, *TITLE_PARTS)
-            found += _unrenderable(f"methods: {kind}", {"icon": terms.icon}, "provider")
+            found += unrenderable(f"methods: {kind}.title", terms.title, *TITLE_PARTS)
+            found += unrenderable(f"methods: {kind}", {"icon": terms.icon}, "provider")
         return found
-
-
-def _tag(locale: str) -> list[str]:
-    """The subtags. Case and kind of dash are not significant (BCP 47)."""
-    return locale.replace("_", "-").lower().split("-")
 
 
 def _lifetime_faults(kind: Kind, terms: Terms) -> Iterator[str]:
@@ -163,20 +118,3 @@ def _lifetime_faults(kind: Kind, terms: Terms) -> Iterator[str]:
             f"methods: {kind}.needs_s = {terms.needs_s} is more than expires_in_s = {terms.expires_in_s}:"
             " no payer would have enough time; lower needs_s or raise expires_in_s"
         )
-
-
-TITLE_PARTS = ("bank_name", "type", "last4", "provider_name", "account")
-
-
-def _missing(where: str, texts: Mapping[Any, object], codes: Iterable[str]) -> list[str]:
-    return [f"{where} has no {code}" for code in codes if code not in texts]
-
-
-def _unrenderable(where: str, texts: Mapping[Any, str], *parts: str) -> list[str]:
-    found = []
-    for key, text in texts.items():
-        try:
-            text.format(**dict.fromkeys(parts, ""))
-        except (LookupError, AttributeError, TypeError, ValueError) as fault:
-            found.append(f"{where} {key}: {text!r} cannot be filled in ({fault!r}); known are {', '.join(parts)}")
-    return found

@@ -14,13 +14,14 @@ from string import Formatter
 
 from msgspec import Struct
 
-from cashier.domain.catalog import TITLE_PARTS, Catalog, Terms
+from cashier.domain.catalog import Catalog, Terms
 from cashier.domain.facts import Channel, Channels, ChannelStatus
 from cashier.domain.kinds import KINDS, SHOWN_OR_CONFIRMED
 from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Instrument, Kind, NextAction, ReasonCode, Remedy, RemedyType
 from cashier.domain.refusal import Refusal, unclear_refusal
+from cashier.domain.wording import TITLE_PARTS
 
 PRODUCT_NOT_SUPPORTED = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED)
 TERMINAL_NOT_SUPPORTED = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED)

@@ -7,13 +7,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from cashier.domain.catalog import Wording
 from cashier.domain.challenge_progress import ChallengeProgress
 from cashier.domain.money import Money
 from cashier.domain.next_action import Action
 from cashier.domain.order import Instant
 from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_state import PaymentStatus
+from cashier.domain.wording import Form, Wording, text_of
 
 
 class Challenge(Struct, frozen=True, kw_only=True):
@@ -82,5 +82,17 @@ def challenge(progress: ChallengeProgress) -> Challenge:
     )
 
 
-def message(code: MessageCode, wording: Wording) -> Message:
-    return Message(code, wording.payments[code])
+def message(code: MessageCode, wording: Wording, challenge: ChallengeProgress | None = None) -> Message:
+    """`challenge`: the one that the payer has to pass, or has just not passed."""
+    form, attempts = Form.GENERAL, 0
+    if challenge is not None:
+        form, attempts = _CHALLENGE_FORMS.get(challenge.type, Form.GENERAL), challenge.attempts_left
+    return Message(code, text_of(wording.payments[code], form).format(attempts=attempts))
+
+
+_CHALLENGE_FORMS = {
+    "SMS_OTP": Form.SMS_OTP,
+    "PASSWORD": Form.PASSWORD,
+    "BIOMETRIC": Form.BIOMETRIC,
+    "THREE_DS": Form.THREE_DS,
+}

@@ -5,18 +5,31 @@ from __future__ import annotations
 from functools import lru_cache
 
 from cashier.domain.consultation_case import ConsultationCase
+from cashier.domain.local_format import format_amount, format_time
 from cashier.domain.pay_method import Option, Reason
 from cashier.domain.quote import Quote
 from cashier.domain.refusal import AVAILABILITY_RANK, AVAILABLE, Refusal, availability
+from cashier.domain.wording import Form, text_of
 
 
 def reason(case: ConsultationCase, refusal: Refusal) -> Reason:
-    text, remedy = case.wording.reasons[refusal.code], refusal.remedy
-    if refusal.amount is None and (remedy is None or remedy.until is None):
-        return _cached(text, refusal)
-    until = "" if remedy is None or remedy.until is None else f"{remedy.until:%Y-%m-%d %H:%M %Z}"
-    amount = "" if refusal.amount is None else str(refusal.amount)
-    return _render(text, refusal, amount, until)
+    forms, amount, remedy = case.wording.reasons[refusal.code], refusal.amount, refusal.remedy
+    until = None if remedy is None else remedy.until
+    if amount is None and until is None:
+        return _cached(forms if isinstance(forms, str) else forms[_GENERAL], refusal)
+    form, formats = _GENERAL, case.wording.formats
+    amount_text = until_text = ""
+    if until is not None:
+        form, until_text = _UNTIL, format_time(until, case.now, case.facts.order.country, formats)
+    if amount is not None:
+        amount_text = format_amount(amount, formats)
+        if not amount.value:
+            form = _NOTHING_LEFT
+    return _render(text_of(forms, form), refusal, amount_text, until_text)
+
+
+# Enum members for the hot path: before Python 3.12 each look-up on an enum class costs a call.
+_GENERAL, _UNTIL, _NOTHING_LEFT = Form.GENERAL, Form.UNTIL, Form.NOTHING_LEFT
 
 
 @lru_cache(maxsize=1024)
@@ -27,7 +40,7 @@ def _cached(text: str, refusal: Refusal) -> Reason:
 
 def _render(text: str, refusal: Refusal, amount: str, until: str) -> Reason:
     message = text.format(amount=amount, until=until, source=refusal.source or "")
-    # A text may end in an `{until}` that is unknown.
+    # An operator's text may end in an `{until}` that is unknown.
     return Reason(refusal.code, message.strip(), refusal.source, refusal.remedy)
 
 

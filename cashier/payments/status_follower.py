@@ -134,20 +134,19 @@ class StatusFollower:
 
         `payment_token`: the caller's token, which is returned unless the status in it has changed.
         """
-        route, carried = claims.route, claims.challenge
+        route = claims.route
+        carried = claims.challenge if resolution.status is PaymentStatus.CHALLENGE else None
         return Payment(
             payment_id=claims.payment_id,
             order_id=claims.chosen.order_id,
             status=resolution.status,
             amount=claims.chosen.expected_payable,
-            challenge=challenge(carried)
-            if carried is not None and resolution.status is PaymentStatus.CHALLENGE
-            else None,
+            challenge=None if carried is None else challenge(carried),
             next_action=resolution.next_action,
             route=None
             if route is None
             else RouteTaken(rule=route.rule, channel_id=route.channel_id, alternatives=route.alternatives),
-            message=message(resolution.message, policy.catalog.texts[policy.catalog.locale(claims.chosen.locale)]),
+            message=message(resolution.message, policy.catalog.wording(claims.chosen.locale), carried),
             poll_after_ms=resolution.poll_after_ms,
             payment_token=payment_token
             if payment_token and claims.told is resolution.status

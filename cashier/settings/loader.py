@@ -14,9 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cashier.domain.catalog import Catalog, Methods, Texts
+from cashier.domain.catalog import Catalog, Methods
 from cashier.domain.ranking import Weights
 from cashier.domain.routing_rules import Routing
+from cashier.domain.wording import Texts
 from cashier.settings.schema import Configuration, ConfigurationError, Settings, TokenSettings, settings_faults
 from cashier.settings.typed_table import typed
 from cashier.settings.warnings import settings_warnings

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from cashier.domain.assembly import assemble
-from cashier.domain.catalog import Catalog, Methods, Terms, Texts
+from cashier.domain.catalog import Catalog, Methods, Terms
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import (
     Account,
@@ -46,6 +46,7 @@ from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Order, OrderStatus, Product, Terminal
 from cashier.domain.pay_method import Kind, Option, PayMethod
 from cashier.domain.ranking import Weights, rank_offers
+from cashier.domain.wording import Texts
 from cashier.settings.loader import packaged
 from cashier.source_errors import Missing, MissingCause
 

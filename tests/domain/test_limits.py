@@ -224,4 +224,4 @@ def test_quotas_on_a_balance_are_tested_before_its_amount() -> None:
 def test_a_reason_names_the_limit_in_the_orders_currency() -> None:
     reason = wallet(200_000, most=123_456).reason
     assert reason is not None
-    assert reason.message == "At most 1,234.56 CNY in one payment."
+    assert reason.message == "At most CN¥1,234.56 in one payment."

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from cashier.domain.challenge_progress import ChallengeProgress
+from cashier.domain.challenge_progress import ChallengeProgress, RiskChallengeTerms, next_challenge
 from cashier.domain.next_action import Action, Await, DisplayCode, DisplayQr, DisplayVa, Redirect, Sdk, expiry
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
@@ -116,7 +116,28 @@ def test_every_message_has_a_text_in_every_locale(locale: str) -> None:
         assert "{" not in rendered.text
 
 
-@pytest.mark.parametrize(("locale", "expected"), [("en", "within 15 working days"), ("zh-CN", "预计15个工作日内到账")])
+@pytest.mark.parametrize(
+    ("type_", "code", "left", "expected"),
+    [
+        ("SMS_OTP", MessageCode.CHALLENGE_WRONG, 2, "验证码错误，还可输入2次"),
+        ("PASSWORD", MessageCode.CHALLENGE_WRONG, 1, "支付密码错误，还可输入1次"),
+        ("BIOMETRIC", MessageCode.CHALLENGE_WRONG, 2, "指纹或面容不匹配，还可尝试2次"),
+        ("THREE_DS", MessageCode.CHALLENGE_WRONG, 2, "银行验证未通过，还可尝试2次"),
+        ("IRIS", MessageCode.CHALLENGE_WRONG, 2, "验证未通过，还可尝试2次"),
+        ("SMS_OTP", MessageCode.CHALLENGE, 3, "请输入短信验证码"),
+        ("IRIS", MessageCode.CHALLENGE, 3, "请完成身份验证"),
+        ("PASSWORD", MessageCode.PROCESSING, 3, "支付处理中，请稍候"),
+    ],
+)
+def test_a_payer_reads_what_was_wrong_and_how_many_attempts_are_left(
+    type_: str, code: MessageCode, left: int, expected: str
+) -> None:
+    requested = RiskChallengeTerms("ch_1", type_, "", left, 300)
+    progress = next_challenge(requested, "d_1", 0)
+    assert message(code, CATALOG.texts["zh-CN"], progress).text == expected
+
+
+@pytest.mark.parametrize(("locale", "expected"), [("en", "within 15 working days"), ("zh-CN", "将在15个工作日内")])
 def test_a_payer_of_a_closed_order_reads_when_the_money_comes_back(locale: str, expected: str) -> None:
     for code in (MessageCode.CLOSED_REFUNDING, MessageCode.PAID_TWICE_REFUNDING, MessageCode.CLOSED):
         assert expected in message(code, CATALOG.texts[locale]).text

@@ -22,10 +22,10 @@ pytestmark = pytest.mark.virtual_time
     [
         (
             "en",
-            "The order is closed. The money that was taken will be returned to where it came from,"
-            " expected within 15 working days.",
+            "The payment is closed. The money that was taken will be returned to where it came from"
+            " within 15 working days.",
         ),
-        ("zh-CN", "订单已关闭，已扣款项将原路退回，预计15个工作日内到账"),
+        ("zh-CN", "交易已关闭。已扣款项将在15个工作日内原路退回"),
     ],
 )
 async def test_money_for_a_closed_order_is_refunding_with_the_15_day_notice(

@@ -13,11 +13,12 @@ from msgspec import NODEFAULT, Struct, inspect
 
 from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.core import Cashier
-from cashier.domain.catalog import Terms, Wording
+from cashier.domain.catalog import Terms
 from cashier.domain.channel_record import LearningSettings, SicknessSettings
 from cashier.domain.pay_method import Kind
 from cashier.domain.ranking import Weights
 from cashier.domain.routing_rules import Routing
+from cashier.domain.wording import Wording
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Settings
 
@@ -48,6 +49,8 @@ HEADINGS = {
     "Terms": "methods.toml",
     "Wording": "texts.toml",
     "KindWording": "`[LOCALE.kinds.KIND]`",
+    "ProblemWording": "`[LOCALE.problems.CODE]`",
+    "Formats": "`[LOCALE.formats]`",
     "Weights": "ranking.toml",
     "Routing": "routing.toml",
     "RoutingRule": "`[[rule]]`",

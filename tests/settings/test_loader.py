@@ -210,7 +210,7 @@ def test_a_file_beside_the_configuration_overrides_single_values(tmp_path: Path)
     config = load(tmp_path / "cashier.toml")
     card = config.catalog.methods["CARD"]  # type: ignore[index]  # a StrEnum's value is its key
     names = [config.catalog.name(Kind.CARD, locale) for locale in ("en", "zh-CN")]
-    assert (card.fee_bps, names) == (120, ["Any card", "信用卡或借记卡"])
+    assert (card.fee_bps, names) == (120, ["Any card", "银行卡支付"])
     assert config.catalog.title(Kind.CARD, "en") == "Credit or debit card"
     assert (config.weights.saving, config.weights.fee) == (1, 20_000)
     assert config.catalog.texts["en"].reasons["NO_CHANNEL"] == "Not here."  # type: ignore[index]  # as above

@@ -1,0 +1,116 @@
+"""Amounts and times as the payer's language writes them. After Unicode CLDR 46.
+
+The formats of a locale are in its texts. Pure: clocks of countries are offsets from UTC, for the
+countries that have had one clock and no summer time for decades. Elsewhere times are in UTC and say
+so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, field
+
+from cashier.domain.money import DIGITS, Currency, Money
+
+# CLDR shows no fraction of these, though ISO 4217 has one: their minor units are out of use. TWD:
+# only its cash has none there, but no shop in Taiwan writes one. A fraction that is not 0 is shown.
+_WHOLE_UNITS = frozenset(
+    {
+        "AFN", "ALL", "COP", "HUF", "IDR", "IQD", "IRR", "KPW", "LAK", "LBP", "MGA", "MMK", "SOS", "SYP", "TWD", "YER",
+    }
+)  # fmt: skip
+_HOURS_AHEAD = {
+    "AE": 4, "BH": 3, "BN": 8, "CN": 8, "HK": 8, "JP": 9, "KR": 9, "KW": 3, "MO": 8, "MY": 8, "OM": 4, "PH": 8,
+    "QA": 3, "SA": 3, "SG": 8, "TH": 7, "TW": 8, "VN": 7,
+}  # fmt: skip
+_CLOCKS = {
+    country: timezone(timedelta(hours=hours), "") for country, hours in _HOURS_AHEAD.items()
+} | {
+    # The clock of Jakarta. Indonesia has three, so it is named.
+    "ID": timezone(timedelta(hours=7), "WIB"),
+}  # fmt: skip
+_UTC = timezone(timedelta(0), "UTC")
+
+
+class Formats(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a locale writes amounts and times.
+
+    `amount`: any currency, with `{number}` and `{code}`; `amounts`: single currencies. `time` and
+    `time_other_year`: with `{year} {month} {month_name} {day} {hour} {minute}`, all but the name
+    integers. `zoned`: with `{time}` and `{zone}`, where the clock has to be named. `months`: twelve
+    names, or none.
+    """
+
+    decimal: str = "."
+    group: str = ","
+    amount: str = "{number} {code}"
+    amounts: dict[Currency, str] = field(default_factory=dict)
+    time: str = "{year}-{month:02}-{day:02} {hour:02}:{minute:02}"
+    time_other_year: str = "{year}-{month:02}-{day:02} {hour:02}:{minute:02}"
+    zoned: str = "{time} {zone}"
+    months: Annotated[tuple[str, ...], Meta(max_length=12)] = ()
+
+    def faults(self) -> Iterator[str]:
+        """One sentence per pattern that cannot be filled in."""
+        if len(self.months) not in (0, 12):
+            yield f"months names {len(self.months)} of twelve"
+        moment = _fields(datetime(2000, 1, 1, tzinfo=_UTC), self) | {"month_name": ""}
+        amount = {"number": "1", "code": "XXX"}
+        patterns: list[tuple[str, str, dict[str, Any]]] = [
+            ("amount", self.amount, amount),
+            *((f"amounts {currency}", pattern, amount) for currency, pattern in self.amounts.items()),
+            ("time", self.time, moment),
+            ("time_other_year", self.time_other_year, moment),
+            ("zoned", self.zoned, {"time": "", "zone": ""}),
+        ]
+        for name, pattern, parts in patterns:
+            try:
+                pattern.format(**parts)
+            except (LookupError, AttributeError, TypeError, ValueError) as fault:
+                yield f"{name}: {pattern!r} cannot be filled in ({fault!r}); known are {', '.join(parts)}"
+
+
+def format_amount(money: Money, formats: Formats) -> str:
+    """As `¥50.00`, `Rp250.000` or `د.ك. 12.750`; all digits that are not zero for sure."""
+    currency, digits = money.currency, DIGITS[money.currency]
+    whole, part = divmod(money.value, 10**digits)
+    number = f"{whole:,}"
+    if formats.group != ",":
+        number = number.replace(",", formats.group)
+    if part or (digits and currency not in _WHOLE_UNITS):
+        number = f"{number}{formats.decimal}{part:0{digits}d}"
+    return (formats.amounts.get(currency) or formats.amount).format(number=number, code=currency)
+
+
+def format_time(at: datetime, now: datetime, country: str, formats: Formats) -> str:
+    """By the payer's clock, to the minute; with the year if it is not the present one.
+
+    `country`: of the order, ISO 3166-1 alpha-2.
+    """
+    clock = _CLOCKS.get(country, _UTC)
+    local = _local(at, clock)
+    pattern = formats.time if local.year == now.astimezone(clock).year else formats.time_other_year
+    time, zone = pattern.format(**_fields(local, formats)), local.tzname()
+    return formats.zoned.format(time=time, zone=zone) if zone else time
+
+
+def _local(at: datetime, clock: timezone) -> datetime:
+    """By its own clock if that of the country is beyond the calendar."""
+    try:
+        return at.astimezone(clock)
+    except OverflowError:
+        return at
+
+
+def _fields(local: datetime, formats: Formats) -> dict[str, Any]:
+    return {
+        "year": local.year,
+        "month": local.month,
+        "month_name": formats.months[local.month - 1] if formats.months else "",
+        "day": local.day,
+        "hour": local.hour,
+        "minute": local.minute,
+    }
