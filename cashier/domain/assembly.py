@@ -2,7 +2,8 @@
 
 The row of a kind (`kinds`) names its `Listing`: one method per instrument of the payer (a bound
 card over its bank's channels, an agreement, an account alone or with one card that completes it),
-one per provider, one with an option per provider, or one over all channels of the kind.
+one per provider, one with an option per provider, or one over all channels of the kind. Where
+nothing is to pay, one method takes the place of them all: no silent source can refuse it.
 
 A silent source leaves its methods undetermined if they can be listed (a card without its channels).
 If they cannot (no card centre, no cards), one undetermined method stands for the whole kind.
@@ -37,13 +38,18 @@ ACCOUNT_UNCLEAR = unclear_refusal("balance")
 ACCOUNT_FROZEN = Refusal(ReasonCode.ACCOUNT_FROZEN, "balance")
 CURRENCY_NOT_HELD = Refusal(ReasonCode.CURRENCY_NOT_SUPPORTED, "balance", Remedy(RemedyType.SWITCH_CURRENCY))
 
-_QUICK_PAY, _AGREEMENT = Kind.QUICK_PAY, Kind.AGREEMENT
+_QUICK_PAY, _AGREEMENT, _FREE = Kind.QUICK_PAY, Kind.AGREEMENT, Kind.FREE
 _INSUFFICIENT = ReasonCode.BALANCE_INSUFFICIENT
 _agreement_id = attrgetter("agreement_id")
 
 
 def assemble(case: ConsultationCase) -> list[Offer]:
     """Every method of the case, usable or not. The order has no meaning."""
+    # Tested here, and not in a function, for the consultations that have something to pay.
+    if case.amount.value <= case.promotions.most_off:
+        free = free_offer(case)
+        if free is not None:
+            return [free]
     cards = bound_cards(case)
     offers: list[Offer] = []
     for kind, instrument_offers in _INSTRUMENT_KINDS:
@@ -56,6 +62,19 @@ def assemble(case: ConsultationCase) -> list[Offer]:
         elif kind in by_kind:
             offers += channel_offers(KindAssessment(case, kind))
     return offers
+
+
+def free_offer(case: ConsultationCase) -> Offer | None:
+    """The only method of an order of 0, or of one that promotions for any kind bring to 0.
+
+    None if something is to pay. Promotions for certain kinds or banks do not count: without an
+    instrument there is none.
+    """
+    assessment = KindAssessment(case, _FREE)
+    discounts = assessment.promotions.best(None, 0)
+    if discounts.total < case.amount.value:
+        return None
+    return whole_kind(assessment, Quote(assessment.refusal, case.price(discounts, 0)))
 
 
 def quick_pay_offers(assessment: KindAssessment, cards: BoundCards) -> list[Offer]:
@@ -207,7 +226,8 @@ _CHANNEL_LISTINGS: Mapping[Listing, Callable[[KindAssessment], Iterable[Offer]]]
     Listing.OPTION_PER_PROVIDER: offer_by_option,
     Listing.WHOLE_KIND: offer_by_kind,
 }
-complete("domain.assembly", {**_INSTRUMENT_LISTINGS, **_CHANNEL_LISTINGS}, Listing)
+_IN_THE_PLACE_OF_ALL = {Listing.NOTHING_TO_PAY: free_offer}
+complete("domain.assembly", {**_INSTRUMENT_LISTINGS, **_CHANNEL_LISTINGS, **_IN_THE_PLACE_OF_ALL}, Listing)
 _INSTRUMENT_KINDS = [
     (kind, _INSTRUMENT_LISTINGS[row.listing]) for kind, row in KINDS.items() if row.listing in _INSTRUMENT_LISTINGS
 ]

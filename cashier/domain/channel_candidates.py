@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
-from cashier.domain.assembly import agreement_offer, balance_offers, signed_agreements
+from cashier.domain.assembly import agreement_offer, balance_offers, free_offer, signed_agreements
 from cashier.domain.bound_cards import BoundCard, bound_cards
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Account, Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.kinds import KINDS, Listing, complete
-from cashier.domain.offer import NO_CHANNEL, quote
+from cashier.domain.offer import NO_CHANNEL, quote, quotes_by_provider
 from cashier.domain.offered_kinds import OfferedChannel
 from cashier.domain.pay_method import Instrument, Kind, LegType
 from cashier.domain.quote import Quote, best_quote
@@ -106,7 +106,10 @@ def _chosen_quotes(case: ConsultationCase, choice: ChosenMethod) -> _ChosenQuote
     if name not in _KINDS:
         return None
     kind = Kind(name)
-    return _LISTINGS[KINDS[kind].listing](KindAssessment(case, kind), choice, instrument_id)
+    listing = KINDS[kind].listing
+    if listing is not Listing.NOTHING_TO_PAY and free_offer(case) is not None:
+        return None
+    return _LISTINGS[listing](KindAssessment(case, kind), choice, instrument_id)
 
 
 def _absence(case: ConsultationCase, method_id: str) -> Refusal:
@@ -177,7 +180,17 @@ def _provider(assessment: KindAssessment, _: ChosenMethod, provider_id: str) -> 
 
 
 def _option(assessment: KindAssessment, choice: ChosenMethod, _: str) -> _ChosenQuotes | None:
-    return None if choice.option_id is None else _provider(assessment, choice, choice.option_id)
+    if choice.option_id is None:
+        return _without_option(assessment, quotes_by_provider(assessment))
+    return _provider(assessment, choice, choice.option_id)
+
+
+def _without_option(assessment: KindAssessment, quotes: list[Quote]) -> _ChosenQuotes | None:
+    """No option is needed where promotions for the kind leave nothing to pay."""
+    best = best_quote(quotes) if quotes else None
+    if best is None or best.amounts is None or best.amounts.payable.value:
+        return None
+    return _ChosenQuotes(assessment.kind, [best])
 
 
 def _whole_kind(assessment: KindAssessment, choice: ChosenMethod, _: str) -> _ChosenQuotes:
@@ -205,6 +218,11 @@ def _quotes(
     return [quote(assessment, channel, bank, card_id, None) for channel in channels]
 
 
+def _free(assessment: KindAssessment, _: ChosenMethod, __: str) -> _ChosenQuotes | None:
+    free = free_offer(assessment.case)
+    return None if free is None else _ChosenQuotes(assessment.kind, [free.quote])
+
+
 def _account_with_id(case: ConsultationCase, account_id: str) -> Account | None:
     balances = case.facts.balance
     accounts = () if isinstance(balances, Missing) else balances.accounts
@@ -218,5 +236,6 @@ _LISTINGS: Mapping[Listing, Callable[[KindAssessment, ChosenMethod, str], _Chose
     Listing.PER_PROVIDER: _provider,
     Listing.OPTION_PER_PROVIDER: _option,
     Listing.WHOLE_KIND: _whole_kind,
+    Listing.NOTHING_TO_PAY: _free,
 }
 complete("domain.channel_candidates", _LISTINGS, Listing)

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cashier.domain.facts import Cards, Channels, Marketing, Member, Merchant, Quota, Quotas
+from cashier.domain.kinds import KINDS
 from cashier.domain.pay_method import Kind
 
 _KINDS = frozenset(kind.value for kind in Kind)
+_OVER_CHANNELS = frozenset(kind.value for kind, row in KINDS.items() if row.needs_channel)
 
 
 def join_report(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -41,7 +43,7 @@ def join_report(facts: Mapping[str, Any]) -> Iterator[str]:
 def _merchant(merchant: Merchant, channels: object) -> Iterator[str]:
     yield from _unknown_kinds("merchant kinds", merchant.kinds)
     if isinstance(channels, Channels):
-        for kind in sorted(merchant.kinds & _KINDS - {Kind.BALANCE} - channels.by_kind.keys()):
+        for kind in sorted(merchant.kinds & _OVER_CHANNELS - channels.by_kind.keys()):
             yield f"merchant kinds has {kind}, but no channel is of this kind"
 
 

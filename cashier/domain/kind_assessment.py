@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Quota
+from cashier.domain.kinds import KINDS
 from cashier.domain.limits import smallest_carried
 from cashier.domain.money import share_half_up
 from cashier.domain.offered_kinds import OfferedChannel
@@ -22,6 +23,7 @@ MERCHANT_NOT_PERMITTED = Refusal(ReasonCode.MERCHANT_NOT_PERMITTED, "merchant")
 KYC_REQUIRED = Refusal(ReasonCode.KYC_REQUIRED, "member")
 ORDER_EXPIRES_SOON = Refusal(ReasonCode.ORDER_EXPIRES_SOON, "order")
 _KIND_SETS = {kind: frozenset((kind,)) for kind in Kind}
+_WITHOUT_CONTRACT = frozenset(kind for kind, row in KINDS.items() if not row.contracted)
 
 
 class KindAssessment:
@@ -61,7 +63,7 @@ class KindAssessment:
         self.refusal: Refusal | None
         if not terms.offered:
             self.refusal = NOT_OFFERED
-        elif kind not in case.facts.merchant.kinds:
+        elif kind not in case.facts.merchant.kinds and kind not in _WITHOUT_CONTRACT:
             self.refusal = MERCHANT_NOT_PERMITTED
         elif offered.refusal is not None:
             self.refusal = offered.refusal

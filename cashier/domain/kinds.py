@@ -36,6 +36,8 @@ class Listing(Enum):
     OPTION_PER_PROVIDER = auto()
     # One method over all channels of the kind. Acceptance chooses the channel.
     WHOLE_KIND = auto()
+    # One method in the place of all others, for an order that leaves nothing to pay.
+    NOTHING_TO_PAY = auto()
 
 
 class InstrumentSource(Enum):
@@ -46,18 +48,22 @@ class InstrumentSource(Enum):
     AUTH_CODE = auto()
     # The payer identifies it to the channel: by logging in or by paying there.
     CHANNEL = auto()
+    # Nothing is charged.
+    NONE = auto()
 
 
 class KindRow(Struct, frozen=True, kw_only=True):
     """One kind. No field has a default, so that none is forgotten.
 
-    `needs_channel`: money goes through a channel. `payer_present`: the payer can answer a
-    challenge. `poll_schedule`: while the payer acts elsewhere. `reversed_after_s`: a payment that
-    is not final this long after the submit is reversed.
+    `contracted`: a merchant takes the kind only if its record names it. `needs_channel`: money goes
+    through a channel. `payer_present`: the payer can answer a challenge. `poll_schedule`: while the
+    payer acts elsewhere. `reversed_after_s`: a payment that is not final this long after the submit
+    is reversed.
     """
 
     listing: Listing
     instrument_source: InstrumentSource
+    contracted: bool
     needs_channel: bool
     payer_present: bool
     poll_schedule: PollSchedule
@@ -81,6 +87,7 @@ SHOWN_OR_CONFIRMED = complete(
         InstrumentSource.CARD_TOKEN: False,
         InstrumentSource.AUTH_CODE: True,
         InstrumentSource.CHANNEL: True,
+        InstrumentSource.NONE: True,
     },
     InstrumentSource,
 )
@@ -93,6 +100,7 @@ KINDS = complete(
         Kind.QUICK_PAY: KindRow(
             listing=Listing.PER_CARD,
             instrument_source=InstrumentSource.METHOD,
+            contracted=True,
             needs_channel=True,
             payer_present=True,
             poll_schedule=poll_schedule.PROMPT,
@@ -101,6 +109,7 @@ KINDS = complete(
         Kind.AGREEMENT: KindRow(
             listing=Listing.PER_AGREEMENT,
             instrument_source=InstrumentSource.METHOD,
+            contracted=True,
             needs_channel=True,
             payer_present=False,
             poll_schedule=poll_schedule.PROMPT,
@@ -109,6 +118,7 @@ KINDS = complete(
         Kind.BALANCE: KindRow(
             listing=Listing.PER_ACCOUNT,
             instrument_source=InstrumentSource.METHOD,
+            contracted=True,
             needs_channel=False,
             payer_present=True,
             poll_schedule=poll_schedule.PROMPT,
@@ -117,6 +127,7 @@ KINDS = complete(
         Kind.WALLET: KindRow(
             listing=Listing.PER_PROVIDER,
             instrument_source=InstrumentSource.CHANNEL,
+            contracted=True,
             needs_channel=True,
             payer_present=True,
             poll_schedule=poll_schedule.REDIRECTED,
@@ -125,6 +136,7 @@ KINDS = complete(
         Kind.MERCHANT_QR: KindRow(
             listing=Listing.PER_PROVIDER,
             instrument_source=InstrumentSource.CHANNEL,
+            contracted=True,
             needs_channel=True,
             payer_present=True,
             poll_schedule=poll_schedule.QR_DISPLAYED,
@@ -133,6 +145,7 @@ KINDS = complete(
         Kind.NET_BANKING: KindRow(
             listing=Listing.OPTION_PER_PROVIDER,
             instrument_source=InstrumentSource.CHANNEL,
+            contracted=True,
             needs_channel=True,
             payer_present=True,
             poll_schedule=poll_schedule.REDIRECTED,
@@ -141,6 +154,7 @@ KINDS = complete(
         Kind.VA: KindRow(
             listing=Listing.OPTION_PER_PROVIDER,
             instrument_source=InstrumentSource.CHANNEL,
+            contracted=True,
             needs_channel=True,
             payer_present=True,
             poll_schedule=poll_schedule.OFFLINE,
@@ -149,6 +163,7 @@ KINDS = complete(
         Kind.OTC: KindRow(
             listing=Listing.OPTION_PER_PROVIDER,
             instrument_source=InstrumentSource.CHANNEL,
+            contracted=True,
             needs_channel=True,
             payer_present=True,
             poll_schedule=poll_schedule.OFFLINE,
@@ -157,6 +172,7 @@ KINDS = complete(
         Kind.CARD: KindRow(
             listing=Listing.WHOLE_KIND,
             instrument_source=InstrumentSource.CARD_TOKEN,
+            contracted=True,
             needs_channel=True,
             payer_present=True,
             poll_schedule=poll_schedule.REDIRECTED,
@@ -165,10 +181,20 @@ KINDS = complete(
         Kind.CONSUMER_QR: KindRow(
             listing=Listing.WHOLE_KIND,
             instrument_source=InstrumentSource.AUTH_CODE,
+            contracted=True,
             needs_channel=True,
             payer_present=True,
             poll_schedule=poll_schedule.ATTENDED,
             reversed_after_s=poll_schedule.ATTENDED_S,
+        ),
+        Kind.FREE: KindRow(
+            listing=Listing.NOTHING_TO_PAY,
+            instrument_source=InstrumentSource.NONE,
+            contracted=False,
+            needs_channel=False,
+            payer_present=True,
+            poll_schedule=poll_schedule.PROMPT,
+            reversed_after_s=None,
         ),
     },
     Kind,

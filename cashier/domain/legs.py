@@ -48,7 +48,6 @@ class LegsRefusedCode(StrEnum):
     PRICE_UNKNOWN = "PRICE_UNKNOWN"
     CHANNEL_MISSING = "CHANNEL_MISSING"
     INSTRUMENT_MISSING = "INSTRUMENT_MISSING"
-    NOTHING_TO_PAY = "NOTHING_TO_PAY"
 
 
 class LegsRefused(Struct, frozen=True):
@@ -76,7 +75,8 @@ def legs(chosen: PayMethod, quote: Quote, channel_id: str | None, card_token: st
     """The legs of a method at a price, promotions first. Raises `LegsDoNotAddUp`.
 
     `quote`: of the chosen option, see `channel_candidates`. `channel_id`: from routing, None if no
-    channel is needed. `card_token`: of an external card. If nothing is to pay, neither is needed.
+    channel is needed. `card_token`: of an external card. If nothing is to pay, neither is needed,
+    and there are no legs but promotions, or none at all.
     """
     amounts = quote.amounts
     if quote.refusal is not None:
@@ -87,7 +87,7 @@ def legs(chosen: PayMethod, quote: Quote, channel_id: str | None, card_token: st
     if isinstance(paid, LegsRefused):
         return paid
     all_legs = (*map(_promotion, amounts.discounts), *paid)
-    return _checked_sums(all_legs, amounts) if all_legs else LegsRefused(LegsRefusedCode.NOTHING_TO_PAY)
+    return _checked_sums(all_legs, amounts)
 
 
 def _payer_legs(

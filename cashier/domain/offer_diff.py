@@ -90,9 +90,18 @@ class CurrentOffer(Struct, frozen=True):
     blocked: Blocked | None = None
     promotion_gap: str | None = None
 
+    @property
+    def free(self) -> PayMethod | None:
+        """The method that takes the place of all others where nothing is to pay.
+
+        No GATING source can refuse it.
+        """
+        return next((method for method in self.methods if method.kind in _FREE_KINDS), None)
+
 
 _AVAILABLE, _UNDETERMINED = Availability.AVAILABLE, Availability.UNDETERMINED
 _CARD_PREFIXES = tuple(f"{kind}:" for kind, row in KINDS.items() if row.listing is Listing.PER_CARD)
+_FREE_KINDS = frozenset(kind for kind, row in KINDS.items() if row.listing is Listing.NOTHING_TO_PAY)
 _BY_REASON: Mapping[ReasonCode, ChangeType] = {
     ReasonCode.CARD_UNBOUND: ChangeType.CARD_UNBOUND,
     ReasonCode.BALANCE_INSUFFICIENT: ChangeType.BALANCE_SHORT,
@@ -151,7 +160,7 @@ def changes(chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentOffe
     if method is not None:
         found += [*_usability_changes(chosen, accepted, method), *_price_changes(chosen, accepted, method)]
     elif not any(entry.availability is _UNDETERMINED for entry in _entries(chosen, current.methods)):
-        found.append(_method_gone(chosen, accepted, current.methods))
+        found += _method_gone(chosen, accepted, current)
     if accepted.amount != current.amount:
         found.append(
             Change(what=ChangeType.PRICE_CHANGED, before=accepted.amount, after=current.amount, subject="order")
@@ -163,16 +172,35 @@ def _method(chosen: PaymentChoice, methods: Sequence[PayMethod]) -> PayMethod | 
     return next((method for method in methods if method.method_id == chosen.method_id), None)
 
 
-def _method_gone(chosen: PaymentChoice, accepted: AcceptedOffer, methods: Sequence[PayMethod]) -> Change:
+def _method_gone(chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentOffer) -> Iterator[Change]:
     """A method that is not listed any more, or never was.
 
-    A card that is no longer listed is unbound.
+    A card that is no longer listed is unbound, unless no method is listed because nothing is to
+    pay. Where something is to pay again, the promotions that paid for the order are gone.
     """
-    method_id = chosen.method_id
-    if accepted.row is not None and method_id.endswith(ID_SUFFIX):
-        return _split_gone(method_id.removesuffix(ID_SUFFIX), accepted.row, accepted.amount.currency, methods)
-    is_card = accepted.row is not None and method_id.startswith(_CARD_PREFIXES)
-    return _entry_gone(method_id, accepted, is_card=is_card)
+    method_id, free = chosen.method_id, current.free
+    if free is not None:
+        yield _entry_gone(method_id, accepted, is_card=False)
+        if free.amount is not None and free.amount.payable != chosen.expected_payable:
+            yield Change(what=ChangeType.PRICE_CHANGED, before=chosen.expected_payable, after=free.amount.payable)
+    elif accepted.row is not None and method_id.endswith(ID_SUFFIX):
+        yield _split_gone(method_id.removesuffix(ID_SUFFIX), accepted.row, accepted.amount.currency, current.methods)
+    else:
+        is_card = accepted.row is not None and method_id.startswith(_CARD_PREFIXES)
+        yield _entry_gone(method_id, accepted, is_card=is_card)
+        if method_id in _FREE_KINDS and accepted.row is not None:
+            yield from _free_promotions_gone(accepted.row, accepted.amount.currency, current.methods)
+
+
+def _free_promotions_gone(row: OfferRow, currency: Currency, methods: Sequence[PayMethod]) -> Iterator[Change]:
+    """The promotions that brought the order to 0 and that no method has now."""
+    applied = {
+        discount.promotion_id for method in methods if method.amount is not None for discount in method.amount.discounts
+    }
+    for promotion_id, value in row.promotions:
+        if promotion_id not in applied:
+            before = Money(currency, value)
+            yield Change(what=ChangeType.PROMOTION_GONE, before=before, after=None, subject=promotion_id)
 
 
 def _entry_gone(subject: str, accepted: AcceptedOffer, *, is_card: bool) -> Change:

@@ -15,7 +15,7 @@ from cashier.domain.money import Money
 
 
 class Kind(StrEnum):
-    """The ten kinds of payment method."""
+    """The kinds of payment method. `FREE`: nothing is to pay, so no instrument is charged."""
 
     QUICK_PAY = "QUICK_PAY"
     AGREEMENT = "AGREEMENT"
@@ -27,6 +27,7 @@ class Kind(StrEnum):
     BALANCE = "BALANCE"
     MERCHANT_QR = "MERCHANT_QR"
     CONSUMER_QR = "CONSUMER_QR"
+    FREE = "FREE"
 
 
 class Availability(StrEnum):

@@ -142,17 +142,19 @@ class OrderPromotions:
     """The promotions that apply to one order, by the kinds that allow them.
 
     All methods of an order share one search budget, so no marketing answer can take long. When it
-    is used up, a set is still legal, but perhaps not the best.
+    is used up, a set is still legal, but perhaps not the best. `most_off`: no set takes off more.
     """
 
-    __slots__ = ("_amount", "_applicable", "_budget", "_named_kinds", "_usable")
+    __slots__ = ("_amount", "_applicable", "_budget", "_named_kinds", "_usable", "most_off")
 
     def __init__(self, promotions: Iterable[Promotion], order: Order, now: datetime) -> None:
         self._amount = order.amount
         self._applicable = applicable_promotions(promotions, order, now)
         self._budget = SearchBudget()
         self._named_kinds = _NO_NAMES
+        self.most_off = 0
         for applicable in self._applicable:
+            self.most_off += applicable.value
             if applicable.promotion.kinds:
                 self._named_kinds |= applicable.promotion.kinds
         self._usable: dict[frozenset[Kind], UsablePromotions] = {}

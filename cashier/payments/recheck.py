@@ -92,10 +92,11 @@ class Recheck:
     def _silent_sources(self, attempt: Attempt, current: CurrentOffer, fresh: ConsultationWithCase) -> tuple[str, ...]:
         """The sources whose answer is needed and missing.
 
-        For a blocked order no further answer is needed.
+        For a blocked order, or one that leaves nothing to pay, no further answer is needed.
         """
         silent = set(unverified(attempt.chosen, attempt.accepted_offer, current))
-        if attempt.operation.policy.settings.every_gating_source and current.blocked is None:
+        needs_gating = current.blocked is None and current.free is None
+        if attempt.operation.policy.settings.every_gating_source and needs_gating:
             silent.update(
                 report.name
                 for report in fresh.consultation.sources

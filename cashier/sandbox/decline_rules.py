@@ -35,7 +35,7 @@ class SubmitBody(Struct, frozen=True, kw_only=True):
 
     `alternatives`: channel ids, tried in order if the channel of the leg is not open. `return_url`:
     a web address, since browsers are sent there and nowhere else. `expires_at`: the end of the
-    payer's time to act.
+    payer's time to act. `legs`: none for an order of 0.
     """
 
     payment_id: Identity
@@ -43,7 +43,7 @@ class SubmitBody(Struct, frozen=True, kw_only=True):
     user_id: Identity
     merchant_id: Identity
     fingerprint: str
-    legs: Annotated[tuple[SubmittedLeg, ...], Meta(min_length=1)]
+    legs: tuple[SubmittedLeg, ...]
     decision_id: str
     alternatives: tuple[str, ...] = ()
     method_id: str | None = None
@@ -178,7 +178,7 @@ def _paying_kind(inputs: RuleInputs, submission: SubmitBody) -> str | None:
 
 
 def _valid_promotions(inputs: RuleInputs, submission: SubmitBody) -> list[Json]:
-    now, currency = inputs.clock(), submission.legs[0].amount.currency
+    now, currency = inputs.clock(), _currency(inputs, submission)
     held = inputs.holdings.promotions(submission.user_id) or []
     return [
         promotion
@@ -186,6 +186,12 @@ def _valid_promotions(inputs: RuleInputs, submission: SubmitBody) -> list[Json]:
         if promotion["threshold"]["currency"] == currency
         and ("expires_at" not in promotion or now < datetime.fromisoformat(promotion["expires_at"]))
     ]
+
+
+def _currency(inputs: RuleInputs, submission: SubmitBody) -> str:
+    """The order's; `_amounts_differ` has compared it with that of every leg."""
+    currency: str = (inputs.acquirer.order(submission.order_id) or {})["amount"]["currency"]
+    return currency
 
 
 def _max_discount(promotion: Json, order: int) -> int:
@@ -197,7 +203,7 @@ def _max_discount(promotion: Json, order: int) -> int:
 
 
 def _balance_is_short(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
-    currency = submission.legs[0].amount.currency
+    currency = _currency(inputs, submission)
     held = inputs.holdings.accounts(submission.user_id) or []
     accounts = {account["account_id"]: account for account in held if account["available"]["currency"] == currency}
     wanted: Counter[str] = Counter()

@@ -48,7 +48,10 @@ CASES: dict[str, DemoCase] = {
         "An order that is paid inside the shop's own page.",
         _ask("o_1020", _cny(12_800), product="EMBEDDED_CASHIER"),
     ),
-    "discounted_to_zero": DemoCase("CNY 2.88 and a red packet of the same amount.", _ask("o_1011", _cny(288))),
+    "discounted_to_zero": DemoCase(
+        "CNY 2.88 and a red packet of the same amount: nothing is left to pay.", _ask("o_1011", _cny(288))
+    ),
+    "nothing_to_pay": DemoCase("An order of 0: one method, and no instrument.", _ask("o_1030", _cny(0))),
     "above_every_limit": DemoCase(
         "CNY 88,000.00, above every limit but that of a new card.", _ask("o_1016", _cny(8_800_000))
     ),

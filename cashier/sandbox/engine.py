@@ -6,8 +6,9 @@ Rules:
     and leaves the order unchanged.
   * Balance and promotions are taken when an attempt begins, the channel's amount when it succeeds.
     A failed attempt gives everything back.
-  * Without a channel, and by QUICK_PAY and CARD, the money is taken at once. AGREEMENT is
-    PROCESSING and succeeds at the second look-up.
+  * Without a channel, and by QUICK_PAY and CARD, the money is taken at once; also where promotions
+    pay for all, and where the order is 0 and no leg is needed. AGREEMENT is PROCESSING and succeeds
+    at the second look-up.
   * A CARD with a token `tok_3ds…` goes through its bank's page; with `tok_declined…` it is FAILED
     with CHANNEL_DECLINED.
   * NET_BANKING, WALLET, VA, OTC, MERCHANT_QR and 3-D Secure are ACTION_REQUIRED until the payer
@@ -62,13 +63,15 @@ BY_TRANSFER = frozenset({"VA", "OTC"})
 class SimulatedAttempt(Struct):
     """The current state of one payment.
 
-    `lookups_left`: look-ups until it succeeds; None if look-ups change nothing. `channel`: the one
-    that takes the money. `expires_at`: the end of the payer's time to act. `fault`: the engine
-    fault that it was submitted under.
+    `currency`: the order's; there may be no leg that names it. `lookups_left`: look-ups until it
+    succeeds; None if look-ups change nothing. `channel`: the one that takes the money.
+    `expires_at`: the end of the payer's time to act. `fault`: the engine fault that it was
+    submitted under.
     `reversal_reason`: of the first reversal.
     """
 
     submission: SubmitBody
+    currency: str
     submitted_at: datetime
     status: str = "PROCESSING"
     failure: PaymentFailure | None = None
@@ -85,14 +88,22 @@ class SimulatedAttempt(Struct):
 
     @property
     def kind(self) -> str:
-        """The channel's kind; BALANCE without a channel."""
-        return str(self.channel["kind"]) if self.channel else "BALANCE"
+        """The channel's kind. Without a channel BALANCE, or FREE if no balance pays either."""
+        if self.channel:
+            return str(self.channel["kind"])
+        return "BALANCE" if any(leg.type == "BALANCE" for leg in self.submission.legs) else "FREE"
 
     @property
     def carried(self) -> Amount:
         """The channel's amount, fee included."""
         leg = channel_leg(self.submission)
-        return leg.amount if leg else Amount(self.submission.legs[0].amount.currency, 0)
+        return leg.amount if leg else Amount(self.currency, 0)
+
+    @property
+    def paid(self) -> Amount:
+        """The payer's own money: all legs but the promotions."""
+        value = sum(leg.amount.value for leg in self.submission.legs if leg.type != "PROMOTION")
+        return Amount(self.currency, value)
 
     @property
     def takes_transfers(self) -> bool:
@@ -138,13 +149,14 @@ class SimulatedEngine:
                 if known.submission.fingerprint == submission.fingerprint
                 else error_answer(422, "KEY_REUSED")
             )
-        if self._inputs.acquirer.order(submission.order_id) is None:
+        order = self._inputs.acquirer.order(submission.order_id)
+        if order is None:
             return error_answer(422, "ORDER_UNKNOWN")
         busy_with = self._inputs.acquirer.live_attempt(submission.order_id)
         if busy_with:
             return error_answer(409, "ORDER_BUSY", payment_id=busy_with)
         attempt = self._attempts[submission.payment_id] = SimulatedAttempt(
-            submission, self._inputs.clock(), fault=fault
+            submission, order["amount"]["currency"], self._inputs.clock(), fault=fault
         )
         self._begin(attempt)
         return _payment_answer(attempt)
@@ -218,7 +230,7 @@ class SimulatedEngine:
         if failure:
             attempt.status, attempt.failure = "FAILED", failure
             attempt.reversal_reason = self._reversed_before_arrival.get(submission.payment_id)
-            self._ledger.conclude(attempt.parties, "REFUSED", _payer_amount(submission))
+            self._ledger.conclude(attempt.parties, "REFUSED", attempt.paid)
             return
         self._live[submission.payment_id] = attempt
         self._inputs.acquirer.begin(submission.order_id, submission.payment_id)
@@ -240,7 +252,7 @@ class SimulatedEngine:
                 self._take_by_code(attempt)
             case "CARD" if _token(leg).startswith("tok_3ds"):
                 self._ask_payer(attempt)
-            case "BALANCE" | "QUICK_PAY" | "CARD":
+            case "BALANCE" | "FREE" | "QUICK_PAY" | "CARD":
                 self._take_at_once(attempt)
             case _:
                 self._ask_payer(attempt)
@@ -291,17 +303,16 @@ class SimulatedEngine:
         self._end(attempt, "SUCCEEDED")
         if attempt.carried.value:
             self._ledger.move(attempt.parties, "TAKEN", self._channel_source(attempt), attempt.carried)
-        paid = _payer_amount(attempt.submission)
-        self._ledger.conclude(attempt.parties, "SUCCEEDED", paid)
+        self._ledger.conclude(attempt.parties, "SUCCEEDED", attempt.paid)
         if attempt.fault is PaymentFault.CLOSE_FIRST:
             self._inputs.acquirer.close(attempt.submission.order_id)
-        self._inputs.acquirer.collect(attempt.parties, paid)
+        self._inputs.acquirer.collect(attempt.parties, attempt.paid)
 
     def _fail(self, attempt: SimulatedAttempt, failure: PaymentFailure) -> None:
         self._end(attempt, "FAILED")
         attempt.failure = failure
         self._ledger.give_back(attempt.parties, "RETURNED")
-        self._ledger.conclude(attempt.parties, "FAILED", _payer_amount(attempt.submission))
+        self._ledger.conclude(attempt.parties, "FAILED", attempt.paid)
         self._inputs.acquirer.release(attempt.submission.order_id, attempt.submission.payment_id)
 
     def _end(self, attempt: SimulatedAttempt, status: str) -> None:
@@ -311,12 +322,6 @@ class SimulatedEngine:
 
 def _token(leg: SubmittedLeg | None) -> str:
     return (leg.instrument_id or "") if leg else ""
-
-
-def _payer_amount(submission: SubmitBody) -> Amount:
-    """The payer's own money: all legs but the promotions."""
-    value = sum(leg.amount.value for leg in submission.legs if leg.type != "PROMOTION")
-    return Amount(submission.legs[0].amount.currency, value)
 
 
 def _timestamp(at: datetime) -> str:
@@ -329,7 +334,7 @@ def _reversed_answer(payment_id: str, reason: str | None) -> UpstreamAnswer:
 
 
 def _payment_answer(attempt: SimulatedAttempt) -> UpstreamAnswer:
-    submission, payer_amount = attempt.submission, _payer_amount(attempt.submission)
+    submission, payer_amount = attempt.submission, attempt.paid
     payment: Json = {
         "payment_id": submission.payment_id,
         "order_id": submission.order_id,

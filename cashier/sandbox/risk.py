@@ -47,7 +47,17 @@ RENDER_VALUES = {
 BIOMETRIC_FACTOR = 5
 
 Kind = Literal[
-    "QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR"
+    "QUICK_PAY",
+    "AGREEMENT",
+    "CARD",
+    "NET_BANKING",
+    "VA",
+    "OTC",
+    "WALLET",
+    "BALANCE",
+    "MERCHANT_QR",
+    "CONSUMER_QR",
+    "FREE",
 ]
 Identity = Annotated[str, Meta(min_length=1, max_length=64)]
 

@@ -25,6 +25,7 @@ COULD_REFUSE = {kind: {"channel", "quota"} for kind in Kind} | {
     Kind.QUICK_PAY: {"card", "channel", "quota"},
     Kind.AGREEMENT: {"card", "channel", "quota"},
     Kind.BALANCE: {"balance", "quota"},
+    Kind.FREE: set(),
 }
 HANGS = Behaviour(NEVER_MS)
 PATIENT = ConsultSettings(grace_ms=50)

@@ -262,7 +262,7 @@ class World(Struct, frozen=True, kw_only=True):
 
 
 def one_of_each(**changes: Any) -> World:
-    """A world with one available method of each of the ten kinds."""
+    """A world with one available method of each kind that charges something."""
     providers = {
         Kind.QUICK_PAY: "CMB",
         Kind.AGREEMENT: "UNIONPAY",

@@ -26,6 +26,7 @@ from tests.domain.builders import (
     quota,
     request,
 )
+from tests.domain.test_kinds import WAYS
 from tests.domain.world_strategies import worlds
 
 ADYEN = channel(Kind.CARD, "ADYEN", "ch_adyen", brands=frozenset({"VISA", "JCB"}), fee_bps=100)
@@ -185,11 +186,29 @@ def test_a_channel_that_would_split_the_payment_otherwise_is_no_candidate() -> N
 
 def test_a_payment_that_needs_no_channel_has_no_candidates_and_no_refusal() -> None:
     paid_by_balance = find_candidates(World(accounts=(account(50_000),)), "BALANCE:b_1")
-    free = find_candidates(World(channels=(ADYEN,), promotions=(promotion("p_1", 10_000),)), "CARD")
-    for result in (paid_by_balance, free):
+    discounted = World(channels=(ADYEN,), promotions=(promotion("p_1", 10_000, kinds=frozenset({Kind.CARD})),))
+    nothing_left = find_candidates(discounted, "CARD")
+    free = find_candidates(World(order=order(0), channels=(ADYEN,)), "FREE")
+    for result in (paid_by_balance, nothing_left, free):
         assert (result.quote.refusal, result.channels, result.routed_payment) == (None, (), None)
-    assert free.quote.amounts is not None
-    assert free.quote.amounts.payable.value == 0
+    for result in (nothing_left, free):
+        assert result.quote.amounts is not None
+        assert result.quote.amounts.payable.value == 0
+
+
+@pytest.mark.parametrize("way", sorted(WAYS.values()))
+def test_where_nothing_is_to_pay_only_free_has_a_price(way: str) -> None:
+    for free in (one_of_each(order=order(0)), one_of_each(promotions=(promotion("p_1", 10_000),))):
+        assert (find_candidates(free, way).quote.refusal is None) is (way == "FREE")
+    assert find_candidates(one_of_each(), "FREE").quote.refusal is not None
+
+
+def test_a_method_whose_own_promotion_leaves_nothing_to_pay_needs_no_option() -> None:
+    mine = promotion("p_1", 10_000, kinds=frozenset({Kind.NET_BANKING}))
+    result = find_candidates(one_of_each(promotions=(mine,)), "NET_BANKING")
+    assert (result.quote.refusal, result.channels) == (None, ())
+    assert result.quote.amounts is not None
+    assert result.quote.amounts.payable == cny(0)
 
 
 def test_a_silent_source_leaves_no_candidates_and_is_named() -> None:

@@ -1,4 +1,4 @@
-"""The ten kinds of payment method: titles, options, refusals of kind, instrument, channel."""
+"""The kinds of payment method: titles, options, refusals of kind, instrument, channel."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cashier.domain.facts import AccountType, CardStatus, CardType, ChannelStatus
+from cashier.domain.kinds import KINDS
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import (
@@ -50,6 +51,7 @@ WAYS = {
     Kind.BALANCE: "BALANCE:b_1",
     Kind.MERCHANT_QR: "MERCHANT_QR:WECHAT",
     Kind.CONSUMER_QR: "CONSUMER_QR",
+    Kind.FREE: "FREE",
 }
 
 
@@ -62,11 +64,12 @@ def cmb(**changes: Any) -> World:
     return World(cards=(card("CMB"),), channels=(channel(Kind.QUICK_PAY, "CMB"),)).but(**changes)
 
 
-def test_all_ten_kinds_can_be_available() -> None:
-    methods = one_of_each().methods()
+def test_every_kind_can_be_available() -> None:
+    methods = [*one_of_each().methods(), *one_of_each(order=order(0)).methods()]
     assert {method.kind: method.method_id for method in methods} == WAYS
     assert {method.availability for method in methods} == {AVAILABLE}
-    assert all(method.amount is not None and method.amount.payable == cny(10_000) for method in methods)
+    payable = {method.kind: None if method.amount is None else method.amount.payable for method in methods}
+    assert payable == dict.fromkeys(Kind, cny(10_000)) | {Kind.FREE: cny(0)}
 
 
 def test_a_card_is_shown_with_its_bank_its_type_and_its_last_four() -> None:
@@ -288,7 +291,7 @@ def test_a_frozen_account_and_one_in_another_currency_cannot_be_used() -> None:
         ({"max": Money("JPY", 1)}, ReasonCode.CURRENCY_NOT_SUPPORTED),
     ],
 )
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.BALANCE])
+@pytest.mark.parametrize("kind", [kind for kind, row in KINDS.items() if row.needs_channel])
 def test_a_refusal_of_the_channel_applies_to_every_kind(
     kind: Kind, changes: dict[str, Any], reason: ReasonCode
 ) -> None:

@@ -161,8 +161,9 @@ def test_limits_are_tested_with_the_fee() -> None:
     assert refused(wallet(489, least=500, fee_bps=200)) == (ReasonCode.BELOW_MIN, "channel", None)
 
 
-def test_a_free_order_is_below_no_minimum() -> None:
-    assert refused(wallet(0, least=500)) is None
+def test_a_payment_that_a_promotion_brings_to_zero_is_below_no_minimum() -> None:
+    mine = promotion("p_1", 400, kinds=frozenset({Kind.WALLET}))
+    assert refused(wallet(400, promotions=(mine,), least=500)) is None
 
 
 def test_the_channels_own_fee_overrides_the_catalogs() -> None:

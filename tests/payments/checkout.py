@@ -168,6 +168,13 @@ class Checkout:
         order = self.world.population._orders[order_id]
         order["amount"] = {**order["amount"], "value": value}
 
+    def restrict_promotion(self, promotion_id: str, *kinds: str) -> None:
+        """Leave a promotion to these kinds of payment method."""
+        for user in self.world.population.named_users:
+            for promotion in user.promotions or ():
+                if promotion["promotion_id"] == promotion_id:
+                    promotion["kinds"] = kinds
+
     def close_channels(self, *channel_ids: str) -> None:
         for channel_id in channel_ids:
             channel = self.world.population.channel(channel_id)

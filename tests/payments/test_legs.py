@@ -11,6 +11,7 @@ from tests.payments.checkout import Checkout, checkout
 
 pytestmark = pytest.mark.virtual_time
 
+CHARGING = sorted(set(Kind) - {Kind.FREE})
 EXACT: dict[tuple[str, str, str | None], dict[str, int]] = {
     ("chinese_shop", "QUICK_PAY:c_2", None): {
         "PROMOTION:p_1": 1_000,
@@ -61,8 +62,9 @@ async def test_each_leg_takes_exactly_its_share(
     )
 
 
-async def test_an_order_discounted_to_zero_is_paid_by_promotions_alone_with_any_method() -> None:
+async def test_an_order_that_a_kinds_own_promotion_brings_to_zero_is_paid_by_it_alone_with_any_method() -> None:
     async with checkout() as shop:
+        shop.restrict_promotion("p_3", *CHARGING)
         consultation = await shop.consult("discounted_to_zero")
         method_ids = [
             method.method_id for method in consultation.methods if method.availability is Availability.AVAILABLE
@@ -70,6 +72,7 @@ async def test_an_order_discounted_to_zero_is_paid_by_promotions_alone_with_any_
     assert len(method_ids) > 8
     for method_id in method_ids:
         async with checkout() as shop:
+            shop.restrict_promotion("p_3", *CHARGING)
             payment = await shop.pay("discounted_to_zero", method_id)
             assert (payment.status, payment.amount.value, payment.route) == (PaymentStatus.SUCCEEDED, 0, None), (
                 method_id
