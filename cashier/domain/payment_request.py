@@ -46,6 +46,20 @@ class PaymentChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     locale: Locale | None = None
 
 
+class AttemptRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body that resumes or replaces an attempt, whose token is lost, for its payer.
+
+    `user_id`: None only if the caller's authentication names the user.
+    """
+
+    order_id: Id
+    merchant_id: Id
+    user_id: Id | None = None
+    product: Product
+    terminal: Terminal
+    locale: Locale | None = None
+
+
 class PaymentMeans(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Secrets of this one payment. `return_url` may contain a session of the caller.
 

@@ -11,6 +11,7 @@ from cashier.domain.challenge_progress import ChallengeProgress
 from cashier.domain.money import Money
 from cashier.domain.next_action import Action
 from cashier.domain.order import Instant
+from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_state import PaymentStatus
 from cashier.domain.wording import Form, Wording, text_of
@@ -55,6 +56,26 @@ class Payment(Struct, frozen=True, kw_only=True):
     poll_after_ms: int | None
     payment_token: str
     expires_at: Instant
+
+
+class FoundPayment(Struct, frozen=True, kw_only=True):
+    """An attempt as its payer finds it: a `Payment` with its choice, and without a token.
+
+    `can_resume`: it is not final.
+    """
+
+    payment_id: str
+    order_id: str
+    status: PaymentStatus
+    method_id: str
+    option_id: str | None
+    kind: Kind
+    amount: Money
+    next_action: Action | None
+    message: Message
+    poll_after_ms: int | None
+    expires_at: Instant
+    can_resume: bool
 
 
 class StreamTicket(Struct, frozen=True, kw_only=True):

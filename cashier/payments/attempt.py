@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from cashier.domain.catalog import Catalog
 from cashier.domain.challenge_progress import ChallengeProgress
+from cashier.domain.engine_contract import EnginePayment
 from cashier.domain.kinds import KINDS, InstrumentSource
 from cashier.domain.money import Money
 from cashier.domain.offer_diff import AcceptedOffer
@@ -17,7 +18,14 @@ from cashier.domain.order import ConsultRequest
 from cashier.domain.pan import payment_pan_fields
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_id import fingerprint, payment_id
-from cashier.domain.payment_request import Device, IdempotencyKey, PaymentChoice, PaymentMeans, PaymentRequest
+from cashier.domain.payment_request import (
+    AttemptRequest,
+    Device,
+    IdempotencyKey,
+    PaymentChoice,
+    PaymentMeans,
+    PaymentRequest,
+)
 from cashier.domain.status_resolution import PaymentProgress
 from cashier.payments.errors import FieldFault, Invalid
 from cashier.payments.policy import Operation
@@ -130,6 +138,13 @@ def validated(request: PaymentRequest, idempotency_key: str) -> PaymentRequest:
     return checked
 
 
+def checked(request: AttemptRequest) -> AttemptRequest:
+    """Raises `Invalid` without a user; msgspec.ValidationError for a field out of bounds."""
+    if request.user_id is None:
+        raise Invalid((FieldFault("user_id", "MISSING", "is required"),))
+    return msgspec.convert(msgspec.to_builtins(request), AttemptRequest)
+
+
 def refuse_card_numbers(fields: Any) -> None:
     """Raise `Invalid` with the paths of fields that look like card numbers.
 
@@ -150,7 +165,7 @@ def attempt_from_request(
 ) -> Attempt:
     """Raises `Invalid` for an unknown payment method or a missing required field."""
     chosen = request.chosen
-    kind = _kind(chosen.method_id)
+    kind = kind_of(chosen.method_id)
     _refuse_missing(request, operation.policy.catalog.methods[kind].required_fields)
     return Attempt(
         payment_id=payment_id(chosen.merchant_id, chosen.order_id, idempotency_key),
@@ -210,7 +225,16 @@ def order_key(chosen: PaymentChoice) -> str:
     return f"{chosen.merchant_id}/{chosen.order_id}"
 
 
-def _kind(method_id: str) -> Kind:
+def sent_since(payment: EnginePayment | None, now: datetime) -> datetime:
+    """When the engine accepted the submit; now if it reports no credible time."""
+    submitted_at = None if payment is None else payment.submitted_at
+    if submitted_at is None or submitted_at <= now - timedelta(seconds=QUERYABLE_S):
+        return now
+    return min(submitted_at, now)
+
+
+def kind_of(method_id: str) -> Kind:
+    """Raises `Invalid`."""
     name = method_id.partition(":")[0]
     if name not in _KINDS:
         raise Invalid(

@@ -44,7 +44,7 @@ from cashier.tokens.payment_state_token import PaymentClaims
 T = TypeVar("T")
 
 _PAYMENT_ID = re.compile(PAYMENT_ID)
-_LIVE_STATUSES = frozenset({EngineStatus.PROCESSING, EngineStatus.ACTION_REQUIRED, EngineStatus.USER_PAYING})
+LIVE_STATUSES = frozenset({EngineStatus.PROCESSING, EngineStatus.ACTION_REQUIRED, EngineStatus.USER_PAYING})
 # Whether the payment of these claims is confirmed over.
 IsOver = Callable[[PaymentClaims], Awaitable[bool]]
 # An attempt counts as live this long after the payer's deadline, unless its end is reported
@@ -248,7 +248,7 @@ class AttemptGuard:
         )
         if isinstance(looked_up, Unanswered):
             raise EngineUnavailable
-        return isinstance(looked_up, EngineAnswered) and looked_up.payment.status in _LIVE_STATUSES
+        return isinstance(looked_up, EngineAnswered) and looked_up.payment.status in LIVE_STATUSES
 
 
 def _longest_submit_ms(attempt: Attempt) -> int:

@@ -5,9 +5,12 @@ The refused call sent nothing, except `InFlight`.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from msgspec import Struct
 
 from cashier.consultation.flow import Consultation
+from cashier.domain.next_action import Action
 from cashier.domain.offer_diff import Change
 from cashier.fanout.ask import SourceReport
 
@@ -44,11 +47,28 @@ class InFlight(AcceptError):
 
 
 class OrderBusy(AcceptError):
-    """Another attempt on the order is live."""
+    """Another attempt on the order is live.
 
-    def __init__(self, payment_id: str) -> None:
+    `next_action` and `expires_at`: of that attempt, if the caller is its payer and the engine says.
+    """
+
+    def __init__(self, payment_id: str, next_action: Action | None = None, expires_at: datetime | None = None) -> None:
         super().__init__(f"Payment {payment_id} is under way for this order.")
         self.payment_id = payment_id
+        self.next_action = next_action
+        self.expires_at = expires_at
+
+
+class NoSuchAttempt(AcceptError):
+    """The order has no attempt of this payer. Another payer's is not disclosed: it is the same."""
+
+
+class NotResumable(AcceptError):
+    """The engine does not know the payment, or does not report `missing`, a field of its answer."""
+
+    def __init__(self, missing: str | None = None) -> None:
+        super().__init__(f"The engine does not report {missing}." if missing else "The engine has no such payment.")
+        self.missing = missing
 
 
 class ConsultChanged(AcceptError):

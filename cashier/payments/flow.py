@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -30,9 +30,10 @@ from cashier.domain.challenge_progress import (
 )
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment
 from cashier.domain.kinds import KINDS, InstrumentSource
+from cashier.domain.order import Product, Terminal
 from cashier.domain.payment_message import MessageCode
-from cashier.domain.payment_request import PaymentChoice, PaymentRequest
-from cashier.domain.payment_resource import Payment, StreamTicket
+from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
+from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
 from cashier.domain.payment_state import PaymentEvent, PaymentStatus
 from cashier.domain.risk_contract import (
     Accepted,
@@ -49,16 +50,18 @@ from cashier.domain.status_mapping import engine_report
 from cashier.domain.status_resolution import ResolvedStatus
 from cashier.domain.upstream_report import EngineReportStatus
 from cashier.payments.attempt import (
-    QUERYABLE_S,
     Attempt,
     attempt_from_request,
     attempt_from_token,
+    checked,
     order_key,
     refuse_card_numbers,
+    sent_since,
     validated,
 )
 from cashier.payments.attempt_guard import AttemptGuard
 from cashier.payments.attempt_leases import AttemptLeases
+from cashier.payments.attempt_recovery import AttemptRecovery, ReplacedPayment
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import FingerprintMismatch, SingleFlight
 from cashier.payments.errors import (
@@ -67,6 +70,7 @@ from cashier.payments.errors import (
     ConsultChanged,
     EngineUnavailable,
     KeyReused,
+    OrderBusy,
     RiskRejected,
 )
 from cashier.payments.policy import Operation, PaymentPolicy
@@ -126,6 +130,9 @@ class PaymentFlow:
             now=now,
             monotonic=monotonic,
         )
+        self._attempt_recovery = AttemptRecovery(
+            ports, self._status_query, self._status_follower, self._attempt_guard, policy.settings.most_under_way, now
+        )
 
     def __repr__(self) -> str:
         return f"<PaymentFlow under_way={len(self._runs)} {self._status_follower!r} {self._attempt_guard!r}>"
@@ -137,6 +144,7 @@ class PaymentFlow:
     async def drain(self) -> None:
         """Wait until nothing is under way. The caller bounds the time."""
         await self._runs.drain()
+        await self._attempt_recovery.drain()
         await self._status_follower.drain()
 
     async def submit(
@@ -237,6 +245,66 @@ class PaymentFlow:
             async for payment in payments:
                 yield payment
 
+    async def find(
+        self,
+        order_id: str,
+        *,
+        merchant_id: str,
+        user_id: str,
+        locale: str | None = None,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> FoundPayment:
+        """The live or last attempt of the order, for its own payer.
+
+        The caller vouches for `user_id`. Raises `NoSuchAttempt`, also for another payer's;
+        `NotResumable`, `CheckUnavailable`, `OrderUnknown` and `TooManyPayments`.
+        msgspec.ValidationError for a value out of bounds.
+        """
+        # Product and terminal do not matter to an attempt that exists.
+        request = AttemptRequest(
+            order_id=order_id,
+            merchant_id=merchant_id,
+            user_id=user_id,
+            product=Product.STANDARD_CASHIER,
+            terminal=Terminal.APP,
+            locale=locale,
+        )
+        return await self._attempt_recovery.find(checked(request), self._operation(request_id, traceparent))
+
+    async def resume(
+        self,
+        payment_id: str,
+        request: AttemptRequest,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> Payment:
+        """The payment with a new token, for its own payer on any device.
+
+        The caller vouches for `request.user_id`. Raises what `find` does, and `Invalid` without a
+        user.
+        """
+        return await self._attempt_recovery.resume(
+            payment_id, checked(request), self._operation(request_id, traceparent)
+        )
+
+    async def replace(
+        self,
+        payment_id: str,
+        request: AttemptRequest,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> ReplacedPayment:
+        """End the attempt for its own payer, and return a fresh consultation to choose from.
+
+        Raises what `resume` does, and `OrderBusy` unless engine and acquirer confirm the end.
+        """
+        return await self._attempt_recovery.replace(
+            payment_id, checked(request), self._operation(request_id, traceparent)
+        )
+
     def choice_of(self, payment_id: str, payment_token: str) -> PaymentChoice:
         """The payer's choice: it names order, user and merchant. Raises `TokenRefused`."""
         return self._tokens.read_payment_choice(payment_token, payment_id, self._now().timestamp())
@@ -308,6 +376,14 @@ class PaymentFlow:
         The attempt then has the order's present end. Returns the existing payment if another worker
         has sent it meanwhile.
         """
+        try:
+            return await self._recheck_in_turn(attempt, proceed)
+        except OrderBusy as busy:
+            raise await self._attempt_recovery.for_its_payer(busy, attempt) from None
+
+    async def _recheck_in_turn(
+        self, attempt: Attempt, proceed: Callable[[Attempt, RecheckedOffer], Coroutine[Any, Any, Payment]]
+    ) -> Payment:
         async with self._attempt_guard.submit_turn(attempt, partial(self._existing, attempt)) as existing:
             if existing is not None:
                 return existing
@@ -429,13 +505,7 @@ class PaymentFlow:
 
     def _sent_claims(self, attempt: Attempt, payment: EnginePayment | None) -> PaymentClaims:
         """Claims of a payment that another run sent, dated by the engine if it says when."""
-        since = now = self._now()
-        if (
-            payment is not None
-            and payment.submitted_at is not None
-            and payment.submitted_at > now - timedelta(seconds=QUERYABLE_S)
-        ):
-            since = min(payment.submitted_at, now)
+        since = sent_since(payment, self._now())
         deadline_s = attempt.payer_deadline_s(since)
         if payment is not None and payment.expires_at is not None:
             deadline_s = min(deadline_s, int(payment.expires_at.timestamp()))

@@ -75,7 +75,7 @@ class StatusFollower:
 
         Raises `KeyReused`, `TooManyPayments`.
         """
-        return self.present(claims, operation.policy, (await self._resolve(claims, operation, upstream)).resolution)
+        return self.present(claims, operation.policy, (await self.resolve(claims, operation, upstream)).resolution)
 
     async def is_over(self, claims: PaymentClaims, operation: Operation) -> bool:
         """Whether the payment is confirmed over. One that is due for a reversal is reversed first.
@@ -83,7 +83,7 @@ class StatusFollower:
         Raises `TooManyPayments`.
         """
         try:
-            return (await self._resolve(claims, operation)).resolution.final
+            return (await self.resolve(claims, operation)).resolution.final
         except KeyReused:  # the engine has another body under this id: an attempt all the same
             return False
 
@@ -92,7 +92,7 @@ class StatusFollower:
 
         Raises what `current` does.
         """
-        latest = first = await self._resolve(claims, operation)
+        latest = first = await self.resolve(claims, operation)
         wait_s = min(wait_ms, operation.policy.settings.wait_ms) / 1_000
         is_news = claims.told not in (None, first.resolution.status)
         if wait_s > 0 and not is_news and self._polls.waiters < operation.policy.settings.most_waiting:
@@ -106,7 +106,7 @@ class StatusFollower:
                             break
             except TimeoutError:
                 # If no poll was due in the whole wait, query once more.
-                latest = latest if latest is not first else await self._resolve(claims, operation)
+                latest = latest if latest is not first else await self.resolve(claims, operation)
         return self.present(claims, operation.policy, latest.resolution, payment_token)
 
     async def follow(
@@ -118,7 +118,7 @@ class StatusFollower:
         """
         if self._polls.waiters >= operation.policy.settings.most_waiting:
             raise TooManyPayments
-        sent = await self._resolve(claims, operation)
+        sent = await self.resolve(claims, operation)
         yield self.present(claims, operation.policy, sent.resolution, payment_token)
         until_s = asyncio.get_running_loop().time() + operation.policy.settings.follow_s
         async with aclosing(self._later_statuses(claims, operation, sent, until_s)) as later_statuses:
@@ -171,7 +171,7 @@ class StatusFollower:
                     lambda: self._status_query.query(payment_id, order_id, operation),
                     after_s=after_ms / 1_000,
                 )
-                latest = await self._resolve(claims, operation, upstream)
+                latest = await self.resolve(claims, operation, upstream)
             except InFlight:
                 return  # a stop
             except KeyReused:
@@ -182,7 +182,7 @@ class StatusFollower:
                 continue  # no query could run now; wait for the next one
             yield latest
 
-    async def _resolve(
+    async def resolve(
         self, claims: PaymentClaims, operation: Operation, upstream: UpstreamStatus | None = None
     ) -> ResolvedPayment:
         """Resolve the status, and pass it on to the attempt guard and the channel health."""

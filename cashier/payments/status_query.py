@@ -15,7 +15,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.domain.engine_contract import EngineAnswered, ReversalReason, Sealed
+from cashier.domain.engine_contract import EngineAnswered, EnginePayment, ReversalReason, Sealed
 from cashier.domain.order_result import AcquirerResult
 from cashier.domain.payment_state import IllegalTransition, PaymentStatus
 from cashier.domain.status_mapping import EngineOutcome, acquirer_report, engine_report
@@ -32,12 +32,12 @@ _log = structlog.get_logger("cashier.payments")
 class UpstreamStatus(Struct, frozen=True):
     """The engine's report on the payment and the acquirer's on its order.
 
-    `fingerprint`: of the body that the engine has, if it says so.
+    `payment`: as the engine answered, if it was asked about the payment and knows it.
     """
 
     engine: EngineReport
     acquirer: AcquirerReport
-    fingerprint: str | None = None
+    payment: EnginePayment | None = None
 
 
 # Payments whose correction was logged.
@@ -92,7 +92,7 @@ class StatusQuery:
         """
         if upstream is None:
             upstream = await self.query(payment.payment_id, order_id, operation)
-        if upstream.fingerprint not in (None, fingerprint):
+        if upstream.payment is not None and upstream.payment.fingerprint not in (None, fingerprint):
             raise KeyReused
         resolution = self._resolve(payment, upstream)
         # While the engine is silent its body is unknown. A token without a submit then has nothing
@@ -100,11 +100,14 @@ class StatusQuery:
         body_unknown = upstream.engine.status is EngineReportStatus.SILENT and payment.sent_at is None
         if not resolution.to_reverse or body_unknown:
             return ResolvedPayment(resolution, upstream)
-        upstream = await self._reversals.run(
-            payment.payment_id,
-            lambda: self._reverse(payment.payment_id, order_id, resolution.reversal_reason, operation),
-        )
+        upstream = await self.reverse(payment.payment_id, order_id, resolution.reversal_reason, operation)
         return ResolvedPayment(self._resolve(payment, upstream), upstream)
+
+    async def reverse(
+        self, payment_id: str, order_id: str, reason: ReversalReason | None, operation: Operation
+    ) -> UpstreamStatus:
+        """Ask the engine to end the payment, then both how it stands. Raises `TooManyPayments`."""
+        return await self._reversals.run(payment_id, lambda: self._reverse(payment_id, order_id, reason, operation))
 
     async def with_acquirer(self, engine: EngineReport, order_id: str, operation: Operation) -> UpstreamStatus:
         """Add the acquirer's report if the engine reported an end: the acquirer must confirm it."""
@@ -136,11 +139,7 @@ class StatusQuery:
             self._ports.engine.look_up(payment_id, order_id, operation.call_headers, operation.policy.settings.look_ms),
             self._order_result(order_id, operation),
         )
-        return UpstreamStatus(
-            engine_report(looked_up),
-            acquirer_report(result),
-            looked_up.payment.fingerprint if isinstance(looked_up, EngineAnswered) else None,
-        )
+        return upstream_status(looked_up, result)
 
     async def _reverse(
         self, payment_id: str, order_id: str, reason: ReversalReason | None, operation: Operation
@@ -155,7 +154,7 @@ class StatusQuery:
             upstream = await self._query_both(payment_id, order_id, operation)
             kept = upstream.engine.status is not EngineReportStatus.NEVER_ARRIVED
             return upstream if kept else replace(upstream, engine=engine_report(outcome))
-        return UpstreamStatus(engine_report(outcome), acquirer_report(await self._order_result(order_id, operation)))
+        return upstream_status(outcome, await self._order_result(order_id, operation))
 
     def _note_correction(self, payment: PaymentProgress, resolution: ResolvedStatus) -> None:
         """Count and log it once, though every caller with an old token gets it."""
@@ -171,6 +170,11 @@ class StatusQuery:
             reported=payment.last_status,
             corrected=resolution.status.value,
         )
+
+
+def upstream_status(outcome: EngineOutcome, result: AcquirerResult) -> UpstreamStatus:
+    payment = outcome.payment if isinstance(outcome, EngineAnswered) else None
+    return UpstreamStatus(engine_report(outcome), acquirer_report(result), payment)
 
 
 def visibly_different(before: ResolvedStatus, after: ResolvedStatus) -> bool:

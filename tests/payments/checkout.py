@@ -17,9 +17,10 @@ from cashier.consultation.flow import Consultation
 from cashier.core import Cashier
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Availability, PayMethod
-from cashier.domain.payment_request import PaymentRequest
-from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_request import AttemptRequest, PaymentRequest
+from cashier.domain.payment_resource import FoundPayment, Payment
 from cashier.payments.attempt_leases import AttemptLeases, ScriptStore
+from cashier.payments.attempt_recovery import ReplacedPayment
 from cashier.payments.flow import PaymentFlow
 from cashier.sandbox import CASES, LocalUpstreams, World, parse_profile, weather_named
 from cashier.sandbox.ledger import LedgerEntry
@@ -129,6 +130,16 @@ class Checkout:
     ) -> Payment:
         return await self.submit(await self.new_request(case, method_id, option_id, **fields), key)
 
+    async def find(self, case: str, **fields: Any) -> FoundPayment:
+        named = {name: CASES[case].request[name] for name in ("order_id", "merchant_id", "user_id")}
+        return await self.payments.find(**{**named, **fields})
+
+    async def resume(self, case: str, payment_id: str, **fields: Any) -> Payment:
+        return await self.payments_of(self.workers[-1]).resume(payment_id, attempt_request(case, **fields))
+
+    async def replace(self, case: str, payment_id: str, **fields: Any) -> ReplacedPayment:
+        return await self.payments_of(self.workers[-1]).replace(payment_id, attempt_request(case, **fields))
+
     async def answer(self, payment: Payment, value: str = OTP) -> Payment:
         return await self.payments.answer(payment.payment_id, payment.payment_token, value)
 
@@ -237,6 +248,13 @@ class Checkout:
         if name in self.held:
             await self.held[name].wait()
         return await self.replies.get(name, self._sandbox)(request)
+
+
+def attempt_request(case: str, **fields: Any) -> AttemptRequest:
+    """By the case's own payer."""
+    names = ("order_id", "merchant_id", "user_id", "product", "terminal", "locale")
+    body = {name: CASES[case].request[name] for name in names if name in CASES[case].request}
+    return msgspec.convert({**body, **fields}, AttemptRequest)
 
 
 def call_name(request: Request) -> str:
