@@ -78,7 +78,8 @@ class EnginePayment(Struct, frozen=True, kw_only=True):
     `merchant_id`, `method_id`, `option_id` and `amount`, what the payer pays: with them a payer
     finds an attempt whose token is lost. `expires_at`: the end of the payer's time to act.
     `reversal_reason`: of the first reversal that was asked for, if reported; an unknown one says
-    nothing.
+    nothing. `received` and `returned`: all that arrived for this payment so far, by any number of
+    transfers, and what of it went or goes back.
     """
 
     payment_id: str
@@ -95,6 +96,8 @@ class EnginePayment(Struct, frozen=True, kw_only=True):
     amount: Money | None = None
     expires_at: Instant | None = None
     reversal_reason: str | None = None
+    received: Money | None = None
+    returned: Money | None = None
 
     def __post_init__(self) -> None:
         if self.failure is not None and self.status is not EngineStatus.FAILED:

@@ -58,7 +58,8 @@ class KindRow(Struct, frozen=True, kw_only=True):
     `contracted`: a merchant takes the kind only if its record names it. `needs_channel`: money goes
     through a channel. `payer_present`: the payer can answer a challenge. `poll_schedule`: while the
     payer acts elsewhere. `reversed_after_s`: a payment that is not final this long after the submit
-    is reversed.
+    is reversed. `returns_to_source`: the rail carries money back to where it came from. Transfers
+    and cash have no way back: the shop arranges a return.
     """
 
     listing: Listing
@@ -68,6 +69,7 @@ class KindRow(Struct, frozen=True, kw_only=True):
     payer_present: bool
     poll_schedule: PollSchedule
     reversed_after_s: int | None
+    returns_to_source: bool
 
 
 def complete(name: str, table: Mapping[Key, Value], members: Iterable[Key]) -> Mapping[Key, Value]:
@@ -105,6 +107,7 @@ KINDS = complete(
             payer_present=True,
             poll_schedule=poll_schedule.PROMPT,
             reversed_after_s=None,
+            returns_to_source=True,
         ),
         Kind.AGREEMENT: KindRow(
             listing=Listing.PER_AGREEMENT,
@@ -114,6 +117,7 @@ KINDS = complete(
             payer_present=False,
             poll_schedule=poll_schedule.PROMPT,
             reversed_after_s=None,
+            returns_to_source=True,
         ),
         Kind.BALANCE: KindRow(
             listing=Listing.PER_ACCOUNT,
@@ -123,6 +127,7 @@ KINDS = complete(
             payer_present=True,
             poll_schedule=poll_schedule.PROMPT,
             reversed_after_s=None,
+            returns_to_source=True,
         ),
         Kind.WALLET: KindRow(
             listing=Listing.PER_PROVIDER,
@@ -132,6 +137,7 @@ KINDS = complete(
             payer_present=True,
             poll_schedule=poll_schedule.REDIRECTED,
             reversed_after_s=None,
+            returns_to_source=True,
         ),
         Kind.MERCHANT_QR: KindRow(
             listing=Listing.PER_PROVIDER,
@@ -141,6 +147,7 @@ KINDS = complete(
             payer_present=True,
             poll_schedule=poll_schedule.QR_DISPLAYED,
             reversed_after_s=None,
+            returns_to_source=True,
         ),
         Kind.NET_BANKING: KindRow(
             listing=Listing.OPTION_PER_PROVIDER,
@@ -150,6 +157,7 @@ KINDS = complete(
             payer_present=True,
             poll_schedule=poll_schedule.REDIRECTED,
             reversed_after_s=None,
+            returns_to_source=True,
         ),
         Kind.VA: KindRow(
             listing=Listing.OPTION_PER_PROVIDER,
@@ -159,6 +167,7 @@ KINDS = complete(
             payer_present=True,
             poll_schedule=poll_schedule.OFFLINE,
             reversed_after_s=None,
+            returns_to_source=False,
         ),
         Kind.OTC: KindRow(
             listing=Listing.OPTION_PER_PROVIDER,
@@ -168,6 +177,7 @@ KINDS = complete(
             payer_present=True,
             poll_schedule=poll_schedule.OFFLINE,
             reversed_after_s=None,
+            returns_to_source=False,
         ),
         Kind.CARD: KindRow(
             listing=Listing.WHOLE_KIND,
@@ -177,6 +187,7 @@ KINDS = complete(
             payer_present=True,
             poll_schedule=poll_schedule.REDIRECTED,
             reversed_after_s=None,
+            returns_to_source=True,
         ),
         Kind.CONSUMER_QR: KindRow(
             listing=Listing.WHOLE_KIND,
@@ -186,6 +197,7 @@ KINDS = complete(
             payer_present=True,
             poll_schedule=poll_schedule.ATTENDED,
             reversed_after_s=poll_schedule.ATTENDED_S,
+            returns_to_source=True,
         ),
         Kind.FREE: KindRow(
             listing=Listing.NOTHING_TO_PAY,
@@ -195,6 +207,7 @@ KINDS = complete(
             payer_present=True,
             poll_schedule=poll_schedule.PROMPT,
             reversed_after_s=None,
+            returns_to_source=True,
         ),
     },
     Kind,

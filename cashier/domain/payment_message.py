@@ -1,4 +1,8 @@
-"""The message of a payment to its payer. Texts: `texts.toml`, under `[locale.payments]`."""
+"""The message of a payment to its payer.
+
+Texts: `texts.toml`, under `[locale.payments]`. Those of `RETURN_PROMISES` have a form of their own
+for kinds whose rail has no way back.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,14 @@ class MessageCode(StrEnum):
     ACTION_REQUIRED = "ACTION_REQUIRED"
     PROCESSING = "PROCESSING"
     USER_PAYING = "USER_PAYING"
+    UNDERPAID = "UNDERPAID"
+    UNDERPAID_RETURNED = "UNDERPAID_RETURNED"
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
     CONFIRMING = "CONFIRMING"
     CLOSING = "CLOSING"
     SUCCEEDED = "SUCCEEDED"
     SUCCEEDED_REFUNDED = "SUCCEEDED_REFUNDED"
+    OVERPAID = "OVERPAID"
     FAILED = "FAILED"
     CHALLENGE_FAILED = "CHALLENGE_FAILED"
     BALANCE_INSUFFICIENT = "BALANCE_INSUFFICIENT"
@@ -31,9 +38,24 @@ class MessageCode(StrEnum):
     CLOSED = "CLOSED"
     CLOSED_UNPAID = "CLOSED_UNPAID"
     CANCELLED = "CANCELLED"
+    CLOSED_RECEIVED = "CLOSED_RECEIVED"
     CLOSED_REFUNDING = "CLOSED_REFUNDING"
     CLOSED_REFUNDED = "CLOSED_REFUNDED"
     PAID_TWICE_REFUNDING = "PAID_TWICE_REFUNDING"
+
+
+# The messages whose text says that money goes back.
+RETURN_PROMISES = frozenset(
+    {
+        MessageCode.UNDERPAID_RETURNED,
+        MessageCode.OVERPAID,
+        MessageCode.CLOSED,
+        MessageCode.CLOSED_RECEIVED,
+        MessageCode.CLOSED_REFUNDING,
+        MessageCode.CLOSED_REFUNDED,
+        MessageCode.PAID_TWICE_REFUNDING,
+    }
+)
 
 
 class Message(Struct, frozen=True):

@@ -8,13 +8,16 @@ from typing import Any
 from msgspec import Struct
 
 from cashier.domain.challenge_progress import ChallengeProgress
+from cashier.domain.kinds import KINDS
+from cashier.domain.local_format import Formats, format_amount
 from cashier.domain.money import Money
 from cashier.domain.next_action import Action
 from cashier.domain.order import Instant
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_state import PaymentStatus
-from cashier.domain.wording import Form, Wording, text_of
+from cashier.domain.upstream_report import Arrived
+from cashier.domain.wording import AMOUNT_PARTS, Form, Wording, text_of
 
 
 class Challenge(Struct, frozen=True, kw_only=True):
@@ -42,7 +45,8 @@ class RouteTaken(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Payment(Struct, frozen=True, kw_only=True):
     """`amount`: what the payer pays.
 
-    `challenge`: only with CHALLENGE. `poll_after_ms`: None once final.
+    `challenge`: only with CHALLENGE. `poll_after_ms`: None once final. `received`: all that arrived
+    by transfers, if the engine says so; `returned`: what of it goes back.
     """
 
     payment_id: str
@@ -56,6 +60,8 @@ class Payment(Struct, frozen=True, kw_only=True):
     poll_after_ms: int | None
     payment_token: str
     expires_at: Instant
+    received: Money | None = None
+    returned: Money | None = None
 
 
 class FoundPayment(Struct, frozen=True, kw_only=True):
@@ -103,12 +109,35 @@ def challenge(progress: ChallengeProgress) -> Challenge:
     )
 
 
-def message(code: MessageCode, wording: Wording, challenge: ChallengeProgress | None = None) -> Message:
-    """`challenge`: the one that the payer has to pass, or has just not passed."""
+def message(
+    code: MessageCode,
+    kind: Kind,
+    wording: Wording,
+    challenge: ChallengeProgress | None = None,
+    arrived: Arrived | None = None,
+) -> Message:
+    """The message of a payment of this kind.
+
+    `challenge`: the one that the payer has to pass, or has just not passed. `arrived`: for messages
+    with sums.
+    """
     form, attempts = Form.GENERAL, 0
     if challenge is not None:
         form, attempts = _CHALLENGE_FORMS.get(challenge.type, Form.GENERAL), challenge.attempts_left
-    return Message(code, text_of(wording.payments[code], form).format(attempts=attempts))
+    elif not KINDS[kind].returns_to_source:
+        form = Form.NO_WAY_BACK
+    sums = _sums(code, arrived, wording.formats)
+    return Message(code, text_of(wording.payments[code], form).format(attempts=attempts, **sums))
+
+
+def _sums(code: MessageCode, arrived: Arrived | None, formats: Formats) -> dict[str, str]:
+    """The values of `AMOUNT_PARTS`. Of a sum that is kept, `difference` is what is missing."""
+    if arrived is None:
+        return dict.fromkeys(AMOUNT_PARTS, "")
+    received = arrived.kept if code is MessageCode.UNDERPAID else arrived.received
+    difference = Money(received.currency, abs(received.value - arrived.due.value))
+    sums = (received, arrived.due, difference)
+    return {part: format_amount(money, formats) for part, money in zip(AMOUNT_PARTS, sums, strict=True)}
 
 
 _CHALLENGE_FORMS = {

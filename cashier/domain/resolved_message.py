@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from cashier.domain.engine_contract import ReversalReason
+from cashier.domain.money import Money
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import PaymentEvent, PaymentStatus
-from cashier.domain.upstream_report import EngineReport
+from cashier.domain.upstream_report import Arrived, EngineReport
 
+_PAYABLE = frozenset({PaymentEvent.ENGINE_ACTION_REQUIRED, PaymentEvent.ENGINE_USER_PAYING})
 _ENDED_UNPAID = frozenset({PaymentEvent.ENGINE_REVERSED, PaymentEvent.ENGINE_SEALED})
+_FAILED = frozenset({PaymentEvent.ENGINE_FAILED, PaymentEvent.CHALLENGE_FAILED})
 
 
-def message_code(engine: EngineReport, event: PaymentEvent) -> MessageCode:
+def message_code(engine: EngineReport, event: PaymentEvent, due: Money | None) -> MessageCode:
     """The message of the deciding event. The same reports give the same message to every caller.
 
-    Failure codes that a payer can act on have their own. Only after a reversal is it certain that
-    no money was taken. After an expiry, or a refusal because the order is over, money may still be
-    on its way.
+    `due`: what the payer is to pay. Where another sum arrived, the message says so.
+    """
+    arrived = engine.arrived(due)
+    return (arrived and _arrived_code(arrived, event)) or _event_code(engine, event)
+
+
+def _arrived_code(arrived: Arrived, event: PaymentEvent) -> MessageCode | None:
+    if event in _PAYABLE and arrived.kept.value < arrived.due.value:
+        return MessageCode.UNDERPAID if arrived.kept.value else MessageCode.UNDERPAID_RETURNED
+    if event is PaymentEvent.ORDER_PAID and arrived.received.value > arrived.due.value:
+        return MessageCode.OVERPAID
+    # No text may say that nothing was taken.
+    return MessageCode.CLOSED_RECEIVED if event in _ENDED_UNPAID or event in _FAILED else None
+
+
+def _event_code(engine: EngineReport, event: PaymentEvent) -> MessageCode:
+    """Failure codes that a payer can act on have their own message.
+
+    Only after a reversal is it certain that no money was taken. After an expiry, or a refusal
+    because the order is over, money may still be on its way.
     """
     if event is PaymentEvent.ENGINE_FAILED:
         return _BY_FAILURE.get(engine.failure_code or "", MessageCode.FAILED)

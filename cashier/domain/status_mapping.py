@@ -22,7 +22,12 @@ def engine_report(outcome: EngineOutcome) -> EngineReport:
         case EngineAnswered(payment):
             code = payment.failure.code if payment.failure is not None else None
             return EngineReport(
-                EngineReportStatus(payment.status), code, payment.next_action, reversal_reason(payment.reversal_reason)
+                EngineReportStatus(payment.status),
+                code,
+                payment.next_action,
+                reversal_reason(payment.reversal_reason),
+                payment.received,
+                payment.returned,
             )
         case NeverArrived():
             return EngineReport(EngineReportStatus.NEVER_ARRIVED)

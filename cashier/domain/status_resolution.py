@@ -31,6 +31,7 @@ from cashier.domain import poll_schedule
 from cashier.domain.challenge_progress import ChallengeProgress, ChallengeState, challenge_state
 from cashier.domain.engine_contract import ReversalReason
 from cashier.domain.kinds import KINDS
+from cashier.domain.money import Money
 from cashier.domain.next_action import Action, Await, ending_by, expiry
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
@@ -41,6 +42,7 @@ from cashier.domain.upstream_report import (
     REVERSED,
     AcquirerReport,
     AcquirerReportStatus,
+    Arrived,
     EngineReport,
     EngineReportStatus,
 )
@@ -51,7 +53,7 @@ class PaymentProgress(Struct, frozen=True, kw_only=True):
 
     `sent_at`: the first submit to the engine; None before it, and then there is a `challenge` to
     pass. `expires_at`: the end of the payer's time to act. `last_status`: the status that the token
-    reported.
+    reported. `due`: what the payer is to pay; without it no message says that another sum arrived.
     """
 
     payment_id: str
@@ -61,6 +63,7 @@ class PaymentProgress(Struct, frozen=True, kw_only=True):
     challenge: ChallengeProgress | None = None
     cancelled: bool = False
     last_status: PaymentStatus | None = None
+    due: Money | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for a payment neither sent nor challenged: it could never end."""
@@ -85,6 +88,7 @@ class ResolvedStatus(Struct, frozen=True):
     before the end. `to_reverse`: ask the engine to reverse, once per query, then resolve again from
     its answer and a fresh acquirer's result before reporting. If that is not final either, report
     it; the next query asks again. Reversals may be repeated. `reversal_reason`: for that request.
+    `arrived`: what came by transfers, if the engine says so.
     """
 
     status: PaymentStatus
@@ -95,6 +99,7 @@ class ResolvedStatus(Struct, frozen=True):
     to_reverse: bool = False
     reversal_reason: ReversalReason | None = None
     correction: bool = False
+    arrived: Arrived | None = None
 
     @property
     def final(self) -> bool:
@@ -147,11 +152,11 @@ def resolve_status(
 ) -> ResolvedStatus:
     """Raises `IllegalTransition` if the reports contradict the last reported status."""
     event = deciding_event(payment, engine, acquirer, now)
-    status = STATUS_AFTER[event]
-    message = message_code(engine, event)
+    status, arrived = STATUS_AFTER[event], engine.arrived(payment.due)
+    message = message_code(engine, event, payment.due)
     if payment.last_status in FINAL:
         if status is payment.last_status or event in _MONEY_MOVED:
-            return ResolvedStatus(status, event, message, correction=status is not payment.last_status)
+            return ResolvedStatus(status, event, message, correction=status is not payment.last_status, arrived=arrived)
         # Not every engine keeps a payment that it refused before it arrived. Sealing it again shows
         # that it ended so.
         unknown = engine.status is EngineReportStatus.NEVER_ARRIVED
@@ -160,7 +165,7 @@ def resolve_status(
     if payment.last_status is not None:
         next_status(payment.last_status, event)
     return (
-        ResolvedStatus(status, event, message)
+        ResolvedStatus(status, event, message, arrived=arrived)
         if status in _NOTHING_TO_POLL
         else _unresolved(payment, engine, event, now)
     )
@@ -284,7 +289,14 @@ def _unresolved(payment: PaymentProgress, engine: EngineReport, event: PaymentEv
         action = Await(poll_after_ms=after_ms, until=datetime.fromtimestamp(until_s, UTC))
     reason = _reversal_reason(payment, event)
     return ResolvedStatus(
-        STATUS_AFTER[event], event, message_code(engine, event), action, after_ms, reason is not None, reason
+        STATUS_AFTER[event],
+        event,
+        message_code(engine, event, payment.due),
+        next_action=action,
+        poll_after_ms=after_ms,
+        to_reverse=reason is not None,
+        reversal_reason=reason,
+        arrived=engine.arrived(payment.due),
     )
 
 

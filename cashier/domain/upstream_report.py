@@ -45,16 +45,43 @@ class AcquirerReportStatus(StrEnum):
     SILENT = "SILENT"
 
 
+class Arrived(Struct, frozen=True):
+    """Money that arrived for a payment of `due`, in one currency. `returned`: what goes back."""
+
+    received: Money
+    returned: Money
+    due: Money
+
+    @property
+    def kept(self) -> Money:
+        return Money(self.due.currency, self.received.value - self.returned.value)
+
+
 class EngineReport(Struct, frozen=True):
     """`failure_code` with FAILED, `next_action` with ACTION_REQUIRED.
 
     `reversal_reason`: the first one, if the payment was reversed and the engine reports it.
+    `received`, `returned` as in `EnginePayment`.
     """
 
     status: EngineReportStatus
     failure_code: str | None = None
     next_action: Action | None = None
     reversal_reason: ReversalReason | None = None
+    received: Money | None = None
+    returned: Money | None = None
+
+    def arrived(self, due: Money | None) -> Arrived | None:
+        """What arrived for a payment of `due`. None: nothing, or the engine does not say.
+
+        Sums in another currency, and more returned than received, say nothing.
+        """
+        if due is None or self.received is None or not self.received.value or self.received.currency != due.currency:
+            return None
+        returned = Money(due.currency, 0) if self.returned is None else self.returned
+        if returned.currency != due.currency or returned.value > self.received.value:
+            return None
+        return Arrived(self.received, returned, due)
 
     @property
     def reversed_because(self) -> ReversalReason | None:

@@ -12,7 +12,7 @@ from cashier.domain.facts import AccountType, CardType
 from cashier.domain.local_format import Formats
 from cashier.domain.order import Blocked
 from cashier.domain.pay_method import Kind, ReasonCode
-from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_message import RETURN_PROMISES, MessageCode
 
 Text = Annotated[str, Meta(min_length=1)]
 
@@ -20,7 +20,8 @@ Text = Annotated[str, Meta(min_length=1)]
 class Form(StrEnum):
     """The cases in which a code may have a text of its own. `GENERAL` is the text of all others.
 
-    `NOTHING_LEFT`: of a limit. `UNTIL`: the end is known. The types of a challenge.
+    `NOTHING_LEFT`: of a limit. `UNTIL`: the end is known. The types of a challenge. `NO_WAY_BACK`:
+    the rail carries no money back to where it came from.
     """
 
     GENERAL = "general"
@@ -30,6 +31,7 @@ class Form(StrEnum):
     PASSWORD = "password"  # noqa: S105 - a type of challenge
     BIOMETRIC = "biometric"
     THREE_DS = "three_ds"
+    NO_WAY_BACK = "no_way_back"
 
 
 # A text, or its forms.
@@ -95,10 +97,10 @@ class ChangeText(StrEnum):
 class Wording(Struct, frozen=True, forbid_unknown_fields=True):
     """The texts of one locale.
 
-    `reasons` may contain `{amount}`, `{until}` and `{source}`, `payments` `{attempts}`, `changes`
-    `{before}` and `{after}`. `combined`: the title of a split payment, with `{account}` and
-    `{card}`. `kinds`: one may be absent if its terms name it in this locale. Without `problems`
-    and `changes` a locale has English titles and no messages there.
+    `reasons` may contain `{amount}`, `{until}` and `{source}`, `payments` `{attempts}` and
+    `AMOUNT_PARTS`, `changes` `{before}` and `{after}`. `combined`: the title of a split payment,
+    with `{account}` and `{card}`. `kinds`: one may be absent if its terms name it in this locale.
+    Without `problems` and `changes` a locale has English titles and no messages there.
     """
 
     reasons: dict[ReasonCode, Forms]
@@ -127,13 +129,19 @@ class Wording(Struct, frozen=True, forbid_unknown_fields=True):
         titles = {kind: each.title for kind, each in self.kinds.items()}
         yield from unrenderable(f"{where}.kinds] title of", titles, *TITLE_PARTS)
         yield from _unrenderable_forms(f"{where}.reasons]", self.reasons, "amount", "until", "source")
-        yield from _unrenderable_forms(f"{where}.payments]", self.payments, "attempts")
+        yield from _unrenderable_forms(f"{where}.payments]", self.payments, "attempts", *AMOUNT_PARTS)
+        for code in sorted(RETURN_PROMISES.intersection(self.payments)):
+            forms = self.payments[code]
+            if isinstance(forms, str) or Form.NO_WAY_BACK not in forms:
+                yield f"{where}.payments] {code} has no {Form.NO_WAY_BACK}, for money that cannot go back as it came"
         yield from unrenderable(f"{where}.changes]", self.changes, "before", "after")
         yield from unrenderable(f"{where}]", {"combined": self.combined}, "account", "card")
         yield from (f"{where}.formats] {fault}" for fault in self.formats.faults())
 
 
 Texts = dict[str, Wording]
+# Of a payment for which another sum arrived than was due.
+AMOUNT_PARTS = ("received", "due", "difference")
 TITLE_PARTS = ("bank_name", "type", "last4", "provider_name", "account")
 
 

@@ -213,6 +213,7 @@ def payment_progress(claims: PaymentClaims, catalog: Catalog) -> PaymentProgress
         challenge=claims.challenge,
         cancelled=claims.cancelled,
         last_status=claims.told,
+        due=claims.chosen.expected_payable,
     )
 
 

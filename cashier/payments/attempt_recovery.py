@@ -208,17 +208,17 @@ class AttemptRecovery:
         if upstream.payment is not None and not _has_no_payer(upstream):
             # It arrived meanwhile.
             return await self._replace_sent(upstream.payment, upstream, request, operation)
-        resolution = resolve_status(_unsent(payment_id, self._now()), upstream.engine, upstream.acquirer, self._now())
+        unsent = _unsent(payment_id, self._now())
+        resolution = resolve_status(unsent, upstream.engine, upstream.acquirer, self._now())
         if not resolution.final or _holds_order(upstream.acquirer, payment_id):
             raise OrderBusy(payment_id)
         await self._attempt_guard.mark_ended(f"{request.merchant_id}/{request.order_id}", payment_id)
-        catalog = operation.policy.catalog
         return ReplacedPayment(
             payment_id=payment_id,
             order_id=request.order_id,
             status=resolution.status,
             amount=None,
-            message=message(resolution.message, catalog.texts[catalog.locale(request.locale)]),
+            message=message(resolution.message, unsent.kind, operation.policy.catalog.wording(request.locale)),
             payment_token=None,
             expires_at=None,
             consultation=consultation if resolution.status in _UNPAID else None,

@@ -136,6 +136,7 @@ class StatusFollower:
         """
         route = claims.route
         carried = claims.challenge if resolution.status is PaymentStatus.CHALLENGE else None
+        arrived = resolution.arrived
         return Payment(
             payment_id=claims.payment_id,
             order_id=claims.chosen.order_id,
@@ -146,12 +147,16 @@ class StatusFollower:
             route=None
             if route is None
             else RouteTaken(rule=route.rule, channel_id=route.channel_id, alternatives=route.alternatives),
-            message=message(resolution.message, policy.catalog.wording(claims.chosen.locale), carried),
+            message=message(
+                resolution.message, claims.kind, policy.catalog.wording(claims.chosen.locale), carried, arrived
+            ),
             poll_after_ms=resolution.poll_after_ms,
             payment_token=payment_token
             if payment_token and claims.told is resolution.status
             else self._sign(replace(claims, told=resolution.status)),
             expires_at=datetime.fromtimestamp(claims.expires_at, UTC),
+            received=None if arrived is None else arrived.received,
+            returned=None if arrived is None or not arrived.returned.value else arrived.returned,
         )
 
     async def _later_statuses(

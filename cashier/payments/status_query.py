@@ -184,4 +184,4 @@ def visibly_different(before: ResolvedStatus, after: ResolvedStatus) -> bool:
 
 def _visible_part(resolution: ResolvedStatus) -> tuple[Any, ...]:
     action = resolution.next_action if resolution.status is PaymentStatus.ACTION_REQUIRED else None
-    return resolution.status, resolution.message, action
+    return resolution.status, resolution.message, action, resolution.arrived

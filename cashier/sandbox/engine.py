@@ -21,7 +21,8 @@ Rules:
     taken stays taken. A reverse of an unknown id is 404; from then on that id is FAILED with
     REVERSED, and refused if it arrives later.
   * VA and OTC accept any sum: too little goes back and the attempt stays live, an excess goes back.
-    Money after expiry goes back in full and the attempt stays FAILED.
+    Money after expiry goes back in full and the attempt stays FAILED. `received` and `returned`
+    report both sums.
   * Money for an order that has closed: the attempt is SUCCEEDED and the acquirer returns everything
     (CLOSED_REFUNDING).
 Every movement is in the ledger.
@@ -67,7 +68,7 @@ class SimulatedAttempt(Struct):
     succeeds; None if look-ups change nothing. `channel`: the one that takes the money.
     `expires_at`: the end of the payer's time to act. `fault`: the engine fault that it was
     submitted under.
-    `reversal_reason`: of the first reversal.
+    `reversal_reason`: of the first reversal. `received`, `returned`: by transfers, in minor units.
     """
 
     submission: SubmitBody
@@ -81,6 +82,8 @@ class SimulatedAttempt(Struct):
     expires_at: datetime | None = None
     fault: PaymentFault | None = None
     reversal_reason: str | None = None
+    received: int = 0
+    returned: int = 0
 
     @property
     def parties(self) -> PaymentParties:
@@ -288,6 +291,8 @@ class SimulatedEngine:
         due = attempt.carried
         pays = attempt.status in LIVE and paid >= due.value
         back = Amount(due.currency, paid - due.value if pays else paid)
+        attempt.received += paid
+        attempt.returned += back.value
         if back.value:
             source = self._channel_source(attempt)
             self._ledger.move(attempt.parties, "TAKEN", source, back)
@@ -355,6 +360,10 @@ def _payment_answer(attempt: SimulatedAttempt) -> UpstreamAnswer:
         payment["failure"] = attempt.failure._asdict()
     if attempt.reversal_reason:
         payment["reversal_reason"] = attempt.reversal_reason
+    if attempt.received:
+        payment["received"] = money(attempt.carried.currency, attempt.received)
+    if attempt.returned:
+        payment["returned"] = money(attempt.carried.currency, attempt.returned)
     if attempt.next_action:
         payment["next_action"] = attempt.next_action
     return UpstreamAnswer(200, payment)

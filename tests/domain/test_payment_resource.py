@@ -11,9 +11,12 @@ from msgspec import structs
 
 from cashier.domain.challenge_progress import ChallengeProgress, RiskChallengeTerms, next_challenge
 from cashier.domain.next_action import Action, Await, DisplayCode, DisplayQr, DisplayVa, Redirect, Sdk, expiry
-from cashier.domain.payment_message import MessageCode
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_message import RETURN_PROMISES, MessageCode
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
 from cashier.domain.payment_state import PaymentStatus
+from cashier.domain.upstream_report import Arrived
+from cashier.domain.wording import Form
 from tests.domain.builders import CATALOG, cny
 
 LATER = "2026-05-15T13:00:00Z"
@@ -80,7 +83,7 @@ def test_a_payment_has_the_fields_of_the_contract() -> None:
         challenge=challenge(carried),
         next_action=None,
         route=RouteTaken(rule="cheapest_healthy"),
-        message=message(MessageCode.CHALLENGE, CATALOG.texts["en"]),
+        message=message(MessageCode.CHALLENGE, Kind.CARD, CATALOG.texts["en"]),
         poll_after_ms=None,
         payment_token="t",
         expires_at=AT,
@@ -104,16 +107,41 @@ def test_a_payment_has_the_fields_of_the_contract() -> None:
         "poll_after_ms": None,
         "payment_token": "t",
         "expires_at": LATER,
+        "received": None,
+        "returned": None,
     }
 
 
 @pytest.mark.parametrize("locale", CATALOG.texts)
-def test_every_message_has_a_text_in_every_locale(locale: str) -> None:
+@pytest.mark.parametrize("kind", Kind)
+def test_every_message_has_a_text_in_every_locale(locale: str, kind: Kind) -> None:
     for code in MessageCode:
-        rendered = message(code, CATALOG.texts[locale])
+        rendered = message(code, kind, CATALOG.texts[locale])
         assert rendered.code is code
         assert rendered.text
         assert "{" not in rendered.text
+
+
+@pytest.mark.parametrize(("locale", "promise"), [("en", "to where it came from"), ("zh-CN", "原路")])
+def test_only_kinds_with_a_way_back_promise_it(locale: str, promise: str) -> None:
+    for kind in Kind:
+        promising = {code for code in MessageCode if promise in message(code, kind, CATALOG.texts[locale]).text}
+        assert promising == (RETURN_PROMISES if kind not in (Kind.VA, Kind.OTC) else set())
+
+
+@pytest.mark.parametrize(
+    ("code", "received", "returned", "kind", "text"),
+    [
+        ("UNDERPAID", 50, 0, "VA", "已收到¥0.50，应付¥1.13，请补足¥0.63"),
+        ("UNDERPAID", 80, 30, "VA", "已收到¥0.50，应付¥1.13，请补足¥0.63"),
+        ("OVERPAID", 120, 7, "VA", "支付成功。多付的¥0.07请联系商家办理退款"),
+        ("OVERPAID", 120, 7, "CARD", "支付成功。多付的¥0.07将在15个工作日内原路退回"),
+        ("CLOSED_UNPAID", 120, 7, "VA", "交易已关闭，未扣款"),
+    ],
+)
+def test_a_message_names_the_sums(code: str, received: int, returned: int, kind: str, text: str) -> None:
+    arrived = Arrived(cny(received), cny(returned), cny(113))
+    assert message(MessageCode(code), Kind(kind), CATALOG.texts["zh-CN"], arrived=arrived).text == text
 
 
 @pytest.mark.parametrize(
@@ -134,19 +162,35 @@ def test_a_payer_reads_what_was_wrong_and_how_many_attempts_are_left(
 ) -> None:
     requested = RiskChallengeTerms("ch_1", type_, "", left, 300)
     progress = next_challenge(requested, "d_1", 0)
-    assert message(code, CATALOG.texts["zh-CN"], progress).text == expected
+    assert message(code, Kind.QUICK_PAY, CATALOG.texts["zh-CN"], progress).text == expected
 
 
 @pytest.mark.parametrize(("locale", "expected"), [("en", "within 15 working days"), ("zh-CN", "将在15个工作日内")])
 def test_a_payer_of_a_closed_order_reads_when_the_money_comes_back(locale: str, expected: str) -> None:
     for code in (MessageCode.CLOSED_REFUNDING, MessageCode.PAID_TWICE_REFUNDING, MessageCode.CLOSED):
-        assert expected in message(code, CATALOG.texts[locale]).text
+        assert expected in message(code, Kind.CARD, CATALOG.texts[locale]).text
 
 
 def test_a_missing_message_is_a_fault_of_the_catalog() -> None:
-    english = structs.replace(
-        CATALOG.texts["en"], payments={code: "x" for code in MessageCode if code is not MessageCode.CLOSING}
-    )
-    assert structs.replace(CATALOG, texts={**CATALOG.texts, "en": english}).faults() == [
-        "texts: [en.payments] has no CLOSING"
+    known = CATALOG.texts["en"].payments
+    payments: dict[MessageCode, Any] = {**known}
+    del payments[MessageCode.CLOSING]
+    assert faults_of(payments) == ["texts: [en.payments] has no CLOSING"]
+
+
+@pytest.mark.parametrize("code", sorted(RETURN_PROMISES))
+@pytest.mark.parametrize("forms", ["It goes back.", {Form.GENERAL: "It goes back."}])
+def test_a_promise_of_a_return_needs_a_text_without_it(code: MessageCode, forms: Any) -> None:
+    assert faults_of({**CATALOG.texts["en"].payments, code: forms}) == [
+        f"texts: [en.payments] {code} has no no_way_back, for money that cannot go back as it came"
     ]
+
+
+def test_an_unknown_placeholder_in_a_message_is_a_fault_of_the_catalog() -> None:
+    (fault,) = faults_of({**CATALOG.texts["en"].payments, MessageCode.UNDERPAID: "{amount} came"})
+    assert fault.startswith("texts: [en.payments] UNDERPAID: '{amount} came' cannot be filled in")
+
+
+def faults_of(payments: dict[MessageCode, Any]) -> list[str]:
+    english = structs.replace(CATALOG.texts["en"], payments=payments)
+    return structs.replace(CATALOG, texts={**CATALOG.texts, "en": english}).faults()

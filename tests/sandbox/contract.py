@@ -257,6 +257,9 @@ class Payment(Strict):
     method_id: str | None = None
     option_id: str | None = None
     expires_at: Instant | None = None
+    reversal_reason: str | None = None
+    received: Money | None = None
+    returned: Money | None = None
 
 
 class ConsultBody(Strict):
