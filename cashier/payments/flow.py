@@ -473,7 +473,7 @@ class PaymentFlow:
         if engine.status is not EngineReportStatus.SILENT:
             await self._attempt_guard.unbind_key(attempt, sent=True)
         upstream = await self._status_query.with_acquirer(engine, attempt.chosen.order_id, operation)
-        return await self._status_follower.current(claims, operation, upstream)
+        return await self._status_follower.after_submit(claims, operation, upstream)
 
     async def _existing(self, attempt: Attempt, claims: PaymentClaims | None = None) -> Payment | None:
         """Look the payment up by its id. None if the engine does not have it.

@@ -21,8 +21,9 @@ class AcceptSettings(Struct, frozen=True, forbid_unknown_fields=True):
     `look_ms`: of one status query at engine and acquirer.
     `every_gating_source`: require an answer from all of them; else only from those that could
     refuse the chosen method.
-    `wait_ms`: the longest long poll. `follow_s`: the longest event stream.
-    `most_under_way`, `most_waiting`: per worker.
+    `wait_ms`: the longest long poll. `follow_s`: the longest event stream, and how long a worker
+    looks on after a payment that it sent, also without a caller.
+    `most_under_way`, `most_waiting`, `most_in_background`: per worker.
     """
 
     check_ms: Ms = 1_000
@@ -34,3 +35,4 @@ class AcceptSettings(Struct, frozen=True, forbid_unknown_fields=True):
     follow_s: Count = 900
     most_under_way: Count = 10_000
     most_waiting: Count = 20_000
+    most_in_background: Annotated[int, Meta(ge=0)] = 10_000

@@ -20,6 +20,7 @@ from cashier.domain.status_resolution import ResolvedStatus
 from cashier.domain.upstream_report import EngineReportStatus
 from cashier.payments.attempt import order_key, payment_progress
 from cashier.payments.attempt_guard import AttemptGuard
+from cashier.payments.background_queries import BackgroundQueries
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import SingleFlight
 from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
@@ -56,11 +57,13 @@ class StatusFollower:
         self._now = now
         self._monotonic = monotonic
         self._polls: SingleFlight[UpstreamStatus] = SingleFlight(expected=(TooManyPayments,))
+        self._background = BackgroundQueries(self._poll)
 
     def __repr__(self) -> str:
-        return f"<StatusFollower {self._status_query!r} {self._polls!r}>"
+        return f"<StatusFollower {self._status_query!r} {self._polls!r} {self._background!r}>"
 
     def stop_waiting(self) -> None:
+        self._background.stop()
         self._polls.stop()
 
     async def drain(self) -> None:
@@ -76,6 +79,21 @@ class StatusFollower:
         Raises `KeyReused`, `TooManyPayments`.
         """
         return self.present(claims, operation.policy, (await self.resolve(claims, operation, upstream)).resolution)
+
+    async def after_submit(self, claims: PaymentClaims, operation: Operation, upstream: UpstreamStatus) -> Payment:
+        """The status of a payment that this worker has just sent.
+
+        The worker looks on in the background, whether a caller waits or not. Raises what `current`
+        does.
+        """
+        try:
+            resolution = (await self.resolve(claims, operation, upstream)).resolution
+        except TooManyPayments:
+            self._background.watch(claims, operation)
+            raise
+        if not resolution.final:
+            self._background.watch(replace(claims, told=resolution.status), operation, resolution.poll_after_ms)
+        return self.present(claims, operation.policy, resolution)
 
     async def is_over(self, claims: PaymentClaims, operation: Operation) -> bool:
         """Whether the payment is confirmed over. One that is due for a reversal is reversed first.
@@ -187,10 +205,16 @@ class StatusFollower:
                 continue  # no query could run now; wait for the next one
             yield latest
 
+    async def _poll(self, claims: PaymentClaims, operation: Operation) -> None:
+        """Query now, together with the callers that wait for this payment."""
+        payment_id, order_id = claims.payment_id, claims.chosen.order_id
+        upstream = await self._polls.run(payment_id, lambda: self._status_query.query(payment_id, order_id, operation))
+        await self.resolve(claims, operation, upstream)
+
     async def resolve(
         self, claims: PaymentClaims, operation: Operation, upstream: UpstreamStatus | None = None
     ) -> ResolvedPayment:
-        """Resolve the status, and pass it on to the attempt guard and the channel health."""
+        """Resolve the status, and pass it on to attempt guard, channel health and background."""
         resolved = await self._status_query.resolve(
             payment_progress(claims, operation.policy.catalog),
             claims.fingerprint,
@@ -198,6 +222,7 @@ class StatusFollower:
             operation,
             upstream,
         )
+        self._background.note(claims, resolved.resolution)
         key, now_s = order_key(claims.chosen), self._now().timestamp()
         paid = resolved.upstream.acquirer.paid
         if resolved.resolution.status is PaymentStatus.SUCCEEDED and paid not in (None, claims.chosen.expected_payable):
