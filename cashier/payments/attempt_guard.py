@@ -124,9 +124,12 @@ class AttemptGuard:
     def sending(self, claims: PaymentClaims) -> Iterator[None]:
         """Around the one submit: from its start on the attempt is live, whatever becomes of it.
 
-        An `AcceptError` says that nothing was sent.
+        An `AcceptError` says that nothing was sent. Raises `OrderBusy` if the attempt was replaced
+        during its checks, and another one has claimed the order.
         """
         order = order_key(claims.chosen)
+        if (other := self._live_attempts.claim(order, claims.payment_id)) is not None:
+            raise OrderBusy(other.payment_id)
         earlier = self._live_attempts.mark_sent(order, claims)
         try:
             yield

@@ -167,6 +167,22 @@ async def test_a_submit_still_on_its_way_keeps_the_second_key_out(shop: Checkout
     assert (await shop.look(payment)).status is PaymentStatus.CLOSED
 
 
+async def test_an_attempt_that_is_replaced_during_its_checks_is_not_sent(shop: Checkout) -> None:
+    engine = LenientEngine(shop)
+    first, second = await two_requests(shop)
+    held = shop.held["decide"] = asyncio.Event()
+    replaced = asyncio.create_task(shop.submit(first, "k1"))
+    await asyncio.sleep(0.1)
+    await shop.payments._attempt_guard.mark_ended(ORDER, FIRST)
+    del shop.held["decide"]
+    assert (await shop.submit(second, "k2")).payment_id == SECOND
+    held.set()
+    with pytest.raises(OrderBusy) as busy:
+        await replaced
+    assert busy.value.payment_id == SECOND
+    assert engine.taking == [SECOND]
+
+
 async def test_a_silent_engine_confirms_no_end(shop: Checkout) -> None:
     engine = LenientEngine(shop)
     first, second = await two_requests(shop)
