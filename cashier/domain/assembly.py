@@ -71,7 +71,7 @@ def free_offer(case: ConsultationCase) -> Offer | None:
     instrument there is none.
     """
     assessment = KindAssessment(case, _FREE)
-    discounts = assessment.promotions.best(None, 0)
+    discounts = assessment.promotions.best(None, 0, 1)
     if discounts.total < case.amount.value:
         return None
     return whole_kind(assessment, Quote(assessment.refusal, case.price(discounts, 0)))
@@ -135,7 +135,7 @@ def balance_offers(assessment: KindAssessment, cards: BoundCards) -> Iterator[Of
     if isinstance(balances, Missing):
         yield refused_kind(assessment, silence_refusal(balances))
         return
-    amounts = assessment.amounts(None, 0, 0)
+    amounts = assessment.amounts(None, 0, 0, 1)
     limits, _ = tightest_limits(assessment.quotas_for(None), None, None, None, "quota")
     for account in balances.accounts:
         alone = balance_offer(assessment, account, amounts, limits)

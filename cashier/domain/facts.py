@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
-from cashier.domain.money import BPS, Money
+from cashier.domain.money import BPS, MAX_VALUE, Money
 from cashier.domain.order import Country, Instant, Order
 from cashier.domain.pay_method import Kind
 from cashier.source_errors import Missing, MissingCause
@@ -175,7 +175,8 @@ class ChannelStatus(StrEnum):
 class Channel(Struct, frozen=True):
     """A payment channel. `min` and `max` bound the amount that it carries, fee included.
 
-    `cost_bps` and `fixed_cost` are ours, `fee_bps` is the payer's.
+    It carries only multiples of `step` minor units. `cost_bps` and `fixed_cost` are ours, `fee_bps`
+    is the payer's.
     """
 
     channel_id: str
@@ -195,6 +196,7 @@ class Channel(Struct, frozen=True):
     products: frozenset[str] | None = None
     brands: frozenset[str] | None = None
     card_types: frozenset[str] | None = None
+    step: Annotated[int, Meta(ge=1, le=MAX_VALUE)] = 1
 
 
 class Channels(Struct, frozen=True):

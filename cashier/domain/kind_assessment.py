@@ -13,7 +13,7 @@ from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Quota
 from cashier.domain.kinds import KINDS
 from cashier.domain.limits import smallest_carried
-from cashier.domain.money import share_half_up
+from cashier.domain.money import stepped_fee
 from cashier.domain.offered_kinds import OfferedChannel
 from cashier.domain.pay_method import Amounts, Kind, Limits, ReasonCode
 from cashier.domain.refusal import Refusal
@@ -78,18 +78,19 @@ class KindAssessment:
         case = self.case
         return offered.refusal_at(case.now, case.facts.order.expires_at - timedelta(seconds=self.terms.needs_s))
 
-    def amounts(self, bank: str | None, channel_min: int, fee_bps: int) -> Amounts:
+    def amounts(self, bank: str | None, channel_min: int, fee_bps: int, step: int) -> Amounts:
         """Price a payment through a channel.
 
-        The fee is on what the channel carries: order less discounts.
+        The fee is on what the channel carries: order less discounts. Each discount and the fee are
+        multiples of the channel's step.
         """
         promotions = self.promotions
-        key = (bank if bank in promotions.banks else None, channel_min, fee_bps)
+        key = (bank if bank in promotions.banks else None, channel_min, fee_bps, step)
         amounts = promotions.prices.get(key)
         if amounts is None:
-            discounts = promotions.best(bank, smallest_carried(channel_min, fee_bps))
+            discounts = promotions.best(bank, smallest_carried(channel_min, fee_bps, step), step)
             amounts = promotions.prices[key] = self.case.price(
-                discounts, share_half_up(self.case.amount.value - discounts.total, fee_bps)
+                discounts, stepped_fee(self.case.amount.value - discounts.total, fee_bps, step)
             )
         return amounts
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cashier.domain.facts import Channel, Period, Quota
-from cashier.domain.money import BPS, Money, share_half_up
+from cashier.domain.money import BPS, Currency, Money, in_steps_down, in_steps_up, stepped_fee
 from cashier.domain.pay_method import Kind, Limits, ReasonCode, Remedy, RemedyType
 from cashier.domain.refusal import Refusal, unclear_refusal
 
@@ -65,13 +65,18 @@ def _tighter(limit: Money | None, period: Period) -> Money:
 
 
 def over_limit(
-    limits: Limits, payable: int, limit_source: str = "quota", *, least: int = 1, most: int | None = None
+    limits: Limits,
+    payable: int,
+    limit_source: str = "quota",
+    *,
+    least: int = 1,
+    most: int | None = None,
+    step: int = 1,
 ) -> Refusal | None:
     """Test the single limit, then the day's, then the month's.
 
-    `limit_source`: of the single limit. `least` and `most`: what the instrument can pay at all,
-    beside its limits. The remedy is the highest amount that passes every test; none if there is no
-    such amount.
+    `limit_source`: of the single limit. `least`, `most`, `step`: what the instrument can pay at
+    all, beside its limits.
     """
     single, daily, monthly = limits.single, limits.daily_remaining, limits.monthly_remaining
     if single is not None and payable > single.value:
@@ -82,21 +87,52 @@ def over_limit(
         code, limit, limit_source = ReasonCode.MONTHLY_LIMIT_EXCEEDED, monthly, "quota"
     else:
         return None
-    bounds = [bound.value for bound in (single, daily, monthly) if bound is not None]
-    possible = min(bounds if most is None else (*bounds, most))
-    remedy = Remedy(RemedyType.REDUCE_AMOUNT, Money(limit.currency, possible)) if possible >= max(1, least) else None
-    return Refusal(code, limit_source, remedy, limit)
+    most = payable if most is None else most
+    return Refusal(code, limit_source, _reduction(limits, limit.currency, least, most, step), limit)
+
+
+def not_carriable(channel: Channel, payable: int, limits: Limits) -> Refusal:
+    """The refusal of an amount that is no multiple of the channel's step, which the text names."""
+    currency = channel.min.currency
+    remedy = _reduction(limits, currency, channel.min.value, payable, channel.step)
+    return Refusal(ReasonCode.AMOUNT_NOT_CARRIABLE, "channel", remedy, Money(currency, channel.step))
+
+
+def _reduction(limits: Limits, currency: Currency, least: int, most: int, step: int) -> Remedy | None:
+    """To the highest amount up to `most` that passes every test; None if there is none."""
+    for limit in (limits.single, limits.daily_remaining, limits.monthly_remaining):
+        if limit is not None:
+            most = min(most, limit.value)
+    possible = in_steps_down(most, step)
+    return Remedy(RemedyType.REDUCE_AMOUNT, Money(currency, possible)) if possible >= max(1, least) else None
 
 
 def below_minimum(channel: Channel) -> Refusal:
-    return Refusal(ReasonCode.BELOW_MIN, "channel", None, channel.min)
+    least = Money(channel.min.currency, in_steps_up(channel.min.value, channel.step))
+    return Refusal(ReasonCode.BELOW_MIN, "channel", None, least)
 
 
-def smallest_carried(channel_min: int, fee_bps: int) -> int:
-    """The smallest amount before the fee that, with it, reaches the channel's minimum."""
+def smallest_carried(channel_min: int, fee_bps: int, step: int) -> int:
+    """The smallest amount before the fee that, with it, reaches the channel's minimum.
+
+    It need not be a multiple of `step`; only the fee is.
+    """
     if not fee_bps:
         return channel_min
-    amount = max(0, channel_min * BPS // (BPS + fee_bps) - 2)
-    while amount + share_half_up(amount, fee_bps) < channel_min:
-        amount += 1
-    return amount
+    # Exact, because the sum of an integer and its share rounded half up is at least the minimum if
+    # the sum before rounding is at most half a unit below it.
+    smallest = max(0, -((BPS // 2 - channel_min * BPS) // (BPS + fee_bps)))
+    if step == 1:
+        return smallest
+    # The fee is now lower by less than a step. Either a larger amount makes up for it, or it causes
+    # a fee of one step more.
+    fee = stepped_fee(smallest, fee_bps, step)
+    return min(
+        max(channel_min - fee, _first_with_fee(fee, fee_bps)),
+        max(channel_min - fee - step, _first_with_fee(fee + step, fee_bps)),
+    )
+
+
+def _first_with_fee(fee: int, fee_bps: int) -> int:
+    """The smallest amount whose share, rounded half up, reaches `fee`."""
+    return max(0, -((BPS // 2 - fee * BPS) // fee_bps))

@@ -67,3 +67,19 @@ def share_down(value: int, bps: int) -> int:
 def share_half_up(value: int, bps: int) -> int:
     """`bps` of `value`, halves rounded up: the usual rule of fee tariffs."""
     return (value * bps + BPS // 2) // BPS
+
+
+def in_steps_down(value: int, step: int) -> int:
+    """The largest multiple of `step` up to `value`."""
+    return value - value % step
+
+
+def in_steps_up(value: int, step: int) -> int:
+    """The smallest multiple of `step` from `value` on."""
+    return value + -value % step
+
+
+def stepped_fee(value: int, bps: int, step: int) -> int:
+    """The fee on `value` over a channel that carries multiples of `step`: never more than due."""
+    fee = share_half_up(value, bps)
+    return fee - fee % step

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from cashier.domain.facts import Channel
 from cashier.domain.kind_assessment import KindAssessment
-from cashier.domain.limits import below_minimum, over_limit, tightest_limits, unclear_limit
+from cashier.domain.limits import below_minimum, not_carriable, over_limit, tightest_limits, unclear_limit
 from cashier.domain.money import Money
 from cashier.domain.offered_kinds import OfferedChannel
 from cashier.domain.pay_method import Instrument, Limits, Option, ReasonCode
@@ -95,7 +95,7 @@ def quote(
     refusal = None if offered.refusal is None else assessment.channel_refusal(offered)
     if not offered.limits_in_currency:
         return Quote(refusal, None, None, channel)
-    amounts = assessment.amounts(bank, channel.min.value, offered.fee_bps)
+    amounts = assessment.amounts(bank, channel.min.value, offered.fee_bps, channel.step)
     limits, limit_source = (
         channel_limits(assessment, channel, card_id)
         if ceiling is None
@@ -104,9 +104,11 @@ def quote(
     if refusal is None:
         payable = amounts.payable.value
         refusal = (
-            below_minimum(channel)
+            not_carriable(channel, payable, limits)
+            if payable % channel.step
+            else below_minimum(channel)
             if 0 < payable < channel.min.value
-            else over_limit(limits, payable, limit_source, least=channel.min.value)
+            else over_limit(limits, payable, limit_source, least=channel.min.value, step=channel.step)
             or assessment.case.quota_gap
             or (assessment.case.unclear_quotas and unclear_limit_over(assessment, channel, card_id))
             or None

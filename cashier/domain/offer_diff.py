@@ -105,6 +105,7 @@ _FREE_KINDS = frozenset(kind for kind, row in KINDS.items() if row.listing is Li
 _BY_REASON: Mapping[ReasonCode, ChangeType] = {
     ReasonCode.CARD_UNBOUND: ChangeType.CARD_UNBOUND,
     ReasonCode.BALANCE_INSUFFICIENT: ChangeType.BALANCE_SHORT,
+    ReasonCode.AMOUNT_NOT_CARRIABLE: ChangeType.LIMIT_REACHED,
     ReasonCode.BELOW_MIN: ChangeType.LIMIT_REACHED,
     ReasonCode.ABOVE_SINGLE_LIMIT: ChangeType.LIMIT_REACHED,
     ReasonCode.DAILY_LIMIT_EXCEEDED: ChangeType.LIMIT_REACHED,

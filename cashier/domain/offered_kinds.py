@@ -49,15 +49,15 @@ class OfferedChannel(Struct, frozen=True, gc=False):
     """`refusal`: holds for any amount; `refusal_at` adds the time.
 
     `limits_in_currency`: the channel's limits are in the order's currency; without this no money
-    may go through it. `price_key`: minimum, maximum and fee. Channels with equal keys give equal
-    prices and limits.
+    may go through it. `price_key`: minimum, maximum, fee and step. Channels with equal keys give
+    equal prices and limits.
     """
 
     channel: Channel
     refusal: Refusal | None
     limits_in_currency: bool
     fee_bps: int
-    price_key: tuple[int, int, int]
+    price_key: tuple[int, int, int, int]
 
     def refusal_at(self, now: datetime, latest_start: datetime) -> Refusal | None:
         """The refusal with the end of a maintenance, if that is known and ahead.
@@ -171,7 +171,8 @@ class OfferedKinds(dict[Kind, OfferedKind]):
             refusal = CURRENCY_NOT_SUPPORTED
         elif channel.status != _OPEN:
             refusal = _REFUSAL_BY_STATUS.get(channel.status, CHANNEL_UNCLEAR)
-        return OfferedChannel(channel, refusal, limits_in_currency, fee_bps, (least.value, most.value, fee_bps))
+        price_key = (least.value, most.value, fee_bps, channel.step)
+        return OfferedChannel(channel, refusal, limits_in_currency, fee_bps, price_key)
 
     def _kind_refusal(self, kind: Kind, terms: Terms) -> Refusal | None:
         """The first two are no terms, so that no catalog can lift them.

@@ -5,6 +5,10 @@ threshold, and it allows the kind and the bank. At most one promotion per group 
 not stackable is used alone. Each is computed on the order's amount without other discounts, so
 the value of a set does not depend on its order. Together they never exceed the order.
 
+A channel that carries only multiples of a step gets discounts in multiples of it: each is rounded
+down, one that becomes zero does not apply. What covers the whole order stays whole, because the
+channel then carries nothing.
+
 The best set saves most, then uses the fewest promotions, then prefers higher values, earlier
 expiries and smaller ids. The best of each group is that set, except near a channel's minimum: a
 remainder below the minimum makes the method unusable. The set must then leave nothing or at least
@@ -20,7 +24,7 @@ from msgspec import Struct
 
 from cashier.domain.facts import Promotion
 from cashier.domain.knapsack import MAX_STEPS, KnapsackSearch
-from cashier.domain.money import Money, share_down
+from cashier.domain.money import Money, in_steps_down, share_down
 from cashier.domain.order import Order
 from cashier.domain.pay_method import Amounts, Discount, Kind
 
@@ -97,45 +101,51 @@ class UsablePromotions:
     """The promotions for a payment of certain kinds, most valuable first.
 
     `banks`: those that the promotions name. Most methods have none of them and share one price, so
-    results are cached. `prices`: `Amounts` by bank, channel minimum and fee in basis points.
+    results are cached. `prices`: `Amounts` by bank, channel minimum, fee in basis points and step.
     """
 
-    __slots__ = ("_amount", "_best_of_bank", "_budget", "_has_bank_filters", "_promotions", "banks", "prices")
+    __slots__ = ("_amount", "_best", "_budget", "_has_bank_filters", "_promotions", "banks", "prices")
 
     def __init__(self, promotions: list[ApplicablePromotion], amount: Money, budget: SearchBudget) -> None:
         self._promotions = promotions
         self._amount = amount
         self._budget = budget
-        self._best_of_bank: dict[str | None, Discounts] = {}
+        self._best: dict[tuple[str | None, int] | str | None, Discounts] = {}
         self._has_bank_filters = False
         self.banks = _NO_NAMES
         for applicable in promotions:
             if applicable.promotion.banks is not None:
                 self._has_bank_filters, self.banks = True, self.banks | applicable.promotion.banks
-        self.prices: dict[tuple[str | None, int, int], Amounts] = {}
+        self.prices: dict[tuple[str | None, int, int, int], Amounts] = {}
 
-    def best(self, bank: str | None, floor: int) -> Discounts:
-        """The best legal set with this bank that leaves 0, or at least `floor` minor units."""
+    def best(self, bank: str | None, floor: int, step: int) -> Discounts:
+        """The best legal set with this bank that leaves 0, or at least `floor` minor units.
+
+        Values are multiples of `step`.
+        """
         if not self._promotions:
             return NO_DISCOUNTS
         if bank not in self.banks:
             bank = None
-        discounts = self._best_of_bank.get(bank)
+        # Most channels have no step, and a tuple is one more object per kind.
+        key: tuple[str | None, int] | str | None = bank if step == 1 else (bank, step)
+        discounts = self._best.get(key)
         if discounts is None:
-            discounts = self._best_of_bank[bank] = _best_without_floor(self._usable_with_bank(bank), self._amount)
+            discounts = self._best[key] = _best_without_floor(self._usable(bank, step), self._amount)
         rest = self._amount.value - discounts.total
         if 0 < rest < floor:
-            return _best_within(self._usable_with_bank(bank), self._amount.value - floor, self._budget)
+            return _best_within(self._usable(bank, step), self._amount.value - floor, self._budget)
         return discounts
 
-    def _usable_with_bank(self, bank: str | None) -> list[ApplicablePromotion]:
-        if not self._has_bank_filters:
-            return self._promotions
-        return [
-            applicable
-            for applicable in self._promotions
-            if applicable.promotion.banks is None or bank in applicable.promotion.banks
-        ]
+    def _usable(self, bank: str | None, step: int) -> list[ApplicablePromotion]:
+        usable = self._promotions
+        if self._has_bank_filters:
+            usable = [
+                applicable
+                for applicable in usable
+                if applicable.promotion.banks is None or bank in applicable.promotion.banks
+            ]
+        return usable if step == 1 else _in_steps(usable, self._amount, step)
 
 
 class OrderPromotions:
@@ -176,8 +186,22 @@ class OrderPromotions:
     def steps_left(self) -> int:
         return self._budget.steps
 
-    def best(self, kinds: frozenset[Kind], bank: str | None, floor: int) -> Discounts:
-        return self.usable_with(kinds).best(bank, floor)
+    def best(self, kinds: frozenset[Kind], bank: str | None, floor: int, step: int = 1) -> Discounts:
+        return self.usable_with(kinds).best(bank, floor, step)
+
+
+def _in_steps(promotions: list[ApplicablePromotion], amount: Money, step: int) -> list[ApplicablePromotion]:
+    """The same with multiples of `step`, most valuable first."""
+    stepped = []
+    for applicable in promotions:
+        if applicable.value == amount.value or applicable.value % step == 0:
+            stepped.append(applicable)
+        elif applicable.value > step:
+            value, discount = in_steps_down(applicable.value, step), applicable.discount
+            rounded = Discount(discount.promotion_id, discount.title, Money(amount.currency, value))
+            stepped.append(ApplicablePromotion(applicable.promotion, value, rounded))
+    stepped.sort(key=_most_valuable_first)
+    return stepped
 
 
 def _best_without_floor(promotions: list[ApplicablePromotion], amount: Money) -> Discounts:

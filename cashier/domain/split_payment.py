@@ -2,7 +2,8 @@
 
 Each card that could complete the balance is an option. A promotion applies if it allows both kinds.
 The fee is on what the card's channel carries. If the rest is below that channel's minimum, the
-balance gives less. Both give something: otherwise a promotion for cards would apply without a card.
+balance gives less. If that channel carries only multiples of a step, the balance gives the odd
+rest. Both give something: otherwise a promotion for cards would apply without a card.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from cashier.domain.bound_cards import BoundCard, BoundCards
 from cashier.domain.facts import Account, Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import below_minimum, over_limit, smallest_carried, unclear_limit
-from cashier.domain.money import Money, share_half_up
+from cashier.domain.money import Money, in_steps_down, in_steps_up, stepped_fee
 from cashier.domain.offer import NO_CHANNEL, Offer, channel_limits, unclear_limit_over
 from cashier.domain.offered_kinds import OfferedChannel
-from cashier.domain.pay_method import Amounts, Kind, Leg, LegType, Remedy, RemedyType
+from cashier.domain.pay_method import Amounts, Kind, Leg, LegType, ReasonCode, Remedy, RemedyType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, sorted_options
 from cashier.domain.refusal import Refusal
@@ -29,11 +30,15 @@ ID_SUFFIX = f"+{Kind.QUICK_PAY}"
 
 
 class SplitAmounts(Struct, frozen=True, gc=False):
-    """The price and its shares. `from_balance` is 0 where no split is possible."""
+    """The price and its shares. `from_balance` is 0 where no split is possible.
+
+    `refusal`: why there is none, although there is something to pay.
+    """
 
     amounts: Amounts
     from_balance: Money
     from_card: Money
+    refusal: Refusal | None
 
 
 class SplitCandidate:
@@ -49,7 +54,7 @@ class SplitCandidate:
         self.assessment = quick_pay
         self.account = account
         self._promotions = quick_pay.case.promotions.usable_with(KINDS)
-        self._splits: dict[tuple[str | None, int, int], SplitAmounts] = {}
+        self._splits: dict[tuple[str | None, int, int, int], SplitAmounts] = {}
 
     def quote(self, bound: BoundCard) -> Quote:
         """The best quote with this card, without legs: most cards remain options."""
@@ -65,7 +70,7 @@ class SplitCandidate:
         if channel is None or quote.amounts is None:
             return quote
         fee_bps = self.assessment.terms.fee_bps if channel.fee_bps is None else channel.fee_bps
-        split = self._split(bound.card.bank, channel.min.value, fee_bps)
+        split = self._split(bound.card.bank, channel, fee_bps)
         if not split.from_balance.value:
             return quote
         legs = (
@@ -79,7 +84,7 @@ class SplitCandidate:
         refusal = None if offered.refusal is None else self.assessment.channel_refusal(offered)
         if not offered.limits_in_currency:
             return Quote(refusal, channel=channel)
-        split = self._split(bound.card.bank, channel.min.value, offered.fee_bps)
+        split = self._split(bound.card.bank, channel, offered.fee_bps)
         if refusal is None:
             refusal = self._refusal(bound, channel, split) or case.quota_gap
             if refusal is None and case.unclear_quotas:
@@ -90,25 +95,39 @@ class SplitCandidate:
 
     def _refusal(self, bound: BoundCard, channel: Channel, split: SplitAmounts) -> Refusal | None:
         if not split.from_balance.value:
-            return below_minimum(channel) if split.amounts.payable.value else None
+            return split.refusal
         carried = split.from_card.value
         limits, limit_source = channel_limits(self.assessment, channel, bound.card.card_id)
-        return _for_whole_payment(over_limit(limits, carried, limit_source, least=channel.min.value), split)
+        over = over_limit(limits, carried, limit_source, least=channel.min.value, step=channel.step)
+        return _for_whole_payment(over, split)
 
-    def _split(self, bank: str, channel_min: int, fee_bps: int) -> SplitAmounts:
-        case = self.assessment.case
-        key = (bank if bank in self._promotions.banks else None, channel_min, fee_bps)
+    def _split(self, bank: str, channel: Channel, fee_bps: int) -> SplitAmounts:
+        case, step = self.assessment.case, channel.step
+        key = (bank if bank in self._promotions.banks else None, channel.min.value, fee_bps, step)
         split = self._splits.get(key)
         if split is None:
-            card_min = smallest_carried(max(1, channel_min), fee_bps)
-            discounts = self._promotions.best(bank, card_min + 1)
+            card_min = in_steps_up(smallest_carried(max(1, channel.min.value), fee_bps, step), step)
+            discounts = self._promotions.best(bank, card_min + 1, step)
             rest = case.amount.value - discounts.total
-            carried = min(rest, max(rest - self.account.available.value, card_min))
-            fee = share_half_up(carried, fee_bps)
+            carried = min(rest, max(in_steps_up(rest - self.account.available.value, step), card_min))
+            fee = stepped_fee(carried, fee_bps, step)
+            refusal = self._no_split(channel, rest, card_min) if 0 < carried == rest else None
             split = self._splits[key] = SplitAmounts(
-                case.price(discounts, fee), Money(case.currency, rest - carried), Money(case.currency, carried + fee)
+                case.price(discounts, fee),
+                Money(case.currency, rest - carried),
+                Money(case.currency, carried + fee),
+                refusal,
             )
         return split
+
+    def _no_split(self, channel: Channel, rest: int, card_min: int) -> Refusal:
+        """The rest is too low for both, or the balance cannot give what is odd in it."""
+        if rest <= card_min:
+            return below_minimum(channel)
+        odd = rest - in_steps_down(rest - 1, channel.step)
+        shortfall = Money(self.assessment.case.currency, odd - self.account.available.value)
+        step = Money(channel.min.currency, channel.step)
+        return Refusal(ReasonCode.AMOUNT_NOT_CARRIABLE, "channel", Remedy(RemedyType.TOP_UP, shortfall), step)
 
 
 def _for_whole_payment(refusal: Refusal | None, split: SplitAmounts) -> Refusal | None:

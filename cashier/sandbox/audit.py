@@ -19,12 +19,14 @@ class AuditTerms(Struct, frozen=True, kw_only=True):
     """What was agreed before any money moved. Values in minor units.
 
     `prices`: by order. `opening`: balance at the start of the world, by user and account.
-    `fees_bps`: by channel; a missing channel charges no fee. `live`: payments still under way.
+    `fees_bps`: by channel; a missing channel charges no fee. `steps`: by channel, what the amounts
+    that it carries are multiples of; 1 if missing. `live`: payments still under way.
     """
 
     prices: Mapping[str, int]
     opening: Mapping[tuple[str, str], int]
     fees_bps: Mapping[str, int]
+    steps: Mapping[str, int] = {}
     live: Collection[str]
 
 
@@ -65,9 +67,12 @@ def audit(entries: Sequence[LedgerEntry], terms: AuditTerms) -> list[str]:
     return violations + [violation for rule in _LEDGER_RULES for violation in rule(entries, terms)]
 
 
-def fee_on(carried: int, fee_bps: int) -> int:
-    """Fee on an amount that a channel carries, in minor units; halves round up."""
-    return (carried * fee_bps + _BPS // 2) // _BPS
+def fee_on(carried: int, fee_bps: int, step: int = 1) -> int:
+    """Fee on an amount that a channel carries, in minor units.
+
+    Halves round up, then the channel's step rounds down.
+    """
+    return (carried * fee_bps + _BPS // 2) // _BPS // step * step
 
 
 def _one_outcome(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
@@ -104,23 +109,25 @@ def _paid_is_the_price(payment: PaymentEntries, terms: AuditTerms) -> Iterator[s
     )
     price = terms.prices[payment.order_id]
     fee = money + discounts - price
-    if fee != fee_on(carried - fee, _quoted_bps(payment, terms)):
+    channel_id = _charged_channel(payment)
+    if fee != fee_on(carried - fee, terms.fees_bps.get(channel_id, 0), terms.steps.get(channel_id, 1)):
         paid = f"{money} after discounts of {discounts} for an order of {price}"
         yield f"{payment.payment_id} took {paid}, which leaves a wrong fee of {fee}"
     if payment.paid[0].amount.value != money:
         yield f"{payment.payment_id} took {money} and the acquirer recorded {payment.paid[0].amount.value}"
 
 
-def _quoted_bps(payment: PaymentEntries, terms: AuditTerms) -> int:
-    quoted = next(
-        (
-            str(entry.source).partition(":")[2]
-            for entry in payment.movements
-            if str(entry.source).startswith("CHANNEL:")
-        ),
-        "",
-    )
-    return terms.fees_bps.get(quoted, 0)
+def _charged_channel(payment: PaymentEntries) -> str:
+    """The first channel that took money; empty without one."""
+    sources = (str(entry.source).partition(":") for entry in payment.movements)
+    return next((channel_id for source_type, _, channel_id in sources if source_type == "CHANNEL"), "")
+
+
+def _channels_carry_whole_steps(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
+    """What paid the order; a transfer of the payer's own may be any sum, and goes back."""
+    carried, channel_id = payment.kept("CHANNEL"), _charged_channel(payment)
+    if payment.paid and carried % terms.steps.get(channel_id, 1):
+        yield f"{payment.payment_id} paid {carried} over {channel_id}, which carries multiples of its step only"
 
 
 def _returns_do_not_exceed_takings(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
@@ -173,6 +180,7 @@ def _balances_stay_in_bounds(entries: Sequence[LedgerEntry], terms: AuditTerms) 
 
 
 _PAYMENT_RULES: tuple[Callable[[PaymentEntries, AuditTerms], Iterator[str]], ...] = (
+    _channels_carry_whole_steps,
     _one_outcome,
     _refused_took_nothing,
     _unpaid_keeps_nothing,

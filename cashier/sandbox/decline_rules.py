@@ -83,22 +83,32 @@ def find_failure(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure |
 def open_channel(population: Population, submission: SubmitBody) -> Json | None:
     """The leg's channel, or the first open alternative. None without a channel leg or open channel.
 
-    Alternatives with another fee are skipped, since the payer agreed to a sum.
+    Alternatives with another fee are skipped, since the payer agreed to a sum, and those that
+    cannot carry it.
     """
     leg = channel_leg(submission)
     if leg is None:
         return None
     quoted = population.channel(leg.channel_id or leg.id)
-    fee_bps = quoted.get("fee_bps", 0) if quoted else 0
+    tariff = _tariff(quoted) if quoted else (0, 1)
     channels = (quoted, *(population.channel(channel_id) for channel_id in submission.alternatives))
     return next(
         (
             channel
             for channel in channels
-            if channel and channel["status"] == "OPEN" and channel.get("fee_bps", 0) == fee_bps
+            if channel
+            and channel["status"] == "OPEN"
+            and _tariff(channel) == tariff
+            and not leg.amount.value % channel.get("step", 1)
         ),
         None,
     )
+
+
+def _tariff(channel: Json) -> tuple[int, int]:
+    """Fee in basis points, and the step to which it is rounded. Without a fee no step matters."""
+    fee_bps: int = channel.get("fee_bps", 0)
+    return (fee_bps, channel.get("step", 1) if fee_bps else 1)
 
 
 def channel_leg(submission: SubmitBody) -> SubmittedLeg | None:
@@ -126,7 +136,7 @@ def _amounts_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailur
     fee = sum(leg.amount.value for leg in submission.legs) - amount["value"]
     leg = channel_leg(submission)
     quoted = inputs.population.channel(leg.channel_id or leg.id) if leg else None
-    agreed = fee_on(leg.amount.value - fee, quoted.get("fee_bps", 0)) if leg and quoted else 0
+    agreed = fee_on(leg.amount.value - fee, *_tariff(quoted)) if leg and quoted else 0
     return (
         None
         if same_currency and fee == agreed
@@ -216,6 +226,14 @@ def _balance_is_short(inputs: RuleInputs, submission: SubmitBody) -> PaymentFail
     return None
 
 
+def _not_carriable(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
+    """The rail of the named channel carries only multiples of its step."""
+    leg = channel_leg(submission)
+    quoted = inputs.population.channel(leg.channel_id or leg.id) if leg else None
+    odd = leg and quoted and leg.amount.value % quoted.get("step", 1)
+    return PaymentFailure("AMOUNT_NOT_CARRIABLE", "The channel does not carry this amount.") if odd else None
+
+
 def _no_open_channel(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
     missing = channel_leg(submission) is not None and open_channel(inputs.population, submission) is None
     return PaymentFailure("CHANNEL_UNAVAILABLE", "No channel is open for this payment.") if missing else None
@@ -268,6 +286,7 @@ _RULES: tuple[Callable[[RuleInputs, SubmitBody], PaymentFailure | None], ...] = 
     _promotion_is_gone,
     _promotion_gives_less,
     _balance_is_short,
+    _not_carriable,
     _no_open_channel,
     _instrument_is_invalid,
     _auth_code_is_invalid,

@@ -65,11 +65,15 @@ class World:
     def audit(self) -> list[str]:
         """The audit's violations, one sentence each."""
         entries = self.ledger.entries
-        fees_bps = {channel["channel_id"]: channel.get("fee_bps", 0) for channel in self.population.all_channels}
+        channels = self.population.all_channels
         return audit(
             entries,
             AuditTerms(
-                prices=self._prices(entries), opening=self._opening(entries), fees_bps=fees_bps, live=self.engine.live
+                prices=self._prices(entries),
+                opening=self._opening(entries),
+                fees_bps={channel["channel_id"]: channel.get("fee_bps", 0) for channel in channels},
+                steps={channel["channel_id"]: channel.get("step", 1) for channel in channels},
+                live=self.engine.live,
             ),
         )
 

@@ -185,12 +185,19 @@ def test_a_fee_is_rounded_half_up(amount: int, fee: int) -> None:
     assert method.amount.fee == cny(fee)
 
 
+@pytest.mark.parametrize("step", [1, 7, 10, 100, 10**6, 2**53 - 1])
 @pytest.mark.parametrize("fee_bps", [0, 1, 60, 150, 333, 5_000, 10_000])
-def test_the_smallest_amount_carried_is_the_first_that_reaches_the_minimum_with_its_fee(fee_bps: int) -> None:
+def test_the_smallest_amount_carried_is_the_first_that_reaches_the_minimum_with_its_fee(
+    fee_bps: int, step: int
+) -> None:
+    def carried(amount: int) -> int:
+        fee = share_half_up(amount, fee_bps)
+        return amount + fee - fee % step
+
     for minimum in (*range(200), 9_999, 10_000, 2**53 - 1):
-        smallest = smallest_carried(minimum, fee_bps)
-        assert smallest + share_half_up(smallest, fee_bps) >= minimum
-        assert smallest == 0 or smallest - 1 + share_half_up(smallest - 1, fee_bps) < minimum
+        smallest = smallest_carried(minimum, fee_bps, step)
+        assert carried(smallest) >= minimum
+        assert smallest == 0 or carried(smallest - 1) < minimum
 
 
 def test_an_agreement_has_a_limit_of_its_own() -> None:

@@ -135,7 +135,7 @@ def carries(world: World, kind: Kind, channel: Channel, carried: int, card_id: s
         return False
     if currency not in channel.currencies or {channel.min.currency, channel.max.currency} != {currency}:
         return False
-    if carried > channel.max.value or (carried and carried < channel.min.value):
+    if carried % channel.step or carried > channel.max.value or (carried and carried < channel.min.value):
         return False
     own = [
         quota
@@ -180,7 +180,8 @@ def carrying_channels(world: World, method: PayMethod) -> list[tuple[Channel, st
 
 def fee_of(world: World, channel: Channel, value: int) -> int:
     bps = world.catalog.methods[Kind(channel.kind)].fee_bps if channel.fee_bps is None else channel.fee_bps
-    return share_half_up(value, bps)
+    fee = share_half_up(value, bps)
+    return fee - fee % channel.step
 
 
 @given(worlds())

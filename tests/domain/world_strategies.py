@@ -78,6 +78,8 @@ CHANNEL_ODDITIES = oddly(
     {"cost_bps": 10_000},
     {"success_bps": 0},
     {"success_bps": 8_999},
+    {"step": 10},
+    {"step": 7},
 )
 BOUNDS = st.sampled_from([(1, 10**6), (1, 10**6), (0, 10**6), (50, 200), (100, 10**6), (1, 100)])
 # Cards need a channel of their bank, so most worlds have some.

@@ -160,6 +160,7 @@ class Channel(Strict):
     products: list[Product] | None = None
     brands: list[str] | None = None
     card_types: list[CardType] | None = None
+    step: Annotated[int, Meta(ge=1)] | None = None
 
 
 class Channels(Strict):

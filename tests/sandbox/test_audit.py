@@ -159,3 +159,14 @@ def test_a_live_payment_may_hold_money_and_has_no_outcome() -> None:
 )
 def test_halves_of_a_fee_are_rounded_up(carried: int, bps: int, fee: int) -> None:
     assert fee_on(carried, bps) == fee
+
+
+def test_a_fee_is_rounded_down_to_the_channels_step() -> None:
+    assert fee_on(12_750, 125, 10) == 150
+
+
+def test_a_channel_carries_only_multiples_of_its_step() -> None:
+    stepped = AuditTerms(prices=TERMS.prices, opening=TERMS.opening, fees_bps={}, steps={"ch_1": 10}, live=())
+    assert audit(paid(), stepped) == []
+    odd = [entry("TAKEN", 95, "CHANNEL:ch_1"), entry("TAKEN", 5, "BALANCE:acc_1"), *paid()[1:]]
+    assert "paid 95 over ch_1" in "\n".join(audit(odd, stepped))

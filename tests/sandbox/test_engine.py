@@ -352,3 +352,22 @@ def test_an_order_of_a_generated_user_can_be_paid(world: World) -> None:
 @pytest.mark.parametrize("order_id", ["o_1003", "o_1004", "o_404"])
 def test_a_finished_order_cannot_be_closed(world: World, order_id: str) -> None:
     assert not world.acquirer.close(order_id)
+
+
+def test_a_channel_with_a_step_is_paid_in_multiples_of_it(clock: HandClock) -> None:
+    """KNET: the fee of 1.25 % on 12.587 dinars, and the last digit 0."""
+    world = World(clock=clock)
+    rail = next(rail for rail in world.population.all_channels if rail["channel_id"] == "ch_card_tap")
+    assert (rail["step"], rail["fee_bps"]) == (10, 125)
+    odd = submit_of_kuwait(world, "pay_1", 12_750 + 159)
+    assert odd.failure is not None
+    assert odd.failure.code == "AMOUNT_MISMATCH"
+    fair = submit_of_kuwait(world, "pay_2", 12_750 + 150)
+    assert fair.status == "SUCCEEDED"
+    assert world.audit() == []
+
+
+def submit_of_kuwait(world: World, payment_id: str, value: int) -> contract.Payment:
+    leg = channel("ch_card_tap", "tok_1", value, "KWD")
+    body = submission(world, payment_id, legs=(leg,), order_id="o_96501", user_id="u_965", merchant_id="m_965")
+    return submit(world, body)
