@@ -18,6 +18,7 @@ import structlog
 
 from cashier import wiring
 from cashier.consultation.flow import Consultation, NotOpen
+from cashier.domain.catalog import Catalog
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.failure_log import FailureReport
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
@@ -168,6 +169,11 @@ class Cashier:
         answer. Close the generator (`contextlib.aclosing`) if you stop early.
         """
         return self._consult.stream(self._checked(request), _call_headers(request_id, traceparent))
+
+    @property
+    def catalog(self) -> Catalog:
+        """The payment kinds and texts of the present configuration."""
+        return self.config.catalog
 
     def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         """Drop the cached answers of a source under a key, or under all keys with a prefix.

@@ -28,9 +28,10 @@ from cashier.domain.pay_method import Amounts, Instrument, Kind, Limits, Option,
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, sorted_options
 from cashier.domain.refusal import Refusal, silence_refusal, unclear_refusal
+from cashier.domain.text_form import Form
 from cashier.source_errors import Missing
 
-NO_CARD = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
+NO_CARD = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD), form=Form.NO_CARD)
 AGREEMENT_TERMINATED = Refusal(ReasonCode.AGREEMENT_TERMINATED, "card")
 AGREEMENT_CURRENCY = Refusal(ReasonCode.CURRENCY_NOT_SUPPORTED, "card", Remedy(RemedyType.SWITCH_CURRENCY))
 AGREEMENT_UNCLEAR = unclear_refusal("card")

@@ -6,7 +6,7 @@ every kind has its terms, every locale all its texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 from msgspec import Meta, Struct, field
@@ -72,6 +72,11 @@ class Catalog(Struct, frozen=True):
         if wanted is None or wanted in self.texts:
             return wanted or self.default_locale
         return nearest(wanted, self.texts) or self.default_locale
+
+    def first_known(self, wanted: Iterable[str]) -> str:
+        """The nearest of the first one whose language is known, else the default."""
+        found = (locale for each in wanted if (locale := nearest(each, self.texts)) is not None)
+        return next(found, self.default_locale)
 
     def wording(self, wanted: str | None) -> Wording:
         return self.texts[self.locale(wanted)]

@@ -42,7 +42,7 @@ class Change(Struct, frozen=True, kw_only=True, rename={"before": "from", "after
     """`from` and `to`: amounts, or codes if no amount changed; null if there was or is nothing.
 
     `subject`: an id, `fee` or `order`; null for the payment as a whole. `reason`: why it is
-    unusable now.
+    unusable now. `message`: for the payer, never to be parsed.
     """
 
     what: ChangeType
@@ -50,6 +50,7 @@ class Change(Struct, frozen=True, kw_only=True, rename={"before": "from", "after
     after: Value
     subject: str | None = None
     reason: ReasonCode | None = None
+    message: str | None = None
 
 
 class OfferRow(Protocol):

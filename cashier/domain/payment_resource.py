@@ -16,8 +16,9 @@ from cashier.domain.order import Instant
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_state import PaymentStatus
+from cashier.domain.text_form import Form
 from cashier.domain.upstream_report import Arrived
-from cashier.domain.wording import AMOUNT_PARTS, Form, Wording, text_of
+from cashier.domain.wording import AMOUNT_PARTS, Wording, text_of
 
 
 class Challenge(Struct, frozen=True, kw_only=True):

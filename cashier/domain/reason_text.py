@@ -9,15 +9,16 @@ from cashier.domain.local_format import format_amount, format_time
 from cashier.domain.pay_method import Option, Reason
 from cashier.domain.quote import Quote
 from cashier.domain.refusal import AVAILABILITY_RANK, AVAILABLE, Refusal, availability
-from cashier.domain.wording import Form, text_of
+from cashier.domain.text_form import Form
+from cashier.domain.wording import text_of
 
 
 def reason(case: ConsultationCase, refusal: Refusal) -> Reason:
     forms, amount, remedy = case.wording.reasons[refusal.code], refusal.amount, refusal.remedy
     until = None if remedy is None else remedy.until
     if amount is None and until is None:
-        return _cached(forms if isinstance(forms, str) else forms[_GENERAL], refusal)
-    form, formats = _GENERAL, case.wording.formats
+        return _cached(forms if isinstance(forms, str) else text_of(forms, refusal.form), refusal)
+    form, formats = refusal.form, case.wording.formats
     amount_text = until_text = ""
     if until is not None:
         form, until_text = _UNTIL, format_time(until, case.now, case.facts.order.country, formats)
@@ -29,7 +30,7 @@ def reason(case: ConsultationCase, refusal: Refusal) -> Reason:
 
 
 # Enum members for the hot path: before Python 3.12 each look-up on an enum class costs a call.
-_GENERAL, _UNTIL, _NOTHING_LEFT = Form.GENERAL, Form.UNTIL, Form.NOTHING_LEFT
+_UNTIL, _NOTHING_LEFT = Form.UNTIL, Form.NOTHING_LEFT
 
 
 @lru_cache(maxsize=1024)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Availability, ReasonCode, Remedy, RemedyType
+from cashier.domain.text_form import Form
 from cashier.source_errors import Missing, MissingCause
 
 _SILENT = frozenset(
@@ -32,13 +33,15 @@ AVAILABILITY_RANK = {availability: rank for rank, availability in enumerate(AVAI
 class Refusal(Struct, frozen=True, gc=False):
     """`source` refused or was silent.
 
-    `amount`: the minimum, the limit or the rest that the text names.
+    `amount`: the minimum, the limit or the rest that the text names. `form`: of the text, where the
+    code alone does not say enough.
     """
 
     code: ReasonCode
     source: str | None = None
     remedy: Remedy | None = None
     amount: Money | None = None
+    form: Form = Form.GENERAL
 
     @property
     def undetermined(self) -> bool:

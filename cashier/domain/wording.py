@@ -13,25 +13,9 @@ from cashier.domain.local_format import Formats
 from cashier.domain.order import Blocked
 from cashier.domain.pay_method import Kind, ReasonCode
 from cashier.domain.payment_message import RETURN_PROMISES, MessageCode
+from cashier.domain.text_form import Form
 
 Text = Annotated[str, Meta(min_length=1)]
-
-
-class Form(StrEnum):
-    """The cases in which a code may have a text of its own. `GENERAL` is the text of all others.
-
-    `NOTHING_LEFT`: of a limit. `UNTIL`: the end is known. The types of a challenge. `NO_WAY_BACK`:
-    the rail carries no money back to where it came from.
-    """
-
-    GENERAL = "general"
-    NOTHING_LEFT = "nothing_left"
-    UNTIL = "until"
-    SMS_OTP = "sms_otp"
-    PASSWORD = "password"  # noqa: S105 - a type of challenge
-    BIOMETRIC = "biometric"
-    THREE_DS = "three_ds"
-    NO_WAY_BACK = "no_way_back"
 
 
 # A text, or its forms.

@@ -6,6 +6,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cashier.consultation.flow import Blockage, Consultation, ConsultationWithCase, RequiredSourceUnavailable
+from cashier.domain.change_text import with_messages
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.offer_diff import Change, ChangeType, CurrentOffer, changes, unverified
 from cashier.domain.order import Blocked, OrderStatus
@@ -70,7 +71,9 @@ class Recheck:
             raise CheckUnavailable(silent, consultation.sources)
         differences = changes(attempt.chosen, attempt.accepted_offer, current)
         if differences or fresh.case is None:
-            raise ConsultChanged(differences, consultation)
+            wording = attempt.operation.policy.catalog.wording(attempt.chosen.locale)
+            messages = with_messages(differences, consultation.methods, attempt.chosen.method_id, wording)
+            raise ConsultChanged(messages, consultation)
         method = next(method for method in consultation.methods if method.method_id == attempt.chosen.method_id)
         return RecheckedOffer(method, fresh.case, consultation)
 

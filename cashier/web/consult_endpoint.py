@@ -20,7 +20,8 @@ from cashier.web.codec import decode_request, encode_consultation, encode_number
 from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
 from cashier.web.ports import ConsultService
-from cashier.web.problem import ProblemCode, RequestRefused
+from cashier.web.problem import Headers, Problem, ProblemCode, RequestRefused
+from cashier.web.problem_text import localized
 from cashier.web.request_headers import (
     declared_length_exceeds,
     is_json,
@@ -67,6 +68,23 @@ _EVENTS = EventFormat[Consultation](
 
 class ClientDisconnected(Exception):
     """The client has gone; no response is sent."""
+
+
+def _refusal_for(error: Exception, request_id: str) -> RequestRefused:
+    match error:
+        case RequestRefused():
+            return error
+        case OrderUnknown():
+            return RequestRefused(ProblemCode.ORDER_UNKNOWN, "The acquirer knows no order with this order_id.")
+        case NotOpen():
+            return RequestRefused(ProblemCode.NOT_READY, "The service is not open.", headers=RETRY_AFTER_1)
+        case RequiredSourceUnavailable():
+            detail = f"No usable answer from {', '.join(error.failed)}, which a consultation requires."
+            return RequestRefused(
+                ProblemCode.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=error.sources, headers=RETRY_AFTER_1
+            )
+    _log.error("consultation failed", request_id=request_id, exc_info=error)
+    return RequestRefused(ProblemCode.INTERNAL, "The consultation failed. See the log under this request id.")
 
 
 class ConsultEndpoint:
@@ -139,6 +157,11 @@ class ConsultEndpoint:
         request_id: str,
         started_ns: int,
     ) -> ApiResponse | EventStream[Consultation]:
+        request: ConsultRequest | None = None
+
+        def localize(problem: Problem) -> tuple[Problem, Headers]:
+            return localized(problem, service, None if request is None else request.locale, headers)
+
         try:
             if service is None:
                 raise NotOpen
@@ -148,43 +171,22 @@ class ConsultEndpoint:
             traceparent = read_traceparent(headers)
             if accepts_event_stream(headers.get(b"accept")):
                 consultations = service.stream(request, request_id=request_id, traceparent=traceparent)
-                return await EventStream.start(consultations, request_id, _EVENTS)
+                return await EventStream.start(consultations, request_id, _EVENTS._replace(localize=localize))
             consultation = await service.consult(
                 request, request_id=request_id, traceparent=traceparent, since_ns=started_ns
             )
             return ApiResponse(200, encode_consultation(consultation), consultation.sources, ())
-        except RequestRefused as refused:
-            return problem_response(refused)
-        except OrderUnknown:
-            return problem_response(
-                RequestRefused(ProblemCode.ORDER_UNKNOWN, "The acquirer knows no order with this order_id.")
-            )
-        except NotOpen:
-            return problem_response(
-                RequestRefused(ProblemCode.NOT_READY, "The service is not open.", headers=RETRY_AFTER_1)
-            )
-        except RequiredSourceUnavailable as unavailable:
-            detail = f"No usable answer from {', '.join(unavailable.failed)}, which a consultation requires."
-            return problem_response(
-                RequestRefused(
-                    ProblemCode.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=unavailable.sources, headers=RETRY_AFTER_1
-                )
-            )
         except asyncio.CancelledError:
             if not watched.absorb_cancellation():
                 raise
             if watched.disconnected:
                 raise ClientDisconnected from None
-            return problem_response(
-                RequestRefused(ProblemCode.BODY_TIMEOUT, "The body was not complete in time.", headers=CLOSE)
-            )
+            refused = RequestRefused(ProblemCode.BODY_TIMEOUT, "The body was not complete in time.", headers=CLOSE)
         except ClientDisconnected:
             raise
-        except Exception:  # noqa: BLE001 - a bug of this service, whose text must not reach the caller
-            _log.exception("consultation failed", request_id=request_id)
-            return problem_response(
-                RequestRefused(ProblemCode.INTERNAL, "The consultation failed. See the log under this request id.")
-            )
+        except Exception as error:  # noqa: BLE001 - outside the table it is a bug, whose text must not reach the caller
+            refused = _refusal_for(error, request_id)
+        return problem_response(refused, localize)
 
     async def _read_request(self, method: str, headers: dict[bytes, bytes], watched: WatchedRequest) -> ConsultRequest:
         """Check method and headers before reading the body."""

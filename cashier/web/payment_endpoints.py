@@ -23,14 +23,16 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from cashier.domain.pan import looks_issued
+from cashier.domain.payment_request import PaymentChoice, PaymentRequest
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
+from cashier.tokens.jws import TokenRefused
 from cashier.web import payment_requests
 from cashier.web.caller import ANYONE, Caller, TokenScope
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
 from cashier.web.payment_problems import refusal_for
 from cashier.web.ports import ConsultService, PaymentsPort
-from cashier.web.problem import ProblemCode, RequestRefused
+from cashier.web.problem import Headers, Problem, ProblemCode, RequestRefused
 from cashier.web.request_guard import RequestGuard
 from cashier.web.request_headers import read_request_id, read_traceparent
 from cashier.web.response import ApiResponse, problem_response, send_response
@@ -48,9 +50,12 @@ _NOTHING_LEFT = ApiResponse(204, b"")
 
 
 class PaymentCall:
-    """One request in progress. `watched` is set if it ends with its client."""
+    """One request in progress. `watched` is set if it ends with its client.
 
-    __slots__ = ("headers", "raw_headers", "request", "request_id", "started_ns", "traceparent", "watched")
+    `choice`: reads the order, user, merchant and locale, once the request names them.
+    """
+
+    __slots__ = ("choice", "headers", "raw_headers", "request", "request_id", "started_ns", "traceparent", "watched")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.started_ns = perf_counter_ns()
@@ -60,6 +65,7 @@ class PaymentCall:
         self.request_id = _read_request_id(self.headers)
         self.traceparent = read_traceparent(self.headers)
         self.watched: WatchedRequest | None = None
+        self.choice: Callable[[], PaymentChoice | PaymentRequest] | None = None
 
     def __repr__(self) -> str:
         return f"<PaymentCall {self.request_id}>"
@@ -69,16 +75,34 @@ class PaymentCall:
         """Raises `RequestRefused`: NOT_FOUND."""
         return payment_requests.read_payment_id(self.request.path_params["payment_id"])
 
+    @property
+    def locale(self) -> str | None:
+        """The payer's, if it can be read."""
+        try:
+            return None if self.choice is None else self.choice().locale
+        except TokenRefused:
+            return None
+
 
 Serve: TypeAlias = Callable[[PaymentCall], Awaitable[ApiResponse | EventStream[Payment]]]
 
 
 class PaymentOperation:
-    """One endpoint as an ASGI application. All its responses carry the same headers."""
+    """One endpoint as an ASGI application. All its responses carry the same headers.
 
-    def __init__(self, method: str, serve: Serve, disconnect_watch: DisconnectWatch) -> None:
+    `localize`: a problem of this call, in the payer's language.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        serve: Serve,
+        disconnect_watch: DisconnectWatch,
+        localize: Callable[[PaymentCall, Problem], tuple[Problem, Headers]],
+    ) -> None:
         self.method = method
         self._serve = serve
+        self._localize = localize
         self._disconnect_watch = disconnect_watch
 
     def __repr__(self) -> str:
@@ -107,7 +131,7 @@ class PaymentOperation:
                 )
             return await self._serve(call)
         except RequestRefused as refused:
-            return problem_response(refused)
+            return problem_response(refused, partial(self._localize, call))
         except asyncio.CancelledError:
             if call.watched is None or not call.watched.absorb_cancellation():
                 raise
@@ -117,7 +141,7 @@ class PaymentOperation:
             if refusal is None:
                 _log.exception("payment request failed", request_id=call.request_id)
                 refusal = RequestRefused(ProblemCode.INTERNAL, "The request failed. See the log under this request id.")
-            return problem_response(refusal)
+            return problem_response(refusal, partial(self._localize, call))
 
 
 class PaymentEndpoints:
@@ -150,21 +174,30 @@ class PaymentEndpoints:
     def routes(self) -> list[Route]:
         """Accept every method, so that a wrong one gets the same headers as any other refusal."""
         payment_path = PAYMENTS_PATH + "/{payment_id}"
+        operation = partial(PaymentOperation, disconnect_watch=self._disconnect_watch, localize=self._localized)
         operations = {
-            PAYMENTS_PATH: PaymentOperation("POST", self._submit, self._disconnect_watch),
-            payment_path: PaymentOperation("GET", self._look, self._disconnect_watch),
-            f"{payment_path}/challenge": PaymentOperation("POST", self._answer, self._disconnect_watch),
-            f"{payment_path}/cancel": PaymentOperation("POST", self._cancel, self._disconnect_watch),
-            f"{payment_path}/events": PaymentOperation("GET", self._follow, self._disconnect_watch),
-            f"{payment_path}/stream-ticket": PaymentOperation("POST", self._issue_ticket, self._disconnect_watch),
+            PAYMENTS_PATH: operation("POST", self._submit),
+            payment_path: operation("GET", self._look),
+            f"{payment_path}/challenge": PaymentOperation(
+                "POST", self._answer, self._disconnect_watch, self._localized
+            ),
+            f"{payment_path}/cancel": operation("POST", self._cancel),
+            f"{payment_path}/events": operation("GET", self._follow),
+            f"{payment_path}/stream-ticket": PaymentOperation(
+                "POST", self._issue_ticket, self._disconnect_watch, self._localized
+            ),
         }
-        return [Route(path, operation) for path, operation in operations.items()]
+        return [Route(path, endpoint) for path, endpoint in operations.items()]
+
+    def _localized(self, call: PaymentCall, problem: Problem) -> tuple[Problem, Headers]:
+        return self._guard.localized(problem, call.locale, call.headers)
 
     async def _submit(self, call: PaymentCall) -> ApiResponse:
         payments, caller = self._admit(call)
         key = payment_requests.read_idempotency_key(call.raw_headers)
         request = payment_requests.decode_submit(await self._guard.json(call.request, call.headers))
-        self._guard.require_own(caller, call.headers, lambda: request)
+        call.choice = lambda: request
+        self._guard.require_own(caller, call.headers, call.choice)
         return _response(await payments.submit(request, key, request_id=call.request_id, traceparent=call.traceparent))
 
     async def _answer(self, call: PaymentCall) -> ApiResponse:
@@ -213,18 +246,22 @@ class PaymentEndpoints:
             return _NOTHING_LEFT
         await self._end_with_client(call)
         updates = payments.follow(payment_id, token, request_id=call.request_id, traceparent=call.traceparent)
-        return await EventStream.start(updates, call.request_id, self._events)
+        events = self._events._replace(localize=partial(self._localized, call))
+        return await EventStream.start(updates, call.request_id, events)
 
     async def _follow_by_ticket(self, call: PaymentCall, ticket: str) -> ApiResponse | EventStream[Payment]:
         payments, payment_id = _payments(self._guard.service()), call.payment_id
         claims = payments.read_stream_ticket(payment_id, ticket)
-        self._guard.require_own(ANYONE, call.headers, lambda: claims.chosen)
+        call.choice = lambda: claims.chosen
+        self._guard.require_own(ANYONE, call.headers, call.choice)
         last_event_id = call.headers.get(b"last-event-id")
         if last_event_id == _END_ID or (not last_event_id and _signature(ticket) in self._ended):
             return _NOTHING_LEFT
         await self._end_with_client(call)
         updates = payments.follow_claims(claims, request_id=call.request_id, traceparent=call.traceparent)
-        events = self._events_by_ticket._replace(end=partial(self._end_ticket, ticket))
+        events = self._events_by_ticket._replace(
+            end=partial(self._end_ticket, ticket), localize=partial(self._localized, call)
+        )
         return await EventStream.start(updates, call.request_id, events)
 
     def _end_ticket(self, ticket: str, number: int, last: Payment) -> dict[str, Any]:
@@ -246,7 +283,8 @@ class PaymentEndpoints:
 
     def _require_own(self, call: PaymentCall, caller: Caller, payments: PaymentsPort, payment_token: str) -> None:
         """The token alone says whose payment it is."""
-        self._guard.require_own(caller, call.headers, lambda: payments.choice_of(call.payment_id, payment_token))
+        call.choice = lambda: payments.choice_of(call.payment_id, payment_token)
+        self._guard.require_own(caller, call.headers, call.choice)
 
     async def _end_with_client(self, call: PaymentCall) -> None:
         """Let a disconnect cancel the call. Reads the body first: the disconnect follows it."""

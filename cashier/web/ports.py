@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from cashier.consultation.flow import Consultation
+from cashier.domain.catalog import Catalog
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_request import PaymentChoice, PaymentRequest
 from cashier.domain.payment_resource import Payment, StreamTicket
@@ -93,6 +94,10 @@ class ConsultService(Protocol):
     @property
     def sources_reached(self) -> bool:
         """Whether its required sources have been reached, or waited for, since its start."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The texts for payers."""
 
     @property
     def payments(self) -> PaymentsPort | None:

@@ -103,7 +103,8 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     `errors`: the invalid fields. `sources`: reports of all sources that were asked, if a missing
     response is the problem; `silent`: names of the services whose response is missing.
     `payment_id`: the payment that is in progress instead. `changes`: what differs from the accepted
-    offer; `consultation`: a fresh offer to choose from.
+    offer; `consultation`: a fresh offer to choose from. `message`: for the payer, if a payer may
+    meet this problem; in the language of the title.
     """
 
     type: str
@@ -117,6 +118,7 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     changes: tuple[Change, ...] = ()
     consultation: Consultation | None = None
     silent: tuple[str, ...] = ()
+    message: str | None = None
 
 
 def make_problem(

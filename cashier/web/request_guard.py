@@ -15,7 +15,8 @@ from cashier.web.auth import BearerAuth
 from cashier.web.caller import ANYONE, Caller, Owned, TokenScope
 from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.ports import ConsultService
-from cashier.web.problem import ProblemCode, RequestRefused
+from cashier.web.problem import Headers, Problem, ProblemCode, RequestRefused
+from cashier.web.problem_text import localized
 from cashier.web.request_headers import declared_length_exceeds, is_json
 from cashier.web.response import ACCEPTED, CLOSE, RETRY_AFTER_1
 
@@ -51,6 +52,12 @@ class RequestGuard:
         if service is None or not service.ready:
             raise RequestRefused(ProblemCode.NOT_READY, "The service is not open.", headers=RETRY_AFTER_1)
         return service
+
+    def localized(
+        self, problem: Problem, wanted: str | None, headers: Mapping[bytes, bytes]
+    ) -> tuple[Problem, Headers]:
+        """As `problem_text.localized`."""
+        return localized(problem, self._service(), wanted, headers)
 
     def admit(self, headers: Mapping[bytes, bytes], scope: TokenScope) -> Caller:
         """Raises `RequestRefused`: UNAUTHENTICATED or FORBIDDEN."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter_ns
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from starlette.types import Send
 
 from cashier.fanout.ask import SourceReport
 from cashier.web.codec import server_timing
-from cashier.web.problem import PROBLEM_TYPE, Headers, RequestRefused, encode_problem
+from cashier.web.problem import PROBLEM_TYPE, Headers, Problem, RequestRefused, encode_problem
 
 _JSON = (b"content-type", b"application/json")
 NO_STORE = (b"cache-control", b"no-store")
@@ -18,6 +19,8 @@ ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
 # A connection cannot be reused after a body that was not read to its end.
 CLOSE = ((b"connection", b"close"),)
 
+# A problem in the payer's language, and the headers that say so.
+Localize: TypeAlias = Callable[[Problem], tuple[Problem, Headers]]
 HeaderList = list[tuple[bytes, bytes]]
 
 
@@ -30,10 +33,10 @@ class ApiResponse(NamedTuple):
     extra: Headers = ()
 
 
-def problem_response(refused: RequestRefused) -> ApiResponse:
-    problem = refused.problem
+def problem_response(refused: RequestRefused, localize: Localize | None = None) -> ApiResponse:
+    problem, language = (refused.problem, ()) if localize is None else localize(refused.problem)
     sources = problem.sources or (problem.consultation.sources if problem.consultation is not None else ())
-    return ApiResponse(problem.status, encode_problem(problem), sources, refused.headers)
+    return ApiResponse(problem.status, encode_problem(problem), sources, (*refused.headers, *language))
 
 
 def response_headers(response: ApiResponse, request_id: str, started_ns: int) -> HeaderList:

@@ -20,7 +20,7 @@ from cashier.fanout.ask import SourceReport
 from cashier.web.codec import server_timing
 from cashier.web.disconnect_watch import WatchedRequest
 from cashier.web.problem import Headers, ProblemCode, RequestRefused, encode_problem, make_problem
-from cashier.web.response import NO_STORE
+from cashier.web.response import NO_STORE, Localize
 
 _log = structlog.get_logger("cashier.web")
 
@@ -44,7 +44,7 @@ class EventFormat(NamedTuple, Generic[T]):
     `encode`: an update as JSON without line breaks. `end`: the data of the last event, from the
     last update and its number. `sources`: for Server-Timing. `refusal_for`: None for an error that
     is a bug, which is logged as `failure_log` and reported with `failure_detail`. `end_id`: the
-    id of the last event; a client that reconnects sends it.
+    id of the last event; a client that reconnects sends it. `localize`: for the event `error`.
     """
 
     event: bytes
@@ -57,6 +57,7 @@ class EventFormat(NamedTuple, Generic[T]):
     has_heartbeats: bool
     end_id: Callable[[T], bytes | None] = lambda _: None
     headers: Headers = ()
+    localize: Localize = lambda problem: (problem, ())
 
 
 class EventStream(Generic[T]):
@@ -123,9 +124,10 @@ class EventStream(Generic[T]):
     def _encode_error(self, error: Exception) -> bytes:
         refusal = self._format.refusal_for(error)
         if refusal is not None:
-            return encode_problem(refusal.problem)
+            return encode_problem(self._format.localize(refusal.problem)[0])
         _log.error(self._format.failure_log, request_id=self._request_id, exc_info=error)
-        return encode_problem(make_problem(ProblemCode.INTERNAL, self._format.failure_detail))
+        problem = make_problem(ProblemCode.INTERNAL, self._format.failure_detail)
+        return encode_problem(self._format.localize(problem)[0])
 
 
 def accepts_event_stream(accept: bytes | None) -> bool:

@@ -350,6 +350,7 @@ def test_a_change_has_the_names_of_the_contract() -> None:
         "to": None,
         "subject": None,
         "reason": None,
+        "message": None,
     }
 
 

@@ -15,8 +15,8 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import RETURN_PROMISES, MessageCode
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
 from cashier.domain.payment_state import PaymentStatus
+from cashier.domain.text_form import Form
 from cashier.domain.upstream_report import Arrived
-from cashier.domain.wording import Form
 from tests.domain.builders import CATALOG, cny
 
 LATER = "2026-05-15T13:00:00Z"

@@ -15,7 +15,8 @@ from cashier.domain.order import Blocked
 from cashier.domain.pay_method import Kind, ReasonCode, Remedy, RemedyType
 from cashier.domain.reason_text import reason
 from cashier.domain.refusal import Refusal
-from cashier.domain.wording import ChangeText, Form, KindWording
+from cashier.domain.text_form import Form
+from cashier.domain.wording import ChangeText, KindWording
 from tests.domain.builders import CATALOG, NOW, World, account, card, channel, cny, one_of_each, request, with_terms
 
 LOCALES = ("en", "zh-CN")

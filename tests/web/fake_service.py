@@ -31,6 +31,7 @@ from cashier.domain.pay_method import (
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.fanout.l2.interface import Invalidated, Reach
 from cashier.web import CashierFactory, PaymentsPort
+from tests.domain.builders import CATALOG
 
 ASKED = ConsultRequest(
     order_id="o_1001",
@@ -159,6 +160,7 @@ class FakeService:
     def __init__(self, payments: PaymentsPort | None = None) -> None:
         self.ready = self.sources_reached = True
         self.payments = payments
+        self.catalog = CATALOG
         self.calls: list[tuple[ConsultRequest, str, str | None]] = []
         self.since_ns: list[int] = []
         self.invalidated: list[tuple[str, str | None, str | None]] = []

@@ -29,6 +29,7 @@ from cashier.logs import configure_logs
 from cashier.web import CashierApp, owning_app
 from cashier.web.serve import serve
 from cashier.web.server import ServerSettings
+from tests.domain.builders import CATALOG
 from tests.web.fake_payments import LIVE, PAID, FakePayments
 from tests.web.fake_service import consultation
 
@@ -50,6 +51,7 @@ class ImmediatePayments(FakePayments):
 
 class SlowService:
     ready = sources_reached = True
+    catalog = CATALOG
 
     def __init__(self, delay_ms: int) -> None:
         self.payments = ImmediatePayments()

@@ -467,6 +467,7 @@ async def test_a_problem_carries_the_data_that_the_caller_needs(
             "to": unit | {"value": 2},
             "subject": None,
             "reason": None,
+            "message": None,
         }
     ]
     assert response.json["consultation"]["order"]["order_id"] == "o_1001"
