@@ -22,7 +22,7 @@ from cashier.logs import configure_logs
 from cashier.settings.loader import load
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.web.application import CashierApp, owning_app
-from cashier.web.auth import BearerAuth
+from cashier.web.auth import BearerAuth, is_loopback
 from cashier.web.cross_origin import AllowedOrigins
 
 _log = structlog.get_logger("cashier")
@@ -44,6 +44,7 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None) -> Cashie
         bearer_auth=_bearer_auth(config),
         ladder=ladder,
         origins=origins,
+        trusts_named_payers=config.settings.auth.mode == "none" and is_loopback(config.settings.server.host),
     )
 
 

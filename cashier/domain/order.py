@@ -13,9 +13,8 @@ from cashier.domain.money import MAX_VALUE, Money
 # Ids go into paths, headers and logs of all services, so their alphabet is narrow. `(?![\s\S])` is
 # the end of the text in Python and in JavaScript: `$` accepts a line feed in Python, and JavaScript
 # has no `\Z`.
-Id = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@~-]{0,63}(?![\s\S])", description="1 to 64 of A-Za-z0-9_.:@~-")
-]
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@~-]{0,63}(?![\s\S])"
+Id = Annotated[str, Meta(pattern=ID_PATTERN, description="1 to 64 of A-Za-z0-9_.:@~-")]
 Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}(?![\s\S])", description="ISO 3166-1 alpha-2")]
 Locale = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}(?![\s\S])", description="BCP 47")]
 # Always with an offset; decoding refuses a time without one.

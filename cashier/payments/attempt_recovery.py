@@ -45,12 +45,12 @@ from cashier.payments.attempt_guard import LIVE_STATUSES, AttemptGuard
 from cashier.payments.coalescing import SingleFlight
 from cashier.payments.errors import (
     AcceptError,
-    CheckUnavailable,
     InFlight,
     Invalid,
     NoSuchAttempt,
     NotResumable,
     OrderBusy,
+    StatusUnavailable,
     TooManyPayments,
 )
 from cashier.payments.policy import Operation
@@ -117,7 +117,7 @@ class AttemptRecovery:
     async def find(self, request: AttemptRequest, operation: Operation) -> FoundPayment:
         """The attempt that the acquirer names for the order: the live one, or the last.
 
-        Raises `NoSuchAttempt`, also for another payer's; `NotResumable`, `CheckUnavailable`,
+        Raises `NoSuchAttempt`, also for another payer's; `NotResumable`, `StatusUnavailable`,
         `OrderUnknown`, `TooManyPayments`.
         """
         key = f"{request.merchant_id}/{request.order_id}"
@@ -171,7 +171,7 @@ class AttemptRecovery:
             return busy
         try:
             upstream = await self._look(busy.payment_id, attempt.chosen.order_id, attempt.operation)
-        except (NoSuchAttempt, CheckUnavailable, TooManyPayments, InFlight):
+        except (NoSuchAttempt, StatusUnavailable, TooManyPayments, InFlight):
             return busy
         live = upstream.payment
         if live is None or live.user_id != attempt.chosen.user_id or live.status not in LIVE_STATUSES:
@@ -229,7 +229,7 @@ class AttemptRecovery:
         look_ms = operation.policy.settings.look_ms
         result = await self._ports.acquirer.result(order_id, operation.call_headers, look_ms)
         if isinstance(result, Unanswered):
-            raise CheckUnavailable(("acquirer",))
+            raise StatusUnavailable(("acquirer",))
         payment_id = result.payment_id if isinstance(result, OrderResult) else None
         # An id of another system is no attempt of ours, and does not go into a request.
         if payment_id is None or not _PAYMENT_ID.fullmatch(payment_id):
@@ -238,7 +238,7 @@ class AttemptRecovery:
         return _answered(looked_up, result)
 
     async def _look(self, payment_id: str, order_id: str, operation: Operation) -> UpstreamStatus:
-        """Engine and acquirer about one payment. Raises `NoSuchAttempt`, `CheckUnavailable`."""
+        """Engine and acquirer about one payment. Raises `NoSuchAttempt`, `StatusUnavailable`."""
         return await self._looks.run(f"{payment_id} {order_id}", lambda: self._look_at(payment_id, order_id, operation))
 
     async def _look_at(self, payment_id: str, order_id: str, operation: Operation) -> UpstreamStatus:
@@ -290,7 +290,7 @@ class AttemptRecovery:
         try:
             fresh = await operation.policy.consult_uncached(_consult_request(request), operation.call_headers)
         except RequiredSourceUnavailable as unavailable:
-            raise CheckUnavailable(unavailable.failed, unavailable.sources) from None
+            raise StatusUnavailable(unavailable.failed) from None
         blocked = fresh.consultation.blocked
         if blocked is not None and blocked.code in OWNERSHIP_BLOCKS:
             raise NoSuchAttempt
@@ -311,11 +311,11 @@ class AttemptRecovery:
 
 
 def _answered(outcome: LookUpOutcome, result: AcquirerResult) -> UpstreamStatus:
-    """Raises `NoSuchAttempt` for an answer about another order; `CheckUnavailable` for none."""
+    """Raises `NoSuchAttempt` for an answer about another order; `StatusUnavailable` for none."""
     if isinstance(outcome, Unanswered):
         if isinstance(outcome.error, WrongIdentity):
             raise NoSuchAttempt
-        raise CheckUnavailable(("engine",))
+        raise StatusUnavailable(("engine",))
     return upstream_status(outcome, result)
 
 

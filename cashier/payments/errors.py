@@ -63,6 +63,17 @@ class NoSuchAttempt(AcceptError):
     """The order has no attempt of this payer. Another payer's is not disclosed: it is the same."""
 
 
+class StatusUnavailable(AcceptError):
+    """Whether there is an attempt, and how it stands, could not be found out.
+
+    `silent`: the services and sources without a usable answer.
+    """
+
+    def __init__(self, silent: tuple[str, ...]) -> None:
+        super().__init__(f"No usable answer from {', '.join(silent)}.")
+        self.silent = silent
+
+
 class NotResumable(AcceptError):
     """The engine does not know the payment, or does not report `missing`, a field of its answer."""
 

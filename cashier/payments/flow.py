@@ -258,7 +258,7 @@ class PaymentFlow:
         """The live or last attempt of the order, for its own payer.
 
         The caller vouches for `user_id`. Raises `NoSuchAttempt`, also for another payer's;
-        `NotResumable`, `CheckUnavailable`, `OrderUnknown` and `TooManyPayments`.
+        `NotResumable`, `StatusUnavailable`, `OrderUnknown` and `TooManyPayments`;
         msgspec.ValidationError for a value out of bounds.
         """
         # Product and terminal do not matter to an attempt that exists.

@@ -44,6 +44,7 @@ class CashierApp:
     `ladder` decides on admission under overload: here, or earlier in a connection that knows this
     application. Only consultations are refused; payments and health checks never are.
     `body_limit_bytes` and `body_timeout_s` limit the request body, here or in that connection.
+    `trusts_named_payers`: see `app`.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class CashierApp:
         body_timeout_s: float,
         ladder: DegradationLadder | None = None,
         origins: AllowedOrigins | None = None,
+        *,
+        trusts_named_payers: bool = False,
     ) -> None:
         self.draining = False
         self.ladder = ladder
@@ -66,7 +69,14 @@ class CashierApp:
         self.queue = AdmissionQueue(ladder)
         self.origins = origins = origins or AllowedOrigins({})
         self._consult_endpoint = ConsultEndpoint(bearer_auth, origins, body_limit_bytes, body_timeout_s, self.queue)
-        guard = RequestGuard(lambda: self._service, bearer_auth, origins, body_limit_bytes, body_timeout_s)
+        guard = RequestGuard(
+            lambda: self._service,
+            bearer_auth,
+            origins,
+            body_limit_bytes,
+            body_timeout_s,
+            trusts_named_payers=trusts_named_payers,
+        )
         self._payment_endpoints = PaymentEndpoints(guard, body_timeout_s, lambda: self.draining)
         self._other_endpoints = other_endpoints(
             self._readiness,
@@ -194,14 +204,26 @@ def app(
     body_timeout_s: float = BODY_TIMEOUT_S,
     ladder: DegradationLadder | None = None,
     origins: AllowedOrigins | None = None,
+    trusts_named_payers: bool = False,
 ) -> CashierApp:
     """An application on an open cashier, which stays open: `app.mount("/pay", web.app(cashier))`.
 
     Without `bearer_auth` every caller is admitted. A body over `body_limit_bytes`, or incomplete
     after `body_timeout_s`, is refused. With a `ladder` the application sheds load; the ladder's
     owner must call its `tick`. `origins`: pages of other origins that may call it.
+    `trusts_named_payers`: without `bearer_auth`, a caller that names a payer sees and takes over
+    that payer's attempts. Only where no stranger reaches it.
     """
-    return CashierApp(cashier, None, bearer_auth, body_limit_bytes, body_timeout_s, ladder, origins)
+    return CashierApp(
+        cashier,
+        None,
+        bearer_auth,
+        body_limit_bytes,
+        body_timeout_s,
+        ladder,
+        origins,
+        trusts_named_payers=trusts_named_payers,
+    )
 
 
 def owning_app(
@@ -212,6 +234,16 @@ def owning_app(
     body_timeout_s: float = BODY_TIMEOUT_S,
     ladder: DegradationLadder | None = None,
     origins: AllowedOrigins | None = None,
+    trusts_named_payers: bool = False,
 ) -> CashierApp:
     """An application that opens its cashier at server start and closes it at server stop."""
-    return CashierApp(None, open_cashier, bearer_auth, body_limit_bytes, body_timeout_s, ladder, origins)
+    return CashierApp(
+        None,
+        open_cashier,
+        bearer_auth,
+        body_limit_bytes,
+        body_timeout_s,
+        ladder,
+        origins,
+        trusts_named_payers=trusts_named_payers,
+    )

@@ -87,7 +87,7 @@ def auth_faults(settings: AuthSettings, host: str) -> tuple[str, ...]:
 
 
 def _faults_without_authentication(settings: AuthSettings, host: str) -> Iterator[str]:
-    if not settings.insecure and not _is_loopback(host):
+    if not settings.insecure and not is_loopback(host):
         yield (
             f'[auth] mode = "none" admits every caller on {host or "every address"}: set mode = "jwt", or listen on'
             " 127.0.0.1; if a mesh or sidecar authenticates all callers, set insecure = true"
@@ -276,7 +276,8 @@ def _is_instant(claim: object) -> bool:
     return isinstance(claim, int | float) and not isinstance(claim, bool) and abs(claim) < _END_OF_TIME_S
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`."""
     if host == "localhost":
         return True
     try:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from cashier.web.problem import ProblemCode, RequestRefused
+from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, invalid
 
 
 class TokenScope(StrEnum):
@@ -69,6 +69,28 @@ class Caller(Struct, frozen=True):
 
 # Every caller, if none is authenticated.
 ANYONE = Caller(frozenset(TokenScope), math.inf)
+
+
+def payer_of(caller: Caller, named: str | None, *, trusts_named: bool) -> str:
+    """The user whose lost attempt the caller may see and take over.
+
+    A payer is its own; `named` may only repeat it. A service has payment tokens for its payers and
+    acts by them. Without authentication the caller names the user, where `trusts_named`. Raises
+    `RequestRefused`: PAYER_REQUIRED, CALLER_MISMATCH, INVALID.
+    """
+    if caller.user_id is not None:
+        if named not in (None, caller.user_id):
+            raise _mismatch("is a payer's and belongs to another user")
+        return caller.user_id
+    if caller is not ANYONE:
+        raise RequestRefused(ProblemCode.PAYER_REQUIRED, "This needs the bearer token of the payer, not of a service.")
+    if not trusts_named:
+        raise RequestRefused(
+            ProblemCode.PAYER_REQUIRED, "Without authentication of payers this is served on loopback addresses only."
+        )
+    if named is None:
+        raise invalid(FieldProblem("user_id", "MISSING", "is required"))
+    return named
 
 
 def lacks_scope(scope: str) -> RequestRefused:

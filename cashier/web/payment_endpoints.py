@@ -14,16 +14,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter_ns
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from cashier.domain.pan import looks_issued
-from cashier.domain.payment_request import PaymentChoice, PaymentRequest
+from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
 from cashier.tokens.jws import TokenRefused
@@ -31,6 +32,7 @@ from cashier.web import payment_requests
 from cashier.web.caller import ANYONE, Caller, TokenScope
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
 from cashier.web.payment_problems import refusal_for
+from cashier.web.payment_requests import FindRequest
 from cashier.web.ports import ConsultService, PaymentsPort
 from cashier.web.problem import Headers, Problem, ProblemCode, RequestRefused
 from cashier.web.request_guard import RequestGuard
@@ -41,12 +43,22 @@ from cashier.web.sse import EventFormat, EventStream
 _log = structlog.get_logger("cashier.web")
 
 PAYMENTS_PATH = "/v1/payments"
+ORDER_PAYMENT_PATH = "/v1/orders/{order_id}/payment"
 # The id of the event after which there is nothing to reconnect for.
 _END_ID = b"end"
 _NO_REFERRER = (b"referrer-policy", b"no-referrer")
 # Tickets whose stream has ended, for clients that reconnect without Last-Event-ID. Per worker.
 _MAX_ENDED = 10_000
 _NOTHING_LEFT = ApiResponse(204, b"")
+
+
+class OwnedAttempt(NamedTuple):
+    """Whose attempt a payer wants to find or to take over, and the language for it."""
+
+    order_id: str
+    user_id: str
+    merchant_id: str
+    locale: str | None
 
 
 class PaymentCall:
@@ -65,7 +77,7 @@ class PaymentCall:
         self.request_id = _read_request_id(self.headers)
         self.traceparent = read_traceparent(self.headers)
         self.watched: WatchedRequest | None = None
-        self.choice: Callable[[], PaymentChoice | PaymentRequest] | None = None
+        self.choice: Callable[[], PaymentChoice | PaymentRequest | OwnedAttempt] | None = None
 
     def __repr__(self) -> str:
         return f"<PaymentCall {self.request_id}>"
@@ -178,14 +190,13 @@ class PaymentEndpoints:
         operations = {
             PAYMENTS_PATH: operation("POST", self._submit),
             payment_path: operation("GET", self._look),
-            f"{payment_path}/challenge": PaymentOperation(
-                "POST", self._answer, self._disconnect_watch, self._localized
-            ),
+            f"{payment_path}/challenge": operation("POST", self._answer),
             f"{payment_path}/cancel": operation("POST", self._cancel),
             f"{payment_path}/events": operation("GET", self._follow),
-            f"{payment_path}/stream-ticket": PaymentOperation(
-                "POST", self._issue_ticket, self._disconnect_watch, self._localized
-            ),
+            f"{payment_path}/stream-ticket": operation("POST", self._issue_ticket),
+            f"{payment_path}/resume": operation("POST", self._resume),
+            f"{payment_path}/replace": operation("POST", self._replace),
+            ORDER_PAYMENT_PATH: operation("GET", self._find),
         }
         return [Route(path, endpoint) for path, endpoint in operations.items()]
 
@@ -248,6 +259,48 @@ class PaymentEndpoints:
         updates = payments.follow(payment_id, token, request_id=call.request_id, traceparent=call.traceparent)
         events = self._events._replace(localize=partial(self._localized, call))
         return await EventStream.start(updates, call.request_id, events)
+
+    async def _find(self, call: PaymentCall) -> ApiResponse:
+        payments, caller = self._admit(call)
+        query = call.request.query_params.multi_items()
+        request = payment_requests.read_find_request(call.request.path_params["order_id"], query)
+        user_id = self._require_payer(call, caller, request)
+        await self._end_with_client(call)
+        found = await payments.find(
+            request.order_id,
+            merchant_id=request.merchant_id,
+            user_id=user_id,
+            locale=request.locale,
+            request_id=call.request_id,
+            traceparent=call.traceparent,
+        )
+        return ApiResponse(200, msgspec.json.encode(found))
+
+    async def _resume(self, call: PaymentCall) -> ApiResponse:
+        (payments, caller), payment_id = self._admit(call), call.payment_id
+        request = await self._attempt_request(call, caller)
+        return _response(
+            await payments.resume(payment_id, request, request_id=call.request_id, traceparent=call.traceparent)
+        )
+
+    async def _replace(self, call: PaymentCall) -> ApiResponse:
+        (payments, caller), payment_id = self._admit(call), call.payment_id
+        request = await self._attempt_request(call, caller)
+        call_headers = {"request_id": call.request_id, "traceparent": call.traceparent}
+        return ApiResponse(200, msgspec.json.encode(await payments.replace(payment_id, request, **call_headers)))
+
+    async def _attempt_request(self, call: PaymentCall, caller: Caller) -> AttemptRequest:
+        """The request of the caller's own payer."""
+        request = payment_requests.decode_attempt_request(await self._guard.json(call.request, call.headers))
+        return replace(request, user_id=self._require_payer(call, caller, request))
+
+    def _require_payer(self, call: PaymentCall, caller: Caller, request: AttemptRequest | FindRequest) -> str:
+        """The payer that the caller is. Nothing but the caller's authentication says so."""
+        user_id = self._guard.payer_of(caller, request.user_id)
+        owned = OwnedAttempt(request.order_id, user_id, request.merchant_id, request.locale)
+        call.choice = lambda: owned
+        self._guard.require_own(caller, call.headers, call.choice)
+        return user_id
 
     async def _follow_by_ticket(self, call: PaymentCall, ticket: str) -> ApiResponse | EventStream[Payment]:
         payments, payment_id = _payments(self._guard.service()), call.payment_id

@@ -16,8 +16,11 @@ from cashier.payments.errors import (
     InFlight,
     Invalid,
     KeyReused,
+    NoSuchAttempt,
+    NotResumable,
     OrderBusy,
     RiskRejected,
+    StatusUnavailable,
     TooManyPayments,
 )
 from cashier.tokens.jws import TokenRefused
@@ -29,7 +32,9 @@ _CHANGED = (
     " Let the payer choose again from the consultation."
 )
 _ORDER_OVER = "The order can no longer be paid; `changes` has the reason. Nothing was sent by this request."
-_BUSY = "Another payment attempt for this order is live. Query or cancel that payment before a new attempt."
+_BUSY = "Another payment attempt for this order is live. Resume, replace or cancel it before a new attempt."
+_NO_ATTEMPT = "This payer has no such payment for this order."
+_NEVER_SENT = "The payment engine has no such payment, so there is nothing to resume. It can be replaced."
 _IN_FLIGHT = "The same request is still in progress elsewhere. Repeat it unchanged."
 _REJECTED = "The payment was rejected. Nothing was sent. The payer may try another payment method."
 _KEY_REUSED = "The Idempotency-Key belongs to a payment with another body. Use a new key for a new payment."
@@ -55,6 +60,16 @@ def _consult_changed(error: ConsultChanged) -> RequestRefused:
     return RequestRefused(ProblemCode.CONSULT_CHANGED, detail, changes=error.changes, consultation=error.consultation)
 
 
+def _not_resumable(error: NotResumable) -> RequestRefused:
+    detail = f"The payment engine does not report {error.missing} of this payment, which resuming it needs."
+    return RequestRefused(ProblemCode.NOT_RESUMABLE, detail if error.missing else _NEVER_SENT)
+
+
+def _status_unavailable(error: StatusUnavailable) -> RequestRefused:
+    detail = f"No usable answer from {', '.join(error.silent)}, so the payment cannot be shown. Repeat the request."
+    return RequestRefused(ProblemCode.STATUS_UNAVAILABLE, detail, silent=error.silent, headers=RETRY_AFTER_1)
+
+
 def _check_unavailable(error: CheckUnavailable) -> RequestRefused:
     detail = f"No usable answer from {', '.join(error.silent)}. Nothing was sent by this request. Repeat it unchanged."
     return RequestRefused(
@@ -69,7 +84,16 @@ _TABLE: dict[type[Exception], Callable[[Any], RequestRefused]] = {
     OrderUnknown: lambda _: RequestRefused(ProblemCode.ORDER_UNKNOWN, _ORDER_UNKNOWN),
     RiskRejected: lambda _: RequestRefused(ProblemCode.RISK_REJECTED, _REJECTED),
     ConsultChanged: _consult_changed,
-    OrderBusy: lambda error: RequestRefused(ProblemCode.ORDER_BUSY, _BUSY, payment_id=error.payment_id),
+    OrderBusy: lambda error: RequestRefused(
+        ProblemCode.ORDER_BUSY,
+        _BUSY,
+        payment_id=error.payment_id,
+        next_action=error.next_action,
+        expires_at=error.expires_at,
+    ),
+    NoSuchAttempt: lambda _: RequestRefused(ProblemCode.NOT_FOUND, _NO_ATTEMPT),
+    NotResumable: _not_resumable,
+    StatusUnavailable: _status_unavailable,
     InFlight: lambda _: RequestRefused(ProblemCode.IN_FLIGHT, _IN_FLIGHT, headers=RETRY_AFTER_1),
     KeyReused: lambda _: RequestRefused(ProblemCode.KEY_REUSED, _KEY_REUSED),
     CheckUnavailable: _check_unavailable,

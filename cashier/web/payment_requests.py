@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+import orjson
 from msgspec import Meta, Struct
 
+from cashier.domain.order import Id, Locale
 from cashier.domain.pan import payment_pan_fields
 from cashier.domain.payment_id import PAYMENT_ID
-from cashier.domain.payment_request import IDEMPOTENCY_KEY, PaymentRequest
+from cashier.domain.payment_request import IDEMPOTENCY_KEY, AttemptRequest, PaymentRequest
 from cashier.payments.settings import LONGEST_WAIT_MS
 from cashier.web import codec
 from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, invalid
@@ -57,16 +59,28 @@ class Cancellation(Struct, frozen=True, omit_defaults=True):
         return []
 
 
+class FindRequest(Struct, frozen=True):
+    """Path and query of `GET /v1/orders/{order_id}/payment`."""
+
+    order_id: Id
+    merchant_id: Id
+    user_id: Id | None = None
+    locale: Locale | None = None
+
+
 _submit_decoder = msgspec.json.Decoder(PaymentRequest)
 _answer_decoder = msgspec.json.Decoder(ChallengeAnswer)
 _cancel_decoder = msgspec.json.Decoder(Cancellation)
-_SUBMIT, _ANSWER, _CANCEL = (
-    msgspec.inspect.type_info(struct) for struct in (PaymentRequest, ChallengeAnswer, Cancellation)
+_attempt_decoder = msgspec.json.Decoder(AttemptRequest)
+_find_decoder = msgspec.json.Decoder(FindRequest)
+_SUBMIT, _ANSWER, _CANCEL, _ATTEMPT, _FIND = (
+    msgspec.inspect.type_info(struct)
+    for struct in (PaymentRequest, ChallengeAnswer, Cancellation, AttemptRequest, FindRequest)
 )
 
 
 def decode_submit(body: bytes) -> PaymentRequest:
-    """Raises `RequestRefused` like the next two: MALFORMED, or INVALID with every field."""
+    """Raises `RequestRefused` like the next three: MALFORMED, or INVALID with every field."""
     return _decode(body, _submit_decoder, _SUBMIT)
 
 
@@ -77,6 +91,19 @@ def decode_challenge_answer(body: bytes) -> ChallengeAnswer:
 def decode_cancellation(body: bytes) -> Cancellation:
     """An empty body is valid: the token may be in a header."""
     return _decode(body, _cancel_decoder, _CANCEL) if body else Cancellation()
+
+
+def decode_attempt_request(body: bytes) -> AttemptRequest:
+    return _decode(body, _attempt_decoder, _ATTEMPT)
+
+
+def read_find_request(order_id: str, query: Sequence[tuple[str, str]]) -> FindRequest:
+    """From the path and all parameters of the query. Raises `RequestRefused`: INVALID."""
+    named = [(name, value) for name, value in query if name in ("merchant_id", "user_id", "locale")]
+    values = dict(named)
+    if len(values) < len(named):
+        raise invalid(FieldProblem("query", "ONE_TOO_MANY", "must name each parameter once"))
+    return _decode(orjson.dumps({"order_id": order_id, **values}), _find_decoder, _FIND)
 
 
 def read_idempotency_key(headers: RawHeaders) -> str:

@@ -8,9 +8,10 @@ from typing import Protocol
 from cashier.consultation.flow import Consultation
 from cashier.domain.catalog import Catalog
 from cashier.domain.order import ConsultRequest
-from cashier.domain.payment_request import PaymentChoice, PaymentRequest
-from cashier.domain.payment_resource import Payment, StreamTicket
+from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
+from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
 from cashier.fanout.l2.interface import Invalidated
+from cashier.payments.attempt_recovery import ReplacedPayment
 from cashier.tokens.payment_state_token import PaymentClaims
 
 
@@ -65,6 +66,38 @@ class PaymentsPort(Protocol):
 
         Raises only before the first. Close the generator (`contextlib.aclosing`) if you stop early.
         """
+
+    async def find(
+        self,
+        order_id: str,
+        *,
+        merchant_id: str,
+        user_id: str,
+        locale: str | None = None,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> FoundPayment:
+        """The live or last attempt of the order. `user_id`: authenticated, as in the next two."""
+
+    async def resume(
+        self,
+        payment_id: str,
+        request: AttemptRequest,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> Payment:
+        """The payment with a new token."""
+
+    async def replace(
+        self,
+        payment_id: str,
+        request: AttemptRequest,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> ReplacedPayment:
+        """End the payment for good, and consult afresh."""
 
     def choice_of(self, payment_id: str, payment_token: str) -> PaymentChoice:
         """The order, user and merchant of a payment, and what was chosen."""

@@ -6,13 +6,16 @@ repeated, because free text may be a card number.
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 from msgspec import Struct
 
 from cashier.consultation.flow import Consultation
+from cashier.domain.next_action import Action
 from cashier.domain.offer_diff import Change
+from cashier.domain.order import Instant
 from cashier.fanout.ask import SourceReport
 
 
@@ -22,6 +25,7 @@ class ProblemCode(StrEnum):
     RISK_REJECTED = "RISK_REJECTED"
     FORBIDDEN = "FORBIDDEN"
     CALLER_MISMATCH = "CALLER_MISMATCH"
+    PAYER_REQUIRED = "PAYER_REQUIRED"
     ORIGIN_NOT_ALLOWED = "ORIGIN_NOT_ALLOWED"
     TOKEN_MALFORMED = "TOKEN_MALFORMED"  # noqa: S105 - names of problems, not tokens
     TOKEN_TAMPERED = "TOKEN_TAMPERED"  # noqa: S105
@@ -37,6 +41,7 @@ class ProblemCode(StrEnum):
     BODY_TIMEOUT = "BODY_TIMEOUT"
     CONSULT_CHANGED = "CONSULT_CHANGED"
     ORDER_BUSY = "ORDER_BUSY"
+    NOT_RESUMABLE = "NOT_RESUMABLE"
     IN_FLIGHT = "IN_FLIGHT"
     TOO_LARGE = "TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
@@ -49,6 +54,7 @@ class ProblemCode(StrEnum):
     OVERLOADED = "OVERLOADED"
     REQUIRED_SOURCE_UNAVAILABLE = "REQUIRED_SOURCE_UNAVAILABLE"
     CHECK_UNAVAILABLE = "CHECK_UNAVAILABLE"
+    STATUS_UNAVAILABLE = "STATUS_UNAVAILABLE"
     ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
 
 
@@ -58,6 +64,7 @@ STATUS_AND_TITLE: dict[ProblemCode, tuple[int, str]] = {
     ProblemCode.RISK_REJECTED: (402, "Payment rejected"),
     ProblemCode.FORBIDDEN: (403, "Forbidden"),
     ProblemCode.CALLER_MISMATCH: (403, "Not the caller's own"),
+    ProblemCode.PAYER_REQUIRED: (403, "Only for the payer"),
     ProblemCode.ORIGIN_NOT_ALLOWED: (403, "Origin not allowed"),
     ProblemCode.TOKEN_MALFORMED: (403, "Malformed token"),
     ProblemCode.TOKEN_TAMPERED: (403, "Invalid token signature"),
@@ -73,6 +80,7 @@ STATUS_AND_TITLE: dict[ProblemCode, tuple[int, str]] = {
     ProblemCode.BODY_TIMEOUT: (408, "Request body timed out"),
     ProblemCode.CONSULT_CHANGED: (409, "Offer changed"),
     ProblemCode.ORDER_BUSY: (409, "Another payment is in progress for this order"),
+    ProblemCode.NOT_RESUMABLE: (409, "The payment cannot be resumed"),
     ProblemCode.IN_FLIGHT: (409, "The same request is in progress"),
     ProblemCode.TOO_LARGE: (413, "Request body too large"),
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: (415, "Unsupported media type"),
@@ -85,6 +93,7 @@ STATUS_AND_TITLE: dict[ProblemCode, tuple[int, str]] = {
     ProblemCode.OVERLOADED: (503, "Overloaded"),
     ProblemCode.REQUIRED_SOURCE_UNAVAILABLE: (503, "Required source unavailable"),
     ProblemCode.CHECK_UNAVAILABLE: (503, "Required check unavailable"),
+    ProblemCode.STATUS_UNAVAILABLE: (503, "Payment status unavailable"),
     ProblemCode.ENGINE_UNAVAILABLE: (503, "Payment engine unavailable"),
 }
 
@@ -102,9 +111,10 @@ class Problem(Struct, frozen=True, omit_defaults=True):
 
     `errors`: the invalid fields. `sources`: reports of all sources that were asked, if a missing
     response is the problem; `silent`: names of the services whose response is missing.
-    `payment_id`: the payment that is in progress instead. `changes`: what differs from the accepted
-    offer; `consultation`: a fresh offer to choose from. `message`: for the payer, if a payer may
-    meet this problem; in the language of the title.
+    `payment_id`: the payment that is in progress instead; `next_action`, `expires_at`: what its
+    payer may do, and until when. `changes`: what differs from the accepted offer; `consultation`: a
+    fresh offer to choose from. `message`: for the payer, if a payer may meet this problem; in the
+    language of the title.
     """
 
     type: str
@@ -119,6 +129,8 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     consultation: Consultation | None = None
     silent: tuple[str, ...] = ()
     message: str | None = None
+    next_action: Action | None = None
+    expires_at: Instant | None = None
 
 
 def make_problem(
@@ -130,6 +142,8 @@ def make_problem(
     changes: tuple[Change, ...] = (),
     consultation: Consultation | None = None,
     silent: tuple[str, ...] = (),
+    next_action: Action | None = None,
+    expires_at: datetime | None = None,
 ) -> Problem:
     status, title = STATUS_AND_TITLE[code]
     return Problem(
@@ -144,6 +158,8 @@ def make_problem(
         changes=changes,
         consultation=consultation,
         silent=silent,
+        next_action=next_action,
+        expires_at=expires_at,
     )
 
 
@@ -170,10 +186,14 @@ class RequestRefused(Exception):
         changes: tuple[Change, ...] = (),
         consultation: Consultation | None = None,
         silent: tuple[str, ...] = (),
+        next_action: Action | None = None,
+        expires_at: datetime | None = None,
         headers: Headers = (),
     ) -> None:
         super().__init__(detail)
-        self.problem = make_problem(code, detail, errors, sources, payment_id, changes, consultation, silent)
+        self.problem = make_problem(
+            code, detail, errors, sources, payment_id, changes, consultation, silent, next_action, expires_at
+        )
         self.headers = headers
 
 

@@ -12,7 +12,7 @@ from time import time
 from starlette.requests import ClientDisconnect, Request
 
 from cashier.web.auth import BearerAuth
-from cashier.web.caller import ANYONE, Caller, Owned, TokenScope
+from cashier.web.caller import ANYONE, Caller, Owned, TokenScope, payer_of
 from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.ports import ConsultService
 from cashier.web.problem import Headers, Problem, ProblemCode, RequestRefused
@@ -22,7 +22,10 @@ from cashier.web.response import ACCEPTED, CLOSE, RETRY_AFTER_1
 
 
 class RequestGuard:
-    """Shared by all endpoints behind it. Calls `service` for each request."""
+    """Shared by all endpoints behind it. Calls `service` for each request.
+
+    `trusts_named_payers`: a caller without a token may say which payer it is.
+    """
 
     def __init__(
         self,
@@ -31,12 +34,15 @@ class RequestGuard:
         origins: AllowedOrigins,
         body_limit_bytes: int,
         body_timeout_s: float,
+        *,
+        trusts_named_payers: bool,
     ) -> None:
         self._service = service
         self._bearer_auth = bearer_auth
         self._origins = origins
         self._body_limit_bytes = body_limit_bytes
         self._body_timeout_s = body_timeout_s
+        self._trusts_named_payers = trusts_named_payers
 
     def __repr__(self) -> str:
         return f"<RequestGuard {'secured' if self.secured else 'open'} body_limit_bytes={self._body_limit_bytes}>"
@@ -64,6 +70,10 @@ class RequestGuard:
         if self._bearer_auth is None:
             return ANYONE
         return self._bearer_auth.admit(headers.get(b"authorization"), scope, time())
+
+    def payer_of(self, caller: Caller, named: str | None) -> str:
+        """The user that the caller is. Raises `RequestRefused`: see `caller.payer_of`."""
+        return payer_of(caller, named, trusts_named=self._trusts_named_payers)
 
     def require_own(self, caller: Caller, headers: Mapping[bytes, bytes], owned: Callable[[], Owned]) -> None:
         """Refuse another's user, order or merchant, to the caller and to the page that it uses.

@@ -14,7 +14,7 @@ from cashier.domain.order import Blocked
 from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import FINAL, PaymentStatus
-from cashier.payments.errors import AcceptError, CheckUnavailable, Invalid, NoSuchAttempt, NotResumable, OrderBusy
+from cashier.payments.errors import AcceptError, Invalid, NoSuchAttempt, NotResumable, OrderBusy, StatusUnavailable
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, Reply, SharedStore, attempt_request, checkout
 
@@ -169,12 +169,12 @@ async def test_a_silent_engine_proves_nothing_and_nothing_is_disclosed() -> None
         lost = await shop.pay(CASE, WALLET)
         shop.inject("engine", "error", always=True)
         for request in (shop.find(CASE), shop.resume(CASE, lost.payment_id), shop.replace(CASE, lost.payment_id)):
-            with pytest.raises(CheckUnavailable) as unavailable:
+            with pytest.raises(StatusUnavailable) as unavailable:
                 await request
             assert unavailable.value.silent == ("engine",)
         shop.clear_faults()
         shop.inject("acquirer", "error", always=True)
-        with pytest.raises(CheckUnavailable) as unavailable:
+        with pytest.raises(StatusUnavailable) as unavailable:
             await shop.find(CASE)
         assert unavailable.value.silent == ("acquirer",)
         shop.clear_faults()
@@ -230,7 +230,7 @@ async def test_an_order_without_an_attempt_has_none_to_find(shop: Checkout) -> N
 @pytest.mark.parametrize("named", ["pay_elsewhere", "../members/u_1", "pay_" + "A" * 26, "pay_" + "a" * 27])
 async def test_a_payment_of_another_system_goes_into_no_request(shop: Checkout, named: str) -> None:
     changed(shop, "result", lambda body: body.update(status="PAYING", payment_id=named))
-    with pytest.raises((NoSuchAttempt, CheckUnavailable)):
+    with pytest.raises((NoSuchAttempt, StatusUnavailable)):
         await shop.find(CASE)
     assert shop.count("look_up") == 0
 

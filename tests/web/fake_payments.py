@@ -14,12 +14,13 @@ from cashier.domain.next_action import Redirect
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import Message, MessageCode
-from cashier.domain.payment_request import PaymentChoice, PaymentMeans, PaymentRequest
-from cashier.domain.payment_resource import Payment, RouteTaken, StreamTicket
+from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentMeans, PaymentRequest
+from cashier.domain.payment_resource import FoundPayment, Payment, RouteTaken, StreamTicket
 from cashier.domain.payment_state import PaymentStatus
+from cashier.payments.attempt_recovery import ReplacedPayment
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.payment_state_token import PaymentClaims
-from tests.web.fake_service import NOW, cny
+from tests.web.fake_service import NOW, cny, consultation
 
 ID = "pay_" + "a2" * 13
 PAYMENT_PATH = f"/v1/payments/{ID}"
@@ -72,6 +73,31 @@ CLAIMS = PaymentClaims(
     means=PaymentMeans(),
     fingerprint="f",
 )
+FOUND = FoundPayment(
+    payment_id=ID,
+    order_id="o_1001",
+    status=LIVE.status,
+    method_id="WALLET:ALIPAY",
+    option_id=None,
+    kind=Kind.WALLET,
+    amount=LIVE.amount,
+    next_action=LIVE.next_action,
+    message=LIVE.message,
+    poll_after_ms=1000,
+    expires_at=LIVE.expires_at,
+    can_resume=True,
+)
+REPLACED = ReplacedPayment(
+    payment_id=ID,
+    order_id="o_1001",
+    status=PaymentStatus.CLOSED,
+    amount=LIVE.amount,
+    message=Message(MessageCode.CANCELLED, "You cancelled it."),
+    payment_token=TOKEN,
+    expires_at=LIVE.expires_at,
+    consultation=consultation(),
+)
+ATTEMPT: dict[str, Any] = {name: SUBMIT[name] for name in ("order_id", "user_id", "merchant_id", "product", "terminal")}
 PAID = replace(LIVE, status=PaymentStatus.SUCCEEDED, next_action=None, poll_after_ms=None)
 
 
@@ -154,6 +180,42 @@ class FakePayments:
                 yield update
         finally:
             self.closed.set()
+
+    async def find(
+        self,
+        order_id: str,
+        *,
+        merchant_id: str,
+        user_id: str,
+        locale: str | None = None,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> FoundPayment:
+        await self._respond(
+            RecordedCall("find", (order_id, merchant_id, user_id, locale), request_id, traceparent), waits=False
+        )
+        return FOUND
+
+    async def resume(
+        self,
+        payment_id: str,
+        request: AttemptRequest,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> Payment:
+        return await self._respond(RecordedCall("resume", (payment_id, request), request_id, traceparent))
+
+    async def replace(
+        self,
+        payment_id: str,
+        request: AttemptRequest,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> ReplacedPayment:
+        await self._respond(RecordedCall("replace", (payment_id, request), request_id, traceparent))
+        return REPLACED
 
     def choice_of(self, payment_id: str, payment_token: str) -> PaymentChoice:
         return self._read_token(payment_id, payment_token).chosen

@@ -18,8 +18,8 @@ from cashier.web.auth import AuthSettings, BearerAuth
 from cashier.web.caller import PAYER_SCOPES, TokenScope
 from cashier.web.cross_origin import AllowedOrigins, MerchantSettings
 from tests.web.asgi_client import JSON, CapturedResponse, call
+from tests.web.fake_payments import ATTEMPT, ID, PAID, TICKET, TOKEN, FakePayments
 from tests.web.fake_payments import BODY as SUBMIT
-from tests.web.fake_payments import ID, PAID, TICKET, TOKEN, FakePayments
 from tests.web.fake_service import BODY as CONSULT
 from tests.web.fake_service import FakeService
 from tests.web.test_openapi import fetch_document
@@ -71,13 +71,16 @@ async def request(row: Row, headers: dict[str, str], query: bytes = b"", *, toke
     body = {
         "/v1/consult": CONSULT,
         "/v1/payments": SUBMIT,
+        "/v1/payments/{payment_id}/resume": json.dumps(ATTEMPT).encode(),
+        "/v1/payments/{payment_id}/replace": json.dumps(ATTEMPT).encode(),
         "/v1/payments/{payment_id}/challenge": json.dumps({"payment_token": TOKEN, "value": "1"}).encode(),
         "/v1/invalidate": b'{"source": "card", "key": "u_1"}',
     }.get(row.path, b"")
     if not token and row.path.endswith("challenge"):
         body = b'{"value": "1"}'
     headers = JSON | {"idempotency-key": "k-1"} | (PAYMENT_TOKEN if token else {}) | headers
-    path = row.path.replace("{payment_id}", ID)
+    path = row.path.replace("{payment_id}", ID).replace("{order_id}", "o_1001")
+    query = b"&".join(filter(None, (query, b"merchant_id=m_1&user_id=u_1" if "{order_id}" in row.path else b"")))
     response = await call(application, body, headers=headers, method=row.method, path=path, query=query)
     if response.status in (401, 403):
         assert payments.calls == [], "a refused caller reaches no payment"
@@ -119,21 +122,23 @@ async def test_without_a_bearer_token_only_public_endpoints_answer(row: Row) -> 
 
 @EACH_ENDPOINT
 async def test_a_service_needs_the_scope_of_the_endpoint(row: Row) -> None:
+    admitted = "PAYER_REQUIRED" if row.beside == "payers only" else "allowed"
     for scope in TokenScope:
-        expected = "allowed" if row.service in ("public", scope) else "FORBIDDEN"
+        expected = admitted if row.service in ("public", scope) else "FORBIDDEN"
         assert outcome(await request(row, bearer(scope=scope))) == expected
         others = " ".join(other for other in TokenScope if other is not scope)
         lacks = row.service == scope
-        assert outcome(await request(row, bearer(scope=others))) == ("FORBIDDEN" if lacks else "allowed")
+        assert outcome(await request(row, bearer(scope=others))) == ("FORBIDDEN" if lacks else admitted)
     for claims in ({}, {"scope": ""}, {"scope": "read"}, {"sub": "shop", "client_id": "shop"}):
         expected = "allowed" if row.service == "public" else "FORBIDDEN"
         assert outcome(await request(row, bearer(**claims))) == expected
 
 
 @EACH_ENDPOINT
-async def test_a_service_acts_for_every_user(row: Row) -> None:
+async def test_a_service_acts_for_every_user_but_is_no_payer(row: Row) -> None:
     if row.service != "public":
-        assert outcome(await request(row, bearer(scope=row.service, sub="shop", client_id="shop"))) == "allowed"
+        expected = "PAYER_REQUIRED" if row.beside == "payers only" else "allowed"
+        assert outcome(await request(row, bearer(scope=row.service, sub="shop", client_id="shop"))) == expected
 
 
 @EACH_ENDPOINT
@@ -156,7 +161,8 @@ async def test_a_token_of_another_order_or_merchant_is_refused(row: Row, claim: 
     other = "CALLER_MISMATCH" if row.payer == "own" else expected_of_payer(row, PAYER_SCOPES)
     assert outcome(await request(row, bearer(sub="u_1", **{claim: value}))) == other
     if row.payer == "own":
-        assert outcome(await request(row, bearer(scope=row.service, **{claim: value}))) == other
+        of_service = "PAYER_REQUIRED" if row.beside == "payers only" else other
+        assert outcome(await request(row, bearer(scope=row.service, **{claim: value}))) == of_service
 
 
 @EACH_ENDPOINT
@@ -171,8 +177,9 @@ async def test_a_payment_token_is_needed_beside_the_bearer_token(row: Row) -> No
     for claims in ({"scope": " ".join(TokenScope)}, {"sub": "u_1"}):
         if claims.get("sub") and row.payer == "no":
             continue
+        admitted = "PAYER_REQUIRED" if row.beside == "payers only" and "sub" not in claims else "allowed"
         response = await request(row, bearer(**claims), token=False)
-        assert outcome(response) == ("INVALID" if needed else "allowed")
+        assert outcome(response) == ("INVALID" if needed else admitted)
 
 
 @EACH_ENDPOINT

@@ -19,20 +19,23 @@ from msgspec import Struct
 from cashier.consultation.flow import Consultation
 from cashier.domain.money import MAX_VALUE
 from cashier.domain.offer_diff import Change
-from cashier.domain.order import ConsultRequest
+from cashier.domain.order import ID_PATTERN, ConsultRequest
 from cashier.domain.payment_id import PAYMENT_ID
-from cashier.domain.payment_request import IDEMPOTENCY_KEY, PaymentRequest
-from cashier.domain.payment_resource import Payment, StreamTicket
+from cashier.domain.payment_request import IDEMPOTENCY_KEY, AttemptRequest, PaymentRequest
+from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
 from cashier.fanout.ask import SourceReport
 from cashier.fanout.l2.interface import Invalidated
+from cashier.payments.attempt_recovery import ReplacedPayment
 from cashier.payments.errors import (
     CheckUnavailable,
     ConsultChanged,
     EngineUnavailable,
     InFlight,
     KeyReused,
+    NotResumable,
     OrderBusy,
     RiskRejected,
+    StatusUnavailable,
     TooManyPayments,
 )
 from cashier.payments.settings import LONGEST_WAIT_MS
@@ -57,6 +60,9 @@ _STRUCTS: dict[str, type[Struct]] = {
         Cancellation,
         Payment,
         StreamTicket,
+        AttemptRequest,
+        FoundPayment,
+        ReplacedPayment,
     )
 }
 # The problems of an operation, by what it does. `any` belongs to all that have a scope.
@@ -83,6 +89,16 @@ _PROBLEM_GROUPS: dict[str, tuple[ProblemCode, ...]] = {
     "offer": (ProblemCode.TOKEN_OTHER_ORDER, ProblemCode.TOKEN_OTHER_USER),
     "address": (ProblemCode.NOT_FOUND, ProblemCode.TOKEN_OTHER_PAYMENT),
     "query": (ProblemCode.KEY_REUSED, ProblemCode.OVERLOADED),
+    "attempt": (
+        ProblemCode.PAYER_REQUIRED,
+        ProblemCode.NOT_FOUND,
+        ProblemCode.ORDER_UNKNOWN,
+        ProblemCode.NOT_RESUMABLE,
+        ProblemCode.IN_FLIGHT,
+        ProblemCode.STATUS_UNAVAILABLE,
+        ProblemCode.OVERLOADED,
+    ),
+    "busy": (ProblemCode.ORDER_BUSY,),
     "progress": (
         ProblemCode.RISK_REJECTED,
         ProblemCode.ORDER_UNKNOWN,
@@ -107,6 +123,7 @@ _PROBLEM_HEADERS = {
             ProblemCode.OVERLOADED,
             ProblemCode.IN_FLIGHT,
             ProblemCode.CHECK_UNAVAILABLE,
+            ProblemCode.STATUS_UNAVAILABLE,
             ProblemCode.ENGINE_UNAVAILABLE,
         ),
         "retry-after",
@@ -182,6 +199,7 @@ def _values(body_limit_bytes: int, *, secured: bool) -> dict[str, str | int]:
         "token_header": TOKEN_HEADER,
         # `(?![\s\S])` is the end of the text in Python and in JavaScript alike.
         "idempotency_key_pattern": rf"^{IDEMPOTENCY_KEY}(?![\s\S])",
+        "id_pattern": ID_PATTERN,
         "payment_id_pattern": rf"^{PAYMENT_ID}(?![\s\S])",
         # Without authentication of callers, Authorization may carry the payment token.
         "bearer_instead": "" if secured else " `Authorization: Bearer` is accepted instead.",
@@ -333,9 +351,12 @@ class _Builder:
         """As the endpoints send them: their details say more than their titles."""
         consultation = self._decode("consultation", Consultation)
         silent = self._decode("silent_source", SourceReport)
+        found = self._decode("found_payment", FoundPayment)
         errors = (
             ConsultChanged((self._decode("change", Change),), consultation),
-            OrderBusy(self._decode("live_payment", Payment).payment_id),
+            OrderBusy(found.payment_id, found.next_action, found.expires_at),
+            NotResumable("user_id"),
+            StatusUnavailable(("engine",)),
             InFlight(),
             KeyReused(),
             RiskRejected(None),
