@@ -12,7 +12,7 @@ from collections import OrderedDict
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cashier.payments.errors import OrderBusy, TooManyPayments
+from cashier.payments.errors import TooManyPayments
 from cashier.tokens.payment_state_token import PaymentClaims
 
 # About 100 MB. Slow kinds live for days, so the oldest that the engine has acknowledged are
@@ -59,16 +59,8 @@ class LiveAttempts:
         return None if present is None or present.payment_id == payment_id else present
 
     def mark_sent(self, order: str, claims: PaymentClaims) -> PaymentClaims | None:
-        """Call right before the submit. Returns the claims of an earlier submit of this payment.
-
-        Another request may have ended the attempt while it was checked. Raises `OrderBusy` if then
-        a second one has taken its place.
-        """
-        present = self._by_order.get(order)
-        if present is None:
-            present = self._by_order[order] = LiveAttempt(claims.payment_id)
-        elif present.payment_id != claims.payment_id:
-            raise OrderBusy(present.payment_id)
+        """Call right before the submit. Returns the claims of an earlier submit of this payment."""
+        present = self._by_order[order]
         earlier, present.claims = present.claims, claims
         return earlier
 
