@@ -24,6 +24,7 @@ from cashier.fanout.failure_log import FailureReport
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.loop_lag import LoopLagMonitor
+from cashier.payments.budgets import longest_run_ms
 from cashier.payments.policy import PaymentPolicy
 from cashier.payments.ports import PaymentPort
 from cashier.settings.loader import configuration, load
@@ -35,8 +36,6 @@ from cashier.wire.transport import CallHeaders, Transport
 
 _log = structlog.get_logger("cashier")
 _CLOSE_S = 5.0
-# The engine's default time for a submit, and some more. Later, the next caller looks it up.
-_DRAIN_PAYMENTS_S = 10.0
 
 
 def utc_now() -> datetime:
@@ -78,7 +77,7 @@ class Cashier:
     ) -> None:
         if not isinstance(config, Configuration):
             config = configuration(config or {}, "the configuration handed in")
-        wiring.check_plan(config)
+        wiring.check_plan(config, sources or {})
         self._clock = clock
         self._given = sources or {}
         self._ladder = ladder
@@ -206,7 +205,7 @@ class Cashier:
         that takes a restart: addresses, transports, tokens, the server. Raises
         `ConfigurationError`, and changes nothing, if the configuration cannot keep its deadline.
         """
-        wiring.check_plan(config)
+        wiring.check_plan(config, self._given)
         needs_restart = tuple(wiring.changes_that_need_a_restart(self._built, config))
         self.config = config
         for pipeline in self.pipelines.values():
@@ -283,11 +282,15 @@ class Cashier:
                 _log.warning("ready without a connection to every required source", missing=missing, waited_s=wait_s)
 
     async def _drain_payments(self) -> None:
-        """Release waiting callers; give payments under way time to end: they may move money."""
+        """Release waiting callers; give payments under way time to end: they may move money.
+
+        A payment that takes longer than every budget together is looked up by the next caller.
+        """
         if self.payments is None:
             return
         self.payments.stop_waiting()
-        with anyio.move_on_after(_DRAIN_PAYMENTS_S, shield=True) as bound:
+        longest_s = longest_run_ms(self.config.settings.accept_in_effect) / 1_000
+        with anyio.move_on_after(longest_s, shield=True) as bound:
             await self.payments.drain()
         if bound.cancelled_caught:
             _log.warning("payments were still under way at the stop; a retry looks them up", left=repr(self.payments))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from cashier.fanout.batch import Batch
 from cashier.fanout.failure_log import FailureLog
 from cashier.fanout.l2.valkey_cache import OnInvalidation, ValkeyCache
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.fanout.plan import Plan
+from cashier.fanout.plan import Plan, latest_ends_ms
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.upstream_protocol import Upstream
 from cashier.payments.attempt_leases import AttemptLeases
@@ -30,6 +30,7 @@ from cashier.payments.flow import PaymentFlow
 from cashier.payments.policy import PaymentPolicy
 from cashier.payments.ports import PaymentPort, PaymentPorts
 from cashier.settings.loader import SECRET_VARIABLE, token_secrets
+from cashier.settings.payment_faults import payment_faults
 from cashier.settings.plugins import adapter_object, function_of, service_of
 from cashier.settings.schema import SERVICES, Configuration, ConfigurationError, ServiceSettings, SourceSettings
 from cashier.sources.acquirer import AcquirerClient
@@ -172,20 +173,28 @@ def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], dateti
 
 
 def payment_policy(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> PaymentPolicy:
-    """The recheck reads no cache, and gives every source the time that the payer can wait."""
-    accept = config.settings.accept
-    check_ms = accept.check_ms
-    patient = ConsultSettings(
-        deadline_ms=check_ms,
-        max_deadline_ms=max(check_ms, 5),
-        grace_ms=check_ms,
-        reserve_ms=0,
-        locale=config.settings.consult.locale,
+    """The recheck reads no cache, and gives every source the time that the payer can wait.
+
+    Also one that has to wait for the order first.
+    """
+    settings = config.settings
+    plan = consultation_plan(
+        {name: pipeline.uncached_binding(settings.check_ms(name)) for name, pipeline in parts.pipelines.items()}
     )
-    plan = consultation_plan({name: pipeline.uncached_binding(check_ms) for name, pipeline in parts.pipelines.items()})
+    all_end_ms = max(latest_ends_ms(plan).values())
+    patient = ConsultSettings(
+        deadline_ms=all_end_ms,
+        max_deadline_ms=all_end_ms,
+        grace_ms=all_end_ms,
+        reserve_ms=0,
+        locale=settings.consult.locale,
+    )
     recheck = _consult_flow(parts, config, plan, patient, clock)
     return PaymentPolicy(
-        settings=accept, catalog=config.catalog, routing=config.routing, consult_uncached=recheck.with_case
+        settings=settings.accept_in_effect,
+        catalog=config.catalog,
+        routing=config.routing,
+        consult_uncached=recheck.with_case,
     )
 
 
@@ -211,9 +220,15 @@ def payment_flow(
     )
 
 
-def check_plan(config: Configuration) -> None:
-    """Raise `ConfigurationError` for timeouts beyond the deadline, or hedges beyond the budget."""
-    found = [f"{config.source}: {fault}" for fault in faults(config.settings)]
+def check_plan(config: Configuration, given: Iterable[str]) -> None:
+    """Raise `ConfigurationError` for times that cannot be kept, or hedges beyond the budget.
+
+    `given`: the names of the sources that the embedding program hands in.
+    """
+    settings = config.settings
+    found = [f"{config.source}: {fault}" for fault in faults(settings)]
+    if any(name in given or settings.sources.service(name) is not None for name in SERVICES):
+        found += [f"{config.source}: {fault}" for fault in payment_faults(settings, config.catalog)]
     if found:
         raise ConfigurationError(found)
 

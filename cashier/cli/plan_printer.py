@@ -1,8 +1,8 @@
-"""Plans as lines for a terminal: the worst case of each source and of a request."""
+"""Plans as lines for a terminal: the worst case of each source, of a request and of a payment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.text import Text
 
@@ -10,6 +10,18 @@ from cashier.cli.layout import Column, paragraph, table
 from cashier.consultation.plan_report import plan_report
 from cashier.core import Cashier
 from cashier.fanout.cache_lifetime import CacheSettings
+from cashier.payments.budgets import (
+    Step,
+    longest_look_ms,
+    longest_poll_ms,
+    longest_run_ms,
+    longest_submit_ms,
+    look_steps,
+    submit_steps,
+    usual_submit_ms,
+)
+from cashier.settings.schema import Settings
+from cashier.sources.idempotent_retry import RetrySettings
 
 _COLUMNS = (
     Column("source"),
@@ -21,6 +33,12 @@ _COLUMNS = (
     Column("calls", right=True),
     Column("in flight\nper worker", right=True),
     Column("cached", least=20, detail=True, label="cached: "),
+)
+_STEP_COLUMNS = (
+    Column("payments", least=28),
+    Column("asks", least=16),
+    Column("[accept]"),
+    Column("at most", right=True),
 )
 
 
@@ -51,22 +69,73 @@ def plan_lines(cashier: Cashier, width: int) -> Iterator[Text]:
         f"It makes {report.usual_calls} calls, and at most {report.worst_calls} with a hedge or a retry of each."
         f" Over ten seconds hedges and retries add at most {report.extra_bps / 100:g} % to a source's calls,"
         " or one call a second.",
-        _payments(cashier, report.usual_calls),
     )
+    yield from _paragraphs(sentences, width)
+    yield Text()
+    if cashier.payments is None:
+        yield from paragraph(Text("Payments are off: they need risk, engine and acquirer under [sources]."), width)
+    else:
+        yield from _payment_lines(cashier.config.settings, report.usual_calls, width)
+
+
+def _payment_lines(settings: Settings, source_calls: int, width: int) -> Iterator[Text]:
+    accept = settings.accept_in_effect
+    rows: list[tuple[Text, ...]] = []
+    for heading, steps in (("A submit", submit_steps(accept)), ("A look, a cancellation", look_steps(accept))):
+        rows.append((Text(heading, style="bold"), Text(), Text(), Text()))
+        rows += [tuple(map(Text, _step_cells(step))) for step in steps]
+    yield from table(_STEP_COLUMNS, rows, width, indent=0)
+    yield from _paragraphs(_payment_sentences(settings, source_calls), width)
+
+
+def _step_cells(step: Step) -> tuple[str, ...]:
+    name = f"{step.name}, if {step.condition}" if step.condition else step.name
+    asks = "all sources at once" if step.asks == "sources" else step.asks
+    return name, asks, step.key, f"{step.ms} ms" if step.times == 1 else f"{step.times} × {step.ms} ms"
+
+
+def _payment_sentences(settings: Settings, source_calls: int) -> Iterator[str]:
+    accept, drain_s = settings.accept_in_effect, settings.server.drain_s
+    usual_ms, longest_ms = usual_submit_ms(accept), longest_submit_ms(accept)
+    yield (
+        f"A submit ends after {_seconds(usual_ms)} at the latest where nothing has changed since the consultation,"
+        f" and after {_seconds(longest_ms)} whatever happens. It makes {source_calls + 3} calls, and one to the"
+        " acquirer where the engine's answer is final. An answer to a challenge takes up to"
+        f" {_seconds(accept.decide_ms)} more. A submit that runs already, here or in another worker, is waited for"
+        f" as long as it may take: up to {_seconds(longest_ms)}."
+    )
+    look_ms = longest_look_ms(accept)
+    yield (
+        f"A look and a cancellation end after {_seconds(look_ms)} at the latest, a long poll after"
+        f" {_seconds(longest_poll_ms(accept))}: a look before the wait of wait_ms = {accept.wait_ms}, and one after it."
+        f" Engine and acquirer have the whole of look_ms = {accept.look_ms} for a status:"
+        f" {'; '.join(_tries(name, settings) for name in ('engine', 'acquirer'))}."
+    )
+    gateway_ms = max(longest_run_ms(accept), longest_poll_ms(accept))
+    yield (
+        f"A gateway must wait {_seconds(gateway_ms)} for an answer; a stream of payment events lasts up to follow_s ="
+        f" {accept.follow_s}. A stop waits drain_s = {drain_s} for answers, then"
+        f" {_seconds(longest_run_ms(accept))} at most for payments that are still under way."
+    )
+
+
+def _tries(name: str, settings: Settings) -> str:
+    service = settings.sources.service(name)
+    tries = RetrySettings() if service is None else service.tries
+    if tries.attempts == 1:
+        return f"one attempt at the {name}"
+    after_ms = tries.next_after_ms(settings.accept.look_ms)
+    return f"at the {name} up to {tries.attempts} attempts, the next beside one that is silent for {after_ms} ms"
+
+
+def _seconds(ms: int) -> str:
+    return f"{ms / 1_000:g} s"
+
+
+def _paragraphs(sentences: Iterable[str], width: int) -> Iterator[Text]:
     for sentence in sentences:
         yield Text()
         yield from paragraph(Text(sentence), width)
-
-
-def _payments(cashier: Cashier, source_calls: int) -> str:
-    if cashier.payments is None:
-        return "Payments are off: they need risk, engine and acquirer under [sources]."
-    accept = cashier.config.settings.accept
-    return (
-        f"A submit looks the payment up at the engine (at most {accept.look_ms} ms), asks the sources again"
-        f" without cache ({accept.check_ms} ms), asks risk ({accept.decide_ms} ms) and sends ({accept.submit_ms} ms):"
-        f" {source_calls + 3} calls, and one to the acquirer where the engine's answer is final."
-    )
 
 
 def _cache_ages(cache: CacheSettings) -> str:

@@ -12,11 +12,16 @@ from msgspec import Struct
 # Attended payments: WeChat and Alipay reverse after 45 s at the latest, because no notification
 # comes and people stand at the counter.
 ATTENDED_S = 45
-# A submit with an unknown outcome that the engine does not know may still arrive. Twice any timeout
-# of a submit.
-ARRIVAL_S = 30
+# A submit with an unknown outcome that the engine does not know may still arrive: for this long at
+# least, and for twice the time that its answer was waited for.
+LEAST_ARRIVAL_S = 30
 # After the payer's last possible action, money may still be on its way to the acquirer.
 AFTERMATH_S = 600
+
+
+def arrival_s(submit_ms: int) -> int:
+    """How long after its start a submit may still arrive. `submit_ms`: its time for an answer."""
+    return max(LEAST_ARRIVAL_S, 2 * submit_ms // 1_000)
 
 
 class PollSchedule(Struct, frozen=True):

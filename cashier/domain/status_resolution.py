@@ -52,14 +52,16 @@ class PaymentProgress(Struct, frozen=True, kw_only=True):
     """The payment's state in its token. Times in seconds since 1970.
 
     `sent_at`: the first submit to the engine; None before it, and then there is a `challenge` to
-    pass. `expires_at`: the end of the payer's time to act. `last_status`: the status that the token
-    reported. `due`: what the payer is to pay; without it no message says that another sum arrived.
+    pass. `arrival_s`: how long after that the engine may still receive it. `expires_at`: the end of
+    the payer's time to act. `last_status`: the status that the token reported. `due`: what the
+    payer is to pay; without it no message says that another sum arrived.
     """
 
     payment_id: str
     kind: Kind
     expires_at: int
     sent_at: int | None = None
+    arrival_s: int = poll_schedule.LEAST_ARRIVAL_S
     challenge: ChallengeProgress | None = None
     cancelled: bool = False
     last_status: PaymentStatus | None = None
@@ -253,7 +255,7 @@ def _time_is_up(payment: PaymentProgress, engine: EngineReport, now_s: float) ->
         return True
     match engine.status:
         case EngineReportStatus.NEVER_ARRIVED:
-            return sent_at is not None and now_s >= sent_at + poll_schedule.ARRIVAL_S
+            return sent_at is not None and now_s >= sent_at + payment.arrival_s
         case EngineReportStatus.ACTION_REQUIRED:
             action_expiry = expiry(engine.next_action)
             return now_s >= payment.expires_at or (action_expiry is not None and now_s >= action_expiry.timestamp())

@@ -26,9 +26,10 @@ from cashier.domain.payment_request import (
     PaymentMeans,
     PaymentRequest,
 )
+from cashier.domain.poll_schedule import arrival_s
 from cashier.domain.status_resolution import PaymentProgress
 from cashier.payments.errors import FieldFault, Invalid
-from cashier.payments.policy import Operation
+from cashier.payments.policy import Operation, PaymentPolicy
 from cashier.tokens.consult_token import ConsultClaims, OfferedPrice
 from cashier.tokens.payment_state_token import PaymentClaims, TokenRoute
 
@@ -196,20 +197,21 @@ def attempt_from_token(claims: PaymentClaims, operation: Operation) -> Attempt:
     )
 
 
-def payment_progress(claims: PaymentClaims, catalog: Catalog) -> PaymentProgress:
+def payment_progress(claims: PaymentClaims, policy: PaymentPolicy) -> PaymentProgress:
     """What the token contributes to `resolve_status`."""
     # A token from before the submit knows when its challenge expires. If the challenge was passed
     # with another token, the payer may act for the kind's lifetime after that, so assume the latest
     # possible end.
     expires_at = claims.expires_at
     if claims.sent_at is None:
-        expires_at += lifetime_s(claims.kind, catalog)
+        expires_at += lifetime_s(claims.kind, policy.catalog)
         expires_at = min(expires_at, claims.order_expires_at or expires_at)
     return PaymentProgress(
         payment_id=claims.payment_id,
         kind=claims.kind,
         expires_at=expires_at,
         sent_at=claims.sent_at,
+        arrival_s=arrival_s(policy.settings.submit_ms),
         challenge=claims.challenge,
         cancelled=claims.cancelled,
         last_status=claims.told,

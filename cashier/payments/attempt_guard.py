@@ -35,6 +35,7 @@ from cashier.domain.engine_contract import EngineAnswered, EngineStatus
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.payments.attempt import Attempt, order_key
 from cashier.payments.attempt_leases import AttemptLeases, OtherAttempt
+from cashier.payments.budgets import longest_submit_ms
 from cashier.payments.errors import AcceptError, EngineUnavailable, InFlight, KeyReused, OrderBusy
 from cashier.payments.live_attempts import LiveAttempts
 from cashier.payments.ports import EnginePort
@@ -255,9 +256,7 @@ class AttemptGuard:
 
 
 def _longest_submit_ms(attempt: Attempt) -> int:
-    """From the first look-up to the engine's answer."""
-    settings = attempt.operation.policy.settings
-    return settings.look_ms + settings.check_ms + settings.decide_ms + settings.submit_ms
+    return longest_submit_ms(attempt.operation.policy.settings)
 
 
 def _body(attempt: Attempt) -> str:

@@ -128,7 +128,7 @@ class AttemptRecovery:
             self._note_missing_user()
             raise NoSuchAttempt
         claims = await self._claims(upstream.payment, request, operation)
-        progress = payment_progress(claims, operation.policy.catalog)
+        progress = payment_progress(claims, operation.policy)
         resolution = resolve_status(progress, upstream.engine, upstream.acquirer, self._now())
         payment = self._status_follower.present(claims, operation.policy, resolution)
         return FoundPayment(
@@ -258,19 +258,21 @@ class AttemptRecovery:
             raise NotResumable("user_id")
         if payment.user_id != request.user_id or payment.merchant_id not in (None, request.merchant_id):
             raise NoSuchAttempt
-        order_amount = payment.amount
+        order_amount, order_expires_at = payment.amount, None
         if payment.merchant_id is None or order_amount is None:
-            order_amount = (await self._own_order(request, operation)).order.amount
+            order = (await self._own_order(request, operation)).order
+            order_amount, order_expires_at = order.amount, int(order.expires_at.timestamp())
         choice = _choice(payment, request, payment.amount or order_amount)
         try:
             kind = kind_of(choice.method_id)
         except Invalid:
             raise NotResumable("method_id") from None
         since, now_s = sent_since(payment, self._now()), int(self._now().timestamp())
-        deadline = payment.expires_at or expiry(payment.next_action)
-        if deadline is None:
-            deadline = since + timedelta(seconds=lifetime_s(kind, operation.policy.catalog))
-        expires_at = int(deadline.timestamp())
+        # The engine was given an end within the kind's lifetime and the order's, whatever it
+        # promises now.
+        deadline = since + timedelta(seconds=lifetime_s(kind, operation.policy.catalog))
+        deadline = min(deadline, payment.expires_at or expiry(payment.next_action) or deadline)
+        expires_at = min(int(deadline.timestamp()), order_expires_at or int(deadline.timestamp()))
         return PaymentClaims(
             iat=now_s,
             exp=max(expires_at, now_s) + QUERYABLE_S,
@@ -278,6 +280,7 @@ class AttemptRecovery:
             kind=kind,
             chosen=choice,
             expires_at=expires_at,
+            order_expires_at=order_expires_at,
             order_amount=order_amount,
             sent_at=int(since.timestamp()),
             means=PaymentMeans(),

@@ -15,8 +15,8 @@ Count = Annotated[int, Meta(ge=1)]
 class AcceptSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[accept]`.
 
-    `check_ms`: budget of all checks before the submit, and of each source in them. `decide_ms`: of
-    the risk service.
+    `check_ms`: budget of each source in the checks before the submit. `decide_ms`: of the risk
+    service.
     `submit_ms`: of the engine's answer to a submit; after it the payment is PROCESSING.
     `look_ms`: of one status query at engine and acquirer.
     `every_gating_source`: require an answer from all of them; else only from those that could

@@ -216,7 +216,7 @@ class StatusFollower:
     ) -> ResolvedPayment:
         """Resolve the status, and pass it on to attempt guard, channel health and background."""
         resolved = await self._status_query.resolve(
-            payment_progress(claims, operation.policy.catalog),
+            payment_progress(claims, operation.policy),
             claims.fingerprint,
             claims.chosen.order_id,
             operation,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, defstruct
+from msgspec.structs import replace
 
 from cashier.consultation.flow import ConsultSettings
 from cashier.consultation.source_table import SOURCE_NAMES
@@ -148,6 +149,16 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     tokens: TokenSettings = TokenSettings()
     merchants: dict[str, MerchantSettings] = {}
     sources: SourcesSettings = SourcesSettings()
+
+    def check_ms(self, name: str) -> int:
+        """The time of a source in the checks before a submit: never less than in a consultation."""
+        own = self.sources[name]
+        return max(self.accept.check_ms, (own and own.timeout_ms) or 0)
+
+    @property
+    def accept_in_effect(self) -> AcceptSettings:
+        """`[accept]` with the time of the slowest source for `check_ms`."""
+        return replace(self.accept, check_ms=max(map(self.check_ms, SOURCE_NAMES)))
 
 
 class Configuration(Struct, frozen=True):

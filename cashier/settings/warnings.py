@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cashier.consultation.source_table import SOURCE_SPECS
+from cashier.payments.budgets import usual_submit_ms
 from cashier.settings.schema import SERVICES, ServiceSettings, Settings, SourceSettings
 
 # A call over a network that ends sooner is an exception.
@@ -24,10 +25,13 @@ def settings_warnings(settings: Settings) -> Iterator[str]:
     for key in ("check_ms", "decide_ms", "submit_ms", "look_ms"):
         if (value := getattr(accept, key)) < LEAST_TIMEOUT_MS:
             yield f"[accept] {key} = {value}: hardly any call ends in time, so payments are refused or stay unknown"
-    if settings.server.drain_s * 1000 < accept.submit_ms:
+    submit_ms = usual_submit_ms(settings.accept_in_effect)
+    takes_payments = any(settings.sources.service(name) is not None for name in SERVICES)
+    if takes_payments and settings.server.drain_s * 1000 < submit_ms:
         yield (
-            f"[server] drain_s = {settings.server.drain_s} is shorter than [accept] submit_ms = {accept.submit_ms}: "
-            "a stop can cut a submit before its answer"
+            f"[server] drain_s = {settings.server.drain_s} is shorter than a submit with the times of [accept],"
+            f" {submit_ms} ms: a stop can cut the connection before the answer, though not the payment;"
+            f" raise drain_s to {-(-submit_ms // 1000)}"
         )
     yield from _secret_warnings(settings)
     sources: dict[str, SourceSettings | ServiceSettings | None] = {

@@ -1,16 +1,18 @@
 """Retries of requests that may be repeated: status queries and reversals. Never of a submit.
 
-Number and waits are settings; tenacity does the rest.
+A slow attempt is not given up: the next one starts beside it, and the first answer counts. So the
+whole budget is kept for an upstream that is slow, and a request that was lost costs only
+`attempt_ms`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from msgspec import Meta, Struct
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
 from cashier.source_errors import Overloaded, Unanswered
 
@@ -18,19 +20,38 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class RetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """At most `attempts`, each given up after `attempt_ms`.
+    """At most `attempts`, each running on until the end of the budget.
 
-    Waits are random, first up to `first_wait_ms`, then up to twice that and so on, at most
-    `longest_wait_ms`. A wait is never shorter than the upstream's `Retry-After`.
+    The next one starts after a failure, or when the latest has not answered within `attempt_ms`;
+    None: such that all attempts fit evenly into the budget. Before it comes a random wait, first up
+    to `first_wait_ms`, then up to twice that and so on, at most `longest_wait_ms`. A wait is never
+    shorter than the upstream's `Retry-After`.
     """
 
-    attempts: Positive = 3
-    attempt_ms: Positive = 800
+    attempts: Annotated[int, Meta(ge=1, le=100)] = 3
+    attempt_ms: Positive | None = None
     first_wait_ms: Positive = 50
     longest_wait_ms: Positive = 1000
 
+    def longest_wait_before_ms(self, number: int) -> int:
+        """Before the attempt with this number, from 1 for the second."""
+        return min(self.longest_wait_ms, self.first_wait_ms << (number - 1))
+
+    def next_after_ms(self, budget_ms: int) -> int:
+        if self.attempt_ms is not None:
+            return self.attempt_ms
+        return max(1, (budget_ms - self._waits_ms()) // self.attempts)
+
+    def last_start_ms(self, budget_ms: int) -> int:
+        """The latest start of the last attempt, if none before it answers."""
+        return (self.attempts - 1) * self.next_after_ms(budget_ms) + self._waits_ms()
+
+    def _waits_ms(self) -> int:
+        return sum(self.longest_wait_before_ms(number) for number in range(1, self.attempts))
+
 
 Answer = TypeVar("Answer")
+Running = set[asyncio.Task[Answer | Unanswered]]
 
 
 async def retry_until_answered(
@@ -39,40 +60,62 @@ async def retry_until_answered(
     """Return the first answer, else the last `Unanswered`.
 
     `attempt` takes the milliseconds that it may last; all attempts and waits fit into `budget_ms`.
+    Raises what an attempt raises.
     """
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + budget_ms / 1000
+    next_after_s = settings.next_after_ms(budget_ms) / 1000
 
-    def remaining_ms() -> int:
-        return int((ends_s - loop.time()) * 1000)
+    async def next_attempt() -> Answer | Unanswered:
+        return await attempt(max(1, int((ends_s - loop.time()) * 1000)))
 
-    def exhausted(state: RetryCallState) -> bool:
-        return state.attempt_number >= settings.attempts or remaining_ms() - state.upcoming_sleep * 1000 < 1
+    running: Running[Answer] = {loop.create_task(next_attempt())}
+    try:
+        outcome = None
+        for number in range(1, settings.attempts):
+            outcome = await _first_answer(running, loop.time() + next_after_s) or outcome
+            starts_s = loop.time() + _wait_s(settings, number, outcome)
+            if _is_answer(outcome) or starts_s > ends_s - 0.001:
+                break
+            outcome = await _first_answer(running, starts_s) or outcome
+            if _is_answer(outcome):
+                break
+            await asyncio.sleep(starts_s - loop.time())
+            running.add(loop.create_task(next_attempt()))
+        if not _is_answer(outcome):
+            # Each attempt ends by itself.
+            outcome = await _first_answer(running, None) or outcome
+        assert outcome is not None  # noqa: S101  at least one attempt has ended
+        return outcome
+    finally:
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
 
-    async def bounded_attempt() -> Answer | Unanswered:
-        return await attempt(max(1, min(settings.attempt_ms, remaining_ms())))
 
-    retrying = AsyncRetrying(
-        stop=exhausted,
-        wait=_wait(settings),
-        retry=retry_if_result(lambda outcome: isinstance(outcome, Unanswered)),
-        retry_error_callback=_outcome,
-    )
-    return await retrying(bounded_attempt)
-
-
-def _wait(settings: RetrySettings) -> Callable[[RetryCallState], float]:
-    backoff = wait_random_exponential(multiplier=settings.first_wait_ms / 1000, max=settings.longest_wait_ms / 1000)
-
-    def wait_s(state: RetryCallState) -> float:
-        error = _outcome(state).error
-        retry_after_s = error.retry_after_s if isinstance(error, Overloaded) else None
-        return max(retry_after_s or 0.0, backoff(state))
-
-    return wait_s
+async def _first_answer(running: Running[Answer], until_s: float | None) -> Answer | Unanswered | None:
+    """The first answer, or the last failure once nothing is running; None at `until_s`."""
+    loop, failure = asyncio.get_running_loop(), None
+    while running:
+        timeout_s = None if until_s is None else until_s - loop.time()
+        done, _ = await asyncio.wait(running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            return failure
+        running -= done
+        for outcome in [task.result() for task in done]:
+            if _is_answer(outcome):
+                return outcome
+            failure = outcome
+    return failure
 
 
-def _outcome(state: RetryCallState) -> Any:
-    """The outcome of the attempt just made. It has not raised: exceptions are not retried."""
-    assert state.outcome is not None  # noqa: S101  tenacity calls this after an attempt only
-    return state.outcome.result()
+def _is_answer(outcome: object) -> bool:
+    return outcome is not None and not isinstance(outcome, Unanswered)
+
+
+def _wait_s(settings: RetrySettings, number: int, outcome: object) -> float:
+    error = outcome.error if isinstance(outcome, Unanswered) else None
+    retry_after_s = error.retry_after_s if isinstance(error, Overloaded) else None
+    wait_s = random.uniform(0, settings.longest_wait_before_ms(number) / 1000)
+    return max(retry_after_s or 0.0, wait_s)

@@ -65,7 +65,7 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     workers: Annotated[int, Meta(ge=1, le=512)] = 1
     ready_wait_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
     shutdown_delay_s: Annotated[float, Meta(ge=0, le=600)] = 5.0
-    drain_s: Annotated[int, Meta(ge=1, le=600)] = 10
+    drain_s: Annotated[int, Meta(ge=1, le=600)] = 20
     keep_alive_s: Annotated[int, Meta(ge=1, le=3600)] = 75
     backlog: Annotated[int, Meta(ge=1, le=65_535)] = 2048
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000

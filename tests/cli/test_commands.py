@@ -282,11 +282,17 @@ def test_the_plan_of_a_configuration_is_printed(run: Run) -> None:
     assert "The fan-out of a consultation ends after 147 ms at the latest" in out
     count = len(SOURCE_NAMES)
     assert f"It makes {count} calls, and at most {2 * count} with a hedge or a retry of each." in out
-    submit = "A submit looks the payment up at the engine (at most 2000 ms), asks the sources again"
-    assert f"{submit} without cache (1000 ms)," in out
-    assert f"sends (8000 ms): {count + 3} calls, and one to the acquirer" in " ".join(out.split())
+    words = " ".join(out.split())
+    assert "A submit ends after 15 s at the latest where nothing has changed" in words
+    assert f"It makes {count + 3} calls, and one to the acquirer" in words
+    assert re.search(r"look the payment up +engine +look_ms +2000 ms\n", out)
+    assert re.search(r"check without a cache +all sources at once +check_ms +1000 ms\n", out)
+    assert "A look and a cancellation end after 6 s at the latest, a long poll after 42 s" in words
+    assert "the next beside one that is silent for 616 ms" in words
+    assert "A gateway must wait 42 s" in words
+    assert "A stop waits drain_s = 20 for answers, then 31 s" in words
     cut_off = "Every call is cut off at 147 ms, the deadline (150 ms) less the reserve for our own work (3 ms)"
-    assert cut_off in " ".join(out.split())
+    assert cut_off in words
     assert re.search(r"timeout +ends by +ends by, +calls +in flight .*\n +order first +per worker\n", out)
     assert re.search(r"channel\s+GATING\s+currency, country\s+100 ms\s+100 ms\s+220 ms", out)
 

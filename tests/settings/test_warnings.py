@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cashier.settings.loader import configuration, load
-from tests.settings.test_loader import source, table
+from tests.settings.test_loader import services, source, table
 
 EXAMPLE = Path(__file__).parent.parent.parent / "config/cashier.toml"
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
@@ -25,7 +25,10 @@ def test_the_example_has_no_warning() -> None:
         (table(consult={"grace_ms": 500}), "[consult] grace_ms = 500 is not below deadline_ms = 150"),
         (source(timeout_ms=1), "[sources.card] timeout_ms = 1: hardly any call over a network ends in time"),
         (table(accept={"look_ms": 1}), "[accept] look_ms = 1: hardly any call ends in time"),
-        (table(server={"drain_s": 5}), "[server] drain_s = 5 is shorter than [accept] submit_ms = 8000"),
+        (
+            services("risk", "engine", "acquirer") | {"server": {"drain_s": 14}},
+            "[server] drain_s = 14 is shorter than a submit with the times of [accept], 15000 ms",
+        ),
         (table(tokens={"secrets": [SECRET, SECRET]}), "[tokens] secrets holds the same secret twice"),
         (
             table(
