@@ -35,6 +35,7 @@ from cashier.cli.probe_printer import is_sound, probe_lines
 from cashier.core import Cashier
 from cashier.domain.money import Money
 from cashier.domain.order import Country, Id
+from cashier.domain.payment_state import PaymentStatus
 from cashier.logs import configure_logs
 from cashier.probe import probe
 from cashier.sandbox import CASES, BadWeather, World, weather_named
@@ -280,6 +281,36 @@ def payment(
     _finish_payment(payment_session.resume(_console(json), url, payment_id, token, cancel, payer), json)
 
 
+@cli.command(short_help="Find, resume or replace a payment whose token is lost.")
+def attempt(
+    url: Url = "http://127.0.0.1:8080",
+    case: Annotated[str, typer.Option(help="Order, a name from `cashier cases`.")] = "chinese_shop",
+    order_id: Annotated[str | None, typer.Option(help="Order id, instead of the case's.")] = None,
+    user_id: Annotated[str | None, typer.Option(help="User id of the payer, instead of the case's.")] = None,
+    merchant_id: Annotated[str | None, typer.Option(help="Merchant id, instead of the case's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Get a new token, and follow the payment.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="End the payment, to pay in another way.")] = False,
+    locale: Locale = "en",
+    json: Annotated[bool, typer.Option("--json", help="Print only the last response body, as JSON.")] = False,
+) -> None:
+    """Find the payment of an order, whose token is lost; resume or replace it.
+
+    The service has to run without authentication, on a loopback address. Exit status 0 means found
+    or replaced, with --resume that it is paid.
+    """
+    if resume and replace:
+        _stop("--resume and --replace exclude each other: choose one")
+    known = _known_case(case).request
+    request = {name: known[name] for name in ("order_id", "user_id", "merchant_id", "product", "terminal")}
+    given = {"order_id": order_id, "user_id": user_id, "merchant_id": merchant_id, "locale": locale}
+    request |= {name: value for name, value in given.items() if value is not None}
+    action = "resume" if resume else "replace" if replace else None
+    payer = Payer(answer_challenge=payment_session.challenge_answerer(None))
+    work = payment_session.take_over(_console(json), url, request, action, payer)
+    done = {"resume": ("SUCCEEDED",), "replace": ("FAILED", "CLOSED"), None: tuple(PaymentStatus)}[action]
+    _finish_payment(work, json, done)
+
+
 @cli.command(short_help="Write a configuration with every key.")
 def init(path: Annotated[Path, typer.Argument(help="File to write.")] = _DEFAULT_CONFIG) -> None:
     """Write a configuration with every key and its meaning; never over an existing file."""
@@ -516,12 +547,14 @@ def _print_json(document: Any) -> None:
     sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def _finish_payment(work: Coroutine[Any, Any, service_client.ServiceReply], json: bool) -> None:
-    """Run to the last reply, which decides the exit status."""
+def _finish_payment(
+    work: Coroutine[Any, Any, service_client.ServiceReply], json: bool, done: tuple[str, ...] = ("SUCCEEDED",)
+) -> None:
+    """Run to the last reply. Exit status 0 for a payment in one of these states."""
     reply = _run(work, interrupted=128 + signal.SIGINT)
     if json:
         _print_json(reply.body)
-    if reply.body["status"] != "SUCCEEDED":
+    if reply.body["status"] not in done:
         raise typer.Exit(1)
 
 

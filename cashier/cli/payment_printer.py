@@ -72,9 +72,9 @@ def step_lines(action: str, reply: ServiceReply, before: dict[str, Any] | None, 
         yield from problem_lines(body, width)
         return
     yield from _step_line(action, reply.status, body["status"], reply.took_ms, one_line(body["message"]["text"]), width)
-    if body["route"] and body["route"] != known.get("route"):
+    if body.get("route") and body["route"] != known.get("route"):
         yield from paragraph(Text(_route(body["route"]), style="dim"), width, _INDENT, 2)
-    if body["challenge"] and body["challenge"] != known.get("challenge"):
+    if body.get("challenge") and body["challenge"] != known.get("challenge"):
         yield from paragraph(Text(_challenge(body["challenge"]), style="cyan"), width, _INDENT, 2)
     if body["next_action"] and body["next_action"] != known.get("next_action"):
         yield from _next_action_lines(body["next_action"], width)

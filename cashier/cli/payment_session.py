@@ -42,7 +42,7 @@ class StepPrinter:
 
     def print_resume_hint(self) -> None:
         """Print how to continue, unless the payment is final."""
-        if self.payment is not None and self.payment["status"] not in FINAL:
+        if self.payment is not None and self.payment["status"] not in FINAL and "payment_token" in self.payment:
             write(self._console, payment_printer.resume_lines(self.payment, self._url, self._console.width))
 
 
@@ -86,6 +86,26 @@ async def resume(console: Console, url: str, payment_id: str, token: str, cancel
         async with service_client.payments_client(url) as payments:
             reply = await (payments.cancel(payment_id, token) if cancel else payments.status(payment_id, token))
             printer(Step("cancel" if cancel else "status", reply))
+            return await follow(payments, reply, payer, printer)
+
+
+async def take_over(
+    console: Console, url: str, request: dict[str, Any], action: str | None, payer: Payer
+) -> ServiceReply:
+    """Find the payment of an order whose token is lost.
+
+    `action`: None, `resume`, which also follows it, or `replace`. `request`: the fields of both.
+    Raises as `pay` does.
+    """
+    with _printing(console, url) as printer:
+        async with service_client.payments_client(url) as payments:
+            named = ("order_id", "merchant_id", "user_id", "locale")
+            found = await payments.find({name: request[name] for name in named})
+            printer(Step("find", found))
+            if action is None or "code" in found.body:
+                return found
+            reply = await payments.take_over(found.body["payment_id"], action, request)
+            printer(Step(action, reply))
             return await follow(payments, reply, payer, printer)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import orjson
@@ -21,6 +22,7 @@ _LONGEST_LINE_BYTES = 2**20
 # The commands that start what a request needs.
 _SERVICE = "cashier serve"
 _SANDBOX = "cashier sandbox"
+_PAYMENTS = "/v1/payments"
 
 
 class RequestFailed(Exception):
@@ -85,22 +87,34 @@ class PaymentsClient:
         self._url = url
 
     async def submit(self, request: dict[str, Any], idempotency_key: str) -> ServiceReply:
-        return await self._send("POST", "", request, {"Idempotency-Key": idempotency_key})
+        return await self._send("POST", _PAYMENTS, request, {"Idempotency-Key": idempotency_key})
 
     async def answer_challenge(self, payment_id: str, token: str, value: str) -> ServiceReply:
-        return await self._send("POST", f"/{payment_id}/challenge", {"payment_token": token, "value": value}, {})
+        return await self._send(
+            "POST", f"{_PAYMENTS}/{payment_id}/challenge", {"payment_token": token, "value": value}, {}
+        )
 
     async def status(self, payment_id: str, token: str, wait_ms: int = 0) -> ServiceReply:
         """The payment when it changes, or after `wait_ms`."""
-        return await self._send("GET", f"/{payment_id}?wait_ms={wait_ms}", None, {"X-Payment-Token": token})
+        return await self._send("GET", f"{_PAYMENTS}/{payment_id}?wait_ms={wait_ms}", None, {"X-Payment-Token": token})
+
+    async def find(self, order: dict[str, str]) -> ServiceReply:
+        """The live or last payment of an order. `order`: its id, merchant, user and locale."""
+        query = urlencode({name: value for name, value in order.items() if name != "order_id"})
+        path = f"/v1/orders/{quote(order['order_id'], safe='')}/payment?{query}"
+        return await self._send("GET", path, None, {})
+
+    async def take_over(self, payment_id: str, action: str, request: dict[str, Any]) -> ServiceReply:
+        """`action`: resume or replace."""
+        return await self._send("POST", f"{_PAYMENTS}/{payment_id}/{action}", request, {})
 
     async def cancel(self, payment_id: str, token: str) -> ServiceReply:
-        return await self._send("POST", f"/{payment_id}/cancel", {"payment_token": token}, {})
+        return await self._send("POST", f"{_PAYMENTS}/{payment_id}/cancel", {"payment_token": token}, {})
 
     async def _send(
         self, method: str, path: str, request: dict[str, Any] | None, headers: dict[str, str]
     ) -> ServiceReply:
-        url = _address(self._url, f"/v1/payments{path}")
+        url = _address(self._url, path)
         data = _encode(request)
         headers = (_JSON if data else {}) | headers
         start_s = time.perf_counter()

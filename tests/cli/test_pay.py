@@ -5,6 +5,7 @@ The commands themselves run in this process.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import urllib.request
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cashier.cli import weather_printer
+from cashier.cli import service_client, weather_printer
+from cashier.cli.checkout_client import PayerPreference, choose
 from cashier.cli.commands import cli
-from cashier.sandbox import PRESETS, Fault, PaymentFault, weather_named
+from cashier.sandbox import CASES, PRESETS, Fault, PaymentFault, weather_named
 from cashier.sandbox.fault_descriptions import DESCRIPTIONS
 from tests.support.command_processes import configured, running
 
@@ -96,6 +98,41 @@ def test_an_unscanned_code_is_cancelled_and_the_order_paid_by_another_method(san
     assert re.search(r"status +200 +CLOSED", again.stdout)
     assert run(*at_the_till, "--auth-code", "2800000000000001").exit_code == 0
     assert len(paid(sandbox, "o_1014")) == 1
+
+
+async def place_and_forget(service: str, option_id: str) -> None:
+    """Submit, and lose the token."""
+    request = dict(CASES["indonesian_shop"].request)
+    answer, _ = await service_client.consult(service, request)
+    chosen = choose(request, answer, PayerPreference(method_id="VA", option_id=option_id))
+    async with service_client.payments_client(service) as payments:
+        reply = await payments.submit(chosen.body, f"k_{option_id}")
+    assert reply.body["status"] == "ACTION_REQUIRED"
+
+
+def test_a_payment_whose_token_is_lost_is_found_replaced_and_resumed(sandbox: str, service: str) -> None:
+    attempt = ("attempt", "--url", service, "--case", "indonesian_shop")
+    nothing = run(*attempt, "--json")
+    assert (nothing.exit_code, json.loads(nothing.stdout)["code"]) == (1, "NOT_FOUND")
+    asyncio.run(place_and_forget(service, "BCA"))
+    found = run(*attempt)
+    assert found.exit_code == 0
+    assert re.search(r"find +200 +ACTION_REQUIRED", found.stdout)
+    assert "transfer 235,000.00 IDR to BCA" in found.stdout
+    assert "payment_token" not in run(*attempt, "--json").stdout
+    stranger = run(*attempt, "--user-id", "u_1", "--json")
+    assert (stranger.exit_code, json.loads(stranger.stdout)["code"]) == (1, "NOT_FOUND")
+    replaced = run(*attempt, "--replace", "--json")
+    body = json.loads(replaced.stdout)
+    assert (replaced.exit_code, body["status"], body["consultation"]["payable"]) == (0, "CLOSED", True)
+    asyncio.run(place_and_forget(service, "BNI"))
+    live = json.loads(run(*attempt, "--json").stdout)
+    asyncio.run(service_client.settle(sandbox, live["payment_id"]))
+    resumed = run(*attempt, "--resume")
+    assert resumed.exit_code == 0
+    assert re.search(r"resume +200 +SUCCEEDED", resumed.stdout)
+    both = run("attempt", "--url", service, "--resume", "--replace")
+    assert (both.exit_code, both.stderr) == (1, "--resume and --replace exclude each other: choose one\n")
 
 
 def test_a_problem_is_printed_as_json_with_the_json_option(service: str) -> None:
