@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import structlog
 from msgspec import Struct
 
+from cashier.consultation.cache_invalidation import CacheInvalidation
 from cashier.consultation.flow import ConsultFlow, ConsultSettings
 from cashier.consultation.plan_report import faults
 from cashier.consultation.source_pipeline import SourcePipeline
@@ -217,6 +218,7 @@ def payment_flow(
         now=clock,
         monotonic=monotonic,
         call_headers=call_headers,
+        forget=CacheInvalidation(parts.pipelines, parts.valkey).forget,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from cashier.domain.learned_facts import FactGroup, FactGroups
 from cashier.domain.order import ConsultRequest, Order
 from cashier.fanout.ask import Ask, CurrentTimeout, Fallback, Importance, Known, Start
 from cashier.fanout.cache_lifetime import CacheSettings
@@ -31,7 +32,8 @@ class SourceSpec(Struct, frozen=True):
 
     `needs`: the names of its inputs. `timeout_ms` and `cache`: defaults. `key`: the cache key of an
     answer. `gives`: the inputs that `reveal` takes from its answer. `leading`: no answer is
-    streamed before it has ended, because that would list no method.
+    streamed before it has ended, because that would list no method. `changes_with`: the groups of
+    facts that it gives; when acceptance learns that one has changed, kept answers are dropped.
     """
 
     source: Source
@@ -39,6 +41,7 @@ class SourceSpec(Struct, frozen=True):
     needs: tuple[str, ...]
     timeout_ms: int
     key: Callable[[Known], str | tuple[str, ...]]
+    changes_with: FactGroups
     cache: CacheSettings = CacheSettings()
     gives: tuple[str, ...] = ()
     reveal: Callable[[Any], dict[str, Any]] | None = None
@@ -102,17 +105,32 @@ def _order_inputs(order: Order | None) -> dict[str, Any]:
 _R, _G, _E = Importance.REQUIRED, Importance.GATING, Importance.ENRICHING
 _MINUTE, _HOUR = 60, 3600
 
+# The payer's facts that a payment changes, and those that it does not.
+_PAYMENTS, _PAYER = frozenset({FactGroup.HOLDINGS, FactGroup.PAYER}), frozenset({FactGroup.PAYER})
+_MERCHANT, _MARKET = frozenset({FactGroup.MERCHANT}), frozenset({FactGroup.MARKET})
+
 SOURCE_SPECS = (
-    SourceSpec(ORDER, _R, ("order_id",), 120, _order, gives=("amount", "currency", "country"), reveal=_order_inputs),
-    SourceSpec(MERCHANT, _R, ("merchant_id",), 100, _merchant, CacheSettings(60, 10 * _MINUTE, _HOUR, 5)),
-    SourceSpec(MEMBER, _R, ("user_id",), 100, _user, CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5)),
-    SourceSpec(CARD, _G, ("user_id",), 100, _user, CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5)),
-    SourceSpec(BALANCE, _G, ("user_id",), 100, _user),
     SourceSpec(
-        CHANNEL, _G, ("currency", "country"), 100, _market, CacheSettings(5, _MINUTE, 10 * _MINUTE, 1), leading=True
+        ORDER, _R, ("order_id",), 120, _order, _PAYMENTS, gives=("amount", "currency", "country"), reveal=_order_inputs
     ),
-    SourceSpec(QUOTA, _G, ("user_id", "currency"), 100, _user_and_currency),
-    SourceSpec(MARKETING, _E, ("user_id", "merchant_id", "amount"), 80, _purchase, CacheSettings(2, 10, _MINUTE, 2)),
+    SourceSpec(MERCHANT, _R, ("merchant_id",), 100, _merchant, _MERCHANT, CacheSettings(60, 10 * _MINUTE, _HOUR, 5)),
+    SourceSpec(MEMBER, _R, ("user_id",), 100, _user, _PAYMENTS, CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5)),
+    SourceSpec(CARD, _G, ("user_id",), 100, _user, _PAYER, CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5)),
+    SourceSpec(BALANCE, _G, ("user_id",), 100, _user, _PAYMENTS),
+    SourceSpec(
+        CHANNEL,
+        _G,
+        ("currency", "country"),
+        100,
+        _market,
+        _MARKET,
+        CacheSettings(5, _MINUTE, 10 * _MINUTE, 1),
+        leading=True,
+    ),
+    SourceSpec(QUOTA, _G, ("user_id", "currency"), 100, _user_and_currency, _PAYMENTS),
+    SourceSpec(
+        MARKETING, _E, ("user_id", "merchant_id", "amount"), 80, _purchase, _PAYMENTS, CacheSettings(2, 10, _MINUTE, 2)
+    ),
 )
 SOURCE_NAMES = tuple(spec.source.name for spec in SOURCE_SPECS)
 ALWAYS_GIVEN = ("order_id", "user_id", "merchant_id")

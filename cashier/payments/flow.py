@@ -73,6 +73,7 @@ from cashier.payments.errors import (
     OrderBusy,
     RiskRejected,
 )
+from cashier.payments.learning import ForgetFacts, Learning
 from cashier.payments.policy import Operation, PaymentPolicy
 from cashier.payments.ports import PaymentPorts
 from cashier.payments.recheck import AlreadySubmitted, Recheck, RecheckedOffer, ended_order
@@ -109,6 +110,7 @@ class PaymentFlow:
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         call_headers: Callable[[str | None, str | None], Any],
+        forget: ForgetFacts,
     ) -> None:
         self.policy = policy
         self._ports = ports
@@ -122,10 +124,12 @@ class PaymentFlow:
         self._submitter = Submitter(ports.engine, channel_health, monotonic)
         self._status_query = StatusQuery(ports, policy.settings.most_under_way, now)
         self._attempt_guard = AttemptGuard(attempt_leases, ports.engine)
+        self._learning = Learning(forget)
         self._status_follower = StatusFollower(
             status_query=self._status_query,
             attempt_guard=self._attempt_guard,
             channel_health=channel_health,
+            learning=self._learning,
             sign=tokens.sign_payment_token,
             now=now,
             monotonic=monotonic,
@@ -135,7 +139,8 @@ class PaymentFlow:
         )
 
     def __repr__(self) -> str:
-        return f"<PaymentFlow under_way={len(self._runs)} {self._status_follower!r} {self._attempt_guard!r}>"
+        parts = (self._status_follower, self._attempt_guard, self._learning)
+        return f"<PaymentFlow under_way={len(self._runs)} {' '.join(map(repr, parts))}>"
 
     def stop_waiting(self) -> None:
         """End all waiting for good: long polls return what is known, streams end."""
@@ -380,6 +385,9 @@ class PaymentFlow:
             return await self._recheck_in_turn(attempt, proceed)
         except OrderBusy as busy:
             raise await self._attempt_recovery.for_its_payer(busy, attempt) from None
+        except ConsultChanged as changed:
+            self._learning.from_refusal(attempt, changed)
+            raise
 
     async def _recheck_in_turn(
         self, attempt: Attempt, proceed: Callable[[Attempt, RecheckedOffer], Coroutine[Any, Any, Payment]]
@@ -470,6 +478,7 @@ class PaymentFlow:
         claims = attempt.claims(self._now_s(), expires_at, sent_at=self._now_s(), route=prepared.route)
         with self._attempt_guard.sending(claims):
             engine = await self._submitter.submit(attempt, prepared)
+        self._learning.from_submit(attempt)
         if engine.status is not EngineReportStatus.SILENT:
             await self._attempt_guard.unbind_key(attempt, sent=True)
         upstream = await self._status_query.with_acquirer(engine, attempt.chosen.order_id, operation)

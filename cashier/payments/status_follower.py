@@ -24,6 +24,7 @@ from cashier.payments.background_queries import BackgroundQueries
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import SingleFlight
 from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
+from cashier.payments.learning import Learning
 from cashier.payments.policy import Operation, PaymentPolicy
 from cashier.payments.status_query import ResolvedPayment, StatusQuery, UpstreamStatus, visibly_different
 from cashier.tokens.payment_state_token import PaymentClaims
@@ -46,6 +47,7 @@ class StatusFollower:
         status_query: StatusQuery,
         attempt_guard: AttemptGuard,
         channel_health: ChannelHealth,
+        learning: Learning,
         sign: Callable[[PaymentClaims], str],
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
@@ -53,6 +55,7 @@ class StatusFollower:
         self._status_query = status_query
         self._attempt_guard = attempt_guard
         self._channel_health = channel_health
+        self._learning = learning
         self._sign = sign
         self._now = now
         self._monotonic = monotonic
@@ -229,6 +232,7 @@ class StatusFollower:
             _log.error("amount paid differs from amount requested", payment_id=claims.payment_id, paid=str(paid))
         if resolved.resolution.final:
             self._record_channel_outcome(claims, operation.policy.routing, resolved, now_s)
+            self._learning.from_end(claims, operation, resolved.resolution.status, resolved.upstream.engine)
             await self._attempt_guard.mark_ended(key, claims.payment_id)
         elif claims.sent_at is not None:
             await self._attempt_guard.mark_live(
