@@ -18,7 +18,7 @@ class Payer:
     """Each request returns the status and the body. A 500 never reaches a payer."""
 
     def __init__(self, cashier: Cashier) -> None:
-        self._application = web.app(cashier)
+        self._application = web.app(cashier, trusts_named_payers=True)
 
     async def consult(self, case: str, **fields: Any) -> tuple[int, Any]:
         return await self._exchange("POST", "/v1/consult", {**CASES[case].request, **fields})
@@ -55,6 +55,16 @@ class Payer:
 
     async def cancel(self, payment: Json) -> tuple[int, Any]:
         return await self._exchange("POST", f"/v1/payments/{payment['payment_id']}/cancel", None, token(payment))
+
+    async def find(self, case: str, **fields: Any) -> tuple[int, Any]:
+        asked = {**CASES[case].request, **fields}
+        query = f"merchant_id={asked['merchant_id']}&user_id={asked['user_id']}"
+        return await self._exchange("GET", f"/v1/orders/{asked['order_id']}/payment", None, None, query)
+
+    async def take_over(self, case: str, payment: Json, action: str) -> tuple[int, Any]:
+        """`action`: resume or replace."""
+        asked = {name: value for name, value in CASES[case].request.items() if name in _ORDER_FIELDS}
+        return await self._exchange("POST", f"/v1/payments/{payment['payment_id']}/{action}", asked)
 
     async def _exchange(
         self, method: str, path: str, body: Any, extra: Json | None = None, query: str = ""

@@ -145,3 +145,47 @@ async def test_a_high_score_is_a_rejection_and_nothing_is_sent(shop: Shop) -> No
     assert (status, problem["code"]) == (402, "RISK_REJECTED")
     assert "SCORE" not in str(problem)
     assert not any(request.startswith("POST") for request in shop.company.requests["engine"])
+
+
+@pytest.mark.parametrize(
+    ("case", "method_id", "option_id"),
+    [
+        ("on_a_computer", "NET_BANKING", "CMB"),
+        ("indonesian_shop", "VA", "BCA"),
+        ("chinese_shop", "WALLET:WECHAT_PAY", None),
+    ],
+)
+async def test_a_payer_finds_resumes_and_replaces_what_a_lost_tab_left_behind(
+    shop: Shop, case: str, method_id: str, option_id: str | None
+) -> None:
+    choice = await shop.payer.choose(case, method_id, option_id)
+    _, lost = await shop.payer.submit(choice)
+    status, found = await shop.payer.find(case)
+    assert (status, found["method_id"], found["option_id"]) == (200, method_id, option_id)
+    assert [found[name] for name in ("payment_id", "status", "amount")] == [
+        lost[name] for name in ("payment_id", "status", "amount")
+    ]
+    # The company's clock dates the end of a code some milliseconds after ours.
+    for payment in (found, lost):
+        payment["next_action"].pop("expires_at", None)
+    assert found["next_action"] == lost["next_action"]
+    assert (await shop.payer.find(case, user_id="u_other"))[0] == 404
+    status, resumed = await shop.payer.take_over(case, found, "resume")
+    assert (status, resumed["next_action"]["type"]) == (202, lost["next_action"]["type"])
+    status, replaced = await shop.payer.take_over(case, found, "replace")
+    assert (status, replaced["status"], replaced["consultation"]["payable"]) == (200, "CLOSED", True)
+    for payment in (lost, resumed):
+        assert (await shop.payer.look(payment))[1]["status"] == "CLOSED"
+    _, again = await shop.payer.submit(await shop.payer.choose(case, method_id, option_id), "k-2")
+    shop.world.engine.settle(again["payment_id"], "SUCCEEDED")
+    assert (await shop.payer.look(again))[1]["status"] == "SUCCEEDED"
+
+
+async def test_a_challenge_is_replaced_by_barring_its_reference(shop: Shop) -> None:
+    _, challenged = await shop.payer.submit(await shop.payer.choose("chinese_shop", "QUICK_PAY:c_2"))
+    assert challenged["status"] == "CHALLENGE"
+    status, problem = await shop.payer.take_over("chinese_shop", challenged, "resume")
+    assert (status, problem["code"]) == (409, "NOT_RESUMABLE")
+    status, replaced = await shop.payer.take_over("chinese_shop", challenged, "replace")
+    assert (status, replaced["status"], replaced["payment_token"]) == (200, "CLOSED", None)
+    assert f"PUT /barred/{challenged['payment_id']}" in shop.company.requests["engine"]

@@ -14,7 +14,7 @@ from cashier.payments.ports import Submission
 from cashier.source_errors import Garbled, WrongIdentity
 from cashier.wire.transport import Request, Response
 
-from .amounts import decimal
+from .amounts import decimal, money
 from .times import from_epoch
 
 statuses = frozenset((200, 201, 409))
@@ -66,13 +66,21 @@ async def found(payment_id: str, call: Call) -> dict[str, Any] | None:
 
 
 def payment(transfer: Any) -> dict[str, Any]:
-    why, accepted = transfer.get("why"), transfer.get("acceptedAt")
+    why, accepted, until = (transfer.get(name) for name in ("why", "acceptedAt", "payUntil"))
+    method_id, option_id = transfer.get("way", (None, None))
+    total = transfer.get("total")
     todo = [{"type": kind, **fields} for kind, fields in transfer.get("todo", {}).items()]
     return {
         "payment_id": transfer["reference"],
         "order_id": transfer.get("order"),
         "fingerprint": transfer.get("digest"),
         "submitted_at": None if accepted is None else from_epoch(accepted / 1000),
+        "user_id": transfer.get("payer"),
+        "merchant_id": transfer.get("payee"),
+        "method_id": method_id,
+        "option_id": option_id,
+        "amount": total and money(*reversed(total.split(" "))),
+        "expires_at": None if until is None else from_epoch(until / 1000),
         "status": STATES[transfer["state"]],
         "failure": why and {"code": why[0], "text": why[1]},
         "next_action": todo[0] if todo else None,
@@ -102,4 +110,5 @@ def transfer_of(submission: Submission) -> dict[str, Any]:
         "fallbacks": list(submission.alternatives),
         "scanned": submission.auth_code,
         "comeBackTo": submission.return_url,
+        "way": [submission.method_id, submission.option_id],
     }

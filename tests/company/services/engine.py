@@ -7,6 +7,7 @@ used can be barred.
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 
 import msgspec
 from aiohttp import web
@@ -28,11 +29,21 @@ def routes(records: Records) -> list[web.RouteDef]:
             references.append(reference)
         made: Json = {"id": f"tr-{references.index(reference) + 1}", "reference": reference}
         made["state"] = STATES[payment["status"]]
-        for ours, theirs in (("order", "order_id"), ("digest", "fingerprint")):
+        for ours, theirs in (
+            ("order", "order_id"),
+            ("digest", "fingerprint"),
+            ("payer", "user_id"),
+            ("payee", "merchant_id"),
+        ):
             if theirs in payment:
                 made[ours] = payment[theirs]
-        if "submitted_at" in payment:
-            made["acceptedAt"] = int(datetime.fromisoformat(payment["submitted_at"]).timestamp() * 1000)
+        for ours, theirs in (("acceptedAt", "submitted_at"), ("payUntil", "expires_at")):
+            if theirs in payment:
+                made[ours] = int(datetime.fromisoformat(payment[theirs]).timestamp() * 1000)
+        if "method_id" in payment:
+            made["way"] = [payment["method_id"], payment.get("option_id")]
+        if "amount" in payment:
+            made["total"] = f"{major(**payment['amount'])} {payment['amount']['currency']}"
         if "failure" in payment:
             made["why"] = [payment["failure"]["code"], payment["failure"]["text"]]
         if "next_action" in payment:
@@ -102,7 +113,13 @@ def submission_of(body: Json) -> Json:
         "alternatives": body["fallbacks"],
         "auth_code": body.get("scanned"),
         "return_url": body.get("comeBackTo"),
+        "method_id": body["way"][0],
+        "option_id": body["way"][1],
     }
+
+
+def major(value: int, currency: str) -> str:
+    return f"{Decimal(value).scaleb(-DIGITS[currency]):f}"
 
 
 def minor(text: str, currency: str) -> int:
