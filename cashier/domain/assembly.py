@@ -2,8 +2,9 @@
 
 The row of a kind (`kinds`) names its `Listing`: one method per instrument of the payer (a bound
 card over its bank's channels, an agreement, an account alone or with one card that completes it),
-one per provider, one with an option per provider, or one over all channels of the kind. Where
-nothing is to pay, one method takes the place of them all: no silent source can refuse it.
+one per provider, one with an option per provider or per instalment term, or one over all channels
+of the kind. Where nothing is to pay, one method takes the place of them all: no silent source can
+refuse it.
 
 A silent source leaves its methods undetermined if they can be listed (a card without its channels).
 If they cannot (no card centre, no cards), one undetermined method stands for the whole kind.
@@ -18,6 +19,7 @@ from cashier.domain import split_payment
 from cashier.domain.bound_cards import BoundCards, bound_cards, card_offer
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import ACCOUNT_BARRED, ACTIVE, AGREEMENT_ENDED, Account, Agreement
+from cashier.domain.instalments import offers_by_term
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.kinds import KINDS, Listing, complete
 from cashier.domain.limits import over_limit, tightest_limits, unclear_limit
@@ -72,10 +74,8 @@ def free_offer(case: ConsultationCase) -> Offer | None:
     instrument there is none.
     """
     assessment = KindAssessment(case, _FREE)
-    discounts = assessment.promotions.best(None, 0, 1)
-    if discounts.total < case.amount.value:
-        return None
-    return whole_kind(assessment, Quote(assessment.refusal, case.price(discounts, 0)))
+    amounts = assessment.amounts(None, 0, 0, 1)
+    return None if amounts.payable.value else whole_kind(assessment, Quote(assessment.refusal, amounts))
 
 
 def quick_pay_offers(assessment: KindAssessment, cards: BoundCards) -> list[Offer]:
@@ -225,6 +225,7 @@ _INSTRUMENT_LISTINGS: Mapping[Listing, Callable[[KindAssessment, BoundCards], It
 _CHANNEL_LISTINGS: Mapping[Listing, Callable[[KindAssessment], Iterable[Offer]]] = {
     Listing.PER_PROVIDER: offers_by_provider,
     Listing.OPTION_PER_PROVIDER: offer_by_option,
+    Listing.TERM_PER_PROVIDER: offers_by_term,
     Listing.WHOLE_KIND: offer_by_kind,
 }
 _IN_THE_PLACE_OF_ALL = {Listing.NOTHING_TO_PAY: free_offer}

@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from cashier.domain.facts import Bps
-from cashier.domain.kinds import KINDS
+from cashier.domain.kinds import KINDS, Listing
 from cashier.domain.locale_match import nearest
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind, NextAction
@@ -106,6 +106,11 @@ class Catalog(Struct, frozen=True):
             f"methods: {kind}.fee_bps cannot be charged: the fee is on what a channel carries, and the kind needs none"
             for kind, terms in self.methods.items()
             if terms.fee_bps and not KINDS[kind].needs_channel
+        ]
+        found += [
+            f"methods: {kind}.fee_bps cannot be charged: each instalment term of a channel has its own fee_bps"
+            for kind, terms in self.methods.items()
+            if terms.fee_bps and KINDS[kind].listing is Listing.TERM_PER_PROVIDER
         ]
         for kind, terms in self.methods.items():
             found += _lifetime_faults(kind, terms)

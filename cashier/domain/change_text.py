@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import structs
 
-from cashier.domain.local_format import format_amount
+from cashier.domain.local_format import format_amount, format_percentage
 from cashier.domain.money import Money
 from cashier.domain.offer_diff import Change, ChangeType
 from cashier.domain.order import Blocked
@@ -31,12 +31,18 @@ def _message(change: Change, methods: Sequence[PayMethod], chosen_method_id: str
     text = wording.changes.get(_TEXTS.get(change.what) or _price_text(change))
     if text is None:
         return None
-    before, after = (_amount(value, change, wording) for value in (change.before, change.after))
+    before, after = (_value(value, change, wording) for value in (change.before, change.after))
     return text.format(before=before, after=after)
 
 
 _TEXTS = {ChangeType.PROMOTION_GONE: ChangeText.PROMOTION_GONE, ChangeType.BALANCE_SHORT: ChangeText.BALANCE}
-_BY_SUBJECT = {None: ChangeText.PRICE, "order": ChangeText.ORDER_AMOUNT, "fee": ChangeText.FEE}
+_BY_SUBJECT = {
+    None: ChangeText.PRICE,
+    "order": ChangeText.ORDER_AMOUNT,
+    "fee": ChangeText.FEE,
+    "count": ChangeText.INSTALMENTS,
+    "apr_bps": ChangeText.ANNUAL_RATE,
+}
 
 
 def _price_text(change: Change) -> ChangeText:
@@ -61,8 +67,10 @@ def _reasons(subject: str | None, methods: Sequence[PayMethod], chosen_method_id
             yield from (option.reason for option in method.options if option.option_id == subject and option.reason)
 
 
-def _amount(value: Money | str | None, change: Change, wording: Wording) -> str:
-    """Nothing is 0 in the currency of the other side."""
+def _value(value: Money | str | None, change: Change, wording: Wording) -> str:
+    """Of a price: nothing is 0 in the currency of the other side."""
+    if isinstance(value, str):
+        return format_percentage(int(value), wording.formats) if change.subject == "apr_bps" else value
     for other in (value, change.before, change.after):
         if isinstance(other, Money):
             return format_amount(other if value is not None else Money(other.currency, 0), wording.formats)

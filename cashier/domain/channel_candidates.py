@@ -1,8 +1,8 @@
 """Candidate channels: all channels that could carry a chosen payment method at its price.
 
 Assembly keeps the best quote; here each channel is quoted by the same rules. A channel with another
-price or another split is no candidate, because the payer has agreed to one price. `routing` chooses
-among the candidates.
+price, split or instalment term is no candidate, because the payer has agreed to one price.
+`routing` chooses among the candidates.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from cashier.domain.assembly import agreement_offer, balance_offers, free_offer,
 from cashier.domain.bound_cards import BoundCard, bound_cards
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Account, Channel
+from cashier.domain.instalments import term_quotes
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.kinds import KINDS, Listing, complete
 from cashier.domain.offer import NO_CHANNEL, quote, quotes_by_provider
@@ -32,9 +33,9 @@ _KINDS = frozenset(Kind)
 class ChosenMethod(Struct, frozen=True):
     """The payer's choice. A field that is None narrows nothing.
 
-    `option_id`: a bank, a chain, or the card that completes a balance. `card`: of an external card,
-    what the vault or the caller knows (`bank`, `brand`, `type`). `provider`: the issuer of a
-    scanned code.
+    `option_id`: a bank, a chain, an instalment term, or the card that completes a balance. `card`:
+    of an external card, what the vault or the caller knows (`bank`, `brand`, `type`). `provider`:
+    the issuer of a scanned code.
     """
 
     method_id: str
@@ -81,7 +82,7 @@ def candidates(case: ConsultationCase, choice: ChosenMethod) -> Candidates:
     equal = [
         quote
         for quote in chosen.quotes
-        if quote.refusal is None and (quote.amounts, quote.legs) == (best.amounts, best.legs)
+        if quote.refusal is None and (quote.amounts, quote.legs, quote.term) == (best.amounts, best.legs, best.term)
     ]
     channels = [quote.channel for quote in equal if quote.channel is not None]
     carried = next((leg.amount for leg in best.legs if leg.type is LegType.CHANNEL), best.amounts.payable)
@@ -185,6 +186,16 @@ def _option(assessment: KindAssessment, choice: ChosenMethod, _: str) -> _Chosen
     return _provider(assessment, choice, choice.option_id)
 
 
+def _term(assessment: KindAssessment, choice: ChosenMethod, provider_id: str) -> _ChosenQuotes | None:
+    provider = assessment.providers.get(provider_id)
+    if provider is None:
+        return None
+    if choice.option_id is None:
+        return _without_option(assessment, _quotes(assessment, provider.channels, provider_id))
+    quotes = term_quotes(assessment, provider, choice.option_id)
+    return _ChosenQuotes(assessment.kind, quotes, assessment.refusal, provider_id)
+
+
 def _without_option(assessment: KindAssessment, quotes: list[Quote]) -> _ChosenQuotes | None:
     """No option is needed where promotions for the kind leave nothing to pay."""
     best = best_quote(quotes) if quotes else None
@@ -235,6 +246,7 @@ _LISTINGS: Mapping[Listing, Callable[[KindAssessment, ChosenMethod, str], _Chose
     Listing.PER_ACCOUNT: _account,
     Listing.PER_PROVIDER: _provider,
     Listing.OPTION_PER_PROVIDER: _option,
+    Listing.TERM_PER_PROVIDER: _term,
     Listing.WHOLE_KIND: _whole_kind,
     Listing.NOTHING_TO_PAY: _free,
 }

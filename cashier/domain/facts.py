@@ -19,11 +19,14 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field
 
 from cashier.domain.money import BPS, MAX_VALUE, Money
-from cashier.domain.order import Country, Instant, Order
+from cashier.domain.order import Country, Id, Instant, Order
 from cashier.domain.pay_method import Kind
 from cashier.source_errors import Missing, MissingCause
 
 Bps = Annotated[int, Meta(ge=0, le=BPS)]
+# Far above any real offer: ten years, and a dozen terms.
+MAX_INSTALMENTS = 120
+MAX_TERMS = 32
 
 
 class MerchantStatus(StrEnum):
@@ -172,11 +175,23 @@ class ChannelStatus(StrEnum):
     MAINTENANCE = "MAINTENANCE"
 
 
+class InstalmentTerm(Struct, frozen=True):
+    """A way to pay by instalments.
+
+    `fee_bps`: the payer's, on what the channel carries. `apr_bps`: the annual rate to be shown.
+    """
+
+    term_id: Id
+    count: Annotated[int, Meta(ge=2, le=MAX_INSTALMENTS)]
+    fee_bps: Bps
+    apr_bps: Annotated[int, Meta(ge=0, le=10 * BPS)]
+
+
 class Channel(Struct, frozen=True):
     """A payment channel. `min` and `max` bound the amount that it carries, fee included.
 
     It carries only multiples of `step` minor units. `cost_bps` and `fixed_cost` are ours, `fee_bps`
-    is the payer's.
+    is the payer's. `terms`: of instalments, each with its own fee.
     """
 
     channel_id: str
@@ -197,6 +212,7 @@ class Channel(Struct, frozen=True):
     brands: frozenset[str] | None = None
     card_types: frozenset[str] | None = None
     step: Annotated[int, Meta(ge=1, le=MAX_VALUE)] = 1
+    terms: Annotated[tuple[InstalmentTerm, ...], Meta(max_length=MAX_TERMS)] | None = None
 
 
 class Channels(Struct, frozen=True):

@@ -23,9 +23,7 @@ Value = TypeVar("Value")
 class Listing(Enum):
     """One payment method per what.
 
-    `assembly` and `channel_candidates` have one function per listing. Instalments (a provider times
-    a term) would be one more: a method per provider, whose options are the terms. The term would be
-    the option id, and the quote of an option would price it.
+    `assembly` and `channel_candidates` have one function per listing.
     """
 
     PER_CARD = auto()
@@ -34,6 +32,8 @@ class Listing(Enum):
     PER_PROVIDER = auto()
     # One method with an option per bank or chain. The payer names it by `option_id`.
     OPTION_PER_PROVIDER = auto()
+    # One method per provider, with an option per instalment term.
+    TERM_PER_PROVIDER = auto()
     # One method over all channels of the kind. Acceptance chooses the channel.
     WHOLE_KIND = auto()
     # One method in the place of all others, for an order that leaves nothing to pay.
@@ -131,6 +131,16 @@ KINDS = complete(
         ),
         Kind.WALLET: KindRow(
             listing=Listing.PER_PROVIDER,
+            instrument_source=InstrumentSource.CHANNEL,
+            contracted=True,
+            needs_channel=True,
+            payer_present=True,
+            poll_schedule=poll_schedule.REDIRECTED,
+            reversed_after_s=None,
+            returns_to_source=True,
+        ),
+        Kind.INSTALMENT: KindRow(
+            listing=Listing.TERM_PER_PROVIDER,
             instrument_source=InstrumentSource.CHANNEL,
             contracted=True,
             needs_channel=True,

@@ -14,7 +14,6 @@ from msgspec import Struct
 from cashier.domain.kinds import KINDS, InstrumentSource
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Amounts, Discount, PayMethod, ReasonCode
-from cashier.domain.pay_method import Leg as Share
 from cashier.domain.pay_method import LegType as ShareType
 from cashier.domain.quote import Quote
 
@@ -29,6 +28,7 @@ class EngineLeg(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`id`: the promotion, the account or the channel.
 
     `instrument_id`: the card, agreement or vault token behind a channel. The repr omits it.
+    `term_id`: of instalments, at the channel.
     """
 
     type: EngineLegType
@@ -36,6 +36,7 @@ class EngineLeg(Struct, frozen=True, kw_only=True, omit_defaults=True):
     amount: Money
     channel_id: str | None = None
     instrument_id: str | None = None
+    term_id: str | None = None
 
     def __repr__(self) -> str:
         return f"<EngineLeg {self.type} {self.id} {self.amount}>"
@@ -83,7 +84,7 @@ def legs(chosen: PayMethod, quote: Quote, channel_id: str | None, card_token: st
         return LegsRefused(LegsRefusedCode.REFUSED, quote.refusal.code)
     if amounts is None:
         return LegsRefused(LegsRefusedCode.PRICE_UNKNOWN)
-    paid = _payer_legs(chosen, amounts.payable, quote.legs, channel_id, card_token) if amounts.payable.value else ()
+    paid = _payer_legs(chosen, amounts.payable, quote, channel_id, card_token) if amounts.payable.value else ()
     if isinstance(paid, LegsRefused):
         return paid
     all_legs = (*map(_promotion, amounts.discounts), *paid)
@@ -91,9 +92,10 @@ def legs(chosen: PayMethod, quote: Quote, channel_id: str | None, card_token: st
 
 
 def _payer_legs(
-    chosen: PayMethod, payable: Money, split: tuple[Share, ...], channel_id: str | None, card_token: str | None
+    chosen: PayMethod, payable: Money, quote: Quote, channel_id: str | None, card_token: str | None
 ) -> LegsResult:
     """The payer's part: one instrument, or a balance and the card that completes it."""
+    split = quote.legs
     row, instrument_id = KINDS[chosen.kind], None if chosen.instrument is None else chosen.instrument.id
     if not row.needs_channel and not split:
         # A balance with options needs a card, so it never pays the whole.
@@ -110,7 +112,7 @@ def _payer_legs(
             for share in split
         )
     if row.instrument_source in _IDENTIFIED_AT_CHANNEL:
-        return (_channel(channel_id, None, payable),)
+        return (_channel(channel_id, None, payable, None if quote.term is None else quote.term.term_id),)
     charged_id = card_token if row.instrument_source is InstrumentSource.CARD_TOKEN else instrument_id
     return _INSTRUMENT_MISSING if charged_id is None else (_channel(channel_id, charged_id, payable),)
 
@@ -123,9 +125,14 @@ def _balance(account_id: str, amount: Money) -> EngineLeg:
     return EngineLeg(type=EngineLegType.BALANCE, id=account_id, amount=amount)
 
 
-def _channel(channel_id: str, instrument_id: str | None, amount: Money) -> EngineLeg:
+def _channel(channel_id: str, instrument_id: str | None, amount: Money, term_id: str | None = None) -> EngineLeg:
     return EngineLeg(
-        type=EngineLegType.CHANNEL, id=channel_id, channel_id=channel_id, instrument_id=instrument_id, amount=amount
+        type=EngineLegType.CHANNEL,
+        id=channel_id,
+        channel_id=channel_id,
+        instrument_id=instrument_id,
+        term_id=term_id,
+        amount=amount,
     )
 
 

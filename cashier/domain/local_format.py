@@ -85,6 +85,12 @@ def format_amount(money: Money, formats: Formats) -> str:
     return (formats.amounts.get(currency) or formats.amount).format(number=number, code=currency)
 
 
+def format_percentage(bps: int, formats: Formats) -> str:
+    """Basis points as `13.70%` or `14%`."""
+    whole, part = divmod(bps, 100)
+    return f"{whole}{formats.decimal}{part:02d}".removesuffix(f"{formats.decimal}00") + "%"
+
+
 def format_time(at: datetime, now: datetime, country: str, formats: Formats) -> str:
     """By the payer's clock, to the minute; with the year if it is not the present one.
 

@@ -64,6 +64,12 @@ def share_down(value: int, bps: int) -> int:
     return value * bps // BPS
 
 
+def instalments(value: int, count: int) -> tuple[int, int]:
+    """Each instalment but the last, and the last, which has the remainder: the sum is `value`."""
+    each, remainder = divmod(value, count)
+    return each, each + remainder
+
+
 def share_half_up(value: int, bps: int) -> int:
     """`bps` of `value`, halves rounded up: the usual rule of fee tariffs."""
     return (value * bps + BPS // 2) // BPS

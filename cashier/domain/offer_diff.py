@@ -17,7 +17,16 @@ from msgspec import Struct
 from cashier.domain.kinds import KINDS, Listing
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import Blocked, OrderStatus
-from cashier.domain.pay_method import Amounts, Availability, Kind, Option, PayMethod, Reason, ReasonCode
+from cashier.domain.pay_method import (
+    Amounts,
+    Availability,
+    InstalmentTerms,
+    Kind,
+    Option,
+    PayMethod,
+    Reason,
+    ReasonCode,
+)
 from cashier.domain.pay_method import LegType as ShareType
 from cashier.domain.payment_request import PaymentChoice
 from cashier.domain.split_payment import ID_SUFFIX
@@ -41,8 +50,9 @@ Value: TypeAlias = Money | str | None
 class Change(Struct, frozen=True, kw_only=True, rename={"before": "from", "after": "to"}):
     """`from` and `to`: amounts, or codes if no amount changed; null if there was or is nothing.
 
-    `subject`: an id, `fee` or `order`; null for the payment as a whole. `reason`: why it is
-    unusable now. `message`: for the payer, never to be parsed.
+    `subject`: an id, `fee`, `order`, or of instalments `count` or `apr_bps`, whose values are
+    numbers as texts; null for the payment as a whole. `reason`: why it is unusable now. `message`:
+    for the payer, never to be parsed.
     """
 
     what: ChangeType
@@ -56,7 +66,8 @@ class Change(Struct, frozen=True, kw_only=True, rename={"before": "from", "after
 class OfferRow(Protocol):
     """A price in the consult token: minor units, None if unknown.
 
-    `options`: only those with another price.
+    `options`: only those with another price, or with `terms`: a number of instalments and the
+    annual rate in basis points.
     """
 
     @property
@@ -71,6 +82,8 @@ class OfferRow(Protocol):
     def legs(self) -> Sequence[tuple[str, str, int]]: ...
     @property
     def options(self) -> Sequence[OfferRow]: ...
+    @property
+    def terms(self) -> tuple[int, int] | None: ...
 
 
 class AcceptedOffer(Struct, frozen=True):
@@ -123,7 +136,7 @@ def unverified(chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentO
     """
     if current.blocked is not None:
         return ()
-    undetermined = [entry for entry in _entries(chosen, current.methods) if entry.availability is _UNDETERMINED]
+    undetermined = [entry for entry in _entries(chosen, current) if entry.availability is _UNDETERMINED]
     sources = {
         entry.reason.source for entry in undetermined if entry.reason is not None and entry.reason.source is not None
     }
@@ -134,16 +147,16 @@ def unverified(chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentO
     return tuple(sorted(sources))
 
 
-def _entries(chosen: PaymentChoice, methods: Sequence[PayMethod]) -> Iterator[PayMethod | Option]:
+def _entries(chosen: PaymentChoice, current: CurrentOffer) -> Iterator[PayMethod | Option]:
     """The chosen option or method.
 
     If a silent source keeps it from being listed, the kinds in its place.
     """
+    methods, method_id = current.methods, chosen.method_id
     method = _method(chosen, methods)
     if method is not None:
         yield _option(chosen, method) or method
         return
-    method_id = chosen.method_id
     kinds = {method_id.partition(":")[0], method_id.removesuffix(ID_SUFFIX)}
     if method_id.endswith(ID_SUFFIX):
         kinds.add(Kind.QUICK_PAY)
@@ -161,7 +174,7 @@ def changes(chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentOffe
     method, found = _method(chosen, current.methods), list[Change]()
     if method is not None:
         found += [*_usability_changes(chosen, accepted, method), *_price_changes(chosen, accepted, method)]
-    elif not any(entry.availability is _UNDETERMINED for entry in _entries(chosen, current.methods)):
+    elif not any(entry.availability is _UNDETERMINED for entry in _entries(chosen, current)):
         found += _method_gone(chosen, accepted, current)
     if accepted.amount != current.amount:
         found.append(
@@ -186,7 +199,7 @@ def _method_gone(chosen: PaymentChoice, accepted: AcceptedOffer, current: Curren
         if free.amount is not None and free.amount.payable != chosen.expected_payable:
             yield Change(what=ChangeType.PRICE_CHANGED, before=chosen.expected_payable, after=free.amount.payable)
     elif accepted.row is not None and method_id.endswith(ID_SUFFIX):
-        yield _split_gone(method_id.removesuffix(ID_SUFFIX), accepted.row, accepted.amount.currency, current.methods)
+        yield _split_gone(method_id.removesuffix(ID_SUFFIX), accepted.row, accepted.amount.currency, current)
     else:
         is_card = accepted.row is not None and method_id.startswith(_CARD_PREFIXES)
         yield _entry_gone(method_id, accepted, is_card=is_card)
@@ -216,9 +229,9 @@ def _entry_gone(subject: str, accepted: AcceptedOffer, *, is_card: bool) -> Chan
     )
 
 
-def _split_gone(alone_id: str, row: OfferRow, currency: Currency, methods: Sequence[PayMethod]) -> Change:
+def _split_gone(alone_id: str, row: OfferRow, currency: Currency, current: CurrentOffer) -> Change:
     """A split payment ends if the account is empty or has enough, or if no card completes it."""
-    alone = next((method for method in methods if method.method_id == alone_id), None)
+    alone = next((method for method in current.methods if method.method_id == alone_id), None)
     available = None if alone is None or alone.instrument is None else alone.instrument.available
     short = alone is not None and alone.reason is not None and alone.reason.code is ReasonCode.BALANCE_INSUFFICIENT
     if short and available is not None and not available.value:
@@ -283,6 +296,8 @@ def _price_changes(chosen: PaymentChoice, accepted: AcceptedOffer, method: PayMe
     yield from _promotions_gone(chosen, row, amounts, currency)
     if accepted.row is not None and row is not None and row.payable is not None:
         yield from _price_part_changes(row, currency, amounts)
+        if option is not None and option.terms is not None and row.terms is not None:
+            yield from _term_changes(row.terms, option.terms)
         yield from _leg_changes(chosen, accepted.row, currency, method)
 
 
@@ -310,6 +325,13 @@ def _price_part_changes(row: OfferRow, currency: Currency, amounts: Amounts) -> 
     accepted_fee = Money(currency, row.fee or 0)
     if accepted_fee != amounts.fee:
         yield Change(what=ChangeType.PRICE_CHANGED, before=accepted_fee, after=amounts.fee, subject="fee")
+
+
+def _term_changes(accepted: tuple[int, int], terms: InstalmentTerms) -> Iterator[Change]:
+    """Of what a payer by instalments agreed to beside the total. Numbers as texts."""
+    for subject, before, after in zip(("count", "apr_bps"), accepted, (terms.count, terms.apr_bps), strict=True):
+        if before != after:
+            yield Change(what=ChangeType.PRICE_CHANGED, before=str(before), after=str(after), subject=subject)
 
 
 def _leg_changes(chosen: PaymentChoice, row: OfferRow, currency: Currency, method: PayMethod) -> Iterator[Change]:

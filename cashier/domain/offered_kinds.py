@@ -15,8 +15,8 @@ from string import Formatter
 from msgspec import Struct
 
 from cashier.domain.catalog import Catalog, Terms
-from cashier.domain.facts import Channel, Channels, ChannelStatus
-from cashier.domain.kinds import KINDS, SHOWN_OR_CONFIRMED
+from cashier.domain.facts import Channel, Channels, ChannelStatus, InstalmentTerm
+from cashier.domain.kinds import KINDS, SHOWN_OR_CONFIRMED, Listing
 from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Instrument, Kind, NextAction, ReasonCode, Remedy, RemedyType
@@ -34,7 +34,7 @@ CHANNEL_MAINTENANCE_TO_THE_END = Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channe
 _CHANNEL_PRODUCT = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED, "channel")
 _CHANNEL_TERMINAL = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED, "channel")
 CHANNEL_UNCLEAR = unclear_refusal("channel")
-_OPEN = ChannelStatus.OPEN.value
+_OPEN, _TERM_PER_PROVIDER = ChannelStatus.OPEN.value, Listing.TERM_PER_PROVIDER
 _REFUSAL_BY_STATUS: dict[str, Refusal] = {
     ChannelStatus.CLOSED: CHANNEL_CLOSED,
     ChannelStatus.MAINTENANCE: CHANNEL_MAINTENANCE,
@@ -50,7 +50,7 @@ class OfferedChannel(Struct, frozen=True, gc=False):
 
     `limits_in_currency`: the channel's limits are in the order's currency; without this no money
     may go through it. `price_key`: minimum, maximum, fee and step. Channels with equal keys give
-    equal prices and limits.
+    equal prices and limits. `term`: of instalments; a channel then occurs once per term.
     """
 
     channel: Channel
@@ -58,6 +58,7 @@ class OfferedChannel(Struct, frozen=True, gc=False):
     limits_in_currency: bool
     fee_bps: int
     price_key: tuple[int, int, int, int]
+    term: InstalmentTerm | None = None
 
     def refusal_at(self, now: datetime, latest_start: datetime) -> Refusal | None:
         """The refusal with the end of a maintenance, if that is known and ahead.
@@ -134,12 +135,18 @@ class OfferedKinds(dict[Kind, OfferedKind]):
 
     def __missing__(self, kind: Kind) -> OfferedKind:
         terms, title_template, providers = self.catalog.methods[kind], self.catalog.title(kind, self._locale), {}
+        by_term = KINDS[kind].listing is _TERM_PER_PROVIDER
         for provider, channels in self._channels.get(kind, _NO_PROVIDERS).items():
             name = channels[0].provider_name
             offered, has_card_filters = [], False
             for channel in channels:
-                offered.append(self.channel(channel, terms))
+                if by_term:
+                    offered += [self.channel(channel, terms, term) for term in channel.terms or ()]
+                else:
+                    offered.append(self.channel(channel, terms))
                 has_card_filters = has_card_filters or channel.brands is not None or channel.card_types is not None
+            if not offered:
+                continue
             method_id, title, icon_name, instrument = provider_display(kind, title_template, terms.icon, provider, name)
             sole_open_channel = offered[0] if len(offered) == 1 and offered[0].refusal is None else None
             # By position: keywords add 1 % to a consultation with fresh channels.
@@ -157,11 +164,15 @@ class OfferedKinds(dict[Kind, OfferedKind]):
         )
         return offered_kind
 
-    def channel(self, channel: Channel, terms: Terms) -> OfferedChannel:
-        """`terms`: of the channel's kind, with the payer's fee where the channel names none."""
+    def channel(self, channel: Channel, terms: Terms, term: InstalmentTerm | None = None) -> OfferedChannel:
+        """`terms`: of the channel's kind, with the payer's fee where the channel names none.
+
+        `term`: of instalments, with a fee of its own.
+        """
         currency, least, most = self._currency, channel.min, channel.max
         limits_in_currency = least.currency == currency == most.currency
-        fee_bps = terms.fee_bps if channel.fee_bps is None else channel.fee_bps
+        own_fee_bps = channel.fee_bps if term is None else term.fee_bps
+        fee_bps = terms.fee_bps if own_fee_bps is None else own_fee_bps
         refusal: Refusal | None = None
         if channel.products is not None and self._product not in channel.products:
             refusal = _CHANNEL_PRODUCT
@@ -172,7 +183,7 @@ class OfferedKinds(dict[Kind, OfferedKind]):
         elif channel.status != _OPEN:
             refusal = _REFUSAL_BY_STATUS.get(channel.status, CHANNEL_UNCLEAR)
         price_key = (least.value, most.value, fee_bps, channel.step)
-        return OfferedChannel(channel, refusal, limits_in_currency, fee_bps, price_key)
+        return OfferedChannel(channel, refusal, limits_in_currency, fee_bps, price_key, term)
 
     def _kind_refusal(self, kind: Kind, terms: Terms) -> Refusal | None:
         """The first two are no terms, so that no catalog can lift them.

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     BALANCE = "BALANCE"
     MERCHANT_QR = "MERCHANT_QR"
     CONSUMER_QR = "CONSUMER_QR"
+    INSTALMENT = "INSTALMENT"
     FREE = "FREE"
 
 
@@ -135,10 +136,23 @@ class Instrument(Struct, frozen=True, omit_defaults=True, gc=False):
     available: Money | None = None
 
 
-class Option(Struct, frozen=True, gc=False):
-    """A choice within a method: a bank, a store chain, or a card that completes a balance.
+class InstalmentTerms(Struct, frozen=True, gc=False):
+    """What a payer owes by instalments. Together they are the payable amount, exactly.
 
-    `amount`: the price with this option.
+    `per_instalment`: of each but the last, which has the remainder. `apr_bps`: the annual rate.
+    """
+
+    count: int
+    per_instalment: Money
+    last_instalment: Money
+    apr_bps: int
+
+
+class Option(Struct, frozen=True, gc=False):
+    """A choice within a method.
+
+    That is a bank, a store chain, a card that completes a balance, or a number of instalments.
+    `amount`: the price with this option. `terms`: of instalments.
     """
 
     option_id: str
@@ -146,6 +160,7 @@ class Option(Struct, frozen=True, gc=False):
     availability: Availability
     reason: Reason | None
     amount: Amounts | None = None
+    terms: InstalmentTerms | None = None
 
 
 class LegType(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.domain.facts import Channel
+from cashier.domain.facts import Channel, InstalmentTerm
 from cashier.domain.money import BPS
 from cashier.domain.pay_method import Amounts, Leg, Limits
 from cashier.domain.refusal import Refusal
@@ -13,7 +13,7 @@ from cashier.domain.refusal import Refusal
 class Quote(Struct, frozen=True, gc=False):
     """`amounts` and `limits` are None where they cannot be known, for example without a channel.
 
-    `legs`: only for a split payment.
+    `legs`: only for a split payment. `term`: only for instalments.
     """
 
     refusal: Refusal | None
@@ -21,6 +21,7 @@ class Quote(Struct, frozen=True, gc=False):
     limits: Limits | None = None
     channel: Channel | None = None
     legs: tuple[Leg, ...] = ()
+    term: InstalmentTerm | None = None
 
 
 def best_quote(quotes: list[Quote]) -> Quote:

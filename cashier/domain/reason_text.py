@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.local_format import format_amount, format_time
-from cashier.domain.pay_method import Option, Reason
+from cashier.domain.pay_method import InstalmentTerms, Option, Reason
 from cashier.domain.quote import Quote
 from cashier.domain.refusal import AVAILABILITY_RANK, AVAILABLE, Refusal, availability
 from cashier.domain.text_form import Form
@@ -45,11 +45,13 @@ def _render(text: str, refusal: Refusal, amount: str, until: str) -> Reason:
     return Reason(refusal.code, message.strip(), refusal.source, refusal.remedy)
 
 
-def option(case: ConsultationCase, option_id: str, title: str, quote: Quote) -> Option:
+def option(
+    case: ConsultationCase, option_id: str, title: str, quote: Quote, terms: InstalmentTerms | None = None
+) -> Option:
     refusal = quote.refusal
     if refusal is None:
-        return Option(option_id, title, AVAILABLE, None, quote.amounts)
-    return Option(option_id, title, availability(refusal), reason(case, refusal), quote.amounts)
+        return Option(option_id, title, AVAILABLE, None, quote.amounts, terms)
+    return Option(option_id, title, availability(refusal), reason(case, refusal), quote.amounts, terms)
 
 
 def sorted_options(options: list[Option]) -> tuple[Option, ...]:

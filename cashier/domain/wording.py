@@ -75,6 +75,8 @@ class ChangeText(StrEnum):
     NEW_PRICE = "NEW_PRICE"
     ORDER_AMOUNT = "ORDER_AMOUNT"
     FEE = "FEE"
+    INSTALMENTS = "INSTALMENTS"
+    ANNUAL_RATE = "ANNUAL_RATE"
     PART = "PART"
     BALANCE = "BALANCE"
     PROMOTION_GONE = "PROMOTION_GONE"
@@ -85,7 +87,8 @@ class Wording(Struct, frozen=True, forbid_unknown_fields=True):
 
     `reasons` may contain `{amount}`, `{until}` and `{source}`, `payments` `{attempts}` and
     `AMOUNT_PARTS`, `changes` `{before}` and `{after}`. `combined`: the title of a split payment,
-    with `{account}` and `{card}`. `kinds`: one may be absent if its terms name it in this locale.
+    with `{account}` and `{card}`. `instalments`: the title of a term, with `{count}`, and with
+    `{amount}` of each but the last. `kinds`: one may be absent if its terms name it in this locale.
     Without `problems` and `changes` a locale has English titles and no messages there.
     """
 
@@ -95,6 +98,7 @@ class Wording(Struct, frozen=True, forbid_unknown_fields=True):
     accounts: dict[AccountType, Text]
     payments: dict[MessageCode, Forms]
     combined: Text
+    instalments: Text
     kinds: dict[Kind, KindWording] = field(default_factory=dict)
     problems: dict[PayerProblem, ProblemWording] = field(default_factory=dict)
     changes: dict[ChangeText, Text] = field(default_factory=dict)
@@ -122,6 +126,7 @@ class Wording(Struct, frozen=True, forbid_unknown_fields=True):
                 yield f"{where}.payments] {code} has no {Form.NO_WAY_BACK}, for money that cannot go back as it came"
         yield from unrenderable(f"{where}.changes]", self.changes, "before", "after")
         yield from unrenderable(f"{where}]", {"combined": self.combined}, "account", "card")
+        yield from unrenderable(f"{where}]", {"instalments": self.instalments}, "count", "amount")
         yield from (f"{where}.formats] {fault}" for fault in self.formats.faults())
 
 

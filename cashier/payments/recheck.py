@@ -64,7 +64,10 @@ class Recheck:
             await self._refuse_taken_order(attempt, consultation, in_progress=blocked is Blocked.ORDER_IN_PROGRESS)
         promotion_gap = None if fresh.case is None else fresh.case.promotion_gap
         current = CurrentOffer(
-            amount=consultation.order.amount, methods=consultation.methods, blocked=blocked, promotion_gap=promotion_gap
+            amount=consultation.order.amount,
+            methods=consultation.methods,
+            blocked=blocked,
+            promotion_gap=promotion_gap,
         )
         silent = self._silent_sources(attempt, current, fresh)
         if silent:

@@ -19,8 +19,9 @@ class AuditTerms(Struct, frozen=True, kw_only=True):
     """What was agreed before any money moved. Values in minor units.
 
     `prices`: by order. `opening`: balance at the start of the world, by user and account.
-    `fees_bps`: by channel; a missing channel charges no fee. `steps`: by channel, what the amounts
-    that it carries are multiples of; 1 if missing. `live`: payments still under way.
+    `fees_bps`: by channel, of instalments by `channel/term`; what is missing charges no fee.
+    `steps`: by channel, what the amounts that it carries are multiples of; 1 if missing. `live`:
+    payments still under way.
     """
 
     prices: Mapping[str, int]
@@ -110,7 +111,7 @@ def _paid_is_the_price(payment: PaymentEntries, terms: AuditTerms) -> Iterator[s
     price = terms.prices[payment.order_id]
     fee = money + discounts - price
     channel_id = _charged_channel(payment)
-    if fee != fee_on(carried - fee, terms.fees_bps.get(channel_id, 0), terms.steps.get(channel_id, 1)):
+    if fee != fee_on(carried - fee, _quoted_bps(payment, terms), terms.steps.get(channel_id, 1)):
         paid = f"{money} after discounts of {discounts} for an order of {price}"
         yield f"{payment.payment_id} took {paid}, which leaves a wrong fee of {fee}"
     if payment.paid[0].amount.value != money:
@@ -128,6 +129,15 @@ def _channels_carry_whole_steps(payment: PaymentEntries, terms: AuditTerms) -> I
     carried, channel_id = payment.kept("CHANNEL"), _charged_channel(payment)
     if payment.paid and carried % terms.steps.get(channel_id, 1):
         yield f"{payment.payment_id} paid {carried} over {channel_id}, which carries multiples of its step only"
+
+
+def _quoted_bps(payment: PaymentEntries, terms: AuditTerms) -> int:
+    """By the first movement over a channel: of its term, if it names one."""
+    first = next((entry for entry in payment.movements if str(entry.source).startswith("CHANNEL:")), None)
+    if first is None:
+        return 0
+    channel_id = str(first.source).partition(":")[2]
+    return terms.fees_bps.get(f"{channel_id}/{first.instrument_id}", terms.fees_bps.get(channel_id, 0))
 
 
 def _returns_do_not_exceed_takings(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:

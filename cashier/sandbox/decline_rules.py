@@ -28,6 +28,7 @@ class SubmittedLeg(Struct, frozen=True, kw_only=True):
     amount: Amount
     channel_id: str | None = None
     instrument_id: str | None = None
+    term_id: str | None = None
 
 
 class SubmitBody(Struct, frozen=True, kw_only=True):
@@ -84,13 +85,13 @@ def open_channel(population: Population, submission: SubmitBody) -> Json | None:
     """The leg's channel, or the first open alternative. None without a channel leg or open channel.
 
     Alternatives with another fee are skipped, since the payer agreed to a sum, and those that
-    cannot carry it.
+    cannot carry it; by instalments those without the term, too.
     """
     leg = channel_leg(submission)
     if leg is None:
         return None
     quoted = population.channel(leg.channel_id or leg.id)
-    tariff = _tariff(quoted) if quoted else (0, 1)
+    tariff = _tariff(quoted, leg.term_id) if quoted else None
     channels = (quoted, *(population.channel(channel_id) for channel_id in submission.alternatives))
     return next(
         (
@@ -98,17 +99,23 @@ def open_channel(population: Population, submission: SubmitBody) -> Json | None:
             for channel in channels
             if channel
             and channel["status"] == "OPEN"
-            and _tariff(channel) == tariff
+            and _tariff(channel, leg.term_id) == tariff
             and not leg.amount.value % channel.get("step", 1)
         ),
         None,
     )
 
 
-def _tariff(channel: Json) -> tuple[int, int]:
-    """Fee in basis points, and the step to which it is rounded. Without a fee no step matters."""
-    fee_bps: int = channel.get("fee_bps", 0)
-    return (fee_bps, channel.get("step", 1) if fee_bps else 1)
+def _tariff(channel: Json, term_id: str | None) -> tuple[int, int] | None:
+    """Fee in basis points, and the step to which it is rounded. Without a fee no step matters.
+
+    By instalments the fee is the term's. None if the channel has no such term.
+    """
+    fee_bps: int | None = None if "terms" in channel else channel.get("fee_bps", 0)
+    if term_id is not None:
+        terms = channel.get("terms", ())
+        fee_bps = next((term["fee_bps"] for term in terms if term["term_id"] == term_id), None)
+    return None if fee_bps is None else (fee_bps, channel.get("step", 1) if fee_bps else 1)
 
 
 def channel_leg(submission: SubmitBody) -> SubmittedLeg | None:
@@ -129,6 +136,14 @@ def _parties_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailur
     return None if same else PaymentFailure("PARTIES_MISMATCH", "The order belongs to another merchant or user.")
 
 
+def _term_is_unknown(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
+    """By instalments the leg names a term of its channel, otherwise none."""
+    leg = channel_leg(submission)
+    quoted = inputs.population.channel(leg.channel_id or leg.id) if leg else None
+    unknown = leg and quoted and _tariff(quoted, leg.term_id) is None
+    return PaymentFailure("TERM_UNKNOWN", "The channel has no such instalment term.") if unknown else None
+
+
 def _amounts_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
     """The legs must add up to the order amount plus the fee of the named channel on its part."""
     amount = (inputs.acquirer.order(submission.order_id) or {})["amount"]
@@ -136,7 +151,8 @@ def _amounts_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailur
     fee = sum(leg.amount.value for leg in submission.legs) - amount["value"]
     leg = channel_leg(submission)
     quoted = inputs.population.channel(leg.channel_id or leg.id) if leg else None
-    agreed = fee_on(leg.amount.value - fee, *_tariff(quoted)) if leg and quoted else 0
+    tariff = _tariff(quoted, leg.term_id) if leg and quoted else None
+    agreed = fee_on(leg.amount.value - fee, *tariff) if leg and tariff else 0
     return (
         None
         if same_currency and fee == agreed
@@ -281,6 +297,7 @@ _RULES: tuple[Callable[[RuleInputs, SubmitBody], PaymentFailure | None], ...] = 
     _order_is_over,
     _parties_differ,
     _several_channels,
+    _term_is_unknown,
     _amounts_differ,
     _risk_has_not_cleared,
     _promotion_is_gone,

@@ -52,6 +52,10 @@ CASES: dict[str, DemoCase] = {
         "CNY 2.88 and a red packet of the same amount: nothing is left to pay.", _ask("o_1011", _cny(288))
     ),
     "nothing_to_pay": DemoCase("An order of 0: one method, and no instrument.", _ask("o_1030", _cny(0))),
+    "in_instalments": DemoCase(
+        "CNY 1,600.00 by 3, 6 or 12 instalments; with its fee, the longest is above the payer's credit line.",
+        _ask("o_1031", _cny(160_000)),
+    ),
     "above_every_limit": DemoCase(
         "CNY 88,000.00, above every limit but that of a new card.", _ask("o_1016", _cny(8_800_000))
     ),

@@ -11,9 +11,9 @@ Rules:
     at the second look-up.
   * A CARD with a token `tok_3ds…` goes through its bank's page; with `tok_declined…` it is FAILED
     with CHANNEL_DECLINED.
-  * NET_BANKING, WALLET, VA, OTC, MERCHANT_QR and 3-D Secure are ACTION_REQUIRED until the payer
-    acts (`settle`), at most for `ACTION_LIFETIMES` and until the submit's `expires_at`; then FAILED
-    with EXPIRED.
+  * NET_BANKING, WALLET, INSTALMENT, VA, OTC, MERCHANT_QR and 3-D Secure are ACTION_REQUIRED until
+    the payer acts (`settle`), at most for `ACTION_LIFETIMES` and until the submit's `expires_at`;
+    then FAILED with EXPIRED.
   * CONSUMER_QR succeeds at once. A code that ends in 8 is USER_PAYING and succeeds at the third
     look-up; one that ends in 9 is USER_PAYING until settled or reversed.
   * A reverse ends a live attempt: FAILED with REVERSED, its code or page closed. The reason of the
@@ -302,7 +302,9 @@ class SimulatedEngine:
 
     def _channel_source(self, attempt: SimulatedAttempt) -> FundingSource:
         leg = channel_leg(attempt.submission)
-        return FundingSource(f"CHANNEL:{(attempt.channel or {})['channel_id']}", leg.instrument_id if leg else None)
+        return FundingSource(
+            f"CHANNEL:{(attempt.channel or {})['channel_id']}", (leg.term_id or leg.instrument_id) if leg else None
+        )
 
     def _succeed(self, attempt: SimulatedAttempt) -> None:
         self._end(attempt, "SUCCEEDED")

@@ -36,7 +36,7 @@ class PaymentParties(NamedTuple):
 
 
 class FundingSource(NamedTuple):
-    """A leg's type and id, such as `BALANCE:acc_1`, and its card or agreement, if any."""
+    """A leg's type and id, such as `BALANCE:acc_1`, and its card, agreement or instalment term."""
 
     name: str
     instrument_id: str | None = None

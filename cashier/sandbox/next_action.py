@@ -8,11 +8,14 @@ from typing import NamedTuple
 
 from cashier.sandbox.records import Json
 
+# Kinds whose payer confirms in an app.
+_APPS = frozenset({"WALLET", "INSTALMENT"})
 # Usual lifetimes of a request to pay.
 ACTION_LIFETIMES = {
     "CARD": timedelta(minutes=15),
     "NET_BANKING": timedelta(minutes=30),
     "WALLET": timedelta(minutes=14),
+    "INSTALMENT": timedelta(minutes=14),
     "VA": timedelta(hours=24),
     "OTC": timedelta(hours=48),
     "MERCHANT_QR": timedelta(hours=2),
@@ -41,7 +44,7 @@ def _redirect(request: ActionRequest) -> Json:
     host = _host(request.channel)
     url = request.page or f"https://{host}.example/pay/{request.payment_id}"
     action = {"type": "REDIRECT", "method": "GET", "url": url}
-    return action | {"applink": f"{host}://pay/{request.payment_id}"} if request.channel["kind"] == "WALLET" else action
+    return action | {"applink": f"{host}://pay/{request.payment_id}"} if request.channel["kind"] in _APPS else action
 
 
 def _virtual_account(request: ActionRequest) -> Json:
@@ -87,6 +90,7 @@ _ACTIONS: dict[str, Callable[[ActionRequest], Json]] = {
     "CARD": _redirect,
     "NET_BANKING": _redirect,
     "WALLET": _redirect,
+    "INSTALMENT": _redirect,
     "VA": _virtual_account,
     "OTC": _counter_code,
     "MERCHANT_QR": _merchant_code,

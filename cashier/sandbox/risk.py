@@ -57,6 +57,7 @@ Kind = Literal[
     "BALANCE",
     "MERCHANT_QR",
     "CONSUMER_QR",
+    "INSTALMENT",
     "FREE",
 ]
 Identity = Annotated[str, Meta(min_length=1, max_length=64)]

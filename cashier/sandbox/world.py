@@ -66,12 +66,18 @@ class World:
         """The audit's violations, one sentence each."""
         entries = self.ledger.entries
         channels = self.population.all_channels
+        fees_bps = {channel["channel_id"]: channel.get("fee_bps", 0) for channel in channels}
+        fees_bps |= {
+            f"{channel['channel_id']}/{term['term_id']}": term["fee_bps"]
+            for channel in channels
+            for term in channel.get("terms", ())
+        }
         return audit(
             entries,
             AuditTerms(
                 prices=self._prices(entries),
                 opening=self._opening(entries),
-                fees_bps={channel["channel_id"]: channel.get("fee_bps", 0) for channel in channels},
+                fees_bps=fees_bps,
                 steps={channel["channel_id"]: channel.get("step", 1) for channel in channels},
                 live=self.engine.live,
             ),

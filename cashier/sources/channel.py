@@ -7,10 +7,12 @@ from typing import Any
 from msgspec import Struct
 
 from cashier.domain.facts import Channel, Channels, ChannelStatus
+from cashier.domain.kinds import KINDS, Listing
 from cashier.source_errors import Garbled
 from cashier.sources.doubts import doubt
 from cashier.sources.source import Inputs, define_source
 
+_BY_TERM = frozenset(kind for kind, row in KINDS.items() if row.listing is Listing.TERM_PER_PROVIDER)
 _STATUSES = frozenset(ChannelStatus)
 
 
@@ -28,6 +30,10 @@ def to_fact(answer: ChannelAnswer | None, inputs: Inputs) -> Channels:
     if answer is not None and len(channels.by_id) < len(answer.channels):
         raise Garbled("two channels with one channel_id")
     for channel in channels.by_id.values():
+        if channel.terms is not None and len({term.term_id for term in channel.terms}) < len(channel.terms):
+            raise Garbled("two terms of a channel with one term_id")
+        if not channel.terms and channel.kind in _BY_TERM:
+            doubt("channel", f"a channel of kind {channel.kind}", "terms", None, "it offers nothing")
         if channel.status not in _STATUSES:
             doubt("channel", "a channel", "status", channel.status, "its methods are undetermined")
     return channels

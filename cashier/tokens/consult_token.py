@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
-from cashier.domain.pay_method import Amounts, Availability, PayMethod
+from cashier.domain.pay_method import Amounts, Availability, Option, PayMethod
 from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, b64url_encode
 
 CONSULT_TYPE = "consult+jwt"
@@ -26,7 +26,8 @@ _UNAVAILABLE = Availability.UNAVAILABLE
 class OfferedPrice(Struct, frozen=True, array_like=True):
     """A price in minor units of the order's currency, null if undetermined.
 
-    Promotions and legs are listed by id with their amounts.
+    Promotions and legs are listed by id with their amounts. `terms`: of instalments, their count
+    and annual rate in basis points.
     """
 
     id: str
@@ -35,6 +36,7 @@ class OfferedPrice(Struct, frozen=True, array_like=True):
     promotions: tuple[tuple[str, int], ...] = ()
     legs: tuple[tuple[str, str, int], ...] = ()
     options: tuple[OfferedPrice, ...] = ()
+    terms: tuple[int, int] | None = None
 
 
 class ConsultClaims(Struct, frozen=True, kw_only=True):
@@ -159,14 +161,19 @@ def _rows(methods: Sequence[PayMethod]) -> list[tuple[Any, ...]]:
 
 
 def _row_with_parts(method: PayMethod, amount: Amounts) -> tuple[Any, ...]:
-    """Options only where their price differs from that of their method."""
+    """Options only where their price differs from that of their method, and those with terms."""
     legs = [(leg.type, leg.id, leg.amount.value) for leg in method.legs]
     options = [
-        _price(option.option_id, option.amount)
+        _option(option, option.amount)
         for option in method.options
-        if option.amount is not None and option.amount != amount
+        if option.amount is not None and (option.terms is not None or option.amount != amount)
     ]
     return (*_price(method.method_id, amount), legs, options)
+
+
+def _option(option: Option, amount: Amounts) -> tuple[Any, ...]:
+    price, terms = _price(option.option_id, amount), option.terms
+    return price if terms is None else (*price, (), (), (terms.count, terms.apr_bps))
 
 
 def _price(id_: str, amount: Amounts) -> tuple[Any, ...]:

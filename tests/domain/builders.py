@@ -29,6 +29,7 @@ from cashier.domain.facts import (
     Channels,
     ChannelStatus,
     Facts,
+    InstalmentTerm,
     LastUsed,
     Marketing,
     Member,
@@ -141,6 +142,8 @@ def channel(
 ) -> Channel:
     """An open channel for `least` to `most` minor units, by default `QUICK_PAY:CMB` or alike."""
     currency: Currency = changes.pop("currency", "CNY")
+    if kind is Kind.INSTALMENT:
+        changes = {"terms": (InstalmentTerm("t_3", 3, 0, 0), InstalmentTerm("t_6", 6, 0, 0))} | changes
     return structs.replace(
         Channel(
             channel_id or f"{kind}:{provider}",
@@ -273,6 +276,7 @@ def one_of_each(**changes: Any) -> World:
         Kind.WALLET: "ALIPAY",
         Kind.MERCHANT_QR: "WECHAT",
         Kind.CONSUMER_QR: "WECHAT",
+        Kind.INSTALMENT: "FLEXI",
     }
     anywhere = {kind: structs.replace(terms, products=None, terminals=None) for kind, terms in CATALOG.methods.items()}
     return World(

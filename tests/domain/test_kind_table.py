@@ -73,7 +73,7 @@ def test_a_row_without_one_of_its_fields_fails_and_names_it(name: str) -> None:
 def test_a_row_agrees_with_the_packaged_terms(kind: Kind) -> None:
     """`required_fields` of methods.toml names what the row's functions need from the payer."""
     row, required = KINDS[kind], CATALOG.methods[kind].required_fields
-    assert ("option_id" in required) == (row.listing is Listing.OPTION_PER_PROVIDER)
+    assert ("option_id" in required) == (row.listing in (Listing.OPTION_PER_PROVIDER, Listing.TERM_PER_PROVIDER))
     assert ("card_token" in required) == (row.instrument_source is InstrumentSource.CARD_TOKEN)
     assert ("auth_code" in required) == (row.instrument_source is InstrumentSource.AUTH_CODE)
 

@@ -172,16 +172,22 @@ def carrying_channels(world: World, method: PayMethod) -> list[tuple[Channel, st
             assert own.single_max is None or own.single_max.currency == world.order.amount.currency
             assert own.single_max is None or method.amount.payable.value <= own.single_max.value
             return [(channel, None) for channel in by_kind if channel.channel_id == own.channel_id]
-        case Kind.WALLET | Kind.MERCHANT_QR:
+        case Kind.WALLET | Kind.MERCHANT_QR | Kind.INSTALMENT:
             return [(channel, None) for channel in by_kind if channel.provider == instrument]
         case _:
             return [(channel, None) for channel in by_kind]
 
 
-def fee_of(world: World, channel: Channel, value: int) -> int:
+def in_steps(fee: int, step: int) -> int:
+    return fee - fee % step
+
+
+def fees_of(world: World, channel: Channel, value: int) -> set[int]:
+    """By each term, if the channel has some."""
+    if channel.terms is not None:
+        return {in_steps(share_half_up(value, term.fee_bps), channel.step) for term in channel.terms}
     bps = world.catalog.methods[Kind(channel.kind)].fee_bps if channel.fee_bps is None else channel.fee_bps
-    fee = share_half_up(value, bps)
-    return fee - fee % channel.step
+    return {in_steps(share_half_up(value, bps), channel.step)}
 
 
 @given(worlds())
@@ -192,7 +198,7 @@ def test_every_available_method_is_within_all_limits_of_a_channel_at_its_fee(wor
             continue
         carried, fee = method.amount.payable.value, method.amount.fee.value
         assert any(
-            carries(world, method.kind, channel, carried, card_id) and fee_of(world, channel, carried - fee) == fee
+            carries(world, method.kind, channel, carried, card_id) and fee in fees_of(world, channel, carried - fee)
             for channel, card_id in carrying_channels(world, method)
         )
 
@@ -223,7 +229,7 @@ def test_a_balance_covers_its_part_and_the_cards_part_is_within_its_limits(world
             assert any(
                 accepts(channel, card)
                 and carries(world, Kind.QUICK_PAY, channel, leg.amount.value, card.card_id)
-                and fee_of(world, channel, leg.amount.value - fee) == fee
+                and fee in fees_of(world, channel, leg.amount.value - fee)
                 for channel in world.channels
             )
 
@@ -244,6 +250,7 @@ def test_every_available_option_can_be_carried_by_its_provider(world: World) -> 
                 carries(world, method.kind, channel, payable)
                 for channel in world.channels
                 if channel.provider == option.option_id
+                or (channel.terms is not None and option.option_id in {term.term_id for term in channel.terms})
             )
 
 

@@ -41,8 +41,8 @@ def test_usable_methods_come_first_then_undetermined_ones_for_any_score() -> Non
 
 def test_ranks_count_from_one_and_the_first_is_preferred_if_usable() -> None:
     methods = one_of_each().methods()
-    assert [method.rank for method in methods] == list(range(1, 11))
-    assert [method.preferred for method in methods] == [True] + [False] * 9
+    assert [method.rank for method in methods] == list(range(1, 12))
+    assert [method.preferred for method in methods] == [True] + [False] * 10
     assert not any(method.preferred for method in one_of_each(silent={"quota": MissingCause.TIMEOUT}).methods())
 
 
@@ -63,6 +63,7 @@ def test_without_other_reasons_kinds_come_in_the_order_of_the_catalog() -> None:
         Kind.OTC,
         Kind.CONSUMER_QR,
         Kind.MERCHANT_QR,
+        Kind.INSTALMENT,
     ]
 
 

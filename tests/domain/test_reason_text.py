@@ -106,7 +106,7 @@ def test_a_text_of_an_operator_takes_the_place_of_all_forms() -> None:
 def test_every_title_is_rendered_without_placeholders(locale: str) -> None:
     world = one_of_each(request=request(locale=locale), accounts=(account(4_000), account(50_000, "b_2")))
     methods = world.methods()
-    assert len(methods) == 12
+    assert len(methods) == 13
     for method in methods:
         assert without_braces(method.title)
         assert without_braces(method.icon)

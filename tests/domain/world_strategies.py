@@ -21,6 +21,7 @@ from cashier.domain.facts import (
     CardType,
     Channel,
     ChannelStatus,
+    InstalmentTerm,
     LastUsed,
     Member,
     Period,
@@ -87,6 +88,12 @@ CHANNEL_KINDS = st.sampled_from([Kind.QUICK_PAY] * 8 + [Kind.AGREEMENT] * 2 + li
 FEES_BPS = st.sampled_from([None, None, 0, 1, 150, 5_000, 10_000])
 
 
+def terms(index: int, fee_bps: int) -> tuple[InstalmentTerm, ...]:
+    """Of the channel with this index: the terms of two channels of one provider differ."""
+    either = (InstalmentTerm("t_6", 6, fee_bps, 1_000 + index % 2), InstalmentTerm("t_3", 3, fee_bps // 2, 1_000))
+    return either[: index % 4] if index % 4 < 2 else either
+
+
 def channels(currency: Currency) -> st.SearchStrategy[tuple[Channel, ...]]:
     rows = st.lists(st.tuples(CHANNEL_KINDS, st.sampled_from(BANKS), BOUNDS, FEES_BPS, CHANNEL_ODDITIES), max_size=10)
 
@@ -95,6 +102,7 @@ def channels(currency: Currency) -> st.SearchStrategy[tuple[Channel, ...]]:
             structs.replace(
                 channel(kind, provider, f"ch_{index}", currency=currency, least=least, most=most),
                 fee_bps=fee_bps,
+                terms=terms(index, fee_bps or 0) if kind is Kind.INSTALMENT else None,
                 **oddity,
             )
             for index, (kind, provider, (least, most), fee_bps, oddity) in enumerate(found)

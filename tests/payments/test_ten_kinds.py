@@ -73,6 +73,8 @@ SCENARIOS = [
     Scenario("scan_to_pay", "MERCHANT_QR:UNIONPAY", action=DisplayQr, terminal="PC"),
     Scenario("scan_to_pay", "CONSUMER_QR", auth_code="280123456789012340"),
     Scenario("scan_to_pay", "CONSUMER_QR", auth_code="280123456789012348", action=Await),
+    Scenario("in_instalments", "INSTALMENT:FLEXI_PAY", "t_3", action=Redirect),
+    Scenario("in_instalments", "INSTALMENT:FLEXI_PAY", "t_6", action=Redirect),
     Scenario("nothing_to_pay", "FREE"),
     Scenario("discounted_to_zero", "FREE"),
 ]

@@ -12,8 +12,9 @@ Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]
 Bps = Annotated[int, Meta(ge=0, le=10_000)]
 Instant = Annotated[datetime, Meta(tz=True)]
 Kind = Literal[
-    "QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR"
-]
+    "QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR",
+    "INSTALMENT",
+]  # fmt: skip
 Product = Literal["STANDARD_CASHIER", "EMBEDDED_CASHIER", "SCAN"]
 Terminal = Literal["APP", "H5", "PC", "SDK", "POS", "MINI_PROGRAM"]
 CardType = Literal["DEBIT", "CREDIT"]
@@ -142,6 +143,13 @@ class Promotions(Strict):
     boosts: list[Boost]
 
 
+class InstalmentTerm(Strict):
+    term_id: Id
+    count: Annotated[int, Meta(ge=2)]
+    fee_bps: Bps
+    apr_bps: Annotated[int, Meta(ge=0)]
+
+
 class Channel(Strict):
     channel_id: Id
     kind: Kind
@@ -161,6 +169,7 @@ class Channel(Strict):
     brands: list[str] | None = None
     card_types: list[CardType] | None = None
     step: Annotated[int, Meta(ge=1)] | None = None
+    terms: list[InstalmentTerm] | None = None
 
 
 class Channels(Strict):

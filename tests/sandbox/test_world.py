@@ -222,9 +222,9 @@ def test_the_chinese_payer_has_something_of_everything(world: World) -> None:
     assert 3_500 <= balance < 12_800 - 1_000 - 288
 
 
-def test_china_has_24_channels_of_which_one_is_closed_one_in_maintenance_and_one_unreliable(world: World) -> None:
+def test_china_has_26_channels_of_which_one_is_closed_one_in_maintenance_and_one_unreliable(world: World) -> None:
     channels = world.population.channels("CNY", "CN")
-    assert len(channels) == 24
+    assert len(channels) == 26
     assert [channel["status"] for channel in channels if channel["status"] != "OPEN"] == ["MAINTENANCE", "CLOSED"]
     assert [channel["channel_id"] for channel in channels if channel["success_bps"] < 9_000] == ["ch_wallet_meituan"]
     assert len({channel["provider"] for channel in channels if channel["kind"] == "QUICK_PAY"}) == 6
