@@ -141,7 +141,8 @@ def balance_offers(assessment: KindAssessment, cards: BoundCards) -> Iterator[Of
     for account in balances.accounts:
         alone = balance_offer(assessment, account, amounts, limits)
         yield alone
-        if alone.quote.refusal is not None and alone.quote.refusal.code is _INSUFFICIENT:
+        refusal = alone.quote.refusal
+        if refusal is not None and refusal.code is _INSUFFICIENT and assessment.terms.combine:
             yield from split_payment.offers(assessment, cards, account, alone)
 
 

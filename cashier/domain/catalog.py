@@ -38,7 +38,7 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
     (`products`, `terminals`, …) allows all. `fee_bps`: the payer's fee where the channel names
     none. `position`: breaks ties in the ranking. `expires_in_s`: the lifetime of the code or page
     that the payer uses. `needs_s`: the least time that a payer needs; with less left of the order,
-    the kind is unavailable.
+    the kind is unavailable. `combine`: a card may complete an account that is too low.
     """
 
     position: int
@@ -57,6 +57,7 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
     required_fields: tuple[str, ...] = ()
     expires_in_s: Annotated[int, Meta(ge=1)] | None = None
     needs_s: Annotated[int, Meta(ge=1)] = 1
+    combine: bool = True
 
 
 Methods = dict[Kind, Terms]
@@ -111,6 +112,11 @@ class Catalog(Struct, frozen=True):
             f"methods: {kind}.fee_bps cannot be charged: each instalment term of a channel has its own fee_bps"
             for kind, terms in self.methods.items()
             if terms.fee_bps and KINDS[kind].listing is Listing.TERM_PER_PROVIDER
+        ]
+        found += [
+            f"methods: {kind}.combine = false means nothing: a card completes accounts only, so set it for BALANCE"
+            for kind, terms in self.methods.items()
+            if not terms.combine and KINDS[kind].listing is not Listing.PER_ACCOUNT
         ]
         for kind, terms in self.methods.items():
             found += _lifetime_faults(kind, terms)

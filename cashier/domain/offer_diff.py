@@ -97,12 +97,14 @@ class CurrentOffer(Struct, frozen=True):
     """A fresh consultation.
 
     `blocked`: why the order cannot be paid at all. `promotion_gap`: as in `ConsultationCase`.
+    `combine`: a card may complete a balance.
     """
 
     amount: Money
     methods: Sequence[PayMethod]
     blocked: Blocked | None = None
     promotion_gap: str | None = None
+    combine: bool = True
 
     @property
     def free(self) -> PayMethod | None:
@@ -156,6 +158,8 @@ def _entries(chosen: PaymentChoice, current: CurrentOffer) -> Iterator[PayMethod
     method = _method(chosen, methods)
     if method is not None:
         yield _option(chosen, method) or method
+        return
+    if method_id.endswith(ID_SUFFIX) and not current.combine:
         return
     kinds = {method_id.partition(":")[0], method_id.removesuffix(ID_SUFFIX)}
     if method_id.endswith(ID_SUFFIX):
@@ -234,7 +238,7 @@ def _split_gone(alone_id: str, row: OfferRow, currency: Currency, current: Curre
     alone = next((method for method in current.methods if method.method_id == alone_id), None)
     available = None if alone is None or alone.instrument is None else alone.instrument.available
     short = alone is not None and alone.reason is not None and alone.reason.code is ReasonCode.BALANCE_INSUFFICIENT
-    if short and available is not None and not available.value:
+    if short and current.combine and available is not None and not available.value:
         from_balance = next((value for leg_type, _, value in row.legs if leg_type == ShareType.BALANCE), 0)
         return Change(
             what=ChangeType.BALANCE_SHORT,
@@ -245,7 +249,7 @@ def _split_gone(alone_id: str, row: OfferRow, currency: Currency, current: Curre
         )
     what, reason = (
         (ChangeType.CARD_UNBOUND, ReasonCode.CARD_UNBOUND)
-        if short
+        if short and current.combine
         else (ChangeType.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
     )
     return Change(what=what, before=_AVAILABLE, after=None, subject=row.id, reason=reason)

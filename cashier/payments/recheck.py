@@ -68,6 +68,7 @@ class Recheck:
             methods=consultation.methods,
             blocked=blocked,
             promotion_gap=promotion_gap,
+            combine=attempt.operation.policy.catalog.methods[attempt.kind].combine,
         )
         silent = self._silent_sources(attempt, current, fresh)
         if silent:
