@@ -11,9 +11,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from cashier.domain.facts import Balances, Cards, Marketing, Quotas
 from cashier.domain.learned_facts import FactGroup, FactGroups
 from cashier.domain.order import ConsultRequest, Order
-from cashier.fanout.ask import Ask, CurrentTimeout, Fallback, Importance, Known, Start
+from cashier.fanout.ask import Ask, CurrentTimeout, Fallback, Importance, Known, Start, Unasked
 from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.plan import Plan
 from cashier.sources.balance import BALANCE
@@ -34,6 +35,7 @@ class SourceSpec(Struct, frozen=True):
     answer. `gives`: the inputs that `reveal` takes from its answer. `leading`: no answer is
     streamed before it has ended, because that would list no method. `changes_with`: the groups of
     facts that it gives; when acceptance learns that one has changed, kept answers are dropped.
+    `unasked`: the fact about a payer who is not known, for whom the source is not asked.
     """
 
     source: Source
@@ -46,6 +48,7 @@ class SourceSpec(Struct, frozen=True):
     gives: tuple[str, ...] = ()
     reveal: Callable[[Any], dict[str, Any]] | None = None
     leading: bool = False
+    unasked: Unasked | None = None
 
     @property
     def subject(self) -> str | None:
@@ -114,9 +117,27 @@ SOURCE_SPECS = (
         ORDER, _R, ("order_id",), 120, _order, _PAYMENTS, gives=("amount", "currency", "country"), reveal=_order_inputs
     ),
     SourceSpec(MERCHANT, _R, ("merchant_id",), 100, _merchant, _MERCHANT, CacheSettings(60, 10 * _MINUTE, _HOUR, 5)),
-    SourceSpec(MEMBER, _R, ("user_id",), 100, _user, _PAYMENTS, CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5)),
-    SourceSpec(CARD, _G, ("user_id",), 100, _user, _PAYER, CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5)),
-    SourceSpec(BALANCE, _G, ("user_id",), 100, _user, _PAYMENTS),
+    SourceSpec(
+        MEMBER,
+        _R,
+        ("user_id",),
+        100,
+        _user,
+        _PAYMENTS,
+        CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5),
+        unasked=Unasked(None),
+    ),
+    SourceSpec(
+        CARD,
+        _G,
+        ("user_id",),
+        100,
+        _user,
+        _PAYER,
+        CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5),
+        unasked=Unasked(Cards("", (), ())),
+    ),
+    SourceSpec(BALANCE, _G, ("user_id",), 100, _user, _PAYMENTS, unasked=Unasked(Balances("", ()))),
     SourceSpec(
         CHANNEL,
         _G,
@@ -127,12 +148,28 @@ SOURCE_SPECS = (
         CacheSettings(5, _MINUTE, 10 * _MINUTE, 1),
         leading=True,
     ),
-    SourceSpec(QUOTA, _G, ("user_id", "currency"), 100, _user_and_currency, _PAYMENTS),
     SourceSpec(
-        MARKETING, _E, ("user_id", "merchant_id", "amount"), 80, _purchase, _PAYMENTS, CacheSettings(2, 10, _MINUTE, 2)
+        QUOTA,
+        _G,
+        ("user_id", "currency"),
+        100,
+        _user_and_currency,
+        _PAYMENTS,
+        unasked=Unasked(Quotas.prepared(())),
+    ),
+    SourceSpec(
+        MARKETING,
+        _E,
+        ("user_id", "merchant_id", "amount"),
+        80,
+        _purchase,
+        _PAYMENTS,
+        CacheSettings(2, 10, _MINUTE, 2),
+        unasked=Unasked(Marketing("", (), ())),
     ),
 )
 SOURCE_NAMES = tuple(spec.source.name for spec in SOURCE_SPECS)
+# A walk-in gives no `user_id`, and then nothing that needs it is asked.
 ALWAYS_GIVEN = ("order_id", "user_id", "merchant_id")
 CLAIMED = (*ALWAYS_GIVEN, "amount", "currency", "country")
 
@@ -141,9 +178,10 @@ def known_inputs(request: ConsultRequest) -> dict[str, Any]:
     """The inputs in the request, by the names in `SourceSpec.needs`."""
     inputs: dict[str, Any] = {
         "order_id": request.order_id,
-        "user_id": request.user_id,
         "merchant_id": request.merchant_id,
     }
+    if request.user_id is not None:
+        inputs["user_id"] = request.user_id
     if request.amount is not None:
         inputs["amount"] = request.amount
         inputs["currency"] = request.amount.currency
@@ -170,4 +208,5 @@ def _ask(spec: SourceSpec, binding: SourceBinding) -> Ask:
         fallback=binding.fallback,
         current_timeout=binding.current_timeout,
         leading=spec.leading,
+        unasked=spec.unasked,
     )

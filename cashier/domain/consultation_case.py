@@ -33,6 +33,7 @@ class ConsultationCase:
         "channels",
         "currency",
         "facts",
+        "kyc_level",
         "left_s",
         "locale",
         "now",
@@ -54,6 +55,7 @@ class ConsultationCase:
         self.catalog = catalog
         self.now = now
         self.left_s = int((facts.order.expires_at - now).total_seconds())
+        self.kyc_level = 0 if facts.member is None else facts.member.kyc_level
         self.locale = catalog.locale(request.locale)
         self.wording = catalog.texts[self.locale]
         self.amount: Money = facts.order.amount

@@ -31,7 +31,7 @@ class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     payment_id: str
     order_id: str
-    user_id: str
+    user_id: str | None = None
     merchant_id: str
     fingerprint: str
     legs: tuple[EngineLeg, ...]

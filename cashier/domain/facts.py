@@ -291,12 +291,12 @@ class Facts(Struct, frozen=True):
     """The facts of one consultation, by source.
 
     Without those of the REQUIRED sources there is none. Only those of ENRICHING sources have a
-    default, for configurations that leave the source out.
+    default, for configurations that leave the source out. `member`: None for a walk-in.
     """
 
     order: Order
     merchant: Merchant
-    member: Member
+    member: Member | None
     card: Cards | Missing
     balance: Balances | Missing
     channel: Channels | Missing

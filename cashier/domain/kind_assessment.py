@@ -67,7 +67,7 @@ class KindAssessment:
             self.refusal = MERCHANT_NOT_PERMITTED
         elif offered.refusal is not None:
             self.refusal = offered.refusal
-        elif case.facts.member.kyc_level < terms.kyc_level:
+        elif case.kyc_level < terms.kyc_level:
             self.refusal = KYC_REQUIRED
         else:
             self.refusal = None if case.left_s >= terms.needs_s else ORDER_EXPIRES_SOON

@@ -36,15 +36,25 @@ class Terminal(StrEnum):
     MINI_PROGRAM = "MINI_PROGRAM"
 
 
+USER_ID_REQUIRED = "is required unless product is SCAN"
+
+
+def require_payer(user_id: str | None, product: Product) -> None:
+    """Raise ValueError without a user, except for SCAN: a walk-in pays at a till, unknown to us."""
+    if user_id is None and product is not Product.SCAN:
+        raise ValueError(f"user_id {USER_ID_REQUIRED}")
+
+
 class ConsultRequest(Struct, frozen=True, kw_only=True):
     """A request for the payment methods of an order.
 
     `amount` and `country` are claims: with them every source can be called at once. They are
-    verified against the order. `deadline_ms` is capped by the configured maximum.
+    verified against the order. `deadline_ms` is capped by the configured maximum. Raises ValueError
+    without `user_id`, unless the payer is a walk-in: see `require_payer`.
     """
 
     order_id: Id
-    user_id: Id
+    user_id: Id | None = None
     merchant_id: Id
     product: Product
     terminal: Terminal
@@ -52,6 +62,9 @@ class ConsultRequest(Struct, frozen=True, kw_only=True):
     country: Country | None = None
     locale: Locale | None = None
     deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
+
+    def __post_init__(self) -> None:
+        require_payer(self.user_id, self.product)
 
 
 class OrderStatus(StrEnum):

@@ -66,12 +66,12 @@ def first_block(
 ) -> Blocked | None:
     """The first failed check. Stops at the first missing fact, so that arrival order has no effect.
 
-    None for `merchant` or `member`: the id is unknown.
+    None for `merchant` or `member`: the id is unknown. A walk-in, without user, is no member.
     """
     blocked = order_block(request, order, now)
     if blocked is not None or isinstance(merchant, Missing):
         return blocked
     blocked = merchant_block(request, merchant)
-    if blocked is not None or isinstance(member, Missing):
+    if blocked is not None or request.user_id is None or isinstance(member, Missing):
         return blocked
     return member_block(member)

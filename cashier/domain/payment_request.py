@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from cashier.domain.money import Money
-from cashier.domain.order import Country, Id, Locale, Product, Terminal
+from cashier.domain.order import Country, Id, Locale, Product, Terminal, require_payer
 
 # Upstream names may use any alphabet. The length keeps all of them within a header.
 Named = Annotated[
@@ -30,11 +30,12 @@ class PaymentChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `expected_payable`: `amount.payable` of the method in the consultation, or of its option.
     `promotion_ids`: those that the payer saw; each must still apply. Naming fewer removes none: the
-    best legal set is always applied. `country`: a claim, as in a consultation.
+    best legal set is always applied. `country`: a claim, as in a consultation. Raises ValueError
+    without `user_id`, unless the payer is a walk-in: see `require_payer`.
     """
 
     order_id: Id
-    user_id: Id
+    user_id: Id | None = None
     merchant_id: Id
     product: Product
     terminal: Terminal
@@ -44,6 +45,9 @@ class PaymentChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expected_payable: Money
     country: Country | None = None
     locale: Locale | None = None
+
+    def __post_init__(self) -> None:
+        require_payer(self.user_id, self.product)
 
 
 class AttemptRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):

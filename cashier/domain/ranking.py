@@ -160,7 +160,7 @@ def _habits(case: ConsultationCase, weights: Weights) -> dict[str, UsageHabit]:
     member, marketing = case.facts.member, case.facts.marketing
     counts: dict[str, int] = {}
     total = 0
-    for used in member.usage:
+    for used in () if member is None else member.usage:
         counts[used.kind] = counts.get(used.kind, 0) + used.count
         total += used.count
     shares: dict[str, ScoreShare] = {}
@@ -176,7 +176,7 @@ def _habits(case: ConsultationCase, weights: Weights) -> dict[str, UsageHabit]:
     habits: dict[str, UsageHabit] = {}
     for kind, share in shares.items():
         habits[kind] = UsageHabit(share, False, None, {})
-    last = member.last_used
+    last = None if member is None else member.last_used
     if last is not None:
         habits[last.kind] = UsageHabit(shares.get(last.kind, _NO_SHARE), True, last.instrument_id, {})
     return habits

@@ -22,7 +22,7 @@ class Inquiry(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     payment_id: str
     order_id: str
-    user_id: str
+    user_id: str | None = None
     merchant_id: str
     amount: Money
     kind: Kind

@@ -78,12 +78,19 @@ class CurrentTimeout(Protocol):
         """At least 1, and never above the ask's own."""
 
 
+class Unasked(Struct, frozen=True):
+    """The answer that counts where there is nothing to ask about."""
+
+    answer: Any
+
+
 class Ask(Struct, frozen=True):
     """One request of a plan: the names it needs, how it starts, and the names its answer gives.
 
     `reveal` maps the answer to values for the names in `gives`. `timeout_ms` is the upper bound,
     `current_timeout` the learned value below it. `fallback` applies if the ask fails, times out,
     or is skipped for lack of time. `leading`: before it has ended, a snapshot is of no use.
+    `unasked` applies if a need is neither known nor given by any ask; without it the ask fails.
     """
 
     name: str
@@ -96,6 +103,7 @@ class Ask(Struct, frozen=True):
     fallback: Fallback | None = None
     current_timeout: CurrentTimeout | None = None
     leading: bool = False
+    unasked: Unasked | None = None
 
 
 class SourceReport(Struct, frozen=True, rename={"importance": "class"}):

@@ -95,6 +95,8 @@ def _check_each(asks: tuple[Ask, ...]) -> None:
             raise ValueError(f"{ask.name} gives {', '.join(ask.gives)} but has no reveal to take it from its answer")
         if ask.reveal is not None and not ask.gives:
             raise ValueError(f"{ask.name} has a reveal but gives no names")
+        if ask.unasked is not None and ask.gives:
+            raise ValueError(f"{ask.name} gives {', '.join(ask.gives)}, so it cannot be left unasked")
         for names in (ask.needs, ask.gives):
             if duplicate := next((name for name in names if names.count(name) > 1), None):
                 raise ValueError(f"{ask.name} names {duplicate} twice")

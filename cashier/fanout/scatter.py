@@ -53,7 +53,8 @@ class ScatterResult(Struct, frozen=True):
     that failed, without those that were merely cut off.
 
     Statuses: TIMEOUT was started and gave no answer in time. SKIPPED was never started, or cut off
-    because its answer could change nothing any more. The report of an ask that never started has
+    because its answer could change nothing any more; its answer is a Missing, or the `unasked` one
+    of an ask that lacks a need. The report of an ask that never started has
     the moment of that decision and no elapsed time.
     """
 
@@ -154,7 +155,7 @@ class Scatter:
         self._start_ready()
 
     def _sort_by_needs(self, known: Known) -> None:
-        """Find the asks that can start; skip those that need a name which nothing gives."""
+        """Find the asks that can start; end those that need a name which nothing gives."""
         impossible: list[PendingAsk] = []
         for pending in self._pending_asks:
             for need in pending.ask.needs:
@@ -165,7 +166,12 @@ class Scatter:
             if not pending.unmet_needs:
                 self._ready.append(pending)
         for pending in impossible:
-            self._skip(pending, self._started_ns)
+            unasked = pending.ask.unasked
+            if unasked is None:
+                self._skip(pending, self._started_ns)
+            elif pending.status is None:
+                pending.started_ns = self._started_ns
+                self._settle(pending, unasked.answer, SourceStatus.SKIPPED, self._started_ns)
 
     def end_future(self) -> asyncio.Future[None]:
         """Return a future for the end. Call it once, and not after the end."""

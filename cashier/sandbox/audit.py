@@ -25,7 +25,7 @@ class AuditTerms(Struct, frozen=True, kw_only=True):
     """
 
     prices: Mapping[str, int]
-    opening: Mapping[tuple[str, str], int]
+    opening: Mapping[tuple[str | None, str], int]
     fees_bps: Mapping[str, int]
     steps: Mapping[str, int] = {}
     live: Collection[str]
@@ -165,7 +165,7 @@ def _an_order_is_paid_once(entries: Sequence[LedgerEntry], terms: AuditTerms) ->
 
 def _a_promotion_is_used_once(entries: Sequence[LedgerEntry], terms: AuditTerms) -> Iterator[str]:
     """No two payments hold the same promotion of the same payer at the same time."""
-    used: dict[tuple[str, str], set[str]] = defaultdict(set)
+    used: dict[tuple[str | None, str], set[str]] = defaultdict(set)
     for entry in entries:
         if entry.source and entry.source.startswith("PROMOTION:"):
             holders = used[entry.user_id, entry.source]

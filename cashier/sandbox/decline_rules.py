@@ -36,12 +36,12 @@ class SubmitBody(Struct, frozen=True, kw_only=True):
 
     `alternatives`: channel ids, tried in order if the channel of the leg is not open. `return_url`:
     a web address, since browsers are sent there and nowhere else. `expires_at`: the end of the
-    payer's time to act. `legs`: none for an order of 0.
+    payer's time to act. `legs`: none for an order of 0. `user_id`: absent for a walk-in.
     """
 
     payment_id: Identity
     order_id: Identity
-    user_id: Identity
+    user_id: Identity | None = None
     merchant_id: Identity
     fingerprint: str
     legs: tuple[SubmittedLeg, ...]
@@ -58,6 +58,10 @@ class ReverseBody(Struct, frozen=True):
     """The body of `POST /payments/{payment_id}/reverse`, which may be empty."""
 
     reason: str | None = None
+
+
+# Kinds of channels that charge what the payer left with us.
+_CHARGED_BY_NAME = frozenset({"QUICK_PAY", "AGREEMENT", "CARD"})
 
 
 class PaymentFailure(NamedTuple):
@@ -134,6 +138,19 @@ def _parties_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailur
         and order.get("user_id", submission.user_id) == submission.user_id
     )
     return None if same else PaymentFailure("PARTIES_MISMATCH", "The order belongs to another merchant or user.")
+
+
+def _payer_is_only_named(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
+    """A till's order is paid by what the payer shows or confirms elsewhere; others have a user."""
+    order = inputs.acquirer.order(submission.order_id) or {}
+    if order["product"] != "SCAN":
+        named = submission.user_id is None
+    else:
+        channel = open_channel(inputs.population, submission)
+        named = any(leg.type == "BALANCE" for leg in submission.legs) or (
+            channel is not None and channel["kind"] in _CHARGED_BY_NAME
+        )
+    return PaymentFailure("PAYER_NOT_PROVEN", "A till's word does not prove who pays.") if named else None
 
 
 def _term_is_unknown(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
@@ -296,6 +313,7 @@ def _auth_code_is_invalid(inputs: RuleInputs, submission: SubmitBody) -> Payment
 _RULES: tuple[Callable[[RuleInputs, SubmitBody], PaymentFailure | None], ...] = (
     _order_is_over,
     _parties_differ,
+    _payer_is_only_named,
     _several_channels,
     _term_is_unknown,
     _amounts_differ,

@@ -15,8 +15,11 @@ class DemoCase(NamedTuple):
     request: Json
 
 
-def _ask(order_id: str, amount: Json | None, **fields: str) -> Json:
-    """A request of `u_1` at `m_1` in an app, changed by `fields`. Without amount: no claims."""
+def _ask(order_id: str, amount: Json | None, **fields: str | None) -> Json:
+    """A request of `u_1` at `m_1` in an app, changed by `fields`. Without amount: no claims.
+
+    A field that is None is left out.
+    """
     request: Json = {
         "order_id": order_id,
         "user_id": "u_1",
@@ -25,7 +28,7 @@ def _ask(order_id: str, amount: Json | None, **fields: str) -> Json:
         "terminal": "APP",
     }
     claims = {"amount": amount, "country": "CN", "locale": "zh-CN"} if amount else {}
-    return request | claims | fields
+    return {name: value for name, value in (request | claims | fields).items() if value is not None}
 
 
 def _cny(value: int) -> Json:
@@ -75,6 +78,10 @@ CASES: dict[str, DemoCase] = {
     "scan_to_pay": DemoCase(
         "A till that shows a code and scans the payer's.",
         _ask("o_1014", _cny(2_800), merchant_id="m_2", product="SCAN", terminal="POS"),
+    ),
+    "walk_in": DemoCase(
+        "A till and a payer who is no member, or does not say so.",
+        _ask("o_1022", _cny(4_600), user_id=None, merchant_id="m_2", product="SCAN", terminal="POS"),
     ),
     "indonesian_shop": DemoCase(
         "IDR 250,000.00: virtual accounts, cash at a counter, wallets.",

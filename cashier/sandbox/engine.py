@@ -348,11 +348,11 @@ def _payment_answer(attempt: SimulatedAttempt) -> UpstreamAnswer:
         "fingerprint": submission.fingerprint,
         "submitted_at": _timestamp(attempt.submitted_at),
         "status": attempt.status,
-        "user_id": submission.user_id,
         "merchant_id": submission.merchant_id,
         "amount": money(payer_amount.currency, payer_amount.value),
     }
     optional = {
+        "user_id": submission.user_id,
         "method_id": submission.method_id,
         "option_id": submission.option_id,
         "expires_at": _timestamp(attempt.expires_at) if attempt.expires_at else None,

@@ -28,11 +28,11 @@ OUTCOMES = frozenset({"SUCCEEDED", "FAILED", "REFUSED"})
 
 
 class PaymentParties(NamedTuple):
-    """A payment, its order and its payer."""
+    """A payment, its order and its payer. `user_id`: None for a walk-in."""
 
     payment_id: str
     order_id: str
-    user_id: str
+    user_id: str | None
 
 
 class FundingSource(NamedTuple):
@@ -57,7 +57,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: datetime
     payment_id: str
     order_id: str
-    user_id: str
+    user_id: str | None = None
     what: EntryType
     amount: Amount
     source: str | None = field(default=None, name="from")
@@ -76,7 +76,7 @@ class Ledger:
         self._clock = clock
         self._entries: list[LedgerEntry] = []
         self._by_payment: dict[str, list[LedgerEntry]] = {}
-        self._movements_by_user: dict[str, list[LedgerEntry]] = {}
+        self._movements_by_user: dict[str | None, list[LedgerEntry]] = {}
 
     def __repr__(self) -> str:
         return f"Ledger(entries={len(self._entries)}, payments={len(self._by_payment)})"
@@ -85,8 +85,8 @@ class Ledger:
     def entries(self) -> tuple[LedgerEntry, ...]:
         return tuple(self._entries)
 
-    def movements_of(self, user_id: str) -> Sequence[LedgerEntry]:
-        """All movements of a payer's funding sources."""
+    def movements_of(self, user_id: str | None) -> Sequence[LedgerEntry]:
+        """All movements of a payer's funding sources. None: of all walk-ins."""
         return self._movements_by_user.get(user_id, ())
 
     def move(

@@ -34,7 +34,7 @@ class PayerHoldings:
         user = self._population.user(user_id)
         return _local_time(user, self._clock()).date() if user else None
 
-    def accounts(self, user_id: str) -> list[Json] | None:
+    def accounts(self, user_id: str | None) -> list[Json] | None:
         user = self._population.user(user_id)
         if user is None or user.accounts is None:
             return None
@@ -45,7 +45,7 @@ class PayerHoldings:
             else user.accounts
         )
 
-    def promotions(self, user_id: str) -> list[Json] | None:
+    def promotions(self, user_id: str | None) -> list[Json] | None:
         """All unused promotions, also expired or unreachable ones; the caller decides."""
         user = self._population.user(user_id)
         if user is None or user.promotions is None:

@@ -69,11 +69,11 @@ class Amount(Struct, frozen=True):
 
 
 class DecisionBody(Struct, frozen=True, kw_only=True):
-    """The body of `POST /risk/decisions`."""
+    """The body of `POST /risk/decisions`. Without `user_id`: a walk-in pays."""
 
     payment_id: Identity
     order_id: Identity
-    user_id: Identity
+    user_id: Identity | None = None
     merchant_id: Identity
     amount: Amount
     kind: Kind

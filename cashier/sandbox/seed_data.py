@@ -57,7 +57,10 @@ class Population:
         n = _number(merchant_id, "m")
         return self.generated.merchant(n) if n else self._merchants.get(merchant_id)
 
-    def user(self, user_id: str) -> SimulatedUser | None:
+    def user(self, user_id: str | None) -> SimulatedUser | None:
+        """None also for a walk-in, who has no id."""
+        if user_id is None:
+            return None
         n = _number(user_id, "u")
         return self._generated_user(n) if n else self._users.get(user_id)
 

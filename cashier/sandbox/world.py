@@ -87,7 +87,7 @@ class World:
         placed = {entry.order_id: self.population.placed_order(entry.order_id) for entry in entries}
         return {order_id: order["amount"]["value"] for order_id, order in placed.items() if order}
 
-    def _opening(self, entries: tuple[LedgerEntry, ...]) -> dict[tuple[str, str], int]:
+    def _opening(self, entries: tuple[LedgerEntry, ...]) -> dict[tuple[str | None, str], int]:
         users = {entry.user_id: self.population.user(entry.user_id) for entry in entries}
         return {
             (user_id, account["account_id"]): account["available"]["value"]

@@ -50,7 +50,7 @@ class ConsultClaims(Struct, frozen=True, kw_only=True):
     iat: int
     exp: int
     order_id: str
-    user_id: str
+    user_id: str | None = None
     merchant_id: str
     product: Product
     terminal: Terminal
@@ -68,7 +68,7 @@ class ConsultClaims(Struct, frozen=True, kw_only=True):
         if self.exp <= now_s:
             raise TokenRefused("TOKEN_EXPIRED")
 
-    def require_order(self, *, order_id: str, user_id: str, merchant_id: str) -> None:
+    def require_order(self, *, order_id: str, user_id: str | None, merchant_id: str) -> None:
         """Raise `TokenRefused` for another order or user. Order ids are unique per merchant."""
         if (self.order_id, self.merchant_id) != (order_id, merchant_id):
             raise TokenRefused("TOKEN_OTHER_ORDER")

@@ -31,7 +31,7 @@ class Owned(Protocol):
     @property
     def order_id(self) -> str: ...
     @property
-    def user_id(self) -> str: ...
+    def user_id(self) -> str | None: ...
     @property
     def merchant_id(self) -> str: ...
 
@@ -58,7 +58,10 @@ class Caller(Struct, frozen=True):
             raise lacks_scope(scope)
 
     def require_own(self, owned: Owned) -> None:
-        """Raises `RequestRefused`: CALLER_MISMATCH for another's user, order or merchant."""
+        """Raises `RequestRefused`: CALLER_MISMATCH for another's user, order or merchant.
+
+        A payer is no walk-in, so its token is refused for a request without a user.
+        """
         if self.user_id is not None and self.user_id != owned.user_id:
             raise _mismatch("is a payer's and belongs to another user")
         if self.order_id is not None and self.order_id != owned.order_id:

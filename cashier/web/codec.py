@@ -15,7 +15,8 @@ import msgspec
 from msgspec import inspect
 
 from cashier.consultation.flow import Consultation
-from cashier.domain.order import ConsultRequest
+from cashier.domain.order import USER_ID_REQUIRED, ConsultRequest, Product
+from cashier.domain.payment_request import PaymentChoice
 from cashier.fanout.ask import SourceReport, SourceStatus
 from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, invalid
 
@@ -25,6 +26,8 @@ _encoder = msgspec.json.Encoder()
 # reported like every other invalid field.
 _untyped = msgspec.json.Decoder(Any, float_hook=float)
 _CONSULT_REQUEST = inspect.type_info(ConsultRequest)
+# Bodies whose `__post_init__` is `require_payer`.
+_WITH_PAYER = (ConsultRequest, PaymentChoice)
 T = TypeVar("T")
 
 # The largest number of allowed values that is listed in a message and searched for a similar one.
@@ -149,9 +152,14 @@ def _object_problems(type_info: inspect.StructType, value: object, field: str) -
     if not isinstance(value, dict):
         yield _wrong_type(field, "an object", value)
         return
+    payer_missing = (
+        issubclass(type_info.cls, _WITH_PAYER) and value.get("user_id") is None and value.get("product") != Product.SCAN
+    )
     for member in type_info.fields:
         path = f"{field}.{member.encode_name}" if field else member.encode_name
-        if member.encode_name in value:
+        if payer_missing and path == "user_id":
+            yield FieldProblem(path, "MISSING", USER_ID_REQUIRED)
+        elif member.encode_name in value:
             yield from _field_problems(member.type, value[member.encode_name], path)
         elif member.required:
             yield FieldProblem(path, "MISSING", "is required")

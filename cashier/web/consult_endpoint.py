@@ -48,7 +48,9 @@ _OUT_OF_TIME = (SourceStatus.TIMEOUT, SourceStatus.SKIPPED)
 
 def _end(seq: int, last: Consultation) -> dict[str, Any]:
     """DEADLINE: a source ran out of time. COMPLETE: nothing more can change."""
-    out_of_time = last.blocked is None and any(source.status in _OUT_OF_TIME for source in last.sources)
+    # An answer that is not degraded misses nothing: for a walk-in, sources are SKIPPED.
+    open_question = last.blocked is None and last.degraded
+    out_of_time = open_question and any(source.status in _OUT_OF_TIME for source in last.sources)
     return {"seq": seq, "reason": "DEADLINE" if out_of_time else "COMPLETE"}
 
 

@@ -135,6 +135,18 @@ def test_a_payment_whose_token_is_lost_is_found_replaced_and_resumed(sandbox: st
     assert (both.exit_code, both.stderr) == (1, "--resume and --replace exclude each other: choose one\n")
 
 
+def test_a_walk_in_pays_by_the_code_that_they_show_after_the_shown_one_was_closed(sandbox: str, service: str) -> None:
+    at_the_till = ("pay", "--url", service, "--case", "walk_in")
+    closed = run(*at_the_till, "--method", "MERCHANT_QR:ALIPAY", "--cancel-after", "0", "--json")
+    assert json.loads(closed.stdout)["status"] == "CLOSED"
+    by_code = run(*at_the_till, "--auth-code", "2800000000000010")
+    assert by_code.exit_code == 0, by_code.stdout
+    assert paid(sandbox, "o_1022") == [4_600]
+    entries = [entry for entry in ledger(sandbox)["entries"] if entry["order_id"] == "o_1022"]
+    assert not any("user_id" in entry for entry in entries)
+    assert ledger(sandbox)["wrong"] == []
+
+
 def test_a_problem_is_printed_as_json_with_the_json_option(service: str) -> None:
     found = run("pay", "--url", service, "--case", "listed_by_risk", "--json")
     assert found.exit_code == 1

@@ -102,6 +102,15 @@ def test_an_unknown_user_or_merchant_blocks() -> None:
     assert first_block(request(), order(), merchant(), None, NOW) is Blocked.USER_UNKNOWN
 
 
+@pytest.mark.parametrize("about_member", [None, SILENT, member(status=MemberStatus.FROZEN)])
+def test_a_walk_in_is_no_member_so_nothing_about_members_blocks(about_member: Member | Missing | None) -> None:
+    walk_in = request(user_id=None, product=Product.SCAN)
+    at_a_till = order(user_id=None, product=Product.SCAN)
+    assert first_block(walk_in, at_a_till, merchant(), about_member, NOW) is None
+    suspended = merchant(status=MerchantStatus.SUSPENDED)
+    assert first_block(walk_in, at_a_till, suspended, about_member, NOW) is Blocked.MERCHANT_SUSPENDED
+
+
 @pytest.mark.parametrize(
     ("the_merchant", "the_member"),
     [(SILENT, None), (SILENT, member(status=MemberStatus.FROZEN)), (merchant(), SILENT), (SILENT, SILENT)],

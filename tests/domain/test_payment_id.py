@@ -36,6 +36,16 @@ def test_ids_never_change() -> None:
     assert fingerprint(CHOSEN, MEANS) == "9b9618c22df5b99b211ef931cf8dc0c5b56263f5f19a4f566eba00550dfed9a2"
 
 
+def test_the_fingerprint_of_a_walk_in_is_that_of_no_user() -> None:
+    named = replace(CHOSEN, product=Product.SCAN)
+    walk_in = replace(named, user_id=None)
+    assert fingerprint(walk_in, MEANS) == "d9c94370df0be43c3903f7b5a6494aef7e0c1c640d29278acadadd39396d69b8"
+    assert fingerprint(walk_in, MEANS) not in (
+        fingerprint(named, MEANS),
+        fingerprint(replace(named, user_id=""), MEANS),
+    )
+
+
 @given(TEXT, TEXT, TEXT)
 def test_an_id_is_valid_in_paths_and_headers_and_as_the_engines_key(merchant_id: str, order_id: str, key: str) -> None:
     assert re.fullmatch(r"pay_[a-z2-7]{26}", payment_id(merchant_id, order_id, key))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from typing import Any, TypeVar
 
-from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, SourceStatus
+from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, SourceStatus, Unasked
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Conclusive, ScatterResult, Timing, scatter
 from cashier.source_errors import SourceError
@@ -70,6 +70,7 @@ class ScriptedSource:
         age_ms: int = 0,
         timeout_ms: int = 100,
         mode: AnswerMode = AnswerMode.CALLBACK,
+        unasked: Unasked | None = None,
     ) -> None:
         self.name = name
         self.after_ms = after_ms
@@ -83,13 +84,23 @@ class ScriptedSource:
         self.importance = importance
         self.needs = needs
         self.timeout_ms = timeout_ms
+        self.unasked = unasked
 
     @property
     def ask(self) -> Ask:
         """Created per access: a stored ask would form a reference cycle; some tests forbid it."""
         given = self.given
         reveal = self.reveal or ((lambda answer: dict(given)) if given else None)
-        return Ask(self.name, self.importance, self.needs, self.timeout_ms, self.start, tuple(given), reveal)
+        return Ask(
+            self.name,
+            self.importance,
+            self.needs,
+            self.timeout_ms,
+            self.start,
+            tuple(given),
+            reveal,
+            unasked=self.unasked,
+        )
 
     def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         call = Call(known, call_headers, budget_ms, done)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall
+from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, Unasked
 from cashier.fanout.plan import Plan, latest_ends_ms, worst_calls, worst_time_ms
 
 REQUIRED, GATING, ENRICHING = Importance.REQUIRED, Importance.GATING, Importance.ENRICHING
@@ -111,6 +111,11 @@ def test_the_repr_of_a_plan_describes_its_asks() -> None:
             [ask("tips", ENRICHING, "", "hint"), ask("card", GATING, "hint", "bank"), ask("order", REQUIRED, "bank")],
             "order is REQUIRED but needs bank",
             id="needs an enriching ask indirectly",
+        ),
+        pytest.param(
+            [structs.replace(ask("card", GATING, "id", "bank"), unasked=Unasked(None))],
+            "card gives bank, so it cannot be left unasked",
+            id="gives unasked",
         ),
         pytest.param([ask("card", GATING, "id id")], "card names id twice", id="duplicate need"),
     ],

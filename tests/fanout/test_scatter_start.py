@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, SourceStatus
+from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, SourceStatus, Unasked
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Timing, scatter
 from cashier.source_errors import Missing, MissingCause, Unreachable
@@ -99,6 +99,37 @@ async def test_a_name_that_only_the_caller_could_give_is_not_waited_for() -> Non
     }
     assert [(report.started_ms, report.elapsed_ms) for report in result.reports] == [(0, 10), (0, 0), (0, 0)]
     assert coupons.calls == cards.calls == []
+
+
+@pytest.mark.parametrize("importance", Importance)
+async def test_an_ask_that_lacks_a_need_ends_at_once_with_the_answer_that_needs_no_asking(
+    importance: Importance,
+) -> None:
+    for needs in (("user",), ("user", "currency"), ("user", "wallet")):
+        order = required("order", gives={"currency": "CNY"}, after_ms=10)
+        member = ScriptedSource("member", importance, needs=needs, unasked=Unasked(None))
+        result = await consult(member, order, inputs=["user", "wallet"])
+        assert result.answers == {"order": "order", "member": None}
+        assert result.failed_required == ()
+        [report] = [report for report in result.reports if report.name == "member"]
+        assert (report.status, report.started_ms, report.elapsed_ms) == (SourceStatus.SKIPPED, 0, 0)
+        assert member.calls == []
+
+
+async def test_an_ask_that_has_its_needs_is_not_spared_by_the_answer_that_needs_no_asking() -> None:
+    silent = ScriptedSource(
+        "member", Importance.REQUIRED, needs=("user",), after_ms=10, outcome=Unreachable("reset"), unasked=Unasked(None)
+    )
+    result = await consult(silent, known={"user": "u_1"}, inputs=["user"])
+    assert result.failed_required == ("member",)
+    assert result.answers == {"member": Missing("member", MissingCause.UNREACHABLE)}
+
+
+async def test_a_need_whose_giver_fails_is_no_reason_to_leave_an_ask_unasked() -> None:
+    order = gating("order", gives={"user": "u_1"}, after_ms=10, outcome=Unreachable("reset"))
+    cards = ScriptedSource("cards", Importance.GATING, needs=("user",), unasked=Unasked("none"))
+    result = await consult(order, cards)
+    assert result.answers["cards"] == Missing("cards", MissingCause.SKIPPED)
 
 
 async def test_a_failed_ask_skips_its_dependents_at_once_transitively() -> None:

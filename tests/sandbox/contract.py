@@ -258,10 +258,10 @@ class Payment(Strict):
     order_id: Id
     fingerprint: str
     submitted_at: Instant
-    user_id: Id
     merchant_id: Id
     amount: Money
     status: Literal["PROCESSING", "ACTION_REQUIRED", "USER_PAYING", "SUCCEEDED", "FAILED"]
+    user_id: Id | None = None
     failure: Failure | None = None
     next_action: Redirect | DisplayQr | DisplayCode | DisplayVa | None = None
     method_id: str | None = None
@@ -276,10 +276,10 @@ class ConsultBody(Strict):
     """The fields of a consultation request that the sandbox's cases use."""
 
     order_id: Id
-    user_id: Id
     merchant_id: Id
     product: Product
     terminal: Terminal
+    user_id: Id | None = None
     amount: Money | None = None
     country: Country | None = None
     locale: str | None = None

@@ -97,6 +97,7 @@ def test_an_order_that_does_not_exist_is_refused(world: World) -> None:
     assert (answer.status, answer.body["code"]) == (422, "ORDER_UNKNOWN")
 
 
+AT_A_TILL = {"order_id": "o_1014", "merchant_id": "m_2"}
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("ORDER_PAID", {"order_id": "o_1003"}),
     ("ORDER_CLOSED", {"order_id": "o_1004"}),
@@ -130,8 +131,14 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("INSTRUMENT_DECLINED", {"legs": (channel("ch_agreement_unionpay", "ag_2"),)}),
     (
         "INSTRUMENT_DECLINED",
-        {"order_id": "o_1014", "merchant_id": "m_2", "legs": (channel("ch_agreement_unionpay", "ag_1", 2_800),)},
+        {"order_id": "o_1009", "merchant_id": "m_3", "legs": (channel("ch_agreement_unionpay", "ag_1", 7_700),)},
     ),
+    ("PAYER_NOT_PROVEN", AT_A_TILL | {"legs": (balance("acc_1", 2_800),)}),
+    ("PAYER_NOT_PROVEN", AT_A_TILL | {"legs": (channel("ch_quick_cmb", "c_2", 2_800),)}),
+    ("PAYER_NOT_PROVEN", AT_A_TILL | {"legs": (channel("ch_agreement_unionpay", "ag_1", 2_800),)}),
+    ("PAYER_NOT_PROVEN", AT_A_TILL | {"legs": (channel("ch_card_adyen", "tok_1", 2_828),)}),
+    ("PAYER_NOT_PROVEN", {"order_id": "o_1017", "user_id": None, "legs": (channel("ch_wallet_alipay", None, 4_500),)}),
+    ("PARTIES_MISMATCH", {"user_id": None}),
     ("AUTH_CODE_REQUIRED", {"legs": (channel("ch_cqr_alipay"),)}),
 ]
 

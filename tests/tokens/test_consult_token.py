@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode
 from dataclasses import replace
+from typing import Any
 
 import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
+from cashier.domain.order import Product
 from cashier.domain.pay_method import Availability
 from cashier.tokens.consult_token import CONSULT_TYPE, ConsultClaims, OfferedPrice
 from cashier.tokens.jws import TokenRefused
@@ -214,14 +217,24 @@ def test_the_repr_shows_no_secret() -> None:
         ({"order_id": "o_2"}, "TOKEN_OTHER_ORDER"),
         ({"merchant_id": "m_2"}, "TOKEN_OTHER_ORDER"),
         ({"user_id": "u_2"}, "TOKEN_OTHER_USER"),
+        ({"user_id": None}, "TOKEN_OTHER_USER"),
         ({"order_id": "o_2", "user_id": "u_2"}, "TOKEN_OTHER_ORDER"),
     ],
 )
-def test_it_is_refused_for_another_order_or_user(changed: dict[str, str], code: str) -> None:
-    ids = {"order_id": ASKED.order_id, "user_id": ASKED.user_id, "merchant_id": ASKED.merchant_id}
+def test_it_is_refused_for_another_order_or_user(changed: dict[str, str | None], code: str) -> None:
+    ids: dict[str, Any] = {"order_id": ASKED.order_id, "user_id": ASKED.user_id, "merchant_id": ASKED.merchant_id}
     read(TOKEN).require_order(**ids)
     with pytest.raises(TokenRefused, match=code):
         read(TOKEN).require_order(**(ids | changed))
+
+
+def test_a_walk_ins_token_is_refused_for_a_user() -> None:
+    walk_in = structs.replace(ASKED, user_id=None, product=Product.SCAN)
+    claims = read(TokenService([NEW]).sign_consult_token(walk_in, ORDER_AMOUNT, ORDER_ENDS_S, (), NOW_S, 60))
+    ids: dict[str, Any] = {"order_id": ASKED.order_id, "merchant_id": ASKED.merchant_id}
+    claims.require_order(**ids, user_id=None)
+    with pytest.raises(TokenRefused, match="TOKEN_OTHER_USER"):
+        claims.require_order(**ids, user_id="u_1")
 
 
 def test_the_price_of_a_method_has_the_chosen_option_only() -> None:

@@ -155,6 +155,21 @@ async def test_a_payer_acts_for_itself_and_for_no_one_else(row: Row) -> None:
             assert outcome(await request(row, bearer(**claims))) == other
 
 
+@pytest.mark.parametrize(("path", "body"), [("/v1/consult", CONSULT), ("/v1/payments", SUBMIT)])
+async def test_only_a_service_acts_for_a_walk_in(path: str, body: bytes) -> None:
+    fields = {name: value for name, value in json.loads(body).items() if name != "user_id"} | {"product": "SCAN"}
+    application = app(FakeService(FakePayments()), bearer_auth=BEARER_AUTH)
+    for claims, expected in (
+        ({"sub": "u_1"}, "CALLER_MISMATCH"),
+        ({"sub": "u_1", "scope": "consult pay", "client_id": "shop"}, "CALLER_MISMATCH"),
+        ({"scope": "consult pay", "order": "o_1002"}, "CALLER_MISMATCH"),
+        ({"scope": "consult pay"}, "allowed"),
+        ({"scope": "consult pay", "order": "o_1001", "merchant": "m_1"}, "allowed"),
+    ):
+        headers = JSON | {"idempotency-key": "k-1"} | bearer(**claims)
+        assert outcome(await call(application, json.dumps(fields).encode(), headers=headers, path=path)) == expected
+
+
 @EACH_ENDPOINT
 @pytest.mark.parametrize(("claim", "value"), [("order", "o_1002"), ("merchant", "m_2")])
 async def test_a_token_of_another_order_or_merchant_is_refused(row: Row, claim: str, value: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.domain.order import ConsultRequest
+from cashier.domain.order import ConsultRequest, Product
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.web.codec import decode_request, encode_consultation, server_timing
 from cashier.web.problem import Problem, RequestRefused
@@ -111,6 +111,26 @@ def test_all_missing_fields_are_reported_at_once() -> None:
     problem = refusal(b"{}")
     assert [error.field for error in problem.errors] == ["order_id", "user_id", "merchant_id", "product", "terminal"]
     assert {error.code for error in problem.errors} == {"MISSING"}
+
+
+@pytest.mark.parametrize("user_id", [{}, {"user_id": None}], ids=["absent", "null"])
+def test_only_scan_may_leave_the_user_out(user_id: dict[str, Any]) -> None:
+    body = {name: value for name, value in GOOD.items() if name != "user_id"} | user_id
+    for product in Product:
+        data = json.dumps(body | {"product": product}).encode()
+        if product is Product.SCAN:
+            assert decode_request(data).user_id is None
+        else:
+            [error] = refusal(data).errors
+            assert (error.field, error.code, error.message) == (
+                "user_id",
+                "MISSING",
+                "is required unless product is SCAN",
+            )
+    with_other_faults = refusal(json.dumps(body | {"product": "SCAN", "terminal": "TILL"}).encode())
+    assert [error.field for error in with_other_faults.errors] == ["terminal"]
+    empty = refusal(json.dumps(body | {"product": "SCAN", "user_id": ""}).encode())
+    assert [(error.field, error.code) for error in empty.errors] == [("user_id", "BAD_FORMAT")]
 
 
 def test_a_number_beyond_float_range_is_an_error_of_its_field() -> None:
