@@ -1,4 +1,4 @@
-"""Claims that workers share in a store: for each key, its one holder.
+"""Claims that workers share in a store: for each key, its one holder; and small sets to count.
 
 A hint, never a lock. A claim can be lost, evicted, late or wrong; then another holder is noticed
 later, by the engine. So a claim waits no longer than one read of the store, and store failures
@@ -28,6 +28,13 @@ elseif holder == ARGV[1] then
   if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 end
 return holder or ARGV[1]
+"""
+# Adds to a set and returns its size. An empty member only asks. The set ends after a fixed time.
+_COUNT = """
+if ARGV[1] ~= '' then redis.call('SADD', KEYS[1], ARGV[1]) end
+local size = redis.call('SCARD', KEYS[1])
+if size > 0 and redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return size
 """
 # Only the holder can release.
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
@@ -98,6 +105,16 @@ class AttemptLeases:
         If the store is unreachable, the claim expires.
         """
         return self._store is not None and await self._store.run_script(_RELEASE, _store_key(key), holder) == 1
+
+    async def count(self, key: str, member: str = "", ttl_ms: int = LONGEST_MS) -> int:
+        """The size of the set `key`, after adding `member`. 0 without a usable answer.
+
+        It ends `ttl_ms` after its first member.
+        """
+        if self._store is None:
+            return 0
+        size = await self._store.run_script(_COUNT, _store_key(key), member, ttl_ms)
+        return size if type(size) is int else 0
 
     def _counted(self, result: ClaimResult) -> ClaimResult:
         match result:

@@ -62,6 +62,7 @@ from cashier.payments.attempt import (
 from cashier.payments.attempt_guard import AttemptGuard
 from cashier.payments.attempt_leases import AttemptLeases
 from cashier.payments.attempt_recovery import AttemptRecovery, ReplacedPayment
+from cashier.payments.challenge_counts import ChallengeCounts
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import FingerprintMismatch, SingleFlight
 from cashier.payments.errors import (
@@ -124,6 +125,7 @@ class PaymentFlow:
         self._submitter = Submitter(ports.engine, channel_health, monotonic)
         self._status_query = StatusQuery(ports, policy.settings.most_under_way, now)
         self._attempt_guard = AttemptGuard(attempt_leases, ports.engine)
+        self._challenge_counts = ChallengeCounts(attempt_leases)
         self._learning = Learning(forget)
         self._status_follower = StatusFollower(
             status_query=self._status_query,
@@ -139,7 +141,7 @@ class PaymentFlow:
         )
 
     def __repr__(self) -> str:
-        parts = (self._status_follower, self._attempt_guard, self._learning)
+        parts = (self._status_follower, self._attempt_guard, self._challenge_counts, self._learning)
         return f"<PaymentFlow under_way={len(self._runs)} {' '.join(map(repr, parts))}>"
 
     def stop_waiting(self) -> None:
@@ -419,9 +421,12 @@ class PaymentFlow:
         `previous`: the challenge that risk no longer knows.
         """
         operation = attempt.operation
+        await self._challenge_counts.require_fewer(attempt)
         decision = await self._ports.risk.decide(
             _inquiry(attempt, rechecked), operation.call_headers, operation.policy.settings.decide_ms
         )
+        if isinstance(decision, Challenged):
+            await self._challenge_counts.add(attempt, decision.challenge.challenge_id)
         match decision:
             case Unanswered(error):
                 _log.warning("no decision from risk", payment_id=attempt.payment_id, why=error.detail)

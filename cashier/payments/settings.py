@@ -23,6 +23,7 @@ class AcceptSettings(Struct, frozen=True, forbid_unknown_fields=True):
     refuse the chosen method.
     `wait_ms`: the longest long poll. `follow_s`: the longest event stream, and how long a worker
     looks on after a payment that it sent, also without a caller.
+    `most_challenges`: of one payer for one order within an hour, over all keys.
     `most_under_way`, `most_waiting`, `most_in_background`: per worker.
     """
 
@@ -33,6 +34,7 @@ class AcceptSettings(Struct, frozen=True, forbid_unknown_fields=True):
     every_gating_source: bool = True
     wait_ms: Annotated[int, Meta(ge=1, le=LONGEST_WAIT_MS)] = LONGEST_WAIT_MS
     follow_s: Count = 900
+    most_challenges: Count = 10
     most_under_way: Count = 10_000
     most_waiting: Count = 20_000
     most_in_background: Annotated[int, Meta(ge=0)] = 10_000

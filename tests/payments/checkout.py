@@ -19,7 +19,8 @@ from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Availability, PayMethod
 from cashier.domain.payment_request import AttemptRequest, PaymentRequest
 from cashier.domain.payment_resource import FoundPayment, Payment
-from cashier.payments.attempt_leases import AttemptLeases, ScriptStore
+from cashier.payments import attempt_leases
+from cashier.payments.attempt_leases import ScriptStore
 from cashier.payments.attempt_recovery import ReplacedPayment
 from cashier.payments.flow import PaymentFlow
 from cashier.sandbox import CASES, LocalUpstreams, World, parse_profile, weather_named
@@ -67,7 +68,7 @@ class Checkout:
         services = dict.fromkeys(("risk", "engine", "acquirer"), self._service)
         cashier = Cashier(sources={**sources, **services}, config=config, clock=self.world.clock)
         if store is not None:
-            self.payments_of(cashier)._attempt_guard._attempt_leases = AttemptLeases(store)
+            self.payments_of(cashier)._attempt_guard._attempt_leases._store = store
         self.workers.append(cashier)
         return cashier
 
@@ -322,11 +323,12 @@ async def checkout(
 class SharedStore:
     """An in-memory store for several workers.
 
-    `lost`: it does not answer. `holders`: holder and expiry by key.
+    `lost`: it does not answer. `holders`: holder and expiry by key. `sets`: counted members.
     """
 
     def __init__(self) -> None:
         self.holders: dict[bytes, tuple[str, float]] = {}
+        self.sets: dict[bytes, set[str]] = {}
         self.lost = False
 
     def holder(self, part: str) -> str | None:
@@ -337,6 +339,10 @@ class SharedStore:
         await asyncio.sleep(0)
         if self.lost:
             return None
+        if script == attempt_leases._COUNT:
+            members = self.sets.setdefault(key, set())
+            members.update(filter(None, (str(arguments[0]),)))
+            return len(members)
         now_s, holder = asyncio.get_running_loop().time(), str(arguments[0])
         current = self.holders.get(key)
         if current is not None and current[1] <= now_s:

@@ -1,0 +1,77 @@
+"""How many challenges one payer of one order was sent lately, whatever the keys of the attempts.
+
+Each new key may bring a new text message, so the number is bounded per order and payer. Best
+effort: counted in this worker, and with a shared store across workers; what is evicted or lost is
+not counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+
+from msgspec import Struct
+
+from cashier.fanout.key_index import key_text
+from cashier.payments.attempt import Attempt
+from cashier.payments.attempt_leases import AttemptLeases
+from cashier.payments.errors import RiskRejected
+
+# From the first challenge on.
+WINDOW_S = 3_600
+# Orders with payers. The one whose first challenge is the oldest is dropped first.
+MOST_COUNTED = 10_000
+
+
+class _Window(Struct, eq=False):
+    until_s: float
+    challenges: set[str]
+
+
+class ChallengeCounts:
+    """`refused` counts attempts beyond the bound."""
+
+    def __init__(self, attempt_leases: AttemptLeases) -> None:
+        self._attempt_leases = attempt_leases
+        self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self.refused = 0
+
+    def __repr__(self) -> str:
+        return f"<ChallengeCounts {len(self._windows)} refused={self.refused}>"
+
+    async def require_fewer(self, attempt: Attempt) -> None:
+        """Call before risk is asked: its decision may send a text message.
+
+        Raises `RiskRejected` at the bound.
+        """
+        key, most = _key(attempt), attempt.operation.policy.settings.most_challenges
+        window = self._current(key)
+        count = 0 if window is None else len(window.challenges)
+        if max(count, await self._attempt_leases.count(key)) >= most:
+            self.refused += 1
+            raise RiskRejected("TOO_MANY_CHALLENGES")
+
+    async def add(self, attempt: Attempt, challenge_id: str) -> None:
+        """Risk has sent this one. The same one again does not count."""
+        key, challenge = _key(attempt), hashlib.sha256(challenge_id.encode()).hexdigest()[:16]
+        window = self._current(key)
+        if window is None:
+            window = self._windows[key] = _Window(asyncio.get_running_loop().time() + WINDOW_S, set())
+            if len(self._windows) > MOST_COUNTED:
+                self._windows.popitem(last=False)
+        window.challenges.add(challenge)
+        await self._attempt_leases.count(key, challenge, WINDOW_S * 1_000)
+
+    def _current(self, key: str) -> _Window | None:
+        window = self._windows.get(key)
+        if window is not None and window.until_s <= asyncio.get_running_loop().time():
+            del self._windows[key]
+            return None
+        return window
+
+
+def _key(attempt: Attempt) -> str:
+    """No payer can use up the challenges of another one."""
+    chosen = attempt.chosen
+    return f"challenges {key_text((chosen.merchant_id, chosen.order_id, chosen.user_id or ''))}"
