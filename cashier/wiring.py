@@ -360,12 +360,12 @@ class _UpstreamBuilder:
                 ]
             )
         risk, engine, acquirer = (self._service_transport(name) for name in SERVICES)
-        tries = {name: (settings.service(name) or ServiceSettings("")).tries for name in SERVICES}
+        configured = {name: settings.service(name) or ServiceSettings("") for name in SERVICES}
         note = self._failures.of
         return PaymentPorts(
             risk=RiskClient(risk, note("risk")),
-            engine=EngineClient(engine, tries["engine"], note("engine")),
-            acquirer=AcquirerClient(acquirer, tries["acquirer"], note("acquirer")),
+            engine=EngineClient(engine, configured["engine"].tries, note("engine"), seals=configured["engine"].seals),
+            acquirer=AcquirerClient(acquirer, configured["acquirer"].tries, note("acquirer")),
         )
 
     def _upstream(self, spec: SourceSpec, settings: SourceSettings | None) -> Upstream:

@@ -28,6 +28,8 @@ EFFECTS: Mapping[str, str] = {
     PaymentFault.STALL: "leaves its payment under way",
     PaymentFault.CLOSE_FIRST: "finds the order just closed by the shop",
     PaymentFault.PAY_FIRST: "finds the payment just paid",
+    PaymentFault.FORGET: "is not kept if it is refused",
+    PaymentFault.NO_SEAL: "does not refuse a payment that is unknown",
 }
 # The fields of a refusal as the command line names them.
 _OPTIONS = {"preset": "--weather", "next.fault": "fault", "next.on": "--on"}

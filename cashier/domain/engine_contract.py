@@ -138,7 +138,10 @@ class OutcomeUnknown(Struct, frozen=True):
 
 
 class NeverArrived(Struct, frozen=True):
-    """A look-up found no such payment. A submit that is still on its way may yet arrive."""
+    """The engine has no such payment. A submit that is still on its way may yet arrive.
+
+    After a reversal: the engine cannot refuse what it does not have.
+    """
 
 
 class Sealed(Struct, frozen=True):
@@ -152,4 +155,4 @@ class Sealed(Struct, frozen=True):
 
 SubmitOutcome: TypeAlias = EngineAnswered | OrderHasLiveAttempt | EngineKeyReused | NotSent | OutcomeUnknown
 LookUpOutcome: TypeAlias = EngineAnswered | NeverArrived | Unanswered
-ReverseOutcome: TypeAlias = EngineAnswered | Sealed | Unanswered
+ReverseOutcome: TypeAlias = EngineAnswered | Sealed | NeverArrived | Unanswered

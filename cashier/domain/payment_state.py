@@ -35,6 +35,7 @@ class PaymentEvent(StrEnum):
     ENGINE_SILENT = "engine silent"
     ENGINE_NEVER_ARRIVED = "engine: unknown"
     ENGINE_SEALED = "engine: reversed before it arrived"
+    NEVER_ARRIVED_IN_TIME = "order over, engine: unknown, and cannot refuse it"
     ENGINE_PROCESSING = "engine: processing"
     ENGINE_USER_PAYING = "engine: user paying"
     ENGINE_ACTION_REQUIRED = "engine: action required"
@@ -90,6 +91,7 @@ _UNSENT: Mapping[PaymentEvent, PaymentStatus] = {
     PaymentEvent.CHALLENGE_PASSED: PaymentStatus.PROCESSING,
     PaymentEvent.CHALLENGE_OVER: PaymentStatus.PROCESSING,
     PaymentEvent.ENGINE_SEALED: PaymentStatus.CLOSED,
+    PaymentEvent.NEVER_ARRIVED_IN_TIME: PaymentStatus.CLOSED,
 }
 
 NEXT: Mapping[PaymentStatus, Mapping[PaymentEvent, PaymentStatus]] = {

@@ -67,6 +67,7 @@ _MESSAGES = {
     PaymentEvent.ENGINE_SILENT: MessageCode.OUTCOME_UNKNOWN,
     PaymentEvent.ENGINE_NEVER_ARRIVED: MessageCode.OUTCOME_UNKNOWN,
     PaymentEvent.ENGINE_SEALED: MessageCode.CLOSED_UNPAID,
+    PaymentEvent.NEVER_ARRIVED_IN_TIME: MessageCode.CLOSED,
     PaymentEvent.ENGINE_PROCESSING: MessageCode.PROCESSING,
     PaymentEvent.ENGINE_USER_PAYING: MessageCode.USER_PAYING,
     PaymentEvent.ENGINE_ACTION_REQUIRED: MessageCode.ACTION_REQUIRED,

@@ -14,6 +14,8 @@ No memory, no clock. The rules, in this order:
    caller cancels: the engine is asked to reverse (`to_reverse`), and its answer decides. The first
    reason for a reversal, which the engine reports, says how the payment ended. No token does, or
    two callers would get two ends of one payment.
+   An engine that cannot refuse what it does not have ends nothing by such an answer. Its payment
+   ends once the acquirer reports the order as over and the submit has had its time to arrive.
 5. A silent engine or acquirer leaves PROCESSING, and is asked again.
 
 Without such a correction a final status stays without memory, because of two promises: a result
@@ -125,8 +127,10 @@ _LIVE = {
     EngineReportStatus.USER_PAYING: PaymentEvent.ENGINE_USER_PAYING,
     EngineReportStatus.ACTION_REQUIRED: PaymentEvent.ENGINE_ACTION_REQUIRED,
     EngineReportStatus.NEVER_ARRIVED: PaymentEvent.ENGINE_NEVER_ARRIVED,
+    EngineReportStatus.UNSEALED: PaymentEvent.ENGINE_NEVER_ARRIVED,
     EngineReportStatus.SILENT: PaymentEvent.ENGINE_SILENT,
 }
+_UNKNOWN = frozenset({EngineReportStatus.NEVER_ARRIVED, EngineReportStatus.UNSEALED})
 _PAYER_ACTS = frozenset({PaymentEvent.ENGINE_ACTION_REQUIRED, PaymentEvent.ENGINE_USER_PAYING})
 _NOTHING_TO_POLL = FINAL | {PaymentStatus.CHALLENGE}
 # What the acquirer reports about this payment's money.
@@ -177,7 +181,11 @@ def deciding_event(
     payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime
 ) -> PaymentEvent:
     final_event = _money_event(payment, engine, acquirer) or _engine_final_event(payment, engine, acquirer)
-    return final_event or _reversing_event(payment, engine, acquirer, now) or _live_event(payment, engine)
+    if final_event is not None:
+        return final_event
+    if _cannot_arrive(payment, engine, acquirer, now.timestamp()):
+        return PaymentEvent.NEVER_ARRIVED_IN_TIME
+    return _reversing_event(payment, engine, acquirer, now) or _live_event(payment, engine)
 
 
 def _money_event(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport) -> PaymentEvent | None:
@@ -225,6 +233,21 @@ def _engine_final_event(
             return None
 
 
+def _cannot_arrive(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now_s: float) -> bool:
+    """Whether a payment that the engine cannot refuse is over all the same.
+
+    The acquirer reports the order as over, so nothing more is sent, and what was sent has had its
+    time to arrive. Should it arrive yet, engine and acquirer refuse or return the money.
+    """
+    challenge = payment.challenge
+    last_sent_s = payment.sent_at or (challenge.expires_at if challenge is not None else payment.expires_at)
+    return (
+        engine.status is EngineReportStatus.UNSEALED
+        and acquirer.status in _OVER
+        and now_s >= last_sent_s + payment.arrival_s
+    )
+
+
 def _reversing_event(
     payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime
 ) -> PaymentEvent | None:
@@ -237,7 +260,7 @@ def _reversing_event(
     if payment.cancelled:
         return PaymentEvent.CANCELLED
     if (
-        engine.status is EngineReportStatus.NEVER_ARRIVED
+        engine.status in _UNKNOWN
         and payment.pending_challenge is not None
         and challenge_state(payment.pending_challenge, now.timestamp()) is not ChallengeState.OPEN
     ):
@@ -254,7 +277,7 @@ def _time_is_up(payment: PaymentProgress, engine: EngineReport, now_s: float) ->
     if sent_at is not None and reversed_after_s is not None and now_s >= sent_at + reversed_after_s:
         return True
     match engine.status:
-        case EngineReportStatus.NEVER_ARRIVED:
+        case EngineReportStatus.NEVER_ARRIVED | EngineReportStatus.UNSEALED:
             return sent_at is not None and now_s >= sent_at + payment.arrival_s
         case EngineReportStatus.ACTION_REQUIRED:
             action_expiry = expiry(engine.next_action)
@@ -266,7 +289,7 @@ def _time_is_up(payment: PaymentProgress, engine: EngineReport, now_s: float) ->
 
 
 def _live_event(payment: PaymentProgress, engine: EngineReport) -> PaymentEvent:
-    unsent = engine.status is EngineReportStatus.NEVER_ARRIVED and payment.pending_challenge is not None
+    unsent = engine.status in _UNKNOWN and payment.pending_challenge is not None
     return PaymentEvent.CHALLENGE_OPEN if unsent else _LIVE[engine.status]
 
 

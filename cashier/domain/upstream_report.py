@@ -20,7 +20,8 @@ REVERSED = "REVERSED"
 class EngineReportStatus(StrEnum):
     """`SEALED`: the payment never arrived, and the engine was asked to reverse it.
 
-    `SILENT`: no readable answer.
+    `UNSEALED`: as `SEALED`, but the engine cannot refuse it, so it may still arrive. `SILENT`: no
+    readable answer.
     """
 
     PROCESSING = "PROCESSING"
@@ -30,6 +31,7 @@ class EngineReportStatus(StrEnum):
     FAILED = "FAILED"
     NEVER_ARRIVED = "NEVER_ARRIVED"
     SEALED = "SEALED"
+    UNSEALED = "UNSEALED"
     SILENT = "SILENT"
 
 

@@ -34,7 +34,7 @@ from cashier.domain.order import Product, Terminal
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
 from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
-from cashier.domain.payment_state import PaymentEvent, PaymentStatus
+from cashier.domain.payment_state import FINAL, PaymentEvent, PaymentStatus
 from cashier.domain.risk_contract import (
     Accepted,
     Challenged,
@@ -78,6 +78,7 @@ from cashier.payments.learning import ForgetFacts, Learning
 from cashier.payments.policy import Operation, PaymentPolicy
 from cashier.payments.ports import PaymentPorts
 from cashier.payments.recheck import AlreadySubmitted, Recheck, RecheckedOffer, ended_order
+from cashier.payments.remembering_engine import RememberingEngine
 from cashier.payments.status_follower import StatusFollower
 from cashier.payments.status_query import StatusQuery
 from cashier.payments.submitter import Submitter
@@ -114,7 +115,8 @@ class PaymentFlow:
         forget: ForgetFacts,
     ) -> None:
         self.policy = policy
-        self._ports = ports
+        engine = RememberingEngine(ports.engine)
+        self._ports = ports = replace(ports, engine=engine)
         self._tokens = tokens
         self._now = now
         self._call_headers = call_headers
@@ -352,7 +354,7 @@ class PaymentFlow:
         existing = await self._existing(attempt, claims)
         if existing is not None:
             return existing
-        if claims.cancelled or challenge is None or not self._is_open(challenge):
+        if claims.told in FINAL or claims.cancelled or challenge is None or not self._is_open(challenge):
             return await self._status_follower.current(claims, operation)
         verification = await self._ports.risk.verify(
             challenge.challenge_id,

@@ -15,7 +15,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.domain.engine_contract import EngineAnswered, EnginePayment, ReversalReason, Sealed
+from cashier.domain.engine_contract import EngineAnswered, EnginePayment, NeverArrived, ReversalReason, Sealed
 from cashier.domain.order_result import AcquirerResult
 from cashier.domain.payment_state import IllegalTransition, PaymentStatus
 from cashier.domain.status_mapping import EngineOutcome, acquirer_report, engine_report
@@ -154,7 +154,10 @@ class StatusQuery:
             upstream = await self._query_both(payment_id, order_id, operation)
             kept = upstream.engine.status is not EngineReportStatus.NEVER_ARRIVED
             return upstream if kept else replace(upstream, engine=engine_report(outcome))
-        return upstream_status(outcome, await self._order_result(order_id, operation))
+        upstream = upstream_status(outcome, await self._order_result(order_id, operation))
+        if isinstance(outcome, NeverArrived):
+            return replace(upstream, engine=EngineReport(EngineReportStatus.UNSEALED))
+        return upstream
 
     def _note_correction(self, payment: PaymentProgress, resolution: ResolvedStatus) -> None:
         """Count and log it once, though every caller with an old token gets it."""

@@ -162,6 +162,8 @@ class SimulatedEngine:
             submission, order["amount"]["currency"], self._inputs.clock(), fault=fault
         )
         self._begin(attempt)
+        if fault is PaymentFault.FORGET and attempt.status == "FAILED":
+            del self._attempts[submission.payment_id]
         return _payment_answer(attempt)
 
     def look_up(self, payment_id: str) -> UpstreamAnswer:
@@ -187,6 +189,8 @@ class SimulatedEngine:
         """
         self.expire()
         attempt = self._attempts.get(payment_id)
+        if attempt is None and fault is PaymentFault.NO_SEAL:
+            return error_answer(404, "PAYMENT_UNKNOWN")
         if attempt is None:
             first = self._reversed_before_arrival.setdefault(payment_id, reason)
             return error_answer(404, "PAYMENT_UNKNOWN", **({"reversal_reason": first} if first else {}))

@@ -24,6 +24,8 @@ DESCRIPTIONS: Mapping[Fault | PaymentFault, str] = {
     PaymentFault.STALL: "the payment stays under way until settled or reversed",
     PaymentFault.CLOSE_FIRST: "the shop closes the order just before it is paid",
     PaymentFault.PAY_FIRST: "the payer pays just before the reverse arrives",
+    PaymentFault.FORGET: "a submit that is refused is answered, and not kept",
+    PaymentFault.NO_SEAL: "a reverse of an unknown payment does not refuse it",
 }
 
 

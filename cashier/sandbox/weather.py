@@ -51,7 +51,8 @@ class PaymentFault(StrEnum):
     Engine only. DECLINE: the bank declines. STALL: a payment that would succeed at once stays under
     way until settled or reversed; for a scanned code, USER_PAYING. CLOSE_FIRST: the shop closes the
     order just before this payment pays it. PAY_FIRST: the payer pays just before the reverse
-    arrives.
+    arrives. FORGET: a submit that is refused is answered, and not kept. NO_SEAL: a reverse of an
+    unknown payment does not refuse it.
     """
 
     CUT = "cut"
@@ -62,9 +63,20 @@ class PaymentFault(StrEnum):
     STALL = "stall"
     CLOSE_FIRST = "close_first"
     PAY_FIRST = "pay_first"
+    FORGET = "forget"
+    NO_SEAL = "no_seal"
 
 
-ENGINE_FAULTS = frozenset({PaymentFault.DECLINE, PaymentFault.STALL, PaymentFault.CLOSE_FIRST, PaymentFault.PAY_FIRST})
+ENGINE_FAULTS = frozenset(
+    {
+        PaymentFault.DECLINE,
+        PaymentFault.STALL,
+        PaymentFault.CLOSE_FIRST,
+        PaymentFault.PAY_FIRST,
+        PaymentFault.FORGET,
+        PaymentFault.NO_SEAL,
+    }
+)
 
 
 class Constant(Struct, frozen=True, tag_field="shape", tag="constant"):

@@ -97,7 +97,7 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     or object with one function for each operation (`sources.service_adapter`). Transport `local`:
     an object with the port's methods, or a function that takes a request and returns a response
     (`cashier.wire.in_process`). `tries`: retries of look-ups; a submit and a risk decision are sent
-    once.
+    once. `seals`: of the engine; a reversal of a payment that it does not have refuses it for good.
     """
 
     url: str | tuple[str, ...]
@@ -107,6 +107,7 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     http1: Http1Settings | None = None
     aiohttp: AiohttpSettings | None = None
     tries: RetrySettings = RetrySettings()
+    seals: bool = True
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -209,6 +210,10 @@ def settings_faults(settings: Settings) -> Iterator[str]:
     risk = settings.sources.risk
     if risk is not None and risk.tries != RetrySettings():
         yield "[sources.risk] tries: a risk decision is never retried; remove the key"
+    for name in ("risk", "acquirer"):
+        service = settings.sources.service(name)
+        if service is not None and not service.seals:
+            yield f"[sources.{name}] seals: only the engine reverses payments; set it in [sources.engine]"
 
 
 def _address_faults(name: str, source: SourceSettings | ServiceSettings) -> Iterator[str]:

@@ -159,14 +159,19 @@ def parse_look_up(response: Response | SourceError, payment_id: str, order_id: s
     return NeverArrived()
 
 
-def parse_reverse(response: Response | SourceError, payment_id: str, order_id: str) -> ReverseOutcome:
+def parse_reverse(
+    response: Response | SourceError, payment_id: str, order_id: str, *, seals: bool = True
+) -> ReverseOutcome:
     """The answer is the resulting payment, which may be SUCCEEDED: a reverse returns no money.
 
     A 404 ends the payment, so it must prove that it comes from the engine: without a code, which
-    other 404s may lack, it counts as unanswered.
+    other 404s may lack, it counts as unanswered. `seals` False: the engine cannot refuse a payment
+    that it does not know, so its 404 ends nothing.
     """
     outcome = parse_look_up(response, payment_id, order_id)
     match outcome:
+        case NeverArrived() if not seals:
+            return outcome
         case EngineAnswered() | Unanswered():
             return outcome
         case NeverArrived():
@@ -176,11 +181,20 @@ def parse_reverse(response: Response | SourceError, payment_id: str, order_id: s
 
 
 class EngineClient:
-    """Calls the engine over a transport: a submit once, the rest with retries within the budget."""
+    """Calls the engine over a transport: a submit once, the rest with retries within the budget.
+
+    `seals`: a reversal of an unknown payment refuses it for good.
+    """
 
     def __init__(
-        self, transport: Transport, retry: RetrySettings | None = None, on_failure: OnFailure = ignore_failure
+        self,
+        transport: Transport,
+        retry: RetrySettings | None = None,
+        on_failure: OnFailure = ignore_failure,
+        *,
+        seals: bool = True,
     ) -> None:
+        self._seals = seals
         self._transport = transport
         self._on_failure = on_failure
         self._retry = retry or RetrySettings()
@@ -215,6 +229,7 @@ class EngineClient:
             response = await send_and_wait(
                 self._transport, reverse_request(payment_id, order_id, reason), call_headers, attempt_ms
             )
-            return note_failure(parse_reverse(response, payment_id, order_id), self._transport, self._on_failure)
+            outcome = parse_reverse(response, payment_id, order_id, seals=self._seals)
+            return note_failure(outcome, self._transport, self._on_failure)
 
         return await retry_until_answered(attempt, budget_ms, self._retry)

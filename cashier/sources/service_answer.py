@@ -77,6 +77,8 @@ def outcome_response(operation: str, outcome: Any) -> Response:  # noqa: PLR0912
             return _response({"code": "KEY_REUSED"}, 422)
         case ("verify", NoChallenge()) | ("look_up", NeverArrived()) | ("result", NoOrder()):
             return _response({"code": "NOT_FOUND"}, 404)
+        case "reverse", NeverArrived():
+            return Response(404, b"")
         case "reverse", Sealed(reason):
             return _response({"code": "NOT_FOUND", "reversal_reason": reason}, 404)
         case "result", OrderResult():

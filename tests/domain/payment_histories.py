@@ -61,13 +61,14 @@ def acquirer(status: str, owner: str | None = None, closed_reason: str | None = 
 
 
 class History:
-    """The true course of events.
+    """The true course of events. `seals`: the engine refuses what it does not have when asked to.
 
     Engine and acquirer keep their promises: a final result stays, and a sealed payment is refused.
     """
 
-    def __init__(self, payment: PaymentProgress) -> None:
+    def __init__(self, payment: PaymentProgress, *, seals: bool = True) -> None:
         self.payment = payment
+        self.seals = seals
         self.now_s: float = START_S
         self.on_its_way = payment.sent_at is not None
         self.engine = EngineReportStatus.NEVER_ARRIVED
@@ -167,16 +168,16 @@ class History:
     def reverse(self, dice: int, reason: ReversalReason | None) -> EngineReport:
         """Reverse if possible. The answer may be silence, also after a successful reversal."""
         if self.engine is EngineReportStatus.NEVER_ARRIVED:
-            self.sealed, self.reason = True, self.reason or reason
+            self.sealed, self.reason = self.seals, self.reason or reason
         elif self.live and dice & 8:
             self.reason = self.reason or reason
             self._fails("REVERSED")
         return self.report_engine(silent=dice % 6 == 0, reversing=True)
 
     def report_engine(self, *, silent: bool, reversing: bool = False) -> EngineReport:
-        status = (
-            EngineReportStatus.SEALED if reversing and self.engine is EngineReportStatus.NEVER_ARRIVED else self.engine
-        )
+        status = self.engine
+        if reversing and status is EngineReportStatus.NEVER_ARRIVED:
+            status = EngineReportStatus.SEALED if self.seals else EngineReportStatus.UNSEALED
         return engine("SILENT") if silent else structs.replace(engine(status, self.code), reversal_reason=self.reason)
 
     def report_acquirer(self, *, silent: bool) -> AcquirerReport:
@@ -241,10 +242,10 @@ EVENTS = st.lists(st.integers(0, EVENT_CODES - 1).map(decode_event), min_size=6,
 
 
 def run_history(
-    payment: PaymentProgress, events: list[tuple[str, int, str]], *, remembers: bool
+    payment: PaymentProgress, events: list[tuple[str, int, str]], *, remembers: bool, seals: bool = True
 ) -> tuple[History, list[ResolvedStatus]]:
     """Run a history; return it and the status of each query. `remembers`: queries know the last."""
-    history, resolved = History(payment), list[ResolvedStatus]()
+    history, resolved = History(payment, seals=seals), list[ResolvedStatus]()
     for event, dice, between in events:
         if event == "query":
             resolved.append(history.query(dice, between, resolved[-1].status if remembers and resolved else None))
