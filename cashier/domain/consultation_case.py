@@ -9,8 +9,8 @@ from cashier.domain.facts import Facts, Promotion, Quota
 from cashier.domain.money import Currency, Money
 from cashier.domain.offered_kinds import offered_kinds
 from cashier.domain.order import ConsultRequest
-from cashier.domain.pay_method import Amounts
-from cashier.domain.promotion import Discounts, OrderPromotions
+from cashier.domain.pay_method import Amounts, Kind
+from cashier.domain.promotion import Discounts, OrderPromotions, PricePromotions, UsablePromotions
 from cashier.domain.refusal import silence_refusal
 from cashier.source_errors import Missing, MissingCause
 
@@ -23,10 +23,11 @@ class ConsultationCase:
     that this source could refuse. `unclear_quotas`: quotas that cannot be understood and could
     refuse the methods in their scope. `promotion_gap`: the source of the promotions if it is
     silent; None too if it is not configured, because then there are none. `left_s`: whole seconds
-    left of the order.
+    left of the order. `promotions`: those that the payer chose, or all of `all_promotions`.
     """
 
     __slots__ = (
+        "all_promotions",
         "amount",
         "catalog",
         "channel_gap",
@@ -40,6 +41,7 @@ class ConsultationCase:
         "offered_kinds",
         "promotion_gap",
         "promotions",
+        "promotions_at",
         "quota_gap",
         "quotas",
         "request",
@@ -75,7 +77,14 @@ class ConsultationCase:
             promotions = marketing.promotions
         elif marketing.cause is not MissingCause.NOT_CONFIGURED:
             self.promotion_gap = marketing.source
-        self.promotions = OrderPromotions(promotions, facts.order, now)
+        self.all_promotions = self.promotions = OrderPromotions(promotions, facts.order, now)
+        if request.chosen_promotions is not None:
+            chosen = frozenset(request.chosen_promotions)
+            self.promotions = OrderPromotions(
+                [promotion for promotion in promotions if promotion.promotion_id in chosen], facts.order, now
+            )
+        # By the identity of a price: comparing the figures would cost more.
+        self.promotions_at: dict[int, PricePromotions] = {}
 
     def price(self, discounts: Discounts, fee: int) -> Amounts:
         """`fee` in minor units."""
@@ -85,4 +94,32 @@ class ConsultationCase:
             Money(self.currency, fee) if fee else self.zero,
             discounts.discounts,
             Money(self.currency, payable) if payable != self.amount.value else self.amount,
+        )
+
+    def note_promotions(
+        self,
+        amounts: Amounts,
+        usable: UsablePromotions,
+        kinds: frozenset[Kind],
+        bank: str | None,
+        floor: int,
+        step: int,
+    ) -> None:
+        """Note which promotions apply at a price, and the best set, whatever was chosen.
+
+        `usable`: those of `promotions` with these kinds.
+        """
+        best = amounts.discounts
+        if self.promotions is not self.all_promotions:
+            usable = self.all_promotions.usable_with(kinds)
+            best = usable.best(bank, floor, step).discounts
+        self.promotions_at[id(amounts)] = PricePromotions(amounts, usable.applying(bank, step, best))
+
+    def applying_ids(self, amounts: Amounts) -> frozenset[str]:
+        """The ids of the promotions that apply at this price, chosen or not."""
+        noted = self.promotions_at.get(id(amounts))
+        return (
+            frozenset()
+            if noted is None
+            else frozenset([each.discount.promotion_id for each in noted.applying.applying])
         )

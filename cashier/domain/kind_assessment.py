@@ -88,10 +88,12 @@ class KindAssessment:
         key = (bank if bank in promotions.banks else None, channel_min, fee_bps, step)
         amounts = promotions.prices.get(key)
         if amounts is None:
-            discounts = promotions.best(bank, smallest_carried(channel_min, fee_bps, step), step)
-            amounts = promotions.prices[key] = self.case.price(
-                discounts, stepped_fee(self.case.amount.value - discounts.total, fee_bps, step)
-            )
+            case, floor = self.case, smallest_carried(channel_min, fee_bps, step)
+            discounts = promotions.best(bank, floor, step)
+            fee = stepped_fee(case.amount.value - discounts.total, fee_bps, step)
+            amounts = promotions.prices[key] = case.price(discounts, fee)
+            if case.all_promotions.most_off:
+                case.note_promotions(amounts, promotions, _KIND_SETS[self.kind], bank, floor, step)
         return amounts
 
     def quotas_for(self, bank: str | None) -> Sequence[Quota]:

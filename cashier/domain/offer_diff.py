@@ -2,13 +2,14 @@
 
 The payer pays the price that they saw or chooses again. So every difference is a change, also a
 lower price or a method that was never offered. The parts of a price are compared with the offer,
-the total with the payer's expectation. `unverified` comes first: what a silent source leaves open
-is no change.
+the total with the payer's expectation. After a choice of promotions that the offer did not price,
+the total alone is compared. A promotion is gone only if it applied, may count and does not apply
+any more. `unverified` comes first: what a silent source leaves open is no change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
@@ -93,11 +94,15 @@ class AcceptedOffer(Struct, frozen=True):
     row: OfferRow | None
 
 
+def _no_ids(_: Amounts) -> Collection[str]:
+    return ()
+
+
 class CurrentOffer(Struct, frozen=True):
     """A fresh consultation.
 
-    `blocked`: why the order cannot be paid at all. `promotion_gap`: as in `ConsultationCase`.
-    `combine`: a card may complete a balance.
+    `blocked`: why the order cannot be paid at all. `promotion_gap` and `applying_ids`: as in
+    `ConsultationCase`. `combine`: a card may complete a balance.
     """
 
     amount: Money
@@ -105,6 +110,7 @@ class CurrentOffer(Struct, frozen=True):
     blocked: Blocked | None = None
     promotion_gap: str | None = None
     combine: bool = True
+    applying_ids: Callable[[Amounts], Collection[str]] = _no_ids
 
     @property
     def free(self) -> PayMethod | None:
@@ -133,8 +139,8 @@ _ORDER = {what: index for index, what in enumerate(ChangeType)}
 def unverified(chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentOffer) -> tuple[str, ...]:
     """The sources whose silence leaves open whether the payment is allowed, or its price.
 
-    Empty if none. The source of the promotions counts if the accepted offer has some: its silence
-    does not mean that they are gone.
+    Empty if none. The source of the promotions counts if the accepted price may contain some: its
+    silence does not mean that they are gone.
     """
     if current.blocked is not None:
         return ()
@@ -142,11 +148,19 @@ def unverified(chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentO
     sources = {
         entry.reason.source for entry in undetermined if entry.reason is not None and entry.reason.source is not None
     }
-    if current.promotion_gap is not None and (
-        chosen.promotion_ids or (accepted.row is not None and _promotions(accepted.row, chosen.option_id))
-    ):
+    if current.promotion_gap is not None and _counts_on_promotions(chosen, accepted, current):
         sources.add(current.promotion_gap)
     return tuple(sorted(sources))
+
+
+def _counts_on_promotions(chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentOffer) -> bool:
+    """Whether promotions are named or priced; chosen ones may explain any other price."""
+    priced = () if accepted.row is None else _promotions(accepted.row, chosen.option_id)
+    named = (*chosen.promotion_ids, *(promotion_id for promotion_id, _ in priced))
+    if any(chosen.may_count(promotion_id) for promotion_id in named):
+        return True
+    prices = [entry.amount.payable for entry in _entries(chosen, current) if entry.amount is not None]
+    return bool(chosen.chosen_promotions) and chosen.expected_payable not in prices
 
 
 def _entries(chosen: PaymentChoice, current: CurrentOffer) -> Iterator[PayMethod | Option]:
@@ -177,7 +191,7 @@ def changes(chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentOffe
         return (Change(what=ChangeType.ORDER_STATE, before=OrderStatus.PENDING, after=current.blocked),)
     method, found = _method(chosen, current.methods), list[Change]()
     if method is not None:
-        found += [*_usability_changes(chosen, accepted, method), *_price_changes(chosen, accepted, method)]
+        found += [*_usability_changes(chosen, accepted, method), *_price_changes(chosen, accepted, current, method)]
     elif not any(entry.availability is _UNDETERMINED for entry in _entries(chosen, current)):
         found += _method_gone(chosen, accepted, current)
     if accepted.amount != current.amount:
@@ -208,16 +222,20 @@ def _method_gone(chosen: PaymentChoice, accepted: AcceptedOffer, current: Curren
         is_card = accepted.row is not None and method_id.startswith(_CARD_PREFIXES)
         yield _entry_gone(method_id, accepted, is_card=is_card)
         if method_id in _FREE_KINDS and accepted.row is not None:
-            yield from _free_promotions_gone(accepted.row, accepted.amount.currency, current.methods)
+            yield from _free_promotions_gone(chosen, accepted.row, accepted.amount.currency, current)
 
 
-def _free_promotions_gone(row: OfferRow, currency: Currency, methods: Sequence[PayMethod]) -> Iterator[Change]:
-    """The promotions that brought the order to 0 and that no method has now."""
-    applied = {
-        discount.promotion_id for method in methods if method.amount is not None for discount in method.amount.discounts
-    }
+def _free_promotions_gone(
+    chosen: PaymentChoice, row: OfferRow, currency: Currency, current: CurrentOffer
+) -> Iterator[Change]:
+    """The promotions that brought the order to 0 and that apply to no method now."""
+    still: set[str] = set()
+    for method in current.methods:
+        if method.amount is not None:
+            still.update(discount.promotion_id for discount in method.amount.discounts)
+            still.update(current.applying_ids(method.amount))
     for promotion_id, value in row.promotions:
-        if promotion_id not in applied:
+        if promotion_id not in still and chosen.may_count(promotion_id):
             before = Money(currency, value)
             yield Change(what=ChangeType.PROMOTION_GONE, before=before, after=None, subject=promotion_id)
 
@@ -282,7 +300,9 @@ def _refused(reason: Reason, expected: Money, method: PayMethod, subject: str) -
     return Change(what=what, before=before, after=after, subject=subject, reason=reason.code)
 
 
-def _price_changes(chosen: PaymentChoice, accepted: AcceptedOffer, method: PayMethod) -> Iterator[Change]:
+def _price_changes(
+    chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentOffer, method: PayMethod
+) -> Iterator[Change]:
     """Of the total and its parts, also for an unusable method with a price.
 
     A missing option has no price.
@@ -297,23 +317,39 @@ def _price_changes(chosen: PaymentChoice, accepted: AcceptedOffer, method: PayMe
         yield Change(what=ChangeType.PRICE_CHANGED, before=None, after=payable)
     elif payable != expected:
         yield Change(what=ChangeType.PRICE_CHANGED, before=expected, after=payable)
-    yield from _promotions_gone(chosen, row, amounts, currency)
-    if accepted.row is not None and row is not None and row.payable is not None:
+    yield from _promotions_lost(chosen, row, amounts, currency, current.applying_ids(amounts))
+    if row is not None and option is not None and option.terms is not None and row.terms is not None:
+        yield from _term_changes(row.terms, option.terms)
+    if accepted.row is not None and row is not None and row.payable is not None and _same_choice(chosen, row, amounts):
         yield from _price_part_changes(row, currency, amounts)
-        if option is not None and option.terms is not None and row.terms is not None:
-            yield from _term_changes(row.terms, option.terms)
         yield from _leg_changes(chosen, accepted.row, currency, method)
 
 
-def _promotions_gone(
-    chosen: PaymentChoice, row: OfferRow | None, amounts: Amounts, currency: Currency
+def _promotions_lost(
+    chosen: PaymentChoice, row: OfferRow | None, amounts: Amounts, currency: Currency, applying_ids: Collection[str]
 ) -> Iterator[Change]:
-    """Of the promotions in the accepted price and those that the payer names."""
+    """Of the promotions in the accepted price and those that the payer names, as far as chosen.
+
+    One that applies and does not count, because others save more, is a part of another price.
+    """
     accepted_values = {} if row is None else dict(row.promotions)
     applied = {discount.promotion_id for discount in amounts.discounts}
     for promotion_id in sorted({*accepted_values, *chosen.promotion_ids} - applied):
-        before = Money(currency, accepted_values[promotion_id]) if promotion_id in accepted_values else None
-        yield Change(what=ChangeType.PROMOTION_GONE, before=before, after=None, subject=promotion_id)
+        if chosen.may_count(promotion_id):
+            before = Money(currency, accepted_values[promotion_id]) if promotion_id in accepted_values else None
+            if promotion_id not in applying_ids:
+                yield Change(what=ChangeType.PROMOTION_GONE, before=before, after=None, subject=promotion_id)
+            elif chosen.chosen_promotions is None:
+                yield Change(what=ChangeType.PRICE_CHANGED, before=before, after=None, subject=promotion_id)
+
+
+def _same_choice(chosen: PaymentChoice, row: OfferRow, amounts: Amounts) -> bool:
+    """False if the row is the price of another choice of promotions: its parts say nothing."""
+    if chosen.chosen_promotions is None:
+        return True
+    accepted = {promotion_id for promotion_id, _ in row.promotions}
+    applied = {discount.promotion_id for discount in amounts.discounts}
+    return applied <= accepted <= set(chosen.chosen_promotions)
 
 
 def _price_part_changes(row: OfferRow, currency: Currency, amounts: Amounts) -> Iterator[Change]:

@@ -17,6 +17,12 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@~-]{0,63}(?![\s\S])"
 Id = Annotated[str, Meta(pattern=ID_PATTERN, description="1 to 64 of A-Za-z0-9_.:@~-")]
 Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}(?![\s\S])", description="ISO 3166-1 alpha-2")]
 Locale = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}(?![\s\S])", description="BCP 47")]
+# Upstream names may use any alphabet. The length keeps all of them within a header.
+Named = Annotated[
+    str,
+    Meta(pattern=r"^[^\u0000-\u001f\u007f]{1,128}(?![\s\S])", description="1 to 128 characters, none of them control"),
+]
+Promotions = Annotated[tuple[Named, ...], Meta(max_length=16)]
 # Always with an offset; decoding refuses a time without one.
 Instant = Annotated[datetime, Meta(tz=True)]
 
@@ -49,8 +55,9 @@ class ConsultRequest(Struct, frozen=True, kw_only=True):
     """A request for the payment methods of an order.
 
     `amount` and `country` are claims: with them every source can be called at once. They are
-    verified against the order. `deadline_ms` is capped by the configured maximum. Raises ValueError
-    without `user_id`, unless the payer is a walk-in: see `require_payer`.
+    verified against the order. `deadline_ms` is capped by the configured maximum.
+    `chosen_promotions`: those that may count, each method with the best legal set of them; None:
+    all. Raises ValueError without `user_id`, unless the payer is a walk-in: see `require_payer`.
     """
 
     order_id: Id
@@ -62,6 +69,7 @@ class ConsultRequest(Struct, frozen=True, kw_only=True):
     country: Country | None = None
     locale: Locale | None = None
     deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
+    chosen_promotions: Promotions | None = None
 
     def __post_init__(self) -> None:
         require_payer(self.user_id, self.product)

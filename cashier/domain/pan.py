@@ -46,6 +46,7 @@ _PAYMENT_IDS = frozenset(
         "method_id",
         "option_id",
         "promotion_ids",
+        "chosen_promotions",
         "device_id",
         "return_url",
         "Idempotency-Key",

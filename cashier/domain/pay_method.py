@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from cashier.domain.money import Money
 
@@ -105,6 +105,18 @@ class Discount(Struct, frozen=True, gc=False):
     promotion_id: str
     title: str
     amount: Money
+
+
+class OfferedPromotion(Struct, frozen=True, gc=False):
+    """A promotion that applies to a method, and what it takes off alone.
+
+    `best`: it belongs to the best legal set of all that apply, whatever the payer chose.
+    """
+
+    promotion_id: str
+    title: str
+    amount: Money
+    best: bool
 
 
 class Amounts(Struct, frozen=True, gc=False):
@@ -205,6 +217,8 @@ class PayMethod(Struct, frozen=True, gc=False):
     `amount` is null if the fee cannot be known, for example without a channel. `expires_in_s`: the
     lifetime of what a submit shows the payer, at most the rest of the order's; null if it shows
     nothing that runs out.
+    `promotions`: those that apply at this price, chosen or not, the most valuable first; absent if
+    there is none.
     """
 
     method_id: str
@@ -225,3 +239,4 @@ class PayMethod(Struct, frozen=True, gc=False):
     required_fields: tuple[str, ...]
     expires_in_s: int | None
     legs: tuple[Leg, ...] = ()
+    promotions: tuple[OfferedPromotion, ...] | UnsetType = UNSET

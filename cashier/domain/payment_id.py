@@ -35,8 +35,9 @@ def fingerprint(chosen: PaymentChoice, means: PaymentMeans) -> str:
 
     Leaves out: device (a retry over another network is the same payment), locale (only the language
     of texts), country (a claim that is verified each time), consult token (evidence of the offer;
-    the choice itself is included). The order of promotions has no effect. Never show it: it is
-    computed from secrets, and a short secret could be guessed from it.
+    the choice itself is included). The order of promotions has no effect. Chosen promotions add a
+    part only if the payer chose, so that every older submit keeps its fingerprint. Never show it:
+    it is computed from secrets, and a short secret could be guessed from it.
     """
     parts: tuple[Part, ...] = (
         _FINGERPRINT_DOMAIN,
@@ -54,6 +55,8 @@ def fingerprint(chosen: PaymentChoice, means: PaymentMeans) -> str:
         means.auth_code,
         means.return_url,
     )
+    if chosen.chosen_promotions is not None:
+        parts += (("chosen_promotions", *sorted(set(chosen.chosen_promotions))),)
     return hashlib.sha256(_encoded(parts)).hexdigest()
 
 

@@ -7,19 +7,22 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from cashier.domain.money import Money
-from cashier.domain.order import Country, Id, Locale, Product, Terminal, require_payer
+from cashier.domain.order import (
+    Country,
+    Id,
+    Locale,
+    Named,
+    Product,
+    Promotions,
+    Terminal,
+    require_payer,
+)
 
-# Upstream names may use any alphabet. The length keeps all of them within a header.
-Named = Annotated[
-    str,
-    Meta(pattern=r"^[^\u0000-\u001f\u007f]{1,128}(?![\s\S])", description="1 to 128 characters, none of them control"),
-]
 Secret = Annotated[str, Meta(pattern=r"^[!-~]{1,256}(?![\s\S])", description="1 to 256 visible ASCII characters")]
 Url = Annotated[
     str,
     Meta(pattern=r"^https?://[!-~]{1,2040}(?![\s\S])", description="an http or https url of at most 2048 characters"),
 ]
-Promotions = Annotated[tuple[Named, ...], Meta(max_length=16)]
 # The header `Idempotency-Key`: a regular expression without anchors.
 IDEMPOTENCY_KEY = "[A-Za-z0-9_-]{1,64}"
 IdempotencyKey = Annotated[str, Meta(pattern=rf"^{IDEMPOTENCY_KEY}(?![\s\S])", description="1 to 64 of A-Za-z0-9_-")]
@@ -29,8 +32,9 @@ class PaymentChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The payer's choice and the price that they saw. Holds no secrets.
 
     `expected_payable`: `amount.payable` of the method in the consultation, or of its option.
-    `promotion_ids`: those that the payer saw; each must still apply. Naming fewer removes none: the
-    best legal set is always applied. `country`: a claim, as in a consultation. Raises ValueError
+    `chosen_promotions`: those that may count, as in a consultation; None: all, and the best legal
+    set is applied. `promotion_ids`: those that the payer saw; of the chosen ones each must still
+    apply. Naming fewer removes none. `country`: a claim, as in a consultation. Raises ValueError
     without `user_id`, unless the payer is a walk-in: see `require_payer`.
     """
 
@@ -45,9 +49,13 @@ class PaymentChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expected_payable: Money
     country: Country | None = None
     locale: Locale | None = None
+    chosen_promotions: Promotions | None = None
 
     def __post_init__(self) -> None:
         require_payer(self.user_id, self.product)
+
+    def may_count(self, promotion_id: str) -> bool:
+        return self.chosen_promotions is None or promotion_id in self.chosen_promotions
 
 
 class AttemptRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):

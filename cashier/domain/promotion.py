@@ -26,10 +26,12 @@ from cashier.domain.facts import Promotion
 from cashier.domain.knapsack import MAX_STEPS, KnapsackSearch
 from cashier.domain.money import Money, in_steps_down, share_down
 from cashier.domain.order import Order
-from cashier.domain.pay_method import Amounts, Discount, Kind
+from cashier.domain.pay_method import Amounts, Discount, Kind, OfferedPromotion
 
 # Bounds the time. Beyond this number the least valuable are dropped; real users have far fewer.
 MAX_APPLICABLE = 1_000
+# A method lists no more than a request may choose, twice over: a payer cannot read more.
+MAX_LISTED = 32
 _NO_KINDS: frozenset[Kind] = frozenset()
 _NO_NAMES: frozenset[str] = frozenset()
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -48,6 +50,24 @@ class Discounts(Struct, frozen=True, gc=False):
 
     discounts: tuple[Discount, ...]
     total: int
+
+
+class ApplyingPromotions(Struct, frozen=True, gc=False):
+    """All promotions that apply at some price, chosen or not, most valuable first.
+
+    `best`: the best legal set of them. `offered`: for the answer.
+    """
+
+    applying: list[ApplicablePromotion]
+    best: tuple[Discount, ...]
+    offered: tuple[OfferedPromotion, ...]
+
+
+class PricePromotions(Struct, frozen=True, gc=False):
+    """A price and what applies at it. Holding the price keeps its identity its own."""
+
+    amounts: Amounts
+    applying: ApplyingPromotions
 
 
 class SearchBudget:
@@ -104,13 +124,24 @@ class UsablePromotions:
     results are cached. `prices`: `Amounts` by bank, channel minimum, fee in basis points and step.
     """
 
-    __slots__ = ("_amount", "_best", "_budget", "_has_bank_filters", "_promotions", "banks", "prices")
+    __slots__ = (
+        "_amount",
+        "_applying",
+        "_best",
+        "_budget",
+        "_has_bank_filters",
+        "_promotions",
+        "any",
+        "banks",
+        "prices",
+    )
 
     def __init__(self, promotions: list[ApplicablePromotion], amount: Money, budget: SearchBudget) -> None:
         self._promotions = promotions
         self._amount = amount
         self._budget = budget
         self._best: dict[tuple[str | None, int] | str | None, Discounts] = {}
+        self._applying: dict[tuple[str | None, int] | str | None, ApplyingPromotions] = {}
         self._has_bank_filters = False
         self.banks = _NO_NAMES
         for applicable in promotions:
@@ -136,6 +167,20 @@ class UsablePromotions:
         if 0 < rest < floor:
             return _best_within(self._usable(bank, step), self._amount.value - floor, self._budget)
         return discounts
+
+    def applying(self, bank: str | None, step: int, best: tuple[Discount, ...]) -> ApplyingPromotions:
+        """All that apply with this bank. `best`: the best legal set of them.
+
+        Built once for all prices at which the best set is the same.
+        """
+        if bank not in self.banks:
+            bank = None
+        key: tuple[str | None, int] | str | None = bank if step == 1 else (bank, step)
+        applying = self._applying.get(key)
+        if applying is None or applying.best is not best:
+            usable = self._usable(bank, step)
+            applying = self._applying[key] = ApplyingPromotions(usable, best, _offered(usable, best))
+        return applying
 
     def _usable(self, bank: str | None, step: int) -> list[ApplicablePromotion]:
         usable = self._promotions
@@ -188,6 +233,19 @@ class OrderPromotions:
 
     def best(self, kinds: frozenset[Kind], bank: str | None, floor: int, step: int = 1) -> Discounts:
         return self.usable_with(kinds).best(bank, floor, step)
+
+
+def _offered(applying: list[ApplicablePromotion], best: tuple[Discount, ...]) -> tuple[OfferedPromotion, ...]:
+    in_best = {discount.promotion_id for discount in best}
+    if len(applying) > MAX_LISTED:
+        # A stable sort: the best set first, then the most valuable.
+        applying = sorted(applying, key=lambda each: each.discount.promotion_id not in in_best)[:MAX_LISTED]
+    return tuple(
+        [
+            OfferedPromotion(discount.promotion_id, discount.title, discount.amount, discount.promotion_id in in_best)
+            for discount in [each.discount for each in applying]
+        ]
+    )
 
 
 def _in_steps(promotions: list[ApplicablePromotion], amount: Money, step: int) -> list[ApplicablePromotion]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Channel, ChannelStatus
 from cashier.domain.kinds import KINDS
 from cashier.domain.money import BPS
 from cashier.domain.offer import Offer
-from cashier.domain.pay_method import Amounts, Health, NextAction, PayMethod
+from cashier.domain.pay_method import Amounts, Health, NextAction, OfferedPromotion, PayMethod
 from cashier.domain.quote import cost_bps
 from cashier.domain.reason_text import reason
 from cashier.domain.refusal import AVAILABILITIES, AVAILABILITY_RANK, availability
@@ -75,18 +75,21 @@ class UsageHabit(Struct, frozen=True):
 
 _NO_SHARE = ScoreShare(0, ())
 # Sort key: availability rank, negative score, payable amount, the kind's position, method id,
-# index. The index is unique, so the rest (offer, reasons, health) is never compared.
-RankingRow = tuple[int, int, int, int, str, int, Offer, tuple[str, ...], Health]
+# index. The index is unique, so the rest (offer, reasons, health, promotions) is never compared.
+RankingRow = tuple[
+    int, int, int, int, str, int, Offer, tuple[str, ...], Health, tuple[OfferedPromotion, ...] | UnsetType
+]
 
 
 def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -> tuple[PayMethod, ...]:
     """The offers as methods, best first."""
     methods = []
     preferred = True
-    for rank, (availability_rank, _, payable, _, method_id, _, offer, reasons, health) in enumerate(
+    for rank, (availability_rank, _, payable, _, method_id, _, offer, reasons, health, promotions) in enumerate(
         sorted(_rows(case, offers, weights)), 1
     ):
         assessment, quote = offer.assessment, offer.quote
+        amounts = quote.amounts
         methods.append(
             # By position: 0.1 µs per method. Eighteen keywords cost 0.7 µs or more (msgspec 0.23).
             PayMethod(
@@ -97,17 +100,18 @@ def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -
                 offer.instrument,
                 AVAILABILITIES[availability_rank],
                 None if quote.refusal is None else reason(case, quote.refusal),
-                quote.amounts,
+                amounts,
                 quote.limits,
                 offer.options,
                 health,
                 preferred and not availability_rank,
                 rank,
                 reasons,
-                assessment.offered.next_action if payable or quote.amounts is None else _NO_ACTION,
+                assessment.offered.next_action if payable or amounts is None else _NO_ACTION,
                 assessment.terms.required_fields,
                 assessment.expires_in_s,
                 quote.legs,
+                promotions,
             )
         )
         preferred = False
@@ -123,7 +127,7 @@ def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list
         max(weights.fluctuating_below_bps, weights.down_below_bps),
     )
     rows: list[RankingRow] = []
-    assessment, habit, amounts, share = None, no_habit, None, _NO_SHARE
+    assessment, habit, amounts, share, promotions_at = None, no_habit, None, _NO_SHARE, case.promotions_at
     for index, offer in enumerate(offers):
         quote = offer.quote
         if offer.assessment is not assessment or quote.amounts is not amounts:
@@ -131,6 +135,8 @@ def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list
             habit = habits.get(assessment.kind, no_habit)
             share = habit.by_price.get(id(amounts)) or _add_price(habit, amounts, order_value, weights)
             position, last_id = assessment.terms.position, habit.last_id
+            noted = promotions_at.get(id(amounts))
+            promotions = noted.applying.offered or UNSET if noted else UNSET
         score, reasons, health = share.score, share.reasons, _UP
         if last_id is not None and offer.instrument is not None and offer.instrument.id == last_id:
             score += (weights.last_used - weights.last_kind) * BPS
@@ -150,7 +156,18 @@ def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list
             health = _UNKNOWN
         availability_rank = 0 if quote.refusal is None else AVAILABILITY_RANK[availability(quote.refusal)]
         rows.append(
-            (availability_rank, -score, share.payable, position, offer.method_id, index, offer, reasons, health)
+            (
+                availability_rank,
+                -score,
+                share.payable,
+                position,
+                offer.method_id,
+                index,
+                offer,
+                reasons,
+                health,
+                promotions,
+            )
         )
     return rows
 

@@ -79,6 +79,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
             locale=chosen.locale,
             amount=self.amount if with_claims else None,
             country=chosen.country if with_claims else None,
+            chosen_promotions=chosen.chosen_promotions,
         )
 
     def payer_deadline_s(self, now: datetime) -> int:

@@ -62,14 +62,14 @@ class Recheck:
         blocked = None if consultation.blocked is None else consultation.blocked.code
         if blocked in _TAKEN:
             await self._refuse_taken_order(attempt, consultation, in_progress=blocked is Blocked.ORDER_IN_PROGRESS)
-        promotion_gap = None if fresh.case is None else fresh.case.promotion_gap
         current = CurrentOffer(
             amount=consultation.order.amount,
             methods=consultation.methods,
             blocked=blocked,
-            promotion_gap=promotion_gap,
             combine=attempt.operation.policy.catalog.methods[attempt.kind].combine,
         )
+        if fresh.case is not None:
+            current = replace(current, promotion_gap=fresh.case.promotion_gap, applying_ids=fresh.case.applying_ids)
         silent = self._silent_sources(attempt, current, fresh)
         if silent:
             raise CheckUnavailable(silent, consultation.sources)

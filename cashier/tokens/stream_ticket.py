@@ -45,7 +45,7 @@ class StreamTickets:
     def sign(self, claims: PaymentClaims, expires_at: int) -> str:
         """`expires_at`: of the ticket, in seconds since 1970."""
         # A status needs neither. What is left keeps the URL short.
-        chosen = replace(claims.chosen, promotion_ids=())
+        chosen = replace(claims.chosen, promotion_ids=(), chosen_promotions=None)
         watched = replace(claims, chosen=chosen, means=PaymentMeans(), offered=None)
         key = self._keyring.key
         sealed = seal(msgspec.json.encode(watched), key, _purpose(claims.payment_id))

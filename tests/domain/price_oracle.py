@@ -204,7 +204,10 @@ def _legal_sets(world: World, kinds: Sequence[str], bank: str | None, step: int)
 
 def _coupons(world: World, kinds: Sequence[str], bank: str | None, step: int) -> Iterator[Coupon]:
     order, currency = world.order.amount.value, world.order.amount.currency
+    chosen = world.request.chosen_promotions
     for each in world.promotions:
+        if chosen is not None and each.promotion_id not in chosen:
+            continue
         if each.threshold.currency != currency or order < each.threshold.value:
             continue
         if each.expires_at is not None and each.expires_at <= world.now:

@@ -6,6 +6,7 @@ import re
 from itertools import combinations
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,60 @@ def test_the_fingerprint_of_a_walk_in_is_that_of_no_user() -> None:
     )
 
 
+# Computed before `chosen_promotions` existed: a retry across the update must meet its payment.
+OLDER: list[tuple[dict[str, Any], PaymentMeans, str]] = [
+    ({}, PaymentMeans(), "6ea04cbf0f79e0cb931a5a473e3e931a9cee90faafdf76ec54805b37bf9a9d1b"),
+    (
+        {"promotion_ids": ("p_2", "p_1")},
+        PaymentMeans(),
+        "91cf9569bbd366adf9624514584785c48ab43044493e5aead6c19f709160f9b4",
+    ),
+    (
+        {"option_id": "CMB", "method_id": "NET_BANKING"},
+        PaymentMeans(),
+        "9ecb4191c6c11dbda8b727bb684934a99d70308420dae55ed404efc56f8dc79b",
+    ),
+    (
+        {"method_id": "CARD"},
+        PaymentMeans(card_token="tok_1", return_url="https://shop.example/back?s=1"),
+        "b86e262dc5aa6944611817fef63206098a93c963e2f2990ff9a07faaccc6f40d",
+    ),
+    (
+        {"method_id": "CONSUMER_QR", "terminal": Terminal.POS, "product": Product.SCAN, "country": "CN"},
+        PaymentMeans(auth_code="281234567890123456"),
+        "db8187b14b9c1e4b40640dd6d2d5dbc6c265fbf874d9fc9c83d74e9775f706a0",
+    ),
+    (
+        {"method_id": "OTC", "option_id": "ALFAMART", "expected_payable": Money("IDR", 12_500_000)},
+        PaymentMeans(),
+        "2dd3c1937298ada270fe38f88605e17ab76c184ab6cc9ad3b9dc235e3d1fe360",
+    ),
+    (
+        {"method_id": "BALANCE:b_1+QUICK_PAY", "option_id": "c_1", "promotion_ids": ("满减",)},
+        PaymentMeans(),
+        "3d8745798bc894097f829bd2548dc817d5ac31f1fb74fc7713ac5b93380cd46b",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "means", "expected"), OLDER, ids=range(len(OLDER)))
+def test_an_older_submit_keeps_its_fingerprint(fields: dict[str, Any], means: PaymentMeans, expected: str) -> None:
+    assert fingerprint(replace(CHOSEN, **{"promotion_ids": (), **fields}), means) == expected
+
+
+def test_the_order_and_repetition_of_chosen_promotions_have_no_effect() -> None:
+    def of(*chosen: str) -> str:
+        return fingerprint(replace(CHOSEN, chosen_promotions=chosen), MEANS)
+
+    assert of("p_1", "p_2") == of("p_2", "p_1") == of("p_2", "p_1", "p_2")
+    assert len({of(), of("p_1"), of("p_1", "p_2"), fingerprint(CHOSEN, MEANS)}) == 4
+
+
+def test_a_choice_without_promotions_is_encoded_and_an_absent_one_is_not() -> None:
+    assert b"chosen_promotions" not in msgspec.json.encode(CHOSEN)
+    assert b'"chosen_promotions":[]' in msgspec.json.encode(replace(CHOSEN, chosen_promotions=()))
+
+
 @given(TEXT, TEXT, TEXT)
 def test_an_id_is_valid_in_paths_and_headers_and_as_the_engines_key(merchant_id: str, order_id: str, key: str) -> None:
     assert re.fullmatch(r"pay_[a-z2-7]{26}", payment_id(merchant_id, order_id, key))
@@ -76,6 +131,9 @@ OTHERS: list[tuple[str, Any]] = [
     ("promotion_ids", ("p_1", "p_1", "p_2")),
     ("promotion_ids", ("p_1,p_2",)),
     ("promotion_ids", ()),
+    ("chosen_promotions", ()),
+    ("chosen_promotions", ("p_1",)),
+    ("chosen_promotions", ("p_1", "p_2")),
     ("expected_payable", Money("CNY", 11_801)),
     ("expected_payable", Money("JPY", 11_800)),
 ]

@@ -13,7 +13,7 @@ from msgspec import structs
 from cashier.domain.facts import Channel
 from cashier.domain.money import Currency, Money
 from cashier.domain.pay_method import Amounts, Availability, Kind, Leg, Reason
-from tests.domain.builders import World, account, agreement, card, channel, merchant, order
+from tests.domain.builders import World, account, agreement, card, channel, merchant, order, request
 from tests.domain.price_oracle import Expected, oracle
 from tests.domain.world_strategies import BANKS, CURRENCIES, optional, promotions, quotas
 
@@ -22,6 +22,7 @@ CHANNEL_KINDS = st.sampled_from([Kind.QUICK_PAY] * 4 + [Kind.AGREEMENT, Kind.WAL
 BOUNDS = st.sampled_from([(1, 10**6), (1, 10**6), (0, 10**6), (50, 200), (101, 10**6), (1, 100), (101, 109)])
 FEES_BPS = st.sampled_from([0, 0, 1, 150, 999, 5_000, 10_000])
 STEPS = st.sampled_from([1, 1, 2, 7, 10, 10, 50])
+CHOICES = st.one_of(st.none(), st.lists(st.sampled_from(["p_0", "p_1", "p_2", "p_3", "x"]), max_size=4).map(tuple))
 AMOUNTS = st.one_of(st.integers(0, 300), st.sampled_from([1, 50, 100, 101, 110, 200, 250]))
 
 
@@ -47,6 +48,7 @@ def price_worlds(draw: st.DrawFn) -> World:
     held = draw(st.lists(st.one_of(st.integers(1, 60), st.integers(0, 300)), max_size=2))
     ceilings = draw(st.lists(st.tuples(st.integers(0, 4), optional(st.integers(1, 200))), max_size=2))
     return World(
+        request=request(chosen_promotions=draw(CHOICES)),
         order=order(Money(currency, draw(AMOUNTS))),
         merchant=merchant(kinds=frozenset(KINDS)),
         cards=tuple(
