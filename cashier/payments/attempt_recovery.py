@@ -127,7 +127,7 @@ class AttemptRecovery:
         if upstream.payment.user_id is None:
             self._note_missing_user()
             raise NoSuchAttempt
-        claims = await self._claims(upstream.payment, request, operation)
+        claims = await self._claims(upstream.payment, upstream.acquirer, request, operation)
         progress = payment_progress(claims, operation.policy)
         resolution = resolve_status(progress, upstream.engine, upstream.acquirer, self._now())
         payment = self._status_follower.present(claims, operation.policy, resolution)
@@ -151,7 +151,7 @@ class AttemptRecovery:
         upstream = await self._look(payment_id, request.order_id, operation)
         if upstream.payment is None:
             raise NotResumable
-        claims = await self._claims(upstream.payment, request, operation)
+        claims = await self._claims(upstream.payment, upstream.acquirer, request, operation)
         return await self._status_follower.current(claims, operation, upstream)
 
     async def replace(self, payment_id: str, request: AttemptRequest, operation: Operation) -> ReplacedPayment:
@@ -174,14 +174,17 @@ class AttemptRecovery:
         except (NoSuchAttempt, StatusUnavailable, TooManyPayments, InFlight):
             return busy
         live = upstream.payment
-        if live is None or live.user_id != attempt.chosen.user_id or live.status not in LIVE_STATUSES:
+        chosen = attempt.chosen
+        if live is None or live.status not in LIVE_STATUSES or live.user_id != chosen.user_id:
+            return busy
+        if live.merchant_id not in (None, chosen.merchant_id):
             return busy
         return OrderBusy(busy.payment_id, live.next_action, live.expires_at or expiry(live.next_action))
 
     async def _replace_sent(
         self, payment: EnginePayment, upstream: UpstreamStatus, request: AttemptRequest, operation: Operation
     ) -> ReplacedPayment:
-        claims = replace(await self._claims(payment, request, operation), cancelled=True)
+        claims = replace(await self._claims(payment, upstream.acquirer, request, operation), cancelled=True)
         resolved = await self._status_follower.resolve(claims, operation, upstream)
         if not resolved.resolution.final or _holds_order(resolved.upstream.acquirer, payment.payment_id):
             deadline = datetime.fromtimestamp(claims.expires_at, UTC)
@@ -249,7 +252,9 @@ class AttemptRecovery:
         )
         return _answered(looked_up, result)
 
-    async def _claims(self, payment: EnginePayment, request: AttemptRequest, operation: Operation) -> PaymentClaims:
+    async def _claims(
+        self, payment: EnginePayment, acquirer: AcquirerReport, request: AttemptRequest, operation: Operation
+    ) -> PaymentClaims:
         """The claims of a new token, after the proof that the payment is the caller's own.
 
         Raises `NoSuchAttempt` if it is not; `NotResumable` if the engine reports too little.
@@ -258,6 +263,8 @@ class AttemptRecovery:
             raise NotResumable("user_id")
         if payment.user_id != request.user_id or payment.merchant_id not in (None, request.merchant_id):
             raise NoSuchAttempt
+        if payment.order_id is None:
+            _require_named(payment.payment_id, acquirer)
         order_amount, order_expires_at = payment.amount, None
         if payment.merchant_id is None or order_amount is None:
             order = (await self._own_order(request, operation)).order
@@ -326,6 +333,14 @@ def _unsent(payment_id: str, now: datetime) -> PaymentProgress:
     """What is known of an attempt that the engine refuses. Its end does not depend on its kind."""
     now_s = int(now.timestamp())
     return PaymentProgress(payment_id=payment_id, kind=Kind.BALANCE, expires_at=now_s, sent_at=now_s, cancelled=True)
+
+
+def _require_named(payment_id: str, acquirer: AcquirerReport) -> None:
+    """The acquirer's proof that a payment is the order's, if the engine does not name its order."""
+    if acquirer.status is AcquirerReportStatus.SILENT:
+        raise StatusUnavailable(("acquirer",))
+    if acquirer.payment_id != payment_id:
+        raise NotResumable("order_id")
 
 
 def _has_no_payer(upstream: UpstreamStatus) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import timedelta
+from itertools import combinations
 from typing import Any
 
 import msgspec
@@ -446,3 +448,50 @@ async def test_a_submit_whose_attempt_was_replaced_is_not_sent_beside_the_next_o
     assert shop.count("submit") == 1
     shop.settle(paid)
     assert (await shop.look(paid)).status is PaymentStatus.SUCCEEDED
+
+
+FIELDS = ("user_id", "merchant_id", "order_id", "method_id", "amount")
+ASKERS: list[dict[str, str]] = [{}, {"user_id": "u_2"}, {"merchant_id": "m_2"}, {"order_id": "o_1002"}]
+
+
+@pytest.mark.parametrize("asker", ASKERS, ids=str)
+async def test_whatever_the_engine_leaves_out_only_the_payer_of_the_attempt_gets_it(
+    shop: Checkout, asker: dict[str, str]
+) -> None:
+    lost = await shop.pay(CASE, WALLET)
+    for left_out in (names for count in range(6) for names in combinations(FIELDS, count)):
+        changed(shop, "look_up", without(*left_out))
+        try:
+            resumed = await shop.resume(CASE, lost.payment_id, **asker)
+        except (NoSuchAttempt, NotResumable):
+            assert asker or {"user_id", "method_id"} & {*left_out}, left_out
+        else:
+            assert not asker, f"{asker} got it, as {left_out} were left out"
+            assert (resumed.status, resumed.next_action) == (lost.status, lost.next_action)
+    shop.replies.clear()
+    assert shop.count("reverse") == 0
+    assert (await shop.cancel(lost)).status is PaymentStatus.CLOSED
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "2026-11-02T11:00:00Z", "9999-12-31T23:59:59Z"])
+@pytest.mark.parametrize("name", ["expires_at", "submitted_at"])
+async def test_an_engine_with_odd_times_ends_no_request_in_an_error(shop: Checkout, name: str, at: str) -> None:
+    lost = await shop.pay(CASE, WALLET)
+    changed(shop, "look_up", lambda body: body.update({name: at}))
+    found, resumed = await shop.find(CASE), await shop.resume(CASE, lost.payment_id)
+    for payment in (found, resumed):
+        assert payment.expires_at <= lost.expires_at + timedelta(days=7)
+    assert (await shop.look(resumed)).payment_id == lost.payment_id
+    shop.replies.clear()
+    assert (await shop.cancel(lost)).status is PaymentStatus.CLOSED
+
+
+async def test_a_busy_order_of_another_merchant_with_the_same_id_is_not_told(shop: Checkout) -> None:
+    second = await shop.new_request(CASE, OTHER)
+    first = await shop.pay(CASE, WALLET)
+    changed(shop, "look_up", lambda body: body.update(merchant_id="m_2") if "user_id" in body else None)
+    with pytest.raises(OrderBusy) as busy:
+        await shop.submit(second, "k2")
+    assert (busy.value.next_action, busy.value.expires_at) == (None, None)
+    shop.replies.clear()
+    assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
