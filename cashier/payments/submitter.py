@@ -130,6 +130,7 @@ def _submission(
         user_id=attempt.chosen.user_id,
         merchant_id=attempt.chosen.merchant_id,
         fingerprint=attempt.fingerprint,
+        amount=attempt.chosen.expected_payable,
         legs=engine_legs,
         decision_id=decision_id,
         alternatives=alternatives,

@@ -36,7 +36,8 @@ class SubmitBody(Struct, frozen=True, kw_only=True):
 
     `alternatives`: channel ids, tried in order if the channel of the leg is not open. `return_url`:
     a web address, since browsers are sent there and nowhere else. `expires_at`: the end of the
-    payer's time to act. `legs`: none for an order of 0. `user_id`: absent for a walk-in.
+    payer's time to act. `amount`: the payer's part. `legs`: none for an order of 0. `user_id`:
+    absent for a walk-in.
     """
 
     payment_id: Identity
@@ -44,6 +45,7 @@ class SubmitBody(Struct, frozen=True, kw_only=True):
     user_id: Identity | None = None
     merchant_id: Identity
     fingerprint: str
+    amount: Amount | None = None
     legs: tuple[SubmittedLeg, ...]
     decision_id: str
     alternatives: tuple[str, ...] = ()
@@ -165,6 +167,7 @@ def _amounts_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailur
     """The legs must add up to the order amount plus the fee of the named channel on its part."""
     amount = (inputs.acquirer.order(submission.order_id) or {})["amount"]
     same_currency = all(leg.amount.currency == amount["currency"] for leg in submission.legs)
+    own = sum(leg.amount.value for leg in submission.legs if leg.type != "PROMOTION")
     fee = sum(leg.amount.value for leg in submission.legs) - amount["value"]
     leg = channel_leg(submission)
     quoted = inputs.population.channel(leg.channel_id or leg.id) if leg else None
@@ -172,7 +175,7 @@ def _amounts_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailur
     agreed = fee_on(leg.amount.value - fee, *tariff) if leg and tariff else 0
     return (
         None
-        if same_currency and fee == agreed
+        if same_currency and fee == agreed and submission.amount in (None, Amount(amount["currency"], own))
         else PaymentFailure("AMOUNT_MISMATCH", "The legs do not add up to the order amount and fee.")
     )
 

@@ -87,7 +87,7 @@ FAULTS: list[tuple[str, str, Break, str, str]] = [
     ("balance", "closed", instead(lambda: page(503)), "OVERLOADED", "^status 503$"),
     ("balance", "another's", mistaken, "WRONG_IDENTITY", "another user"),
     ("channel", "no providers", spoiled('"type": "provider"', '"type": "p"'), "GARBLED", raised("channel", "KeyError")),
-    ("channel", "cut short", spoiled('"total": 24', '"total": 25'), "GARBLED", "an incomplete list of routes"),
+    ("channel", "cut short", spoiled('"total": 26', '"total": 27'), "GARBLED", "an incomplete list of routes"),
     ("channel", "half a basis point", spoiled('"0.25"', '"0.255"'), "GARBLED", raised("channel", "ValueError")),
     ("channel", "an untimely 304", instead(not_modified), "GARBLED", raised("channel", "KeyError")),
     ("channel", "another's", mistaken, "WRONG_IDENTITY", "routes of another market"),

@@ -62,6 +62,7 @@ SUBMISSION = Submission(
     user_id="u_1",
     merchant_id="m_1",
     fingerprint="f",
+    amount=LEG.amount,
     legs=(LEG,),
     alternatives=(),
     decision_id="d_1",
@@ -146,7 +147,8 @@ def test_a_submit_has_its_key_and_the_fields_of_the_contract_and_is_unsafe() -> 
         "amount": {"currency": "CNY", "value": 100},
     }
     parties = {"payment_id": "pay_1", "order_id": "o_1", "user_id": "u_1", "merchant_id": "m_1"}
-    rest = {"fingerprint": "f", "legs": [leg], "alternatives": [], "decision_id": "d_1", "auth_code": SECRET}
+    rest: dict[str, Any] = {"fingerprint": "f", "amount": leg["amount"], "legs": [leg], "alternatives": []}
+    rest |= {"decision_id": "d_1", "auth_code": SECRET}
     assert json.loads(request.body) == parties | rest
 
 

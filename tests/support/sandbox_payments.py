@@ -46,6 +46,7 @@ def submission(decision_id: str, fingerprint: str = "f") -> Submission:
         user_id="u_1",
         merchant_id="m_1",
         fingerprint=fingerprint,
+        amount=PRICE,
         legs=(EngineLeg(type=EngineLegType.BALANCE, id="acc_2", amount=PRICE),),
         alternatives=(),
         decision_id=decision_id,

@@ -71,6 +71,17 @@ def channel(route: Any, providers: Mapping[str, Any]) -> dict[str, Any]:
         "products": field["products"],
         "brands": field["schemes"],
         "card_types": field["cardTypes"],
+        "step": 1 if field["grain"] is None else field["grain"],
+        "terms": field["plans"] and [term(plan) for plan in field["plans"]],
+    }
+
+
+def term(plan: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "term_id": plan["id"],
+        "count": plan["times"],
+        "fee_bps": bps(plan["feePercent"]),
+        "apr_bps": bps(plan["yearPercent"]),
     }
 
 

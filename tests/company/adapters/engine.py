@@ -95,6 +95,7 @@ def transfer_of(submission: Submission) -> dict[str, Any]:
             "sum": decimal(leg.amount),
             "via": leg.channel_id,
             "with": leg.instrument_id,
+            "plan": leg.term_id,
         }
         for leg in submission.legs
     ]
@@ -105,7 +106,7 @@ def transfer_of(submission: Submission) -> dict[str, Any]:
         "payee": submission.merchant_id,
         "digest": submission.fingerprint,
         "clearance": submission.decision_id,
-        "currency": submission.legs[0].amount.currency,
+        "currency": submission.amount.currency,
         "parts": parts,
         "fallbacks": list(submission.alternatives),
         "scanned": submission.auth_code,

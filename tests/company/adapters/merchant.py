@@ -14,6 +14,7 @@ from cashier.wire.transport import Request, Response
 PRODUCTS = ("STANDARD_CASHIER", "EMBEDDED_CASHIER", "SCAN")
 KINDS = (
     "QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR",
+    "INSTALMENT",
 )  # fmt: skip
 
 

@@ -48,10 +48,21 @@ def route(held: Json, partners: list[tuple[str, str]]) -> Json:
         "products": held.get("products"),
         "schemes": held.get("brands"),
         "cardTypes": held.get("card_types"),
+        "grain": held.get("step"),
+        "plans": held.get("terms") and [plan(each) for each in held["terms"]],
     }
     number = partners.index((held["provider"], held["provider_name"]))
     related = {"provider": {"data": {"type": "provider", "id": str(number)}}}
     return {"type": "route", "id": held["channel_id"], "attributes": attributes, "relationships": related}
+
+
+def plan(term: Json) -> Json:
+    return {
+        "id": term["term_id"],
+        "times": term["count"],
+        "feePercent": percent(term["fee_bps"]),
+        "yearPercent": percent(term["apr_bps"]),
+    }
 
 
 def percent(bps: int) -> str:

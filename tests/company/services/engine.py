@@ -99,6 +99,7 @@ def submission_of(body: Json) -> Json:
             "amount": {"currency": body["currency"], "value": minor(part["sum"], body["currency"])},
             "channel_id": part.get("via"),
             "instrument_id": part.get("with"),
+            "term_id": part.get("plan"),
         }
         for part in body["parts"]
     ]

@@ -13,6 +13,7 @@ from tests.company.services.records import Records
 PRODUCTS = ("STANDARD_CASHIER", "EMBEDDED_CASHIER", "SCAN")
 KINDS = (
     "QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR",
+    "INSTALMENT",
 )  # fmt: skip
 PASSWORD = "s3 cret"
 API_KEY = "Spruce 42"

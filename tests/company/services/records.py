@@ -15,7 +15,7 @@ DIGITS = {"CNY": 2, "IDR": 2, "JPY": 0, "KWD": 3}
 # The bank codes that the card centre, the limits desk and the campaign desk use among themselves.
 BANK_NUMBERS = {
     "ICBC": "102", "ABC": "103", "BOC": "104", "CCB": "105", "COMM": "301", "CMB": "308", "JCB": "901", "SMBC": "909",
-    "BCA": "014", "NBK": "704",
+    "BCA": "014", "NBK": "704", "FLEXI_PAY": "990",
 }  # fmt: skip
 
 
