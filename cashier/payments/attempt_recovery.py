@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cashier.consultation.flow import Consultation, ConsultError, RequiredSourceUnavailable
-from cashier.domain.engine_contract import EnginePayment, LookUpOutcome, ReversalReason
+from cashier.domain.engine_contract import EngineAnswered, EnginePayment, LookUpOutcome, ReversalReason
 from cashier.domain.money import Money
 from cashier.domain.next_action import expiry
 from cashier.domain.order import ConsultRequest, Instant
@@ -45,13 +45,11 @@ from cashier.payments.attempt_guard import LIVE_STATUSES, AttemptGuard
 from cashier.payments.coalescing import SingleFlight
 from cashier.payments.errors import (
     AcceptError,
-    InFlight,
     Invalid,
     NoSuchAttempt,
     NotResumable,
     OrderBusy,
     StatusUnavailable,
-    TooManyPayments,
 )
 from cashier.payments.policy import Operation
 from cashier.payments.ports import PaymentPorts
@@ -167,17 +165,17 @@ class AttemptRecovery:
 
     async def for_its_payer(self, busy: OrderBusy, attempt: Attempt) -> OrderBusy:
         """`busy` with the action and deadline of the live attempt, if it is of the same payer."""
-        if attempt.chosen.user_id is None or not _PAYMENT_ID.fullmatch(busy.payment_id):
+        chosen, operation = attempt.chosen, attempt.operation
+        if chosen.user_id is None or not _PAYMENT_ID.fullmatch(busy.payment_id):
             return busy
-        try:
-            upstream = await self._look(busy.payment_id, attempt.chosen.order_id, attempt.operation)
-        except (NoSuchAttempt, StatusUnavailable, TooManyPayments, InFlight):
+        looked_up = await self._ports.engine.look_up(
+            busy.payment_id, chosen.order_id, operation.call_headers, operation.policy.settings.look_ms
+        )
+        if not isinstance(looked_up, EngineAnswered):
             return busy
-        live = upstream.payment
-        chosen = attempt.chosen
-        if live is None or live.status not in LIVE_STATUSES or live.user_id != chosen.user_id:
-            return busy
-        if live.merchant_id not in (None, chosen.merchant_id):
+        live = looked_up.payment
+        same_payer = live.user_id == chosen.user_id and live.merchant_id in (None, chosen.merchant_id)
+        if not same_payer or live.status not in LIVE_STATUSES:
             return busy
         return OrderBusy(busy.payment_id, live.next_action, live.expires_at or expiry(live.next_action))
 
