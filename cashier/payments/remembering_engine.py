@@ -41,6 +41,7 @@ _FINAL = frozenset({EngineStatus.SUCCEEDED, EngineStatus.FAILED})
 # The most recently ended, and the most recently sent.
 _MOST_ENDED = 10_000
 _MOST_SENT = 10_000
+_LONGEST_CODE = 40
 
 
 class _End(Struct, frozen=True):
@@ -52,13 +53,20 @@ class _End(Struct, frozen=True):
     sealed: bool = False
 
 
+class _Sent(Struct, frozen=True):
+    """What is known of a submit that the engine answered, without anything secret."""
+
+    fingerprint: str
+    merchant_id: str
+
+
 class RememberingEngine:
     """An engine port. `breaches`: of the obligations that its answers show to be broken."""
 
     def __init__(self, engine: ReasonedEnginePort) -> None:
         self._engine = engine
         self._ended: OrderedDict[str, _End] = OrderedDict()
-        self._sent: OrderedDict[str, Submission] = OrderedDict()
+        self._sent: OrderedDict[str, _Sent] = OrderedDict()
         self._sightings = AttemptSightings()
         self._count = count()
         self.breaches = BreachLog()
@@ -75,7 +83,7 @@ class RememberingEngine:
                     Obligation.SAME_ID_SAME_PAYMENT, payment_id, order_id, "another body was answered, not refused"
                 )
             case EngineAnswered(payment):
-                self._sent[payment_id] = submission
+                self._sent[payment_id] = _Sent(submission.fingerprint, submission.merchant_id)
                 if len(self._sent) > _MOST_SENT:
                     self._sent.popitem(last=False)
                 self._note(payment, order_id, asked)
@@ -173,4 +181,8 @@ def _sealed(payment_id: str, order_id: str, reason: str | None, window: Window) 
 
 
 def _result(payment: EnginePayment) -> str:
-    return payment.status if payment.failure is None else f"{payment.status} {payment.failure.code}"
+    """For comparison and for the log, which takes no text of an upstream."""
+    if payment.failure is None:
+        return payment.status
+    code = payment.failure.code
+    return f"{payment.status} {code if code.isidentifier() and len(code) <= _LONGEST_CODE else 'malformed'}"

@@ -16,7 +16,8 @@ from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import OrderBusy
-from cashier.settings.loader import load
+from cashier.settings.loader import configuration, load
+from cashier.settings.schema import ConfigurationError
 from tests.payments.checkout import Checkout, checkout
 
 pytestmark = pytest.mark.looptime
@@ -125,3 +126,11 @@ async def test_the_setting_reaches_the_engine(tmp_path: Path, line: str, seals: 
     file.write_text(template.replace("[sources.engine]\n", f"[sources.engine]\n{line}\n"), "utf-8")
     engine: Any = Cashier(config=load(file)).payments._ports.engine  # type: ignore[union-attr]
     assert engine._engine._seals is seals
+
+
+@pytest.mark.parametrize("service", ["risk", "acquirer"])
+def test_only_the_engine_has_the_setting(service: str) -> None:
+    url = {"url": "http://127.0.0.1:9100"}
+    sources = {name: url | ({"seals": False} if name == service else {}) for name in ("risk", "engine", "acquirer")}
+    with pytest.raises(ConfigurationError, match=rf"\[sources\.{service}\] seals: only the engine reverses payments"):
+        configuration({"sources": sources}, "a test")

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from cashier.sandbox.records import Json
+from cashier.sandbox.weather import PaymentFault
 from cashier.sandbox.world import World
 
 from . import contract
@@ -378,3 +379,31 @@ def submit_of_kuwait(world: World, payment_id: str, value: int) -> contract.Paym
     leg = channel("ch_card_tap", "tok_1", value, "KWD")
     body = submission(world, payment_id, legs=(leg,), order_id="o_96501", user_id="u_965", merchant_id="m_965")
     return submit(world, body)
+
+
+def test_the_first_reason_of_a_reversal_is_kept_also_for_a_payment_that_never_arrived(world: World) -> None:
+    for reason in ("EXPIRED", "CANCELLED", None):
+        assert world.engine.reverse("pay_1", reason=reason).body["reversal_reason"] == "EXPIRED"
+    assert world.engine.look_up("pay_1").body["reversal_reason"] == "EXPIRED"
+    assert submit(world, submission(world)).reversal_reason == "EXPIRED"
+    assert payment(world.engine.reverse("pay_1", reason="CANCELLED")).reversal_reason == "EXPIRED"
+
+
+def test_a_live_payment_keeps_the_reason_that_ended_it(world: World) -> None:
+    submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
+    for reason in ("CANCELLED", "EXPIRED"):
+        assert payment(world.engine.reverse("pay_1", reason=reason)).reversal_reason == "CANCELLED"
+
+
+def test_an_engine_that_does_not_seal_takes_what_it_was_asked_to_reverse(world: World) -> None:
+    assert world.engine.reverse("pay_1", PaymentFault.NO_SEAL, "CANCELLED").body == {"code": "PAYMENT_UNKNOWN"}
+    assert world.engine.look_up("pay_1").status == 404
+    assert submit(world, submission(world)).status == "SUCCEEDED"
+
+
+def test_an_engine_may_forget_what_it_refused(world: World) -> None:
+    world.acquirer.close("o_1001")
+    refused = world.engine.submit(submission(world), "pay_1", PaymentFault.FORGET)
+    assert payment(refused).status == "FAILED"
+    assert world.engine.look_up("pay_1").status == 404
+    assert world.audit() == []
