@@ -15,7 +15,8 @@ from cashier.domain import engine_contract as engine
 from cashier.domain.channel_candidates import Candidates, ChosenMethod, candidates
 from cashier.domain.legs import EngineLeg, LegsRefused, legs
 from cashier.domain.offer_diff import Change, ChangeType
-from cashier.domain.pay_method import Availability, ReasonCode
+from cashier.domain.pay_method import Availability, NextAction, ReasonCode
+from cashier.domain.promised_action import unkept_action
 from cashier.domain.status_mapping import engine_report
 from cashier.domain.upstream_report import EngineReport
 from cashier.payments.attempt import Attempt
@@ -33,10 +34,14 @@ _log = structlog.get_logger("cashier.payments")
 
 
 class PreparedSubmit(Struct, frozen=True):
-    """The submission and its route; None if the payment needs no channel."""
+    """The submission and its route; None if the payment needs no channel.
+
+    `promised`: the action that the offer says will follow.
+    """
 
     submission: engine.Submission
     route: TokenRoute | None
+    promised: NextAction
 
 
 class Submitter:
@@ -66,7 +71,11 @@ class Submitter:
         if isinstance(engine_legs, LegsRefused):
             raise _not_payable(attempt, rechecked, eligible, engine_legs)
         alternatives = () if route is None else route.alternatives
-        return PreparedSubmit(_submission(attempt, engine_legs, decision_id, alternatives, expires_at), route)
+        return PreparedSubmit(
+            _submission(attempt, engine_legs, decision_id, alternatives, expires_at),
+            route,
+            rechecked.method.next_action,
+        )
 
     async def submit(self, attempt: Attempt, prepared: PreparedSubmit) -> EngineReport:
         """Send the submit once.
@@ -89,7 +98,17 @@ class Submitter:
                 raise KeyReused
             case engine.OutcomeUnknown(error):
                 _log.warning("submit outcome unknown", payment_id=attempt.payment_id, why=error.detail)
-        return engine_report(outcome)
+        report = engine_report(outcome)
+        given = unkept_action(prepared.promised, attempt.kind, report)
+        if given is not None:
+            _log.warning(
+                "the engine did not give the promised action",
+                payment_id=attempt.payment_id,
+                kind=attempt.kind.value,
+                promised=prepared.promised.value,
+                given=given.value,
+            )
+        return report
 
     def _route(self, attempt: Attempt, eligible: Candidates) -> TokenRoute | None:
         if eligible.routed_payment is None:
