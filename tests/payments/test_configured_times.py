@@ -20,7 +20,7 @@ from cashier.settings.loader import configuration
 from cashier.settings.payment_faults import payment_faults
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.wire.transport import Request, Response
-from tests.payments.checkout import GATING, REQUIRED, Checkout
+from tests.payments.checkout import GATING, REQUIRED, Checkout, checkout
 from tests.support.virtual_time import run_in_virtual_time
 
 SOURCES = (*REQUIRED, *GATING, "marketing")
@@ -188,3 +188,21 @@ def test_what_waits_for_a_submit_waits_as_long_as_it_may_take(look_ms: int) -> N
     accept = AcceptSettings(look_ms=look_ms, check_ms=60_000, decide_ms=60_000, submit_ms=60_000)
     assert usual_submit_ms(accept) < longest_submit_ms(accept) < longest_run_ms(accept)
     assert longest_run_ms(accept) < 3_600_000, "claims in Valkey last an hour at most"
+
+
+async def test_a_source_that_waits_for_the_order_has_its_whole_time_too() -> None:
+    """In real time: consultations run on the machine's clock. The submit names no country."""
+    async with checkout(check_ms=1_000) as shop:
+        request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
+        assert request.country is None
+
+        def slowed(answer: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            async def slowly(**inputs: Any) -> Any:
+                await asyncio.sleep(0.7)
+                return await answer(**inputs)
+
+            return slowly
+
+        slow = {name: slowed(shop._sources[name]) for name in ("order", "channel")}
+        shop._sources = {**shop._sources, **slow}  # type: ignore[assignment]
+        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED

@@ -81,6 +81,12 @@ async def test_nothing_outlives_the_order(shop: Checkout, scenario: Scenario, le
     lifetime_s, needs_s = lifetime_of(shop, method.kind)
     assert consultation.expires_at <= ends_at
     assert method.expires_in_s == (None if lifetime_s is None else min(lifetime_s, int(left_s)))
+    if method.amount is None:
+        # Terms are listed for a kind that can be used only.
+        assert left_s < needs_s
+        assert method.reason is not None
+        assert method.reason.code is ReasonCode.ORDER_EXPIRES_SOON
+        return
     request = shop.request_for(
         scenario.case, consultation, scenario.method_id, scenario.option_id, **consulted, **fields
     )
