@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,10 +12,13 @@ from msgspec import structs
 
 from cashier.domain.assembly import assemble
 from cashier.domain.channel_candidates import ChosenMethod, candidates
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.kinds import SHOWN_OR_CONFIRMED, InstrumentSource
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Availability, Kind, ReasonCode
-from tests.domain.builders import CATALOG, World, account, one_of_each, order, request
+from cashier.domain.ranking import rank_offers
+from cashier.source_errors import MissingCause
+from tests.domain.builders import CATALOG, World, account, member, one_of_each, order, request
 from tests.domain.world_strategies import worlds
 
 # Naming the payer is enough to charge them.
@@ -70,3 +74,15 @@ def test_a_balance_that_is_short_is_not_completed_by_a_card_at_a_till(place: tup
     world = one_of_each(order=order(10_000), accounts=(account(4_000),))
     assert "BALANCE:b_1+QUICK_PAY" in at(world, (Product.STANDARD_CASHIER, Terminal.APP)).ids()
     assert "BALANCE:b_1+QUICK_PAY" not in at(world, place).ids()
+
+
+@given(worlds(), st.sampled_from([None, MissingCause.TIMEOUT]))
+def test_a_walk_in_is_offered_what_a_member_with_nothing_is(world: World, channel: MissingCause | None) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(("cards", "agreements", "accounts", "quotas", "promotions", "boosts"), ())
+    silent = {} if channel is None else {"channel": channel}
+    here = world.but(**nothing, member=member(kyc_level=0), silent=silent)
+    here = here.but(request=request(product=Product.SCAN, terminal=Terminal.POS))
+    case = here.case()
+    unknown = structs.replace(case.request, user_id=None)
+    walk_in = ConsultationCase(unknown, structs.replace(here.facts(), member=None), here.catalog, here.now)
+    assert rank_offers(walk_in, assemble(walk_in), here.weights) == rank_offers(case, assemble(case), here.weights)

@@ -18,7 +18,7 @@ from .upstreams import Call, Moment, Upstreams
 pytestmark = pytest.mark.processes
 
 POLLS, STREAMS = 50, 10
-IMMEDIATE = PaymentCase("scan_to_pay", "BALANCE:acc_1")
+IMMEDIATE = PaymentCase("guest_order", "BALANCE:acc_1")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -25,6 +25,7 @@ from tests.web.test_openapi import check, fetch_document
 
 EVENTS = JSON | {"accept": "text/event-stream"}
 IN_TIME = replace(consultation(), sources=tuple(replace(source, status=SourceStatus.FRESH) for source in SOURCES))
+NOT_DEGRADED = replace(IN_TIME, degraded=False)
 
 
 class ScriptedStream(FakeService):
@@ -146,6 +147,10 @@ async def test_the_stream_and_its_events_match_the_document() -> None:
         (
             replace(consultation(), sources=tuple(replace(source, status=SourceStatus.SKIPPED) for source in SOURCES)),
             "DEADLINE",
+        ),
+        (
+            replace(NOT_DEGRADED, sources=tuple(replace(source, status=SourceStatus.SKIPPED) for source in SOURCES)),
+            "COMPLETE",
         ),
         (replace(consultation(), payable=False, blocked=Blockage(Blocked.ORDER_PAID, "It is paid.")), "COMPLETE"),
     ],
