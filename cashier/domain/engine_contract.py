@@ -67,10 +67,14 @@ class ReversalReason(StrEnum):
 
 
 class EngineFailure(Struct, frozen=True):
-    """Why no money was taken: a code, and a text for operators."""
+    """Why no money was taken: a code, and a text for operators.
+
+    `promotion_id`: the promotion that the engine refused, if it says so.
+    """
 
     code: str
     text: str
+    promotion_id: str | None = None
 
 
 class EnginePayment(Struct, frozen=True, kw_only=True):

@@ -116,19 +116,24 @@ def message(
     wording: Wording,
     challenge: ChallengeProgress | None = None,
     arrived: Arrived | None = None,
+    refused_promotion: str | None = None,
 ) -> Message:
     """The message of a payment of this kind.
 
     `challenge`: the one that the payer has to pass, or has just not passed. `arrived`: for messages
-    with sums.
+    with sums. `refused_promotion`: the title of the one that the engine refused, if known.
     """
     form, attempts = Form.GENERAL, 0
     if challenge is not None:
         form, attempts = _CHALLENGE_FORMS.get(challenge.type, Form.GENERAL), challenge.attempts_left
+    elif refused_promotion is not None and code is MessageCode.PROMOTION_GONE:
+        form = Form.NAMED
     elif not KINDS[kind].returns_to_source:
         form = Form.NO_WAY_BACK
     sums = _sums(code, arrived, wording.formats)
-    return Message(code, text_of(wording.payments[code], form).format(attempts=attempts, **sums))
+    return Message(
+        code, text_of(wording.payments[code], form).format(attempts=attempts, promotion=refused_promotion, **sums)
+    )
 
 
 def _sums(code: MessageCode, arrived: Arrived | None, formats: Formats) -> dict[str, str]:

@@ -28,6 +28,7 @@ def engine_report(outcome: EngineOutcome) -> EngineReport:
                 reversal_reason(payment.reversal_reason),
                 payment.received,
                 payment.returned,
+                None if payment.failure is None else payment.failure.promotion_id,
             )
         case NeverArrived():
             return EngineReport(EngineReportStatus.NEVER_ARRIVED)

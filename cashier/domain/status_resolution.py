@@ -92,7 +92,8 @@ class ResolvedStatus(Struct, frozen=True):
     before the end. `to_reverse`: ask the engine to reverse, once per query, then resolve again from
     its answer and a fresh acquirer's result before reporting. If that is not final either, report
     it; the next query asks again. Reversals may be repeated. `reversal_reason`: for that request.
-    `arrived`: what came by transfers, if the engine says so.
+    `arrived`: what came by transfers, if the engine says so. `refused_promotion`: the one that the
+    payment failed for, if the engine names it.
     """
 
     status: PaymentStatus
@@ -104,6 +105,7 @@ class ResolvedStatus(Struct, frozen=True):
     reversal_reason: ReversalReason | None = None
     correction: bool = False
     arrived: Arrived | None = None
+    refused_promotion: str | None = None
 
     @property
     def final(self) -> bool:
@@ -162,7 +164,15 @@ def resolve_status(
     message = message_code(engine, event, payment.due)
     if payment.last_status in FINAL:
         if status is payment.last_status or event in _MONEY_MOVED:
-            return ResolvedStatus(status, event, message, correction=status is not payment.last_status, arrived=arrived)
+            correction = status is not payment.last_status
+            return ResolvedStatus(
+                status,
+                event,
+                message,
+                correction=correction,
+                arrived=arrived,
+                refused_promotion=engine.refused_promotion,
+            )
         # Not every engine keeps a payment that it refused before it arrived. Sealing it again shows
         # that it ended so.
         unknown = engine.status is EngineReportStatus.NEVER_ARRIVED
@@ -171,7 +181,7 @@ def resolve_status(
     if payment.last_status is not None:
         next_status(payment.last_status, event)
     return (
-        ResolvedStatus(status, event, message, arrived=arrived)
+        ResolvedStatus(status, event, message, arrived=arrived, refused_promotion=engine.refused_promotion)
         if status in _NOTHING_TO_POLL
         else _unresolved(payment, engine, event, now)
     )

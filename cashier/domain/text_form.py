@@ -9,7 +9,8 @@ class Form(StrEnum):
     """`GENERAL`: the text of all other cases, and of a code without forms.
 
     `NO_CARD`: the payer has none. `NOTHING_LEFT`: of a limit. `UNTIL`: the end is known.
-    `NO_WAY_BACK`: the rail carries no money back to where it came from. The others are the types of
+    `NO_WAY_BACK`: the rail carries no money back to where it came from. `NAMED`: the promotion is
+    known. The others are the types of
     a challenge.
     """
 
@@ -18,6 +19,7 @@ class Form(StrEnum):
     NOTHING_LEFT = "nothing_left"
     UNTIL = "until"
     NO_WAY_BACK = "no_way_back"
+    NAMED = "named"
     SMS_OTP = "sms_otp"
     PASSWORD = "password"  # noqa: S105 - a type of challenge
     BIOMETRIC = "biometric"

@@ -60,7 +60,7 @@ class Arrived(Struct, frozen=True):
 
 
 class EngineReport(Struct, frozen=True):
-    """`failure_code` with FAILED, `next_action` with ACTION_REQUIRED.
+    """`failure_code` and `refused_promotion` with FAILED, `next_action` with ACTION_REQUIRED.
 
     `reversal_reason`: the first one, if the payment was reversed and the engine reports it.
     `received`, `returned` as in `EnginePayment`.
@@ -72,6 +72,7 @@ class EngineReport(Struct, frozen=True):
     reversal_reason: ReversalReason | None = None
     received: Money | None = None
     returned: Money | None = None
+    refused_promotion: str | None = None
 
     def arrived(self, due: Money | None) -> Arrived | None:
         """What arrived for a payment of `due`. None: nothing, or the engine does not say.

@@ -85,11 +85,12 @@ class ChangeText(StrEnum):
 class Wording(Struct, frozen=True, forbid_unknown_fields=True):
     """The texts of one locale.
 
-    `reasons` may contain `{amount}`, `{until}` and `{source}`, `payments` `{attempts}` and
-    `AMOUNT_PARTS`, `changes` `{before}` and `{after}`. `combined`: the title of a split payment,
-    with `{account}` and `{card}`. `instalments`: the title of a term, with `{count}`, and with
-    `{amount}` of each but the last. `kinds`: one may be absent if its terms name it in this locale.
-    Without `problems` and `changes` a locale has English titles and no messages there.
+    `reasons` may contain `{amount}`, `{until}` and `{source}`, `payments` `{attempts}`,
+    `{promotion}` and `AMOUNT_PARTS`, `changes` `{before}` and `{after}`. `combined`: the title of
+    a split payment, with `{account}` and `{card}`. `instalments`: the title of a term, with
+    `{count}`, and with `{amount}` of each but the last. `kinds`: one may be absent if its terms
+    name it in this locale. Without `problems` and `changes` a locale has English titles and no
+    messages there.
     """
 
     reasons: dict[ReasonCode, Forms]
@@ -119,7 +120,7 @@ class Wording(Struct, frozen=True, forbid_unknown_fields=True):
         titles = {kind: each.title for kind, each in self.kinds.items()}
         yield from unrenderable(f"{where}.kinds] title of", titles, *TITLE_PARTS)
         yield from _unrenderable_forms(f"{where}.reasons]", self.reasons, "amount", "until", "source")
-        yield from _unrenderable_forms(f"{where}.payments]", self.payments, "attempts", *AMOUNT_PARTS)
+        yield from _unrenderable_forms(f"{where}.payments]", self.payments, "attempts", "promotion", *AMOUNT_PARTS)
         for code in sorted(RETURN_PROMISES.intersection(self.payments)):
             forms = self.payments[code]
             if isinstance(forms, str) or Form.NO_WAY_BACK not in forms:

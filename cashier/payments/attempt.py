@@ -104,6 +104,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
         sent_at: int | None = None,
         challenge: ChallengeProgress | None = None,
         route: TokenRoute | None = None,
+        promotion_titles: dict[str, str] | None = None,
     ) -> PaymentClaims:
         """The claims of a new payment token. Times in seconds since 1970."""
         return PaymentClaims(
@@ -117,6 +118,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
             order_amount=self.amount,
             offered=self.offered,
             route=route,
+            promotion_titles=promotion_titles or {},
             sent_at=sent_at,
             challenge=challenge,
             means=self.means,

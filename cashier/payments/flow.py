@@ -447,7 +447,12 @@ class PaymentFlow:
             case Challenged(decision_id, asked):
                 challenge = self._next_challenge(attempt, asked, decision_id, previous)
                 await self._attempt_guard.bind_key(attempt, challenge.expires_at - self._now_s())
-                claims = attempt.claims(self._now_s(), challenge.expires_at, challenge=challenge)
+                claims = attempt.claims(
+                    self._now_s(),
+                    challenge.expires_at,
+                    challenge=challenge,
+                    promotion_titles=rechecked.promotion_titles,
+                )
                 await self._attempt_guard.mark_challenged(order_key(attempt.chosen), attempt.payment_id)
                 return self._status_follower.present(claims, operation.policy, _CHALLENGE_OPEN)
 
@@ -482,7 +487,13 @@ class PaymentFlow:
     async def _send(self, attempt: Attempt, rechecked: RecheckedOffer, decision_id: str) -> Payment:
         operation, expires_at = attempt.operation, attempt.payer_deadline_s(self._now())
         prepared = self._submitter.prepare(attempt, rechecked, decision_id, expires_at)
-        claims = attempt.claims(self._now_s(), expires_at, sent_at=self._now_s(), route=prepared.route)
+        claims = attempt.claims(
+            self._now_s(),
+            expires_at,
+            sent_at=self._now_s(),
+            route=prepared.route,
+            promotion_titles=rechecked.promotion_titles,
+        )
         with self._attempt_guard.sending(claims):
             engine = await self._submitter.submit(attempt, prepared)
         self._learning.from_submit(attempt)

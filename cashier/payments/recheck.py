@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -28,11 +29,32 @@ _TAKEN = frozenset({Blocked.ORDER_IN_PROGRESS, Blocked.ORDER_PAID, Blocked.ORDER
 
 
 class RecheckedOffer(Struct, frozen=True):
-    """The chosen method in its current state, at the accepted price."""
+    """The chosen method in its current state, at the accepted price.
+
+    `promotion_titles`: by id, of the promotions in that price, for the payment token.
+    """
 
     method: PayMethod
     case: ConsultationCase
     consultation: Consultation
+    promotion_titles: dict[str, str] = {}
+
+
+# A payment token travels in a header: room for a dozen usual titles, and for none beyond.
+_TITLE_BYTES, _TITLE_CHARS = 2_048, 40
+
+
+def _promotion_titles(method: PayMethod, option_id: str | None) -> dict[str, str]:
+    """As far as they fit. A longer title is cut."""
+    option = next((option for option in method.options if option.option_id == option_id), None)
+    amounts = method.amount if option is None else option.amount
+    titles: dict[str, str] = {}
+    for discount in () if amounts is None else amounts.discounts:
+        more = {**titles, discount.promotion_id: discount.title[:_TITLE_CHARS]}
+        if len(msgspec.json.encode(more)) > _TITLE_BYTES:
+            break
+        titles = more
+    return titles
 
 
 class AlreadySubmitted(Exception):
@@ -79,7 +101,8 @@ class Recheck:
             messages = with_messages(differences, consultation.methods, attempt.chosen.method_id, wording)
             raise ConsultChanged(messages, consultation)
         method = next(method for method in consultation.methods if method.method_id == attempt.chosen.method_id)
-        return RecheckedOffer(method, fresh.case, consultation)
+        titles = _promotion_titles(method, attempt.chosen.option_id)
+        return RecheckedOffer(method, fresh.case, consultation, titles)
 
     async def _consult(self, attempt: Attempt) -> ConsultationWithCase:
         fresh = await self._consult_once(attempt, with_claims=True)

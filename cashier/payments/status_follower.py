@@ -169,7 +169,12 @@ class StatusFollower:
             if route is None
             else RouteTaken(rule=route.rule, channel_id=route.channel_id, alternatives=route.alternatives),
             message=message(
-                resolution.message, claims.kind, policy.catalog.wording(claims.chosen.locale), carried, arrived
+                resolution.message,
+                claims.kind,
+                policy.catalog.wording(claims.chosen.locale),
+                carried,
+                arrived,
+                claims.promotion_titles.get(resolution.refused_promotion or ""),
             ),
             poll_after_ms=resolution.poll_after_ms,
             payment_token=payment_token

@@ -67,8 +67,14 @@ _CHARGED_BY_NAME = frozenset({"QUICK_PAY", "AGREEMENT", "CARD"})
 
 
 class PaymentFailure(NamedTuple):
+    """`promotion_id`: the promotion that is refused."""
+
     code: str
     text: str
+    promotion_id: str | None = None
+
+    def as_json(self) -> Json:
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 class RuleInputs(Struct, frozen=True):
@@ -194,8 +200,10 @@ def _promotion_is_gone(inputs: RuleInputs, submission: SubmitBody) -> PaymentFai
     """Each promotion must be the payer's, valid and unused, and occur once in the payment."""
     promotion_ids = [leg.id for leg in submission.legs if leg.type == "PROMOTION"]
     held = {promotion["promotion_id"] for promotion in _valid_promotions(inputs, submission)}
-    valid = len(set(promotion_ids)) == len(promotion_ids) and held.issuperset(promotion_ids)
-    return None if valid else PaymentFailure("PROMOTION_GONE", "A promotion is missing, expired or used.")
+    for index, promotion_id in enumerate(promotion_ids):
+        if promotion_id not in held or promotion_id in promotion_ids[:index]:
+            return PaymentFailure("PROMOTION_GONE", "A promotion is missing, expired or used.", promotion_id)
+    return None
 
 
 def _promotion_gives_less(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
@@ -211,7 +219,9 @@ def _promotion_gives_less(inputs: RuleInputs, submission: SubmitBody) -> Payment
             or order < promotion["threshold"]["value"]
             or leg.amount.value > _max_discount(promotion, order)
         ):
-            return PaymentFailure("PROMOTION_MISMATCH", "A promotion does not give this discount on this payment.")
+            return PaymentFailure(
+                "PROMOTION_MISMATCH", "A promotion does not give this discount on this payment.", leg.id
+            )
     return None
 
 

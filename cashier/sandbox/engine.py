@@ -340,7 +340,7 @@ def _timestamp(at: datetime) -> str:
 
 
 def _reversed_answer(payment_id: str, reason: str | None) -> UpstreamAnswer:
-    payment: Json = {"payment_id": payment_id, "status": "FAILED", "failure": REVERSED._asdict()}
+    payment: Json = {"payment_id": payment_id, "status": "FAILED", "failure": REVERSED.as_json()}
     return UpstreamAnswer(200, payment | ({"reversal_reason": reason} if reason else {}))
 
 
@@ -363,7 +363,7 @@ def _payment_answer(attempt: SimulatedAttempt) -> UpstreamAnswer:
     }
     payment |= {name: value for name, value in optional.items() if value}
     if attempt.failure:
-        payment["failure"] = attempt.failure._asdict()
+        payment["failure"] = attempt.failure.as_json()
     if attempt.reversal_reason:
         payment["reversal_reason"] = attempt.reversal_reason
     if attempt.received:

@@ -58,6 +58,7 @@ class _PublicClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
     challenge: ChallengeProgress | None = None
     cancelled: bool = False
     told: PaymentStatus | None = None
+    promotion_titles: dict[str, str] = {}
 
 
 class PaymentClaims(_PublicClaims, frozen=True, kw_only=True):
@@ -69,7 +70,7 @@ class PaymentClaims(_PublicClaims, frozen=True, kw_only=True):
     the chosen method with its promotions and option. `sent_at`: the first submit to the engine,
     regardless of its outcome; None: none was made. `challenge`: None without one, or if it was
     passed. `cancelled`: the caller asked for cancellation. `told`: the status that the caller last
-    received.
+    received. `promotion_titles`: by id, of the promotions in the price, as far as they fit.
     """
 
     means: PaymentMeans

@@ -10,11 +10,14 @@ from msgspec import UNSET, structs
 
 from cashier.domain.money import Money
 from cashier.domain.offer_diff import ChangeType
+from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import ConsultChanged, KeyReused
+from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, method_by_id
+from tests.support.sandbox_payments import sandbox_call
 
 pytestmark = pytest.mark.virtual_time
 CASE, WALLET = "chinese_shop", "QUICK_PAY:c_2"
@@ -107,3 +110,37 @@ async def test_more_than_sixteen_promotions_cannot_be_chosen(shop: Checkout) -> 
     request = await with_choice(shop, [])
     with pytest.raises(msgspec.ValidationError):
         await shop.submit(structs.replace(request, chosen_promotions=tuple(f"p_{n}" for n in range(17))))
+
+
+@pytest.mark.parametrize(
+    ("locale", "text"),
+    [
+        ("en", "Coupon “{title}” can no longer be used. No money was taken."),
+        ("zh-CN", "优惠券“{title}”已不可用，未扣款"),
+    ],
+)
+async def test_a_promotion_that_the_engine_refuses_is_named_to_the_payer(
+    shop: Checkout, locale: str, text: str
+) -> None:
+    """Used at the very moment of the submit: the recheck could not know."""
+    request = await shop.new_request(CASE, WALLET, locale=locale)
+    first = request.promotion_ids[0]
+    person = shop.world.population.user("u_1")
+    assert person is not None
+    assert person.promotions is not None
+    [record] = [each for each in person.promotions if each["promotion_id"] == first]
+    payment = await shop.submit(request)
+    assert payment.status is PaymentStatus.CHALLENGE
+    sandbox = sandbox_call(shop.world, shop.weather)
+
+    async def spent_meanwhile(submit: Request) -> Response:
+        record["threshold"] = {"currency": "CNY", "value": 99_999_999}
+        return await sandbox(submit)
+
+    shop.replies["submit"] = spent_meanwhile
+    failed = await shop.answer(payment)
+    assert (failed.status, failed.message.code) == (PaymentStatus.FAILED, MessageCode.PROMOTION_GONE)
+    assert failed.message.text == text.format(title=record["title"])
+    assert (await shop.look(failed)).message == failed.message
+    again = await shop.submit(request)
+    assert (again.status, again.message.code) == (PaymentStatus.FAILED, MessageCode.PROMOTION_GONE)

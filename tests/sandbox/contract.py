@@ -223,6 +223,7 @@ class Verified(Strict):
 class Failure(Strict):
     code: str
     text: str
+    promotion_id: str | None = None
 
 
 class Redirect(Strict, tag_field="type", tag="REDIRECT"):

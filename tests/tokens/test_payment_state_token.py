@@ -193,12 +193,16 @@ def largest() -> PaymentClaims:
         method_id=name,
         option_id=name,
         promotion_ids=(name,) * 16,
+        chosen_promotions=(name,) * 16,
         expected_payable=Money("CNY", 2**53 - 1),
     )
     means = PaymentMeans(card_token='"' * 256, auth_code="\\" * 256, return_url="https://" + '"' * 2040)
     for part in (chosen, means):
         assert msgspec.convert(msgspec.to_builtins(part), type(part)) == part, "within the bounds of a submit"
-    return replace(CLAIMS, chosen=chosen, means=means, offered=OfferedPrice(name, 1, 1, ((name, 1),) * 16))
+    offered = OfferedPrice(name, 1, 1, ((name, 1),) * 16)
+    titles = {f"{number}{name[2:]}": name[:40] for number in "123"}
+    assert 2_000 < len(msgspec.json.encode(titles)) <= 2_048, "the bound of `recheck`"
+    return replace(CLAIMS, chosen=chosen, means=means, offered=offered, promotion_titles=titles)
 
 
 def test_the_largest_submit_survives_a_round_trip() -> None:

@@ -37,7 +37,12 @@ TICKET = TOKENS.sign_stream_ticket(CLAIMS, EXPIRES_AT)
 
 def watched(claims: PaymentClaims) -> PaymentClaims:
     """What a ticket carries of the claims."""
-    return replace(claims, means=PaymentMeans(), offered=None, chosen=replace(claims.chosen, promotion_ids=()))
+    return replace(
+        claims,
+        means=PaymentMeans(),
+        offered=None,
+        chosen=replace(claims.chosen, promotion_ids=(), chosen_promotions=None),
+    )
 
 
 def code_of(text: str, payment_id: str = PAYMENT, now_s: float = NOW_S, tokens: TokenService = TOKENS) -> str:
