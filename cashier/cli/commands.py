@@ -225,7 +225,7 @@ def pay(
     option: Annotated[
         str | None,
         typer.Option(
-            help="Bank, store chain or card of that method, an option_id.",
+            help="Bank, store chain, instalment term or card of that method, an option_id.",
             show_default="the first available, where one is needed",
         ),
     ] = None,

@@ -47,10 +47,19 @@ def chosen_lines(chosen: SelectedMethod, key: str, width: int) -> Iterator[Text]
     title = (one_line(method["title"]), "bold")
     yield from paragraph(Text.assemble(title, (f"  {method['method_id']}{option}", "dim")), width, _INDENT, 2)
     yield from paragraph(price_breakdown(chosen.amount), width, _INDENT, 2)
+    terms = next((each["terms"] for each in method["options"] if each["option_id"] == body.get("option_id")), None)
+    if terms is not None:
+        yield from paragraph(Text(_instalments(terms)), width, _INDENT, 2)
     if method["legs"] and not option:
         legs = " and ".join(f"{leg['id']} {amount_text(leg['amount'])}" for leg in method["legs"])
         yield from paragraph(Text(f"from {legs}"), width, _INDENT, 2)
     yield from paragraph(Text(f"Idempotency-Key {key}", style="dim"), width, _INDENT, 2)
+
+
+def _instalments(terms: dict[str, Any]) -> str:
+    """What the payer owes and when, beside the price and its fee."""
+    each, last = amount_text(terms["per_instalment"]), amount_text(terms["last_instalment"])
+    return f"{terms['count']} instalments of {each}, the last {last}, at {terms['apr_bps'] / 100:.2f} % a year"
 
 
 def price_breakdown(amount: dict[str, Any]) -> Text:

@@ -24,9 +24,9 @@ from cashier.domain.pay_method import Kind
 from cashier.source_errors import Missing, MissingCause
 
 Bps = Annotated[int, Meta(ge=0, le=BPS)]
-# Far above any real offer: ten years, and a dozen terms.
+# Far above any real offer, which has some six terms of at most five years.
 MAX_INSTALMENTS = 120
-MAX_TERMS = 32
+MAX_TERMS = 16
 
 
 class MerchantStatus(StrEnum):

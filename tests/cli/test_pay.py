@@ -100,6 +100,26 @@ def test_an_unscanned_code_is_cancelled_and_the_order_paid_by_another_method(san
     assert len(paid(sandbox, "o_1014")) == 1
 
 
+def test_an_order_of_zero_is_paid_without_an_instrument(sandbox: str, service: str) -> None:
+    free = run("pay", "--url", service, "--case", "nothing_to_pay")
+    assert free.exit_code == 0, free.stdout
+    assert "Nothing to pay" in free.stdout
+    assert paid(sandbox, "o_1030") == [0]
+
+
+def test_by_instalments_the_first_term_is_chosen_and_its_terms_are_printed(service: str) -> None:
+    by_instalments = ("pay", "--url", service, "--case", "in_instalments", "--method", "INSTALMENT:FLEXI_PAY")
+    for option, terms in (
+        ((), "3 instalments of 540.48, the last 540.50, at 13.70 % a year"),
+        (("--option", "t_6"), "6 instalments of 276.05, the last 276.08, at 15.27 % a year"),
+    ):
+        shown = run(*by_instalments, *option, "--cancel-after", "0")
+        assert terms in shown.stdout
+    refused = run(*by_instalments, "--option", "t_12")
+    assert refused.stderr.count("\n") == 1
+    assert "the available options are t_3, t_6" in refused.stderr
+
+
 async def place_and_forget(service: str, option_id: str) -> None:
     """Submit, and lose the token."""
     request = dict(CASES["indonesian_shop"].request)
