@@ -74,7 +74,7 @@ def test_the_payment_by_hand_succeeds(checkout: Path) -> None:
 def test_the_embedding_example_prints_payment_methods(in_checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_script(in_checkout, EMBED)
     out = capsys.readouterr().out
-    assert any(f"1 AVAILABLE CMB Bank credit card (1014) {price}" in out for price in PRICES_OF_O_1002)
+    assert any(f"1 AVAILABLE China Merchants Bank credit card (1014) {price}" in out for price in PRICES_OF_O_1002)
 
 
 def test_the_paying_example_pays(in_checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,7 +122,7 @@ def agreement_offer(assessment: KindAssessment, agreement: Agreement) -> Offer:
         assessment, (assessment.case.offered_kinds.channel(channel, terms),), channel.provider, refusal, None, ceiling
     )
     _, title, icon, _ = provider_display(
-        _AGREEMENT, assessment.offered.title, terms.icon, channel.provider, channel.provider_name
+        _AGREEMENT, assessment.offered.title, terms.icon, channel.provider, channel.name_in(assessment.case.locale)
     )
     return Offer(method_id, assessment, title, icon, instrument, quote)
 

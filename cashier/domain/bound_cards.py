@@ -28,9 +28,13 @@ _card_id = attrgetter("card_id")
 
 
 class BoundCard(Struct, frozen=True, gc=False):
-    """A card in one consultation. `channels`: those of its bank that accept its brand and type."""
+    """A card in one consultation. `channels`: those of its bank that accept its brand and type.
+
+    `bank_name`: for the payer's locale.
+    """
 
     card: Card
+    bank_name: str
     title: str
     refusal: Refusal | None
     channels: list[OfferedChannel]
@@ -53,10 +57,12 @@ def bound_cards(case: ConsultationCase) -> BoundCards:
     title, types = assessment.offered.title, case.wording.card_types
     there = case.now - _LAST_ON_EARTH
     month = f"{there.year:04d}-{there.month:02d}"
+    locale = case.locale
     cards = [
         BoundCard(
             card,
-            card_title(title, card.bank_name, types[card.type], card.last4),
+            bank_name := card.bank_name if (names := card.bank_names) is None else names.get(locale) or card.bank_name,
+            card_title(title, bank_name, types[card.type], card.last4),
             card_refusal(card, month),
             _accepting_channels(assessment, card),
         )
@@ -67,7 +73,7 @@ def bound_cards(case: ConsultationCase) -> BoundCards:
 
 def card_offer(assessment: KindAssessment, bound: BoundCard) -> Offer:
     card = bound.card
-    instrument = Instrument(card.card_id, card.bank, card.bank_name, card.last4, card.type, card.brand)
+    instrument = Instrument(card.card_id, card.bank, bound.bank_name, card.last4, card.type, card.brand)
     quote = best_quote_over(assessment, bound.channels, card.bank, assessment.refusal or bound.refusal, card.card_id)
     return Offer(
         f"QUICK_PAY:{card.card_id}",

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from cashier.domain.assembly import agreement_offer, balance_offers, free_offer, signed_agreements
-from cashier.domain.bound_cards import BoundCard, bound_cards
+from cashier.domain.bound_cards import bound_cards
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Account, Channel
 from cashier.domain.instalments import term_quotes
@@ -167,7 +167,7 @@ def _account(assessment: KindAssessment, choice: ChosenMethod, instrument_id: st
     if bound is None or account is None:
         return None
     split = SplitCandidate(cards.assessment, account)
-    over_one_channel = [BoundCard(bound.card, bound.title, None, [channel]) for channel in bound.channels]
+    over_one_channel = [structs.replace(bound, refusal=None, channels=[channel]) for channel in bound.channels]
     quotes = [split.with_legs(single, split.quote(single)) for single in over_one_channel]
     return _ChosenQuotes(cards.assessment.kind, quotes, None, bound.card.bank, bound.card.brand)
 

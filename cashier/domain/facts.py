@@ -83,7 +83,10 @@ class CardStatus(StrEnum):
 
 
 class Card(Struct, frozen=True):
-    """A bound card. `expiry`: the last month in which it is valid, `2031-05`."""
+    """A bound card. `expiry`: the last month in which it is valid, `2031-05`.
+
+    `bank_names`: by locale of the texts, where it is not `bank_name`.
+    """
 
     card_id: str
     bank: str
@@ -93,6 +96,7 @@ class Card(Struct, frozen=True):
     last4: Annotated[str, Meta(pattern=r"^[0-9]{4}(?![\s\S])")]
     expiry: Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])(?![\s\S])")]
     status: str
+    bank_names: dict[str, str] | None = None
 
 
 # The usable status of agreements and accounts, and those known to end the use.
@@ -191,7 +195,8 @@ class Channel(Struct, frozen=True):
     """A payment channel. `min` and `max` bound the amount that it carries, fee included.
 
     It carries only multiples of `step` minor units. `cost_bps` and `fixed_cost` are ours, `fee_bps`
-    is the payer's. `terms`: of instalments, each with its own fee.
+    is the payer's. `terms`: of instalments, each with its own fee. `provider_names`: by locale of
+    the texts, where it is not `provider_name`.
     """
 
     channel_id: str
@@ -213,6 +218,12 @@ class Channel(Struct, frozen=True):
     card_types: frozenset[str] | None = None
     step: Annotated[int, Meta(ge=1, le=MAX_VALUE)] = 1
     terms: Annotated[tuple[InstalmentTerm, ...], Meta(max_length=MAX_TERMS)] | None = None
+    provider_names: dict[str, str] | None = None
+
+    def name_in(self, locale: str) -> str:
+        """The provider's name for readers of this locale."""
+        names = self.provider_names
+        return self.provider_name if names is None else names.get(locale) or self.provider_name
 
 
 class Channels(Struct, frozen=True):

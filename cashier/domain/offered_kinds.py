@@ -137,7 +137,7 @@ class OfferedKinds(dict[Kind, OfferedKind]):
         terms, title_template, providers = self.catalog.methods[kind], self.catalog.title(kind, self._locale), {}
         by_term = KINDS[kind].listing is _TERM_PER_PROVIDER
         for provider, channels in self._channels.get(kind, _NO_PROVIDERS).items():
-            name = channels[0].provider_name
+            name = channels[0].name_in(self._locale)
             offered, has_card_filters = [], False
             for channel in channels:
                 if by_term:

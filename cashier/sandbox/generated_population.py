@@ -19,12 +19,12 @@ FIRST_NUMBER = 100_000
 MERCHANT_COUNT = 8
 
 BANKS = (
-    ("ICBC", "ICBC"),
-    ("CMB", "CMB Bank"),
-    ("CCB", "China Construction Bank"),
-    ("ABC", "Agricultural Bank of China"),
-    ("BOC", "Bank of China"),
-    ("COMM", "Bank of Communications"),
+    ("ICBC", "工商银行", "ICBC"),
+    ("CMB", "招商银行", "China Merchants Bank"),
+    ("CCB", "建设银行", "China Construction Bank"),
+    ("ABC", "农业银行", "Agricultural Bank of China"),
+    ("BOC", "中国银行", "Bank of China"),
+    ("COMM", "交通银行", "Bank of Communications"),
 )
 GOODS = (
     ("A novel", "books"),
@@ -131,7 +131,7 @@ class GeneratedUsers:
         first = random.between(0, len(BANKS) - 1)
         return [self._card(random, n, position, BANKS[(first + position) % len(BANKS)]) for position in range(1, 6)]
 
-    def _card(self, random: _RandomSequence, n: int, position: int, bank: tuple[str, str]) -> Json:
+    def _card(self, random: _RandomSequence, n: int, position: int, bank: tuple[str, str, str]) -> Json:
         card_type = random.choose(("DEBIT", "DEBIT", "CREDIT"))
         expiry = f"{2029 + random.between(0, 6)}-{random.between(1, 12):02d}"
         return record(
@@ -139,6 +139,7 @@ class GeneratedUsers:
             card_id=f"c_{n}_{position}",
             bank=bank[0],
             bank_name=bank[1],
+            bank_names={"en": bank[2]},
             type=card_type,
             brand="UNIONPAY",
             last4=f"{random.between(0, 9999):04d}",

@@ -47,7 +47,7 @@ def service(config: Path) -> Iterator[str]:
 def test_the_demonstration_shows_a_consultation_and_a_payment_and_ends(run: Run) -> None:
     status, out, err = run("demo", "--once", "--deadline-ms", "1000")
     assert (status, err) == (0, "")
-    assert "CMB Bank credit card (1014)" in out
+    assert "China Merchants Bank credit card (1014)" in out
     assert "128.00 − 10.00 − 6.40 − 2.88 = 108.72 CNY" in out
     assert re.search(r"submit +202 +CHALLENGE.*\n(.*\n)?.*SMS_OTP +138\*\*\*\*1234", out)
     assert re.search(r"SUCCEEDED +[\d.]+ ms +Paid\.", out)

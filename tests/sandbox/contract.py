@@ -88,6 +88,7 @@ class Card(Strict):
     last4: Annotated[str, Meta(pattern=r"^[0-9]{4}$")]
     expiry: Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$")]
     status: Literal["ACTIVE", "FROZEN", "UNBOUND"]
+    bank_names: dict[str, str] | None = None
 
 
 class Agreement(Strict):
@@ -165,6 +166,7 @@ class Channel(Strict):
     until: Instant | None = None
     fixed_cost: Money | None = None
     fee_bps: Bps | None = None
+    provider_names: dict[str, str] | None = None
     products: list[Product] | None = None
     brands: list[str] | None = None
     card_types: list[CardType] | None = None

@@ -58,6 +58,7 @@ def channel(route: Any, providers: Mapping[str, Any]) -> dict[str, Any]:
         "kind": field["means"],
         "provider": provider["code"],
         "provider_name": provider["name"],
+        "provider_names": {"en": provider["nameEn"]},
         "status": STATES.get(field["state"], field["state"]),
         "until": field["resumesAt"],
         "currencies": field["currencies"],

@@ -37,6 +37,7 @@ def card(held: Json) -> Json:
         "ref": held["card_id"],
         "bankNo": BANK_NUMBERS[held["bank"]],
         "bankName": held["bank_name"],
+        "bankNameEn": held.get("bank_names", {}).get("en"),
         "dc": held["type"][0],
         "scheme": held["brand"],
         "tail": held["last4"],

@@ -19,10 +19,10 @@ def routes(records: Records) -> list[web.RouteDef]:
         held = records.read("channel", currency=currency, country=country)
         channels = held["channels"] if held else []
         meta = {"market": f"{'XX' if 'channel' in records.mistaken else country}/{currency}", "total": len(channels)}
-        partners = sorted({(each["provider"], each["provider_name"]) for each in channels})
+        partners = sorted({partner(each) for each in channels})
         included = [
-            {"type": "provider", "id": str(number), "attributes": {"code": code, "name": name}}
-            for number, (code, name) in enumerate(partners)
+            {"type": "provider", "id": str(number), "attributes": {"code": code, "name": name, "nameEn": english}}
+            for number, (code, name, english) in enumerate(partners)
         ]
         text = json.dumps({"data": [route(each, partners) for each in channels], "included": included, "meta": meta})
         tag = f'"{sha256(text.encode()).hexdigest()[:16]}"'
@@ -33,7 +33,11 @@ def routes(records: Records) -> list[web.RouteDef]:
     return [web.get("/v3/routes", listing)]
 
 
-def route(held: Json, partners: list[tuple[str, str]]) -> Json:
+def partner(held: Json) -> tuple[str, str, str]:
+    return held["provider"], held["provider_name"], held.get("provider_names", {}).get("en", held["provider_name"])
+
+
+def route(held: Json, partners: list[tuple[str, str, str]]) -> Json:
     attributes = {
         "means": held["kind"],
         "state": STATES[held["status"]],
@@ -51,7 +55,7 @@ def route(held: Json, partners: list[tuple[str, str]]) -> Json:
         "grain": held.get("step"),
         "plans": held.get("terms") and [plan(each) for each in held["terms"]],
     }
-    number = partners.index((held["provider"], held["provider_name"]))
+    number = partners.index(partner(held))
     related = {"provider": {"data": {"type": "provider", "id": str(number)}}}
     return {"type": "route", "id": held["channel_id"], "attributes": attributes, "relationships": related}
 
