@@ -17,7 +17,7 @@ def reason(case: ConsultationCase, refusal: Refusal) -> Reason:
     forms, amount, remedy = case.wording.reasons[refusal.code], refusal.amount, refusal.remedy
     until = None if remedy is None else remedy.until
     if amount is None and until is None:
-        return _cached(forms if isinstance(forms, str) else text_of(forms, refusal.form), refusal)
+        return _cached(forms if type(forms) is str else text_of(forms, refusal.form), refusal)
     form, formats = refusal.form, case.wording.formats
     amount_text = until_text = ""
     if until is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from enum import StrEnum
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 from msgspec import Meta, Struct, field
 
@@ -24,9 +24,9 @@ Forms: TypeAlias = Text | dict[Form, Text]
 
 def text_of(forms: Forms, form: Form = Form.GENERAL) -> str:
     """The text of this form, or the general one."""
-    if isinstance(forms, str):
-        return forms
-    return forms.get(form) or forms[Form.GENERAL]
+    if type(forms) is dict:  # `isinstance` would be a call per reason of each consultation
+        return forms.get(form) or forms[Form.GENERAL]
+    return cast("str", forms)
 
 
 class KindWording(Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,7 +99,7 @@ class Wording(Struct, frozen=True, forbid_unknown_fields=True):
     accounts: dict[AccountType, Text]
     payments: dict[MessageCode, Forms]
     combined: Text
-    instalments: Text
+    instalments: Text = "{count} × {amount}"
     kinds: dict[Kind, KindWording] = field(default_factory=dict)
     problems: dict[PayerProblem, ProblemWording] = field(default_factory=dict)
     changes: dict[ChangeText, Text] = field(default_factory=dict)

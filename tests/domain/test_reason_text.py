@@ -19,7 +19,7 @@ from cashier.domain.text_form import Form
 from cashier.domain.wording import ChangeText, KindWording
 from tests.domain.builders import CATALOG, NOW, World, account, card, channel, cny, one_of_each, request, with_terms
 
-LOCALES = ("en", "zh-CN")
+LOCALES = tuple(CATALOG.texts)
 
 
 def without_braces(text: str) -> bool:

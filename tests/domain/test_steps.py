@@ -34,8 +34,8 @@ def price(method: PayMethod) -> tuple[dict[str, int], int, int]:
 @pytest.mark.parametrize(
     ("currency", "value", "step", "carried", "text"),
     [
-        ("KWD", 12_587, 10, 12_580, "Only multiples of KWD\u00a00.010 can be paid this way."),
-        ("IDR", 12_468_955, 100, 12_468_900, "Only multiples of IDR\u00a01 can be paid this way."),
+        ("KWD", 12_587, 10, 12_580, "Only in multiples of KWD\u00a00.010."),
+        ("IDR", 12_468_955, 100, 12_468_900, "Only in multiples of IDR\u00a01."),
     ],
 )
 def test_an_odd_amount_is_refused_and_keeps_its_price(

@@ -80,7 +80,7 @@ async def test_the_locale_of_the_request_decides_then_accept_language_then_the_d
         (InFlight(), "支付处理中，请稍候"),
         (CheckUnavailable(("risk",)), "暂时无法完成支付，未扣款，请重试"),
         (TokenRefused("TOKEN_EXPIRED"), "页面已过期，请刷新后重试"),
-        (OrderUnknown("o_1001"), "订单不存在，请返回商户重新下单"),
+        (OrderUnknown("o_1001"), "订单不存在，请返回商家重新下单"),
     ],
 )
 async def test_a_payer_reads_what_happened_to_the_payment(error: Exception, message: str) -> None:
