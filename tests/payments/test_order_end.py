@@ -22,7 +22,7 @@ from cashier.sandbox import CASES
 from cashier.tokens.jws import Keyring, sign
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, checkout, method_by_id
-from tests.payments.test_ten_kinds import SCENARIOS, Scenario
+from tests.payments.test_each_kind import SCENARIOS, Scenario
 
 pytestmark = pytest.mark.virtual_time
 

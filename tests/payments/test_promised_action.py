@@ -14,7 +14,7 @@ from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout
-from tests.payments.test_ten_kinds import SCENARIOS, Scenario
+from tests.payments.test_each_kind import SCENARIOS, Scenario
 
 pytestmark = pytest.mark.virtual_time
 

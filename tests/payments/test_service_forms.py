@@ -12,7 +12,7 @@ from tests.payments.test_challenges import (
     test_a_challenge_of_each_type_continues_the_same_payment,
     test_wrong_answers_are_counted_until_the_payment_fails_for_good,
 )
-from tests.payments.test_ten_kinds import test_a_kind_is_paid_through_to_the_acquirers_result
+from tests.payments.test_each_kind import test_a_kind_is_paid_through_to_the_acquirers_result
 from tests.payments.test_unknown_outcomes import (
     test_a_submit_that_never_arrived_is_reversed_after_its_arrival_time_and_closed,
     test_a_submit_without_a_readable_answer_is_processing_and_not_repeated,
