@@ -8,7 +8,8 @@ Of other workers the shared store holds three kinds of hints, and the engine has
 - per order, the live attempt: a second one is refused before risk is called and before a text
   message goes out;
 - per submit, the worker that runs it: a second worker waits for its outcome instead of sending
-  another submit;
+  another submit of this payment or of this order; and after a submit without an answer, that it
+  may still arrive;
 - per idempotency key, the body while only a challenge exists, which the engine does not know yet.
 
 Without a store, or after losing it, the guard acts as if there were no other worker. Then the
@@ -181,6 +182,10 @@ class AttemptGuard:
         ttl_ms = max(1, int((seconds_left + _AFTER_DEADLINE_S) * 1_000))
         await self._attempt_leases.claim(order, claims.payment_id, ttl_ms)
 
+    async def mark_arriving(self, payment_id: str, seconds: float) -> None:
+        """Announce a submit without an answer: it may still arrive, though the engine has none."""
+        await self._attempt_leases.claim(f"arriving {payment_id}", payment_id, int(seconds * 1_000))
+
     async def mark_ended(self, order: str, payment_id: str) -> None:
         """The attempt is confirmed over: another one may be sent."""
         self._live_attempts.release(order, payment_id)
@@ -207,15 +212,31 @@ class AttemptGuard:
                 self._live_attempts.release(order, other.payment_id)
 
     async def _claim_in_store(self, order: str, attempt: Attempt) -> None:
-        ttl_ms = _longest_submit_ms(attempt)
-        claim = await self._attempt_leases.claim(order, attempt.payment_id, ttl_ms)
-        if isinstance(claim, OtherAttempt):
-            if await self._is_live(claim.holder, attempt):
-                raise OrderBusy(claim.holder)
-            # The other attempt ended unnoticed. Replace its hint, or this attempt would stay
-            # unannounced until it expires.
-            await self._attempt_leases.release(order, claim.holder)
-            await self._attempt_leases.claim(order, attempt.payment_id, ttl_ms)
+        """Announce the attempt, once the one that is announced is known to be over."""
+        loop, ttl_ms, wait_s = asyncio.get_running_loop(), _longest_submit_ms(attempt), _FIRST_WAIT_S
+        until_s = loop.time() + ttl_ms / 1_000
+        replaced: set[str] = set()
+        while isinstance(claim := await self._attempt_leases.claim(order, attempt.payment_id, ttl_ms), OtherAttempt):
+            holder = claim.holder
+            if holder in replaced:
+                return  # a store that releases nothing
+            # Before the look-up: a submit that is under way may not have arrived yet.
+            if await self._is_claimed(f"submit {holder}"):
+                if loop.time() + wait_s > until_s:
+                    raise OrderBusy(holder)
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            elif await self._is_claimed(f"arriving {holder}") or await self._is_live(holder, attempt):
+                raise OrderBusy(holder)
+            else:
+                # The other attempt ended unnoticed. Replace its hint, or this attempt would stay
+                # unannounced until it expires.
+                await self._attempt_leases.release(order, holder)
+                replaced.add(holder)
+
+    async def _is_claimed(self, key: str) -> bool:
+        """Whether another worker holds the key now."""
+        return isinstance(await self._attempt_leases.claim(key, self._worker, 1), OtherAttempt)
 
     async def _renew_claim(self, key: str) -> None:
         """Renew while this worker lives.

@@ -20,6 +20,7 @@ import structlog
 from msgspec.structs import replace
 
 from cashier.consultation.flow import ConsultError
+from cashier.domain import poll_schedule
 from cashier.domain.challenge_progress import (
     ChallengeProgress,
     ChallengeState,
@@ -497,7 +498,10 @@ class PaymentFlow:
         with self._attempt_guard.sending(claims):
             engine = await self._submitter.submit(attempt, prepared)
         self._learning.from_submit(attempt)
-        if engine.status is not EngineReportStatus.SILENT:
+        if engine.status is EngineReportStatus.SILENT:
+            seconds = poll_schedule.arrival_s(operation.policy.settings.submit_ms)
+            await self._attempt_guard.mark_arriving(attempt.payment_id, seconds)
+        else:
             await self._attempt_guard.unbind_key(attempt, sent=True)
         upstream = await self._status_query.with_acquirer(engine, attempt.chosen.order_id, operation)
         return await self._status_follower.after_submit(claims, operation, upstream)

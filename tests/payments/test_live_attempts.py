@@ -279,6 +279,48 @@ async def test_an_engine_that_is_silent_about_another_workers_attempt_gets_no_se
         assert shop.count("submit") == 1
 
 
+@pytest.mark.parametrize("during", QUEUED)
+async def test_with_a_shared_store_a_second_worker_waits_for_the_first_one(during: str) -> None:
+    async with checkout(workers=2, store=SharedStore()) as shop:
+        engine = LenientEngine(shop)
+        first, second = await two_requests(shop)
+        held = shop.held[during] = asyncio.Event()
+        runs = [asyncio.create_task(shop.submit(first, "k1"))]
+        await asyncio.sleep(0.1)
+        runs.append(asyncio.create_task(shop.submit(second, "k2", worker=1)))
+        await asyncio.sleep(0.1)
+        held.set()
+        accepted, busy = await asyncio.gather(*runs, return_exceptions=True)
+        assert not isinstance(accepted, BaseException)
+        assert isinstance(busy, OrderBusy)
+        assert engine.taking == [FIRST]
+
+
+async def test_with_a_shared_store_a_submit_on_its_way_keeps_a_second_worker_out() -> None:
+    async with checkout(workers=2, store=SharedStore()) as shop:
+        engine = LenientEngine(shop)
+        engine.lost.add(FIRST)
+        first, second = await two_requests(shop)
+        await shop.submit(first, "k1")
+        with pytest.raises(OrderBusy):
+            await shop.submit(second, "k2", worker=1)
+        await asyncio.sleep(31)
+        assert (await shop.submit(second, "k2", worker=1)).payment_id == SECOND
+        assert engine.taking == [SECOND]
+
+
+async def test_a_store_that_releases_nothing_stops_no_payment() -> None:
+    class Stuck(SharedStore):
+        async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any:
+            return (
+                b"pay_aaaaaaaaaaaaaaaaaaaaaaaaaa" if b"/" in key else await super().run_script(script, key, *arguments)
+            )
+
+    async with checkout(store=Stuck()) as shop:
+        payment = await shop.pay(CASE, "WALLET:ALIPAY")
+        assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
+
+
 async def test_a_paid_order_is_no_busy_order(shop: Checkout) -> None:
     first, second = await two_requests(shop)
     payment = await shop.submit(first, "k1")
