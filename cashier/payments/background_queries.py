@@ -24,6 +24,8 @@ LEAST_S = 120
 _RETRY_MS = 3_000
 # A caller who asks at the promised time comes first, and its query serves here too.
 _CALLERS_FIRST_S = 1.0
+# No timer is set for less.
+_SOON_S = 0.001
 
 # One query, with a reversal where due. It reports to `note`.
 Query = Callable[[PaymentClaims, Operation], Awaitable[None]]
@@ -105,7 +107,7 @@ class BackgroundQueries:
         try:
             while self._watched.get(payment_id) is watched and watched.due_s < watched.until_s:
                 pause_s = watched.due_s - loop.time()
-                if pause_s > 0:
+                if pause_s > _SOON_S:
                     await asyncio.sleep(pause_s)
                     continue  # a caller may have queried meanwhile
                 try:
