@@ -134,3 +134,15 @@ def test_only_the_engine_has_the_setting(service: str) -> None:
     sources = {name: url | ({"seals": False} if name == service else {}) for name in ("risk", "engine", "acquirer")}
     with pytest.raises(ConfigurationError, match=rf"\[sources\.{service}\] seals: only the engine reverses payments"):
         configuration({"sources": sources}, "a test")
+
+
+async def test_a_replaced_submit_that_may_arrive_yet_keeps_its_order_busy() -> None:
+    async with unsealing_checkout() as shop:
+        payment = await lost(shop, "arrives_late")
+        with pytest.raises(OrderBusy) as busy:
+            await shop.replace(CASE, payment.payment_id)
+        assert busy.value.payment_id == payment.payment_id
+        await asyncio.sleep(6)
+        replaced = await shop.replace(CASE, payment.payment_id)
+        assert (replaced.status, replaced.consultation) == (PaymentStatus.SUCCEEDED, None)
+        assert shop.payments_that_paid("o_1002") == [payment.payment_id]
