@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import combinations
@@ -15,6 +16,7 @@ import pytest
 from cashier.domain.order import Blocked
 from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.payments.errors import AcceptError, Invalid, NoSuchAttempt, NotResumable, OrderBusy, StatusUnavailable
 from cashier.wire.transport import Request, Response
@@ -495,3 +497,61 @@ async def test_a_busy_order_of_another_merchant_with_the_same_id_is_not_told(sho
     assert (busy.value.next_action, busy.value.expires_at) == (None, None)
     shop.replies.clear()
     assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
+
+
+# Faults of the engine that are over after one call.
+FAULTS = [
+    ("submit", "arrives_late"),
+    ("submit", "cut"),
+    ("reverse", "error"),
+    ("reverse", "pay_first"),
+    (None, "error"),
+]
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_two_devices_in_any_order_pay_at_most_once(seed: int) -> None:
+    """Each acts as its payer may: on its own tokens, or on what it finds."""
+    chance = random.Random(seed)
+    async with checkout(workers=2, store=SharedStore() if seed % 2 else None, submit_ms=500, look_ms=500) as shop:
+        held: list[Payment] = []
+        ended: set[str] = set()
+
+        async def act(device: int, step: int) -> None:
+            payments = shop.payments_of(shop.workers[device])
+            match chance.choice(("submit", "resume", "replace", "cancel", "look", "pay")):
+                case "submit":
+                    consultation = await shop.consult(CASE)
+                    if consultation.payable:
+                        request = shop.request_for(CASE, consultation, chance.choice((WALLET, OTHER)))
+                        held.append(await payments.submit(request, f"k{device}_{step}"))
+                case "resume":
+                    found = await shop.find(CASE)
+                    held.append(await payments.resume(found.payment_id, attempt_request(CASE)))
+                case "replace" if held:
+                    replaced = await payments.replace(chance.choice(held).payment_id, attempt_request(CASE))
+                    if replaced.consultation is not None:
+                        ended.add(replaced.payment_id)
+                case "cancel" if held:
+                    chosen = chance.choice(held)
+                    held.append(await payments.cancel(chosen.payment_id, chosen.payment_token))
+                case "look" if held:
+                    chosen = chance.choice(held)
+                    held.append(await payments.look(chosen.payment_id, chosen.payment_token))
+                case "pay" if held:
+                    shop.world.engine.settle(chance.choice(held).payment_id, "SUCCEEDED")
+
+        for step in range(12):
+            if chance.random() < 0.3:
+                call, fault = chance.choice(FAULTS)
+                shop.inject("engine", fault, on=call)
+            outcomes = await asyncio.gather(*(act(device, step) for device in (0, 1)), return_exceptions=True)
+            unexpected = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+            assert all(isinstance(error, AcceptError) for error in unexpected), unexpected
+            await asyncio.sleep(chance.choice((0, 0.3, 6)))
+        shop.clear_faults()
+        assert len(shop.payments_that_paid("o_1001")) <= 1
+        for payment_id in ended:
+            assert payment_id not in shop.payments_that_paid("o_1001"), "it was called over"
+        for chosen in {payment.payment_id: payment for payment in held}.values():
+            await shop.payments.cancel(chosen.payment_id, chosen.payment_token)
