@@ -26,7 +26,7 @@ _RETRIED = frozenset({"IN_FLIGHT", "ENGINE_UNAVAILABLE"})
 SUBMITS = 4
 # Failed status requests in a row after which following ends.
 MOST_FAILED_POLLS = 5
-_CLAIMS = ("order_id", "user_id", "merchant_id", "product", "terminal", "country", "locale")
+_CLAIMS = ("order_id", "user_id", "merchant_id", "product", "terminal", "country", "locale", "chosen_promotions")
 
 
 class CannotPay(Exception):

@@ -67,6 +67,11 @@ Otp = Annotated[
     str | None,
     typer.Option(help="Answer to a challenge; 246810 at the sandbox. Without it the terminal prompts for one."),
 ]
+ChosenPromotions = Annotated[
+    list[str] | None,
+    typer.Option("--promotion", help="Promotion to use; repeat it for more.", show_default="the best set"),
+]
+NoPromotions = Annotated[bool, typer.Option("--no-promotions", help="Use no promotion.")]
 _DEFAULT_CONFIG = Path("config/cashier.toml")
 _WEATHER = f"""Show or change the weather of a running sandbox.
 
@@ -185,6 +190,8 @@ def consult(
         int | None,
         typer.Option(help="Deadline of the consultation, in ms.", show_default="[consult] deadline_ms of the service"),
     ] = None,
+    promotion: ChosenPromotions = None,
+    no_promotions: NoPromotions = False,
     json: Annotated[bool, typer.Option("--json", help="Print the response body as JSON.")] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Stream the answers as they improve, with the time of each.")
@@ -204,6 +211,7 @@ def consult(
         "country": country,
         "locale": locale,
         "deadline_ms": deadline_ms,
+        "chosen_promotions": _chosen(promotion, no_promotions),
     }
     request |= {key: value for key, value in given.items() if value is not None}
     if json and stream:
@@ -245,6 +253,8 @@ def pay(
     cancel_after: Annotated[
         float | None, typer.Option(min=0, help="Cancel the payment after this time, in s.", show_default="never")
     ] = None,
+    promotion: ChosenPromotions = None,
+    no_promotions: NoPromotions = False,
     locale: Locale = "en",
     json: Annotated[bool, typer.Option("--json", help="Print only the last response body, as JSON.")] = False,
 ) -> None:
@@ -253,6 +263,9 @@ def pay(
     Exit status 0 means paid.
     """
     request = {**_known_case(case).request, "locale": locale}
+    chosen = _chosen(promotion, no_promotions)
+    if chosen is not None:
+        request["chosen_promotions"] = chosen
     ids = None if promotions is None else tuple(part for part in promotions.split(",") if part)
     choice = PayerPreference(
         method_id=method,
@@ -573,6 +586,13 @@ def _known_case(name: str) -> Any:
     if name not in CASES:
         _stop(f"there is no case {name!r}; `cashier cases` lists them")
     return CASES[name]
+
+
+def _chosen(promotions: list[str] | None, none: bool) -> list[str] | None:
+    """The promotions that may count; None: the best set."""
+    if none and promotions:
+        _stop("--promotion and --no-promotions exclude each other: choose one")
+    return [] if none else promotions or None
 
 
 def _money(text: str) -> dict[str, Any]:

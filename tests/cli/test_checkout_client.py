@@ -123,6 +123,14 @@ def test_an_option_is_chosen_where_one_is_needed_and_its_price_counts() -> None:
     assert "option_id" not in chosen(completed).body
 
 
+@pytest.mark.parametrize("chosen", [[], ["p_2"]])
+def test_a_choice_of_promotions_is_submitted_as_it_was_consulted(chosen: list[str]) -> None:
+    answer = consultation(method("WALLET:ALIPAY"))
+    body = choose({**REQUEST, "chosen_promotions": chosen}, answer, PayerPreference()).body
+    assert body["chosen_promotions"] == chosen
+    assert "chosen_promotions" not in choose(REQUEST, answer, PayerPreference()).body
+
+
 def test_promotions_can_be_named_or_left_out() -> None:
     assert chosen(BY_CARD, promotion_ids=("p_9",)).body["promotion_ids"] == ("p_9",)
     assert chosen(BY_CARD, promotion_ids=()).body["promotion_ids"] == ()

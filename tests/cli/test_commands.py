@@ -180,6 +180,10 @@ def test_an_order_can_be_named_by_its_ids(run: Run, service: str) -> None:
             ("consult", "--case", "order_paid", "--stream", "--json"),
             "--json and --stream exclude each other: choose one",
         ),
+        (
+            ("pay", "--promotion", "p_1", "--no-promotions"),
+            "--promotion and --no-promotions exclude each other: choose one",
+        ),
         (("consult", "--case", "nope"), "there is no case 'nope'; `cashier cases` lists them"),
         (
             ("consult", "--case", "order_paid", "--amount", "12"),
