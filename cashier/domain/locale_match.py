@@ -7,6 +7,7 @@ one at a glance, so the script decides before the region, and a region implies a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -27,6 +28,7 @@ class Tag(Struct, frozen=True):
     region: str | None
 
 
+@lru_cache(maxsize=1024)
 def parse(locale: str) -> Tag:
     language, *subtags = locale.replace("_", "-").lower().split("-")
     script = next((subtag for subtag in subtags if len(subtag) == 4 and subtag.isalpha()), None)
@@ -63,7 +65,7 @@ def accepted_languages(header: str) -> Iterator[str]:
     Without `*`, malformed ranges and those with weight 0.
     """
     weighted = []
-    for part in header[:_MAX_HEADER].split(","):
+    for part in header[:MAX_HEADER].split(",", _MAX_RANGES)[:_MAX_RANGES]:
         locale, _, parameter = part.partition(";")
         weight = _weight(parameter)
         if weight and locale.strip().replace("-", "").isalnum():
@@ -72,8 +74,9 @@ def accepted_languages(header: str) -> Iterator[str]:
     return (locale for _, locale in weighted)
 
 
-# Longer than any browser sends.
-_MAX_HEADER = 512
+# More than any browser sends.
+MAX_HEADER = 512
+_MAX_RANGES = 16
 
 
 def _weight(parameter: str) -> float:

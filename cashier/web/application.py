@@ -20,7 +20,7 @@ from cashier.web.consult_endpoint import ConsultEndpoint
 from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.endpoints import Readiness, methods_of, other_endpoints
 from cashier.web.invalidate_endpoint import InvalidateEndpoint
-from cashier.web.overload_response import scope_priority, send_refusal
+from cashier.web.overload_response import RefusalTexts, scope_priority, send_refusal
 from cashier.web.payment_endpoints import PaymentEndpoints
 from cashier.web.ports import ConsultService
 from cashier.web.problem import ProblemCode, RequestRefused
@@ -67,6 +67,7 @@ class CashierApp:
         self._service = service
         self._open_service = open_service
         self.queue = AdmissionQueue(ladder)
+        self.refusal_texts = RefusalTexts(lambda: self._service)
         self.origins = origins = origins or AllowedOrigins({})
         self._consult_endpoint = ConsultEndpoint(bearer_auth, origins, body_limit_bytes, body_timeout_s, self.queue)
         guard = RequestGuard(
@@ -135,7 +136,7 @@ class CashierApp:
         elif (
             ADMITTED not in scope and self.limits_admission and not self.admits(scope_priority(scope, self.is_verified))
         ):
-            await send_refusal(scope, send)
+            await send_refusal(scope, send, self.refusal_texts)
         else:
             await self._consult_endpoint.serve(self._service, scope, receive, send)
             ladder.answered += 1

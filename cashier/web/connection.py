@@ -144,7 +144,7 @@ class ClientConnection(asyncio.Protocol):
         state = self.server_state
         if len(state.connections) >= self._max_connections and not self._close_longest_idle():
             self._phase = Phase.CLOSING
-            transport.write(encode_refusal({}, self.application.origins, closes=True))
+            self._write_refusal({}, closes=True)
             transport.close()
             return
         state.connections.add(self)  # type: ignore[arg-type] # uvicorn lists its own protocols
@@ -297,7 +297,9 @@ class ClientConnection(asyncio.Protocol):
                 headers = plain.headers
                 overloaded = False
                 if not self._admits(headers, plain.body):
-                    self.transport.write(encode_refusal(headers, self.application.origins, closes=False))
+                    self.transport.write(
+                        encode_refusal(headers, self.application.origins, self.application.refusal_texts, closes=False)
+                    )
                     self._at = plain.end
                     self._blank_bytes = 0
                     self._end_message()
@@ -350,10 +352,16 @@ class ClientConnection(asyncio.Protocol):
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
 
+    def _write_refusal(self, headers: Mapping[bytes, bytes], *, closes: bool) -> None:
+        application = self.application
+        self.transport.write(encode_refusal(headers, application.origins, application.refusal_texts, closes=closes))
+
     def _refuse_for_overload(self, request: RequestHead) -> None:
         """Refusals must leave most CPU time to admitted requests: one write, and no task."""
         closes = not request.keep_alive or self.is_last_request
-        self.transport.write(encode_refusal(request.fields, self.application.origins, closes=closes))
+        self.transport.write(
+            encode_refusal(request.fields, self.application.origins, self.application.refusal_texts, closes=closes)
+        )
         if closes:
             self._close()
         else:

@@ -19,8 +19,12 @@ from typing import NamedTuple
 
 from starlette.types import Scope, Send
 
+from cashier.domain.catalog import Catalog
+from cashier.domain.locale_match import MAX_HEADER
 from cashier.web.cross_origin import AllowedOrigins
-from cashier.web.problem import PROBLEM_TYPE, ProblemCode, encode_problem, make_problem
+from cashier.web.ports import ConsultService
+from cashier.web.problem import PROBLEM_TYPE, Headers, ProblemCode, encode_problem, make_problem
+from cashier.web.problem_text import localized
 from cashier.web.request_headers import read_request_id
 from cashier.web.request_parser import FIELD_LINE
 
@@ -39,11 +43,39 @@ _HOST = re.compile(rb"\nhost:[ \t]*[a-z0-9.:-]*[ \t]*\r")
 
 _PRODUCTS = ((b'"SCAN"', HIGH), (b'"EMBEDDED_CASHIER"', LOW))
 
-_BODY = encode_problem(make_problem(ProblemCode.OVERLOADED, DETAIL))
+_PROBLEM = make_problem(ProblemCode.OVERLOADED, DETAIL)
 _RESPONSE = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-    b"retry-after: %d\r\ncache-control: no-store\r\nserver-timing: total;dur=0.0\r\nx-request-id: %%b\r\n%%b\r\n%b"
-) % (len(_BODY), RETRY_AFTER_S, _BODY)
+    b"retry-after: %d\r\ncache-control: no-store\r\nserver-timing: total;dur=0.0\r\nx-request-id: %b\r\n%b\r\n%b"
+)
+# Accept-Language values whose refusal is kept. Browsers send few different ones.
+_MAX_LANGUAGES = 256
+
+
+class RefusalTexts:
+    """The refusal in the languages that callers accept, each encoded once per catalog."""
+
+    def __init__(self, service: Callable[[], ConsultService | None]) -> None:
+        self._service = service
+        self._catalog: Catalog | None = None
+        self._known: dict[bytes, tuple[bytes, Headers]] = {}
+
+    def __repr__(self) -> str:
+        return f"<RefusalTexts languages={len(self._known)}>"
+
+    def for_caller(self, headers: Mapping[bytes, bytes]) -> tuple[bytes, Headers]:
+        """The body and its Content-Language, by Accept-Language: the request is not parsed."""
+        service = self._service()
+        catalog = None if service is None else service.catalog
+        if catalog is not self._catalog or len(self._known) >= _MAX_LANGUAGES:
+            self._known.clear()
+            self._catalog = catalog
+        accepted = headers.get(b"accept-language", b"")[:MAX_HEADER]
+        known = self._known.get(accepted)
+        if known is None:
+            problem, language = localized(_PROBLEM, service, None, headers)
+            known = self._known[accepted] = encode_problem(problem), language
+        return known
 
 
 class PlainRequest(NamedTuple):
@@ -73,7 +105,7 @@ class PlainRequest(NamedTuple):
         return self.data[self.begin + begin : self.begin + end].strip(b" \t")
 
 
-_REFUSAL_HEADERS = (b"x-priority", b"authorization", b"x-request-id", b"origin")
+_REFUSAL_HEADERS = (b"x-priority", b"authorization", b"x-request-id", b"origin", b"accept-language")
 
 
 def match_plain_request(data: bytes, begin: int) -> PlainRequest | None:
@@ -105,15 +137,22 @@ def request_priority(headers: Mapping[bytes, bytes], body: bytes, is_verified: I
     return resolve_priority(headers.get(b"x-priority"), headers.get(b"authorization"), default, is_verified)
 
 
-def encode_refusal(headers: Mapping[bytes, bytes], origins: AllowedOrigins, *, closes: bool) -> bytes:
+def encode_refusal(
+    headers: Mapping[bytes, bytes], origins: AllowedOrigins, texts: RefusalTexts, *, closes: bool
+) -> bytes:
     """The complete response to a request with these headers.
 
     A page of an allowed origin can read it.
     """
     request_id = read_request_id(headers).encode("ascii")
     origin = headers.get(b"origin") if origins.configured else None
-    lines = b"" if origin is None else b"".join(map(b"%b: %b\r\n".__mod__, origins.response_headers(origin)))
-    return _RESPONSE % (request_id, lines + b"connection: close\r\n" if closes else lines)
+    body, extra = texts.for_caller(headers)
+    if origin is not None:
+        extra = (*extra, *origins.response_headers(origin))
+    lines = b"".join(map(b"%b: %b\r\n".__mod__, extra))
+    if closes:
+        lines += b"connection: close\r\n"
+    return _RESPONSE % (len(body), RETRY_AFTER_S, request_id, lines, body)
 
 
 def resolve_priority(claim: bytes | None, authorization: bytes | None, default: int, is_verified: IsVerified) -> int:
@@ -129,15 +168,18 @@ def scope_priority(scope: Scope, is_verified: IsVerified) -> int:
     return request_priority(dict(scope["headers"]), b"", is_verified)
 
 
-async def send_refusal(scope: Scope, send: Send) -> None:
+async def send_refusal(scope: Scope, send: Send, texts: RefusalTexts) -> None:
     """The same response over ASGI."""
+    request_headers = dict(scope["headers"])
+    body, language = texts.for_caller(request_headers)
     headers = [
         PROBLEM_TYPE,
-        (b"content-length", b"%d" % len(_BODY)),
+        (b"content-length", b"%d" % len(body)),
         (b"retry-after", b"%d" % RETRY_AFTER_S),
         (b"cache-control", b"no-store"),
         (b"server-timing", b"total;dur=0.0"),
-        (b"x-request-id", read_request_id(dict(scope["headers"])).encode("ascii")),
+        (b"x-request-id", read_request_id(request_headers).encode("ascii")),
+        *language,
     ]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": _BODY})
+    await send({"type": "http.response.body", "body": body})

@@ -8,6 +8,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder
 from cashier.web import app
@@ -19,12 +20,14 @@ from cashier.web.overload_response import (
     HIGH,
     LOW,
     NORMAL,
+    RefusalTexts,
     encode_refusal,
     match_plain_request,
     request_priority,
     resolve_priority,
 )
 from cashier.web.request_parser import parse_head
+from tests.domain.builders import CATALOG
 from tests.web.asgi_client import JSON, call
 from tests.web.fake_service import BODY, FakeService
 from tests.web.server_process import GET, consult_request
@@ -278,4 +281,39 @@ def test_what_is_refused_unparsed_is_one_complete_request_to_the_parser(
 
 
 def test_a_refusal_does_not_repeat_an_invalid_request_id() -> None:
-    assert b"a b" not in encode_refusal({b"x-request-id": b"a b"}, AllowedOrigins({}), closes=False)
+    texts = RefusalTexts(FakeService)
+    assert b"a b" not in encode_refusal({b"x-request-id": b"a b"}, AllowedOrigins({}), texts, closes=False)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "language", "title"),
+    [(None, "en", "Overloaded"), (b"zh-SG,zh;q=0.9", "zh-CN", "支付人数较多"), (b"fr", "en", "Overloaded")],
+)
+def test_a_refusal_is_in_the_language_that_its_caller_accepts(
+    accepted: bytes | None, language: str, title: str
+) -> None:
+    headers = {} if accepted is None else {b"accept-language": accepted}
+    head, _, body = encode_refusal(headers, AllowedOrigins({}), RefusalTexts(FakeService), closes=False).partition(
+        b"\r\n\r\n"
+    )
+    assert json.loads(body)["title"] == title
+    assert b"content-length: %d\r\n" % len(body) in head
+    assert f"content-language: {language}".encode() in head
+
+
+def test_refusals_follow_a_reload_and_stay_bounded() -> None:
+    service = FakeService()
+    texts = RefusalTexts(lambda: service)
+    english, _ = texts.for_caller({})
+    wording = replace(CATALOG.texts["en"], problems=CATALOG.texts["ja"].problems)
+    service.catalog = replace(CATALOG, texts={**CATALOG.texts, "en": wording})
+    assert texts.for_caller({})[0] != english
+    for number in range(1_000):
+        texts.for_caller({b"accept-language": b"x%d" % number})
+    kept = int(repr(texts).rpartition("=")[2].rstrip(">"))
+    assert 0 < kept <= 256
+
+
+def test_a_refusal_before_the_start_is_in_english_without_a_message() -> None:
+    body, language = RefusalTexts(lambda: None).for_caller({b"accept-language": b"zh"})
+    assert (json.loads(body)["title"], language) == ("Overloaded", ())
