@@ -18,7 +18,7 @@ from cashier.sandbox import World
 from cashier.source_errors import Overloaded, SourceError, TimedOut, Unreachable
 from tests.company.company import Company, open_company
 from tests.company.faults import Break, instead, json, mistaken, page, spoiled
-from tests.company.payer import Payer
+from tests.company.payer import Payer, timeless
 from tests.company.services import balance, card, marketing, member, merchant, order
 
 REQUIRED = ("order", "merchant", "member")
@@ -144,11 +144,6 @@ async def offer_without(company: Company, source: str, cause: str) -> tuple[int,
 
     async with company.over_the_contract(**{source: down}) as direct:
         return await Payer(direct).consult("chinese_shop")
-
-
-def timeless(answer: Any) -> list[Any]:
-    """The methods without what is left of the order, which falls by the second."""
-    return [method | {"expires_in_s": None} for method in answer.get("methods", ())]
 
 
 async def assert_only_one_source_fails(company: Company, source: str, outcome: Outcome, cause: str) -> None:

@@ -69,9 +69,7 @@ def balance_leg(amount: int, account_id: str = "b_1") -> EngineLeg:
         ("CONSUMER_QR", None, channel_leg(10_000, "CONSUMER_QR:WECHAT")),
     ],
 )
-def test_each_of_the_ten_kinds_names_what_the_engine_needs(
-    method_id: str, option_id: str | None, expected: EngineLeg
-) -> None:
+def test_each_kind_names_what_the_engine_needs(method_id: str, option_id: str | None, expected: EngineLeg) -> None:
     assert make_legs(one_of_each(), method_id, option_id) == (expected,)
 
 

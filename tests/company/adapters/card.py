@@ -49,7 +49,7 @@ def card(row: Any) -> dict[str, Any]:
         # A bank without a channel has no provider here; its cards are not offered.
         "bank": PROVIDERS.get(row["bankNo"], row["bankNo"]),
         "bank_name": row["bankName"],
-        "bank_names": row["bankNameEn"] and {"en": row["bankNameEn"]},
+        "bank_names": row.get("bankNameEn") and {"en": row["bankNameEn"]},
         "type": {"D": "DEBIT", "C": "CREDIT"}[row["dc"]],
         "brand": row["scheme"],
         "last4": row["tail"],
