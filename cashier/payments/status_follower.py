@@ -105,8 +105,11 @@ class StatusFollower:
         """
         try:
             return (await self.resolve(claims, operation)).resolution.final
-        except KeyReused:  # the engine has another body under this id: an attempt all the same
-            return False
+        except KeyReused:
+            # The engine has another body under this id. Ours was never accepted; that one counts
+            # until it has failed.
+            upstream = await self._status_query.query(claims.payment_id, claims.chosen.order_id, operation)
+            return upstream.engine.status is EngineReportStatus.FAILED
 
     async def look(self, claims: PaymentClaims, payment_token: str, operation: Operation, wait_ms: int) -> Payment:
         """The status, after `wait_ms` or as soon as it differs from the token's.

@@ -183,6 +183,19 @@ async def test_an_attempt_that_is_replaced_during_its_checks_is_not_sent(shop: C
     assert engine.taking == [SECOND]
 
 
+async def test_another_body_under_the_first_key_counts_until_it_has_failed(shop: Checkout) -> None:
+    """Another worker sent it at the same time, and the engine refused the body of this one."""
+    engine = LenientEngine(shop)
+    engine.lost.add(FIRST)
+    first, second = await two_requests(shop)
+    await shop.submit(first, "k1")
+    engine.payments[FIRST] = {"payment_id": FIRST, "status": "PROCESSING", "fingerprint": "another"}
+    with pytest.raises(OrderBusy):
+        await shop.submit(second, "k2")
+    engine.payments[FIRST] |= {"status": "FAILED", "failure": {"code": "DECLINED", "text": ""}}
+    assert (await shop.submit(second, "k2")).payment_id == SECOND
+
+
 async def test_a_silent_engine_confirms_no_end(shop: Checkout) -> None:
     engine = LenientEngine(shop)
     first, second = await two_requests(shop)
