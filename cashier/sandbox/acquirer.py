@@ -82,8 +82,11 @@ class SimulatedAcquirer:
             self._change(order_id, status="PENDING", payment_id=None)
 
     def collect(self, parties: PaymentParties, paid: Amount) -> None:
-        """Pay the order with money received, or give the money back if the order is over."""
+        """Pay the order with money received, or give it back if the order is over or paid."""
         record, amount = self._existing(parties.order_id), money(paid.currency, paid.value)
+        if record["status"] == "PAID":
+            self._ledger.give_back(parties, "REFUNDED")
+            return
         if record["status"] == "CLOSED" or self._is_over(record):
             reason = record.get("closed_reason", "EXPIRED")
             self._change(

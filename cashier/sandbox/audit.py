@@ -19,15 +19,15 @@ class AuditTerms(Struct, frozen=True, kw_only=True):
     """What was agreed before any money moved. Values in minor units.
 
     `prices`: by order. `opening`: balance at the start of the world, by user and account.
-    `fees_bps`: by channel, of instalments by `channel/term`; what is missing charges no fee.
-    `steps`: by channel, what the amounts that it carries are multiples of; 1 if missing. `live`:
-    payments still under way.
+    `fees_bps`: by channel, of instalments by `channel/term`, all that it ever charged; what is
+    missing charges no fee. `steps`: by channel, what the amounts that it carries are multiples of,
+    now or before; 1 if missing. `live`: payments still under way.
     """
 
     prices: Mapping[str, int]
     opening: Mapping[tuple[str | None, str], int]
-    fees_bps: Mapping[str, int]
-    steps: Mapping[str, int] = {}
+    fees_bps: Mapping[str, Collection[int]]
+    steps: Mapping[str, Collection[int]] = {}
     live: Collection[str]
 
 
@@ -43,7 +43,14 @@ class PaymentEntries(Struct, frozen=True):
 
     @property
     def outcomes(self) -> list[str]:
-        return [entry.what for entry in self.entries if entry.what in OUTCOMES]
+        """Those that count: a correction annuls the ones before it."""
+        outcomes: list[str] = []
+        for entry in self.entries:
+            if entry.what == "CORRECTED":
+                outcomes.clear()
+            elif entry.what in OUTCOMES:
+                outcomes.append(entry.what)
+        return outcomes
 
     @property
     def movements(self) -> list[LedgerEntry]:
@@ -110,8 +117,9 @@ def _paid_is_the_price(payment: PaymentEntries, terms: AuditTerms) -> Iterator[s
     )
     price = terms.prices[payment.order_id]
     fee = money + discounts - price
-    channel_id = _charged_channel(payment)
-    if fee != fee_on(carried - fee, _quoted_bps(payment, terms), terms.steps.get(channel_id, 1)):
+    steps = terms.steps.get(_charged_channel(payment), (1,))
+    quoted = (fee_on(carried - fee, fee_bps, step) for fee_bps in _quoted_bps(payment, terms) for step in steps)
+    if fee not in quoted:
         paid = f"{money} after discounts of {discounts} for an order of {price}"
         yield f"{payment.payment_id} took {paid}, which leaves a wrong fee of {fee}"
     if payment.paid[0].amount.value != money:
@@ -127,17 +135,17 @@ def _charged_channel(payment: PaymentEntries) -> str:
 def _channels_carry_whole_steps(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
     """What paid the order; a transfer of the payer's own may be any sum, and goes back."""
     carried, channel_id = payment.kept("CHANNEL"), _charged_channel(payment)
-    if payment.paid and carried % terms.steps.get(channel_id, 1):
+    if payment.paid and all(carried % step for step in terms.steps.get(channel_id, (1,))):
         yield f"{payment.payment_id} paid {carried} over {channel_id}, which carries multiples of its step only"
 
 
-def _quoted_bps(payment: PaymentEntries, terms: AuditTerms) -> int:
+def _quoted_bps(payment: PaymentEntries, terms: AuditTerms) -> Collection[int]:
     """By the first movement over a channel: of its term, if it names one."""
     first = next((entry for entry in payment.movements if str(entry.source).startswith("CHANNEL:")), None)
     if first is None:
-        return 0
+        return (0,)
     channel_id = str(first.source).partition(":")[2]
-    return terms.fees_bps.get(f"{channel_id}/{first.instrument_id}", terms.fees_bps.get(channel_id, 0))
+    return terms.fees_bps.get(f"{channel_id}/{first.instrument_id}") or terms.fees_bps.get(channel_id, (0,))
 
 
 def _returns_do_not_exceed_takings(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:

@@ -2,9 +2,10 @@
 
 `GET /weather`, `PUT /weather/{source}`, `DELETE /weather[/{source}]`, `GET /cases`,
 `POST /payments/{payment_id}/settle` (the payer acts at a bank, in a wallet or at a counter; `paid`
-for a sum other than the amount due), `POST /orders/{order_id}/close` (the shop withdraws the
-order), `GET /ledger` (all entries and the audit's violations), `GET /clock`, `POST /clock`
-(forward by `advance_s`).
+for a sum other than the amount due), `POST /payments/{payment_id}/correct` (the bank finds money
+after a failure), `PUT /channels/{channel_id}` (other terms or another status from now on),
+`POST /orders/{order_id}/close` (the shop withdraws the order), `GET /ledger` (all entries and the
+audit's violations), `GET /clock`, `POST /clock` (forward by `advance_s`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from aiohttp import web
 
 from cashier.sandbox.demo_cases import CASES
 from cashier.sandbox.response_faults import json_response
+from cashier.sandbox.risk import Amount
 from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer, read_body
 from cashier.sandbox.weather import Weather
 from cashier.sandbox.weather_parser import BadWeather, parse_profile, parse_source
 from cashier.sandbox.world import World
+
+Bps = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 
 
 class SettleBody(msgspec.Struct, frozen=True):
@@ -36,8 +40,27 @@ class AdvanceBody(msgspec.Struct, frozen=True):
     advance_s: Annotated[int, msgspec.Meta(ge=0, le=366 * 86_400)]
 
 
+class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    term_id: str
+    count: Annotated[int, msgspec.Meta(ge=2)]
+    fee_bps: Bps
+    apr_bps: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class ChannelBody(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The body of `PUT /channels/{channel_id}`. What is absent stays."""
+
+    status: Literal["OPEN", "CLOSED", "MAINTENANCE"] | None = None
+    fee_bps: Bps | None = None
+    step: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    min: Amount | None = None
+    max: Amount | None = None
+    terms: tuple[Term, ...] | None = None
+
+
 _decode_any = msgspec.json.Decoder(object)
 _decode_settle = msgspec.json.Decoder(SettleBody)
+_decode_channel = msgspec.json.Decoder(ChannelBody)
 _decode_advance = msgspec.json.Decoder(AdvanceBody)
 
 
@@ -75,6 +98,17 @@ def people_routes(world: World) -> list[web.RouteDef]:
             else world.engine.settle(request.match_info["payment_id"], body.result, body.paid)
         )
 
+    async def correct(request: web.Request) -> web.StreamResponse:
+        world.catch_up()
+        return json_response(world.engine.correct(request.match_info["payment_id"]))
+
+    async def change_channel(request: web.Request) -> web.StreamResponse:
+        body = await read_body(request, _decode_channel)
+        if isinstance(body, UpstreamAnswer):
+            return json_response(body)
+        changed = world.population.change_channel(request.match_info["channel_id"], **msgspec.to_builtins(body))
+        return json_response(UpstreamAnswer(200, changed) if changed else error_answer(404, "CHANNEL_UNKNOWN"))
+
     async def close(request: web.Request) -> web.StreamResponse:
         order_id = request.match_info["order_id"]
         world.catch_up()
@@ -88,6 +122,8 @@ def people_routes(world: World) -> list[web.RouteDef]:
     return [
         web.get("/cases", cases),
         web.post("/payments/{payment_id}/settle", settle),
+        web.post("/payments/{payment_id}/correct", correct),
+        web.put("/channels/{channel_id}", change_channel),
         web.post("/orders/{order_id}/close", close),
     ]
 

@@ -93,6 +93,11 @@ def find_failure(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure |
     return next((failure for rule in _RULES if (failure := rule(inputs, submission))), None)
 
 
+def holdings_failure(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
+    """Why the payer's promotions or balance do not suffice, or None."""
+    return _promotion_is_gone(inputs, submission) or _balance_is_short(inputs, submission)
+
+
 def open_channel(population: Population, submission: SubmitBody) -> Json | None:
     """The leg's channel, or the first open alternative. None without a channel leg or open channel.
 

@@ -23,8 +23,9 @@ Rules:
   * VA and OTC accept any sum: too little goes back and the attempt stays live, an excess goes back.
     Money after expiry goes back in full and the attempt stays FAILED. `received` and `returned`
     report both sums.
-  * Money for an order that has closed: the attempt is SUCCEEDED and the acquirer returns everything
-    (CLOSED_REFUNDING).
+  * Money for an order that has closed or was paid by another attempt: the attempt is SUCCEEDED and
+    the acquirer returns everything (CLOSED_REFUNDING).
+  * A bank may find money after a failure (`correct`): the attempt becomes SUCCEEDED.
 Every movement is in the ledger.
 """
 
@@ -43,6 +44,7 @@ from cashier.sandbox.decline_rules import (
     SubmittedLeg,
     channel_leg,
     find_failure,
+    holdings_failure,
     open_channel,
 )
 from cashier.sandbox.ledger import FundingSource, Ledger, PaymentParties
@@ -69,6 +71,7 @@ class SimulatedAttempt(Struct):
     `expires_at`: the end of the payer's time to act. `fault`: the engine fault that it was
     submitted under.
     `reversal_reason`: of the first reversal. `received`, `returned`: by transfers, in minor units.
+    `began`: it passed the rules.
     """
 
     submission: SubmitBody
@@ -84,6 +87,7 @@ class SimulatedAttempt(Struct):
     reversal_reason: str | None = None
     received: int = 0
     returned: int = 0
+    began: bool = False
 
     @property
     def parties(self) -> PaymentParties:
@@ -219,6 +223,25 @@ class SimulatedEngine:
             self._succeed(attempt) if result == "SUCCEEDED" else self._fail(attempt, DECLINED)
         return _payment_answer(attempt)
 
+    def correct(self, payment_id: str) -> UpstreamAnswer:
+        """The bank finds that it took the money of a failed payment.
+
+        409 NOT_CORRECTABLE for one that is not FAILED, was refused before anything was taken, or
+        whose promotions or balance another payment has used since.
+        """
+        self.expire()
+        attempt = self._attempts.get(payment_id)
+        if attempt is None:
+            return error_answer(404, "PAYMENT_UNKNOWN")
+        if attempt.status != "FAILED" or not attempt.began or holdings_failure(self._inputs, attempt.submission):
+            return error_answer(409, "NOT_CORRECTABLE")
+        self._ledger.conclude(attempt.parties, "CORRECTED", attempt.paid)
+        attempt.failure = attempt.reversal_reason = None
+        self._live[payment_id] = attempt
+        self._take_holdings(attempt)
+        self._succeed(attempt)
+        return _payment_answer(attempt)
+
     def expire(self) -> None:
         """Fail the attempts whose time to pay is over."""
         while self._due and self._due[0][0] <= self._inputs.clock():
@@ -239,13 +262,18 @@ class SimulatedEngine:
             attempt.reversal_reason = self._reversed_before_arrival.get(submission.payment_id)
             self._ledger.conclude(attempt.parties, "REFUSED", attempt.paid)
             return
+        attempt.began = True
         self._live[submission.payment_id] = attempt
         self._inputs.acquirer.begin(submission.order_id, submission.payment_id)
-        for leg in (leg for leg in submission.legs if leg.type != "CHANNEL" and leg.amount.value):
-            self._ledger.move(attempt.parties, "TAKEN", FundingSource(f"{leg.type}:{leg.id}"), leg.amount)
+        self._take_holdings(attempt)
         if attempt.kind == "CONSUMER_QR":
             self._inputs.used_codes.add(submission.auth_code or "")
         self._take(attempt)
+
+    def _take_holdings(self, attempt: SimulatedAttempt) -> None:
+        """Take promotions and balance."""
+        for leg in (leg for leg in attempt.submission.legs if leg.type != "CHANNEL" and leg.amount.value):
+            self._ledger.move(attempt.parties, "TAKEN", FundingSource(f"{leg.type}:{leg.id}"), leg.amount)
 
     def _take(self, attempt: SimulatedAttempt) -> None:
         leg = channel_leg(attempt.submission)

@@ -5,6 +5,7 @@ The entries of a payment:
     `CHANNEL:ch_quick_cmb`). RETURNED: back to the source, the attempt is undone. REFUNDED: back to
     the source, since it could not pay the order.
   * SUCCEEDED, FAILED or REFUSED: the engine's final outcome, once. REFUSED: nothing was ever taken.
+  * CORRECTED: the outcome so far was wrong, another one follows.
   * ORDER_PAID: the acquirer counts the order as paid, with this amount of the payer's own money.
 `audit` checks them.
 """
@@ -21,7 +22,7 @@ from msgspec import Struct, field
 from cashier.sandbox.risk import Amount
 from cashier.sandbox.world_clock import Clock
 
-EntryType = Literal["TAKEN", "RETURNED", "REFUNDED", "SUCCEEDED", "FAILED", "REFUSED", "ORDER_PAID"]
+EntryType = Literal["TAKEN", "RETURNED", "REFUNDED", "SUCCEEDED", "FAILED", "REFUSED", "CORRECTED", "ORDER_PAID"]
 RETURNS = frozenset({"RETURNED", "REFUNDED"})
 MOVEMENTS = RETURNS | {"TAKEN"}
 OUTCOMES = frozenset({"SUCCEEDED", "FAILED", "REFUSED"})
@@ -99,7 +100,10 @@ class Ledger:
         self._write(parties, what, amount, source)
 
     def conclude(
-        self, parties: PaymentParties, what: Literal["SUCCEEDED", "FAILED", "REFUSED", "ORDER_PAID"], amount: Amount
+        self,
+        parties: PaymentParties,
+        what: Literal["SUCCEEDED", "FAILED", "REFUSED", "CORRECTED", "ORDER_PAID"],
+        amount: Amount,
     ) -> None:
         self._write(parties, what, amount, None)
 

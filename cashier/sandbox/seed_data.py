@@ -1,4 +1,4 @@
-"""All merchants, users, orders and channels as they are at the start. Nothing here changes."""
+"""All merchants, users, orders and channels as they are at the start. Only channels change."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Population:
         self._orders = {record["order_id"]: record for country in countries for record in country.orders}
         self._channels = {record["channel_id"]: record for country in countries for record in country.channels}
         self._channels_by_market = _channels_by_market(countries)
+        self.past_channels: list[Json] = []
         self._generated_user = lru_cache(maxsize=_USERS_CACHED)(self.generated.user)
 
     def __repr__(self) -> str:
@@ -71,6 +72,17 @@ class Population:
 
     def channel(self, channel_id: str) -> Json | None:
         return self._channels.get(channel_id)
+
+    def change_channel(self, channel_id: str, **fields: object) -> Json | None:
+        """Give a channel other terms or another status. None if there is no such channel."""
+        present = self._channels.get(channel_id)
+        if present is None:
+            return None
+        self.past_channels.append(present)
+        changed = self._channels[channel_id] = present | fields
+        for channels in self._channels_by_market.values():
+            channels[:] = [changed if channel is present else channel for channel in channels]
+        return changed
 
     def channels(self, currency: str, country: str) -> list[Json]:
         return self._channels_by_market.get((currency, country), [])

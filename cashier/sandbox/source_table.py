@@ -121,6 +121,10 @@ def _movements_and_date(world: World, user_id: str, *values: str) -> tuple[int, 
     return world.holdings.version(user_id), world.holdings.today(user_id)
 
 
+def _channel_changes(world: World, *values: str) -> int:
+    return len(world.population.past_channels)
+
+
 # Look-ups by key are quick, counting and deciding take longer.
 SOURCES: Mapping[str, SimulatedSource] = {
     "order": SimulatedSource(
@@ -156,7 +160,9 @@ SOURCES: Mapping[str, SimulatedSource] = {
             batch="/batch/promotions",
         ),
     ),
-    "channel": SimulatedSource((3, 8), None, SourceRead("/channels", _channel, ("currency", "country"))),
+    "channel": SimulatedSource(
+        (3, 8), None, SourceRead("/channels", _channel, ("currency", "country"), version=_channel_changes)
+    ),
     "quota": SimulatedSource(
         (4, 12),
         "user_id",

@@ -5,6 +5,7 @@ It holds all state, in memory only. All servers and in-process upstreams of one 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -65,23 +66,29 @@ class World:
     def audit(self) -> list[str]:
         """The audit's violations, one sentence each."""
         entries = self.ledger.entries
-        channels = self.population.all_channels
-        fees_bps = {channel["channel_id"]: channel.get("fee_bps", 0) for channel in channels}
-        fees_bps |= {
-            f"{channel['channel_id']}/{term['term_id']}": term["fee_bps"]
-            for channel in channels
-            for term in channel.get("terms", ())
-        }
+        fees_bps, steps = self._channel_terms()
         return audit(
             entries,
             AuditTerms(
                 prices=self._prices(entries),
                 opening=self._opening(entries),
                 fees_bps=fees_bps,
-                steps={channel["channel_id"]: channel.get("step", 1) for channel in channels},
+                steps=steps,
                 live=self.engine.live,
             ),
         )
+
+    def _channel_terms(self) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
+        """Fees and steps of all channels, present and past."""
+        fees_bps: dict[str, set[int]] = defaultdict(set)
+        steps: dict[str, set[int]] = defaultdict(set)
+        for channel in (*self.population.all_channels, *self.population.past_channels):
+            channel_id = channel["channel_id"]
+            fees_bps[channel_id].add(channel.get("fee_bps", 0))
+            steps[channel_id].add(channel.get("step", 1))
+            for term in channel.get("terms", ()):
+                fees_bps[f"{channel_id}/{term['term_id']}"].add(term["fee_bps"])
+        return fees_bps, steps
 
     def _prices(self, entries: tuple[LedgerEntry, ...]) -> dict[str, int]:
         placed = {entry.order_id: self.population.placed_order(entry.order_id) for entry in entries}

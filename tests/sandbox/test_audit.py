@@ -10,7 +10,9 @@ from cashier.sandbox.risk import Amount
 
 from .hand_clock import NOON
 
-TERMS = AuditTerms(prices={"o_1": 100, "o_2": 100}, opening={("u_1", "acc_1"): 150}, fees_bps={"ch_dear": 500}, live=())
+TERMS = AuditTerms(
+    prices={"o_1": 100, "o_2": 100}, opening={("u_1", "acc_1"): 150}, fees_bps={"ch_dear": (500,)}, live=()
+)
 
 
 def entry(
@@ -166,7 +168,7 @@ def test_a_fee_is_rounded_down_to_the_channels_step() -> None:
 
 
 def test_a_channel_carries_only_multiples_of_its_step() -> None:
-    stepped = AuditTerms(prices=TERMS.prices, opening=TERMS.opening, fees_bps={}, steps={"ch_1": 10}, live=())
+    stepped = AuditTerms(prices=TERMS.prices, opening=TERMS.opening, fees_bps={}, steps={"ch_1": (10,)}, live=())
     assert audit(paid(), stepped) == []
     odd = [entry("TAKEN", 95, "CHANNEL:ch_1"), entry("TAKEN", 5, "BALANCE:acc_1"), *paid()[1:]]
     assert "paid 95 over ch_1" in "\n".join(audit(odd, stepped))

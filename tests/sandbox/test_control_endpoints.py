@@ -67,6 +67,34 @@ def test_an_advanced_clock_still_runs() -> None:
     assert clock() - NOON == timedelta(hours=1, seconds=2)
 
 
+async def test_a_bank_finds_money_after_a_failure(client: aiohttp.ClientSession, world: World) -> None:
+    submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
+    assert (await call(client, "/payments/pay_1/correct", {})) == (409, {"code": "NOT_CORRECTABLE"})
+    world.engine.settle("pay_1", "FAILED")
+    status, corrected = await call(client, "/payments/pay_1/correct", {})
+    assert (status, corrected["status"], "failure" in corrected) == (200, "SUCCEEDED", False)
+    assert (result(world).status, result(world).payment_id, world.audit()) == ("PAID", "pay_1", [])
+    assert (await call(client, "/payments/pay_2/correct", {}))[0] == 404
+
+
+async def test_a_channel_gets_other_terms(client: aiohttp.ClientSession, world: World) -> None:
+    submit(world, submission(world))
+    async with client.put("/channels/ch_quick_cmb", json={"fee_bps": 50, "status": "CLOSED"}) as response:
+        changed = await response.json()
+    assert (changed["fee_bps"], changed["status"]) == (50, "CLOSED")
+    _, read = await call(client, "/channels?currency=CNY&country=CN")
+    assert changed in read["channels"]
+    assert world.audit() == []
+
+
+@pytest.mark.parametrize("body", [{"status": "BROKEN"}, {"fee_bps": -1}, {"step": 0}, {"colour": "red"}, []])
+async def test_invalid_terms_of_a_channel_are_refused(client: aiohttp.ClientSession, body: object) -> None:
+    async with client.put("/channels/ch_quick_cmb", json=body) as response:
+        assert response.status == 400
+    async with client.put("/channels/ch_unknown", json={}) as response:
+        assert response.status == 404
+
+
 async def test_a_transfer_can_be_settled_with_another_sum(client: aiohttp.ClientSession, world: World) -> None:
     leg = channel("ch_otc_lawson", value=4_980, currency="JPY")
     submit(world, submission(world, order_id="o_8101", user_id="u_81", merchant_id="m_81", legs=(leg,)))

@@ -86,6 +86,31 @@ def test_an_order_can_be_paid_again_after_a_failed_attempt(world: World) -> None
     assert submit(world, submission(world, "pay_2")).status == "SUCCEEDED"
 
 
+def test_money_that_is_found_for_an_order_that_another_payment_paid_goes_back(world: World) -> None:
+    submit(world, submission(world, "pay_1", legs=(channel("ch_wallet_alipay"),)))
+    world.engine.settle("pay_1", "FAILED")
+    submit(world, submission(world, "pay_2"))
+    assert payment(world.engine.correct("pay_1")).status == "SUCCEEDED"
+    assert (result(world).status, result(world).payment_id, world.audit()) == ("PAID", "pay_2", [])
+
+
+def test_money_that_is_found_for_a_closed_order_goes_back(world: World) -> None:
+    submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
+    world.engine.reverse("pay_1")
+    world.acquirer.close("o_1001")
+    assert payment(world.engine.correct("pay_1")).status == "SUCCEEDED"
+    assert (result(world).status, world.audit()) == ("CLOSED_REFUNDING", [])
+
+
+def test_a_payment_whose_coupon_is_used_up_is_not_corrected(world: World) -> None:
+    legs = (promotion(1_000), channel("ch_wallet_alipay", value=11_800))
+    submit(world, submission(world, "pay_1", legs=legs))
+    world.engine.settle("pay_1", "FAILED")
+    submit(world, submission(world, "pay_2", legs=(promotion(1_000), channel("ch_quick_cmb", "c_2", 11_800))))
+    assert world.engine.correct("pay_1").body == {"code": "NOT_CORRECTABLE"}
+    assert world.audit() == []
+
+
 def test_a_paid_order_is_not_paid_again(world: World) -> None:
     submit(world, submission(world, "pay_1"))
     again = submit(world, submission(world, "pay_2"))
