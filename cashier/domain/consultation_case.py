@@ -115,11 +115,8 @@ class ConsultationCase:
             best = usable.best(bank, floor, step).discounts
         self.promotions_at[id(amounts)] = PricePromotions(amounts, usable.applying(bank, step, best))
 
-    def applying_ids(self, amounts: Amounts) -> frozenset[str]:
-        """The ids of the promotions that apply at this price, chosen or not."""
+    def applying_values(self, amounts: Amounts) -> dict[str, Money]:
+        """What each promotion that applies at this price takes off alone, chosen or not. By id."""
         noted = self.promotions_at.get(id(amounts))
-        return (
-            frozenset()
-            if noted is None
-            else frozenset([each.discount.promotion_id for each in noted.applying.applying])
-        )
+        applying = () if noted is None else noted.applying.applying
+        return {each.discount.promotion_id: each.discount.amount for each in applying}

@@ -9,7 +9,7 @@ any more. `unverified` comes first: what a silent source leaves open is no chang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
@@ -94,14 +94,14 @@ class AcceptedOffer(Struct, frozen=True):
     row: OfferRow | None
 
 
-def _no_ids(_: Amounts) -> Collection[str]:
-    return ()
+def _no_values(_: Amounts) -> Mapping[str, Money]:
+    return {}
 
 
 class CurrentOffer(Struct, frozen=True):
     """A fresh consultation.
 
-    `blocked`: why the order cannot be paid at all. `promotion_gap` and `applying_ids`: as in
+    `blocked`: why the order cannot be paid at all. `promotion_gap` and `applying_values`: as in
     `ConsultationCase`. `combine`: a card may complete a balance.
     """
 
@@ -110,7 +110,7 @@ class CurrentOffer(Struct, frozen=True):
     blocked: Blocked | None = None
     promotion_gap: str | None = None
     combine: bool = True
-    applying_ids: Callable[[Amounts], Collection[str]] = _no_ids
+    applying_values: Callable[[Amounts], Mapping[str, Money]] = _no_values
 
     @property
     def free(self) -> PayMethod | None:
@@ -233,7 +233,7 @@ def _free_promotions_gone(
     for method in current.methods:
         if method.amount is not None:
             still.update(discount.promotion_id for discount in method.amount.discounts)
-            still.update(current.applying_ids(method.amount))
+            still.update(current.applying_values(method.amount))
     for promotion_id, value in row.promotions:
         if promotion_id not in still and chosen.may_count(promotion_id):
             before = Money(currency, value)
@@ -317,7 +317,7 @@ def _price_changes(
         yield Change(what=ChangeType.PRICE_CHANGED, before=None, after=payable)
     elif payable != expected:
         yield Change(what=ChangeType.PRICE_CHANGED, before=expected, after=payable)
-    yield from _promotions_lost(chosen, row, amounts, currency, current.applying_ids(amounts))
+    yield from _promotions_lost(chosen, row, amounts, currency, current.applying_values(amounts))
     if row is not None and option is not None and option.terms is not None and row.terms is not None:
         yield from _term_changes(row.terms, option.terms)
     if accepted.row is not None and row is not None and row.payable is not None and _same_choice(chosen, row, amounts):
@@ -326,7 +326,7 @@ def _price_changes(
 
 
 def _promotions_lost(
-    chosen: PaymentChoice, row: OfferRow | None, amounts: Amounts, currency: Currency, applying_ids: Collection[str]
+    chosen: PaymentChoice, row: OfferRow | None, amounts: Amounts, currency: Currency, applying: Mapping[str, Money]
 ) -> Iterator[Change]:
     """Of the promotions in the accepted price and those that the payer names, as far as chosen.
 
@@ -337,9 +337,10 @@ def _promotions_lost(
     for promotion_id in sorted({*accepted_values, *chosen.promotion_ids} - applied):
         if chosen.may_count(promotion_id):
             before = Money(currency, accepted_values[promotion_id]) if promotion_id in accepted_values else None
-            if promotion_id not in applying_ids:
+            if promotion_id not in applying:
                 yield Change(what=ChangeType.PROMOTION_GONE, before=before, after=None, subject=promotion_id)
             elif chosen.chosen_promotions is None:
+                before = before or applying[promotion_id]
                 yield Change(what=ChangeType.PRICE_CHANGED, before=before, after=None, subject=promotion_id)
 
 

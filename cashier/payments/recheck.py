@@ -91,7 +91,9 @@ class Recheck:
             combine=attempt.operation.policy.catalog.methods[attempt.kind].combine,
         )
         if fresh.case is not None:
-            current = replace(current, promotion_gap=fresh.case.promotion_gap, applying_ids=fresh.case.applying_ids)
+            current = replace(
+                current, promotion_gap=fresh.case.promotion_gap, applying_values=fresh.case.applying_values
+            )
         silent = self._silent_sources(attempt, current, fresh)
         if silent:
             raise CheckUnavailable(silent, consultation.sources)

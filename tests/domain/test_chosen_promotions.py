@@ -118,7 +118,7 @@ def current(world: World) -> CurrentOffer:
     """As in acceptance, the case that was assembled answers."""
     case = world.case()
     methods = rank_offers(case, assemble(case), world.weights)
-    return CurrentOffer(world.order.amount, methods, None, case.promotion_gap, applying_ids=case.applying_ids)
+    return CurrentOffer(world.order.amount, methods, None, case.promotion_gap, applying_values=case.applying_values)
 
 
 def found(consulted: World, later: World, chosen: tuple[str, ...] | None, **changed: Any) -> tuple[Change, ...]:
@@ -160,6 +160,12 @@ def test_a_valid_promotion_that_does_not_count_any_more_is_another_price() -> No
     reported = changes(choice, accepted_offer(SHOP, choice), current(more))
     assert {change.what for change in reported} == {ChangeType.PRICE_CHANGED}
     assert {change.subject for change in reported} == {None, "w", "x", "z"}
+
+
+def test_a_named_promotion_that_applies_and_does_not_count_is_no_lost_one() -> None:
+    choice = choice_of(SHOP, WALLET, promotion_ids=("y",))
+    reported = changes(choice, accepted_offer(SHOP, choice), current(SHOP))
+    assert reported == (Change(what=ChangeType.PRICE_CHANGED, before=cny(600), after=None, subject="y"),)
 
 
 def test_an_order_paid_by_promotions_alone_may_be_paid_without_them() -> None:
