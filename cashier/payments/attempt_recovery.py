@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from cashier.consultation.flow import Consultation, ConsultError, RequiredSourceUnavailable
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment, LookUpOutcome, ReversalReason
 from cashier.domain.money import Money
-from cashier.domain.next_action import expiry
+from cashier.domain.next_action import ending_by, expiry
 from cashier.domain.order import ConsultRequest, Instant
 from cashier.domain.order_checks import OWNERSHIP_BLOCKS
 from cashier.domain.order_result import AcquirerResult, OrderResult
@@ -177,7 +177,13 @@ class AttemptRecovery:
         same_payer = live.user_id == chosen.user_id and live.merchant_id in (None, chosen.merchant_id)
         if not same_payer or live.status not in LIVE_STATUSES:
             return busy
-        return OrderBusy(busy.payment_id, live.next_action, live.expires_at or expiry(live.next_action))
+        ends_at = live.expires_at or expiry(live.next_action)
+        action = live.next_action
+        if attempt.order_expires_at is not None:
+            latest = datetime.fromtimestamp(attempt.order_expires_at, UTC)
+            ends_at = min(ends_at or latest, latest)
+            action = action and ending_by(action, latest)
+        return OrderBusy(busy.payment_id, action, ends_at)
 
     async def _replace_sent(
         self, payment: EnginePayment, upstream: UpstreamStatus, request: AttemptRequest, operation: Operation
@@ -186,7 +192,8 @@ class AttemptRecovery:
         resolved = await self._status_follower.resolve(claims, operation, upstream)
         if not resolved.resolution.final or _holds_order(resolved.upstream.acquirer, payment.payment_id):
             deadline = datetime.fromtimestamp(claims.expires_at, UTC)
-            raise OrderBusy(payment.payment_id, payment.next_action, deadline)
+            action = payment.next_action and ending_by(payment.next_action, deadline)
+            raise OrderBusy(payment.payment_id, action, deadline)
         over = self._status_follower.present(claims, operation.policy, resolved.resolution)
         return ReplacedPayment(
             payment_id=over.payment_id,
@@ -276,7 +283,7 @@ class AttemptRecovery:
         # The engine was given an end within the kind's lifetime and the order's, whatever it
         # promises now.
         deadline = since + timedelta(seconds=lifetime_s(kind, operation.policy.catalog))
-        deadline = min(deadline, payment.expires_at or expiry(payment.next_action) or deadline)
+        deadline = max(since, min(deadline, payment.expires_at or expiry(payment.next_action) or deadline))
         expires_at = min(int(deadline.timestamp()), order_expires_at or int(deadline.timestamp()))
         return PaymentClaims(
             iat=now_s,

@@ -539,7 +539,8 @@ class PaymentFlow:
         since = sent_since(payment, self._now())
         deadline_s = attempt.payer_deadline_s(since)
         if payment is not None and payment.expires_at is not None:
-            deadline_s = min(deadline_s, int(payment.expires_at.timestamp()))
+            # Never before the submit, whatever the engine says.
+            deadline_s = max(int(since.timestamp()), min(deadline_s, int(payment.expires_at.timestamp())))
         return attempt.claims(self._now_s(), deadline_s, sent_at=int(since.timestamp()))
 
     def _read_token(self, payment_id: str, payment_token: str) -> PaymentClaims:

@@ -17,7 +17,7 @@ from cashier.domain.pay_method import Availability, Kind, ReasonCode
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.attempt import DEFAULT_LIFE_S
-from cashier.payments.errors import ConsultChanged
+from cashier.payments.errors import ConsultChanged, OrderBusy
 from cashier.sandbox import CASES
 from cashier.tokens.jws import Keyring, sign
 from cashier.wire.transport import Request, Response
@@ -219,3 +219,38 @@ async def test_tokens_of_an_older_version_still_work(shop: Checkout) -> None:
     again = await shop.submit(request)
     assert again.payment_id == payment.payment_id
     await shop.cancel(msgspec.structs.replace(payment, payment_token=without_order_end(payment.payment_token)))
+
+
+@pytest.mark.parametrize("promised", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z"])
+async def test_an_impossible_end_of_the_engine_is_cut_to_the_payments_time(shop: Checkout, promised: str) -> None:
+    ends_at = set_order_end(shop, "chinese_shop", 500)
+    request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
+    payment = await shop.submit(request)
+
+    async def impossible(asked: Request) -> Response:
+        response = await shop._sandbox(asked)
+        body = msgspec.json.decode(response.body) | {"expires_at": promised}
+        return msgspec.structs.replace(response, body=msgspec.json.encode(body))
+
+    shop.replies["look_up"] = impossible
+    again = await shop.submit(request)
+    assert shop.world.clock() - timedelta(seconds=1) <= again.expires_at <= ends_at
+    shop.replies.clear()
+    await shop.cancel(payment)
+
+
+async def test_the_action_of_a_busy_order_ends_with_the_order(shop: Checkout) -> None:
+    """The same payer's second key is shown the live attempt."""
+    ends_at = set_order_end(shop, "scan_to_pay", 500)
+    request = await shop.new_request("scan_to_pay", "MERCHANT_QR:ALIPAY")
+    payment = await shop.submit(request)
+    promise_more(shop)
+    with pytest.raises(OrderBusy) as busy:
+        await shop.submit(request, "k2")
+    assert busy.value.next_action is not None
+    shown = expiry(busy.value.next_action)
+    assert shown is not None
+    assert busy.value.expires_at is not None
+    assert max(shown, busy.value.expires_at) <= ends_at
+    shop.replies.clear()
+    await shop.cancel(payment)
