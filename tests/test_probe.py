@@ -53,7 +53,7 @@ async def test_each_source_is_asked_once_with_what_the_order_tells() -> None:
     assert all(exchange.fault is None and not exchange.missing for exchange in exchanges.values())
     assert exchanges["card"].answer["cards"][0]["card_id"] == "c_1"
     assert len(exchanges["channel"].answer["channels"]) == 26
-    assert len(exchanges["quota"].answer["quotas"]) == 6
+    assert len(exchanges["quota"].answer["quotas"]) == 7
     assert findings == []
 
 
