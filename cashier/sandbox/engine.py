@@ -56,7 +56,7 @@ from cashier.sandbox.weather import PaymentFault
 
 LIVE = frozenset({"PROCESSING", "ACTION_REQUIRED", "USER_PAYING"})
 REVERSED = PaymentFailure("REVERSED", "The payment was reversed. No money was taken.")
-DECLINED = PaymentFailure("DECLINED", "The payer did not pay.")
+DECLINED = PaymentFailure("DECLINED", "The payer declined to pay.")
 EXPIRED = PaymentFailure("EXPIRED", "The time to pay ran out.")
 CHANNEL_DECLINED = PaymentFailure("CHANNEL_DECLINED", "The bank did not agree to this payment.")
 # Banks and counters accept any sum for a number or code, at any time.

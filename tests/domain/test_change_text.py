@@ -33,23 +33,23 @@ PRICE, BALANCE = ChangeType.PRICE_CHANGED, ChangeType.BALANCE_SHORT
     [
         (
             changed(PRICE, cny(11_800), cny(12_000)),
-            "价格已变化：¥118.00 → ¥120.00",
+            "价格有变化：¥118.00 → ¥120.00",
             "The price has changed: CN¥118.00 → CN¥120.00",
         ),
         (changed(PRICE, None, cny(12_000)), "最新价格：¥120.00", "The price is now CN¥120.00"),
         (
             changed(PRICE, cny(1), cny(2), subject="order"),
-            "订单金额已变化：¥0.01 → ¥0.02",
+            "订单金额有变化：¥0.01 → ¥0.02",
             "The amount of the order has changed: CN¥0.01 → CN¥0.02",
         ),
         (
             changed(PRICE, cny(0), cny(50), subject="fee"),
-            "手续费已变化：¥0.00 → ¥0.50",
+            "手续费有变化：¥0.00 → ¥0.50",
             "The fee has changed: CN¥0.00 → CN¥0.50",
         ),
         (
             changed(PRICE, None, cny(50), subject="p_1"),
-            "金额明细已变化：¥0.00 → ¥0.50",
+            "金额明细有变化：¥0.00 → ¥0.50",
             "A part of the price has changed: CN¥0.00 → CN¥0.50",
         ),
         (

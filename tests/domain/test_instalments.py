@@ -86,7 +86,7 @@ def test_a_provider_is_one_method_with_an_option_per_term_fewest_instalments_fir
 
 def test_in_chinese_a_term_is_named_by_its_count_and_amount() -> None:
     found = method(request=request(locale="zh-CN"))
-    assert (found.title, found.options[0].title) == ("分期付款（FLEXI Pay）", "3期 × ¥34.10")
+    assert (found.title, found.options[0].title) == ("分期付款（FLEXI Pay）", "¥34.10 × 3期")
 
 
 def test_a_discount_is_taken_before_the_fee() -> None:

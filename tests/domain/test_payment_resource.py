@@ -103,7 +103,7 @@ def test_a_payment_has_the_fields_of_the_contract() -> None:
         },
         "next_action": None,
         "route": {"rule": "cheapest_healthy"},
-        "message": {"code": "CHALLENGE", "text": "Please confirm that it is you."},
+        "message": {"code": "CHALLENGE", "text": "Please verify your identity."},
         "poll_after_ms": None,
         "payment_token": "t",
         "expires_at": LATER,

@@ -89,8 +89,8 @@ async def test_a_changed_term_is_reported_and_nothing_is_sent(
         await shop.submit(request)
     assert [(change.what, change.subject) for change in changed.value.changes] == expected
     texts = {change.subject: change.message for change in changed.value.changes}
-    assert texts.get("apr_bps") in (None, "年化利率已变化：13.70% → 14%")
-    assert texts.get("count") in (None, "分期期数已变化：3 → 4")
+    assert texts.get("apr_bps") in (None, "年化利率有变化：13.70% → 14%")
+    assert texts.get("count") in (None, "分期期数有变化：3 → 4")
     assert all(texts.values())
     assert shop.count("decide") == shop.count("submit") == 0
 
