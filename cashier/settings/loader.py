@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from cashier.domain.catalog import Catalog, Methods
 from cashier.domain.ranking import Weights
 from cashier.domain.routing_rules import Routing
-from cashier.domain.wording import Texts
+from cashier.domain.wording import Texts, with_packaged_forms
 from cashier.settings.schema import Configuration, ConfigurationError, Settings, TokenSettings, settings_faults
 from cashier.settings.typed_table import typed
 from cashier.settings.warnings import settings_warnings
@@ -120,7 +120,10 @@ def _layer(name: str, wanted: type[_T], beside: Path | None, faults: list[str]) 
 def _layered(name: str, beside: Path | None) -> dict[str, Any]:
     """The packaged table, overridden value by value by the file beside the configuration."""
     defaults = packaged(name)
-    return _merged(defaults, _read(beside / name)) if beside is not None and (beside / name).exists() else defaults
+    if beside is None or not (beside / name).exists():
+        return defaults
+    overrides = _read(beside / name)
+    return _merged(defaults, with_packaged_forms(defaults, overrides) if name == "texts.toml" else overrides)
 
 
 def packaged(name: str) -> dict[str, Any]:

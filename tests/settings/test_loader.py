@@ -9,8 +9,11 @@ import pytest
 
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.core import Cashier
-from cashier.domain.pay_method import Kind
-from cashier.settings.loader import configuration, load, token_secrets
+from cashier.domain.pay_method import Kind, ReasonCode
+from cashier.domain.payment_message import RETURN_PROMISES, MessageCode
+from cashier.domain.text_form import Form
+from cashier.domain.wording import text_of
+from cashier.settings.loader import configuration, load, packaged, token_secrets
 from cashier.settings.schema import ConfigurationError, TokenSettings
 from cashier.wire.transport import Request, Response
 
@@ -216,9 +219,37 @@ def test_a_file_beside_the_configuration_overrides_single_values(tmp_path: Path)
     assert config.catalog.texts["en"].reasons["NO_CHANNEL"] == "Not here."  # type: ignore[index]  # as above
 
 
+@pytest.mark.parametrize("locale", ["en", "zh-CN", "ar"])
+@pytest.mark.parametrize("code", sorted(RETURN_PROMISES))
+def test_a_plain_text_replaces_a_promise_of_return_except_where_money_has_no_way_back(
+    tmp_path: Path, code: MessageCode, locale: str
+) -> None:
+    """Such a file was complete before kinds without a way back had texts of their own."""
+    packaged_text = packaged("texts.toml")[locale]["payments"][code][Form.NO_WAY_BACK]
+    (tmp_path / "cashier.toml").write_text("")
+    (tmp_path / "texts.toml").write_text(f'[{locale}.payments]\n{code} = "Own."\n')
+    own = load(tmp_path / "cashier.toml").catalog.texts[locale].payments[code]
+    assert (text_of(own), text_of(own, Form.NO_WAY_BACK)) == ("Own.", packaged_text)
+    (tmp_path / "texts.toml").write_text(f'[{locale}.payments]\n{code} = {{ no_way_back = "Ask us." }}\n')
+    own = load(tmp_path / "cashier.toml").catalog.texts[locale].payments[code]
+    assert text_of(own, Form.NO_WAY_BACK) == "Ask us."
+    assert text_of(own) == packaged("texts.toml")[locale]["payments"][code][Form.GENERAL]
+
+
+def test_a_plain_text_replaces_every_other_form(tmp_path: Path) -> None:
+    (tmp_path / "cashier.toml").write_text("")
+    (tmp_path / "texts.toml").write_text('[en.payments]\nCHALLENGE = "Own."\n[en.reasons]\nCARD_UNBOUND = "Gone."\n')
+    wording = load(tmp_path / "cashier.toml").catalog.texts["en"]
+    assert text_of(wording.payments[MessageCode.CHALLENGE], Form.SMS_OTP) == "Own."
+    assert text_of(wording.reasons[ReasonCode.CARD_UNBOUND], Form.NO_CARD) == "Gone."
+
+
 @pytest.mark.parametrize(
     ("name", "text", "fault"),
     [
+        ("texts.toml", 'en = "x"\n', "expected a table"),
+        ("texts.toml", '[en]\npayments = "x"\n', "payments: expected a table"),
+        ("texts.toml", '[en.payments]\nCLOSED = ""\n', "expected a text of length"),
         ("methods.toml", "[CARDS]\nfee_bps = 1\n", "unknown key 'CARDS'; did you mean 'CARD'?"),
         ("methods.toml", "[CARD]\nfee = 1\n", "[CARD] unknown key 'fee'; did you mean 'fee_bps'?"),
         ("methods.toml", '[CARD]\ntitle = { en = "{bank}" }\n', "CARD.title en: '{bank}' cannot be filled in"),
