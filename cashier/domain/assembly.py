@@ -57,6 +57,8 @@ def assemble(case: ConsultationCase) -> list[Offer]:
     offers: list[Offer] = []
     for kind, instrument_offers in _INSTRUMENT_KINDS:
         offers += instrument_offers(cards.assessment if kind is _QUICK_PAY else KindAssessment(case, kind), cards)
+    if case.at_till:
+        offers = [anonymous(offer) for offer in offers]
     gap = case.channel_gap
     by_kind = {} if case.channels is None else case.channels.by_kind
     for kind, channel_offers in _CHANNEL_KINDS:
@@ -65,6 +67,22 @@ def assemble(case: ConsultationCase) -> list[Offer]:
         elif kind in by_kind:
             offers += channel_offers(KindAssessment(case, kind))
     return offers
+
+
+def anonymous(offer: Offer) -> Offer:
+    """A named member's offer at a till, where it is refused, without what a till may not read.
+
+    That is bank and digits of a card, and what an account or a limit has left.
+    """
+    instrument, quote, offered = offer.instrument, offer.quote, offer.assessment.offered
+    return Offer(
+        offer.method_id,
+        offer.assessment,
+        offered.name,
+        offered.icon,
+        None if instrument is None else Instrument(instrument.id),
+        Quote(quote.refusal, quote.amounts, None, quote.channel),
+    )
 
 
 def free_offer(case: ConsultationCase) -> Offer | None:

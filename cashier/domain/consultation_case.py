@@ -8,7 +8,7 @@ from cashier.domain.catalog import Catalog
 from cashier.domain.facts import Facts, Promotion, Quota
 from cashier.domain.money import Currency, Money
 from cashier.domain.offered_kinds import offered_kinds
-from cashier.domain.order import ConsultRequest
+from cashier.domain.order import ConsultRequest, at_till
 from cashier.domain.pay_method import Amounts, Kind
 from cashier.domain.promotion import Discounts, OrderPromotions, PricePromotions, UsablePromotions
 from cashier.domain.refusal import silence_refusal
@@ -24,11 +24,13 @@ class ConsultationCase:
     refuse the methods in their scope. `promotion_gap`: the source of the promotions if it is
     silent; None too if it is not configured, because then there are none. `left_s`: whole seconds
     left of the order. `promotions`: those that the payer chose, or all of `all_promotions`.
+    `at_till`: see `order.at_till`.
     """
 
     __slots__ = (
         "all_promotions",
         "amount",
+        "at_till",
         "catalog",
         "channel_gap",
         "channels",
@@ -56,6 +58,7 @@ class ConsultationCase:
         self.facts = facts
         self.catalog = catalog
         self.now = now
+        self.at_till = at_till(request.product, request.terminal)
         self.left_s = int((facts.order.expires_at - now).total_seconds())
         self.kyc_level = 0 if facts.member is None else facts.member.kyc_level
         self.locale = catalog.locale(request.locale)
@@ -77,11 +80,14 @@ class ConsultationCase:
             promotions = marketing.promotions
         elif marketing.cause is not MissingCause.NOT_CONFIGURED:
             self.promotion_gap = marketing.source
-        self.all_promotions = self.promotions = OrderPromotions(promotions, facts.order, now)
+        self.all_promotions = self.promotions = OrderPromotions(promotions, facts.order, now, at_till=self.at_till)
         if request.chosen_promotions is not None:
             chosen = frozenset(request.chosen_promotions)
             self.promotions = OrderPromotions(
-                [promotion for promotion in promotions if promotion.promotion_id in chosen], facts.order, now
+                [promotion for promotion in promotions if promotion.promotion_id in chosen],
+                facts.order,
+                now,
+                at_till=self.at_till,
             )
         # By the identity of a price: comparing the figures would cost more.
         self.promotions_at: dict[int, PricePromotions] = {}

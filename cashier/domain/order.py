@@ -42,6 +42,14 @@ class Terminal(StrEnum):
     MINI_PROGRAM = "MINI_PROGRAM"
 
 
+def at_till(product: Product, terminal: Terminal) -> bool:
+    """Whether a till says who pays, and no payer has signed in.
+
+    SCAN means a till on any terminal.
+    """
+    return terminal is Terminal.POS or product is Product.SCAN
+
+
 USER_ID_REQUIRED = "is required unless product is SCAN"
 
 

@@ -13,6 +13,9 @@ The best set saves most, then uses the fewest promotions, then prefers higher va
 expiries and smaller ids. The best of each group is that set, except near a channel's minimum: a
 remainder below the minimum makes the method unusable. The set must then leave nothing or at least
 the minimum, and finding the best one is a knapsack problem: see `knapsack`.
+
+At a till a set must leave something: it is that which the payer shows or confirms. Without it the
+promotions of a member would be used up by naming the member.
 """
 
 from __future__ import annotations
@@ -130,16 +133,20 @@ class UsablePromotions:
         "_best",
         "_budget",
         "_has_bank_filters",
+        "_must_leave",
         "_promotions",
         "any",
         "banks",
         "prices",
     )
 
-    def __init__(self, promotions: list[ApplicablePromotion], amount: Money, budget: SearchBudget) -> None:
+    def __init__(
+        self, promotions: list[ApplicablePromotion], amount: Money, budget: SearchBudget, must_leave: bool
+    ) -> None:
         self._promotions = promotions
         self._amount = amount
         self._budget = budget
+        self._must_leave = must_leave
         self._best: dict[tuple[str | None, int] | str | None, Discounts] = {}
         self._applying: dict[tuple[str | None, int] | str | None, ApplyingPromotions] = {}
         self._has_bank_filters = False
@@ -152,7 +159,7 @@ class UsablePromotions:
     def best(self, bank: str | None, floor: int, step: int) -> Discounts:
         """The best legal set with this bank that leaves 0, or at least `floor` minor units.
 
-        Values are multiples of `step`.
+        At a till it leaves something. Values are multiples of `step`.
         """
         if not self._promotions:
             return NO_DISCOUNTS
@@ -164,8 +171,8 @@ class UsablePromotions:
         if discounts is None:
             discounts = self._best[key] = _best_without_floor(self._usable(bank, step), self._amount)
         rest = self._amount.value - discounts.total
-        if 0 < rest < floor:
-            return _best_within(self._usable(bank, step), self._amount.value - floor, self._budget)
+        if rest < floor if rest else self._must_leave:
+            return _best_within(self._usable(bank, step), self._amount.value - max(floor, 1), self._budget)
         return discounts
 
     def applying(self, bank: str | None, step: int, best: tuple[Discount, ...]) -> ApplyingPromotions:
@@ -198,13 +205,17 @@ class OrderPromotions:
 
     All methods of an order share one search budget, so no marketing answer can take long. When it
     is used up, a set is still legal, but perhaps not the best. `most_off`: no set takes off more.
+    `at_till`: what covers the whole order does not apply, alone or in a set.
     """
 
-    __slots__ = ("_amount", "_applicable", "_budget", "_named_kinds", "_usable", "most_off")
+    __slots__ = ("_amount", "_applicable", "_budget", "_must_leave", "_named_kinds", "_usable", "most_off")
 
-    def __init__(self, promotions: Iterable[Promotion], order: Order, now: datetime) -> None:
+    def __init__(self, promotions: Iterable[Promotion], order: Order, now: datetime, *, at_till: bool = False) -> None:
         self._amount = order.amount
         self._applicable = applicable_promotions(promotions, order, now)
+        self._must_leave = at_till
+        if at_till:
+            self._applicable = [each for each in self._applicable if each.value < order.amount.value]
         self._budget = SearchBudget()
         self._named_kinds = _NO_NAMES
         self.most_off = 0
@@ -224,7 +235,7 @@ class OrderPromotions:
                 for applicable in self._applicable
                 if not applicable.promotion.kinds or kinds <= applicable.promotion.kinds
             ]
-            usable = self._usable[key] = UsablePromotions(allowed, self._amount, self._budget)
+            usable = self._usable[key] = UsablePromotions(allowed, self._amount, self._budget, self._must_leave)
         return usable
 
     @property

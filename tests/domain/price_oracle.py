@@ -55,7 +55,7 @@ def oracle(world: World) -> dict[str, Expected]:
     """The expected price and refusal of each method."""
     for legal in sorted(_legal_sets(world, ["FREE"], None, 1), key=lambda coupons: (len(coupons), coupons)):
         off = _off(legal, world.order.amount.value)
-        if sum(value for _, value in off) == world.order.amount.value:
+        if sum(value for _, value in off) == world.order.amount.value and not (off and _at_till(world)):
             return {"FREE": Expected(None, None, 0, 0, off)}
     found: dict[str, Expected] = {}
     for card in world.cards:
@@ -76,6 +76,10 @@ def oracle(world: World) -> dict[str, Expected]:
     for kind in ("WALLET", "VA", "CARD"):
         found |= _of_channels(world, kind)
     return found
+
+
+def _at_till(world: World) -> bool:
+    return world.request.terminal == "POS" or world.request.product == "SCAN"
 
 
 def _of_channels(world: World, kind: str) -> dict[str, Expected]:
@@ -117,7 +121,7 @@ def _over(
     for legal in _legal_sets(world, [kind], bank, step):
         total = min(order, -sum(coupon.negative_value for coupon in legal))
         rest = order - total
-        if rest == 0 or rest + _fee(rest, bps, step) >= least:
+        if (rest == 0 and not _at_till(world)) or (rest and rest + _fee(rest, bps, step) >= least):
             candidates.append((-total, len(legal), legal))
     total, _, legal = min(candidates, default=(0, 0, ()))
     fee = _fee(order + total, bps, step)

@@ -38,8 +38,13 @@ def only(world: World) -> PayMethod:
 
 
 def free_of(world: World) -> bool:
-    """By another hand: the most that promotions without kinds (or for FREE) and banks take off."""
+    """By another hand: the most that promotions without kinds (or for FREE) and banks take off.
+
+    At a till the payer confirms nothing where they take off all.
+    """
     amount = world.order.amount
+    if amount.value and (world.request.terminal == "POS" or world.request.product == "SCAN"):
+        return False
     usable: list[tuple[Promotion, int]] = [
         (found, value_of(found, amount.value))
         for found in world.promotions
@@ -92,13 +97,17 @@ def test_free_is_the_only_method_exactly_where_nothing_is_to_pay(world: World, s
         {"member": structs.replace(member(), kyc_level=0)},
         {"channels": (), "cards": (), "accounts": (), "agreements": ()},
         {"silent": dict.fromkeys(set(OPTIONAL) - {"marketing"}, MissingCause.TIMEOUT)},
-        {"request": request(product="SCAN", terminal="POS")},
         {"request": request(locale="zh-CN")},
     ],
-    ids=["contract", "identity", "nothing held", "silence", "till", "locale"],
+    ids=["contract", "identity", "nothing held", "silence", "locale"],
 )
 def test_nothing_but_the_operators_terms_refuses_a_free_order(free: dict[str, Any], circumstance: Any) -> None:
     world = one_of_each(**free, **circumstance)
+    assert (only(world).method_id, only(world).availability) == ("FREE", Availability.AVAILABLE)
+
+
+def test_an_order_of_0_is_free_at_a_till_too() -> None:
+    world = one_of_each(order=order(0), promotions=(FREE_COUPON,), request=request(product="SCAN", terminal="POS"))
     assert (only(world).method_id, only(world).availability) == ("FREE", Availability.AVAILABLE)
 
 

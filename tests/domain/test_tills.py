@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec import UNSET, structs
 
-from cashier.domain.assembly import assemble
+from cashier.domain.assembly import assemble, free_offer
 from cashier.domain.channel_candidates import ChosenMethod, candidates
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.kinds import SHOWN_OR_CONFIRMED, InstrumentSource
@@ -18,7 +19,9 @@ from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Availability, Kind, ReasonCode
 from cashier.domain.ranking import rank_offers
 from cashier.source_errors import MissingCause
-from tests.domain.builders import CATALOG, World, account, member, one_of_each, order, request
+from tests.domain.builders import CATALOG, World, account, member, one_of_each, order, promotion, request
+from tests.domain.price_oracle import oracle
+from tests.domain.test_price_oracle import price_worlds
 from tests.domain.world_strategies import worlds
 
 # Naming the payer is enough to charge them.
@@ -74,6 +77,71 @@ def test_a_balance_that_is_short_is_not_completed_by_a_card_at_a_till(place: tup
     world = one_of_each(order=order(10_000), accounts=(account(4_000),))
     assert "BALANCE:b_1+QUICK_PAY" in at(world, (Product.STANDARD_CASHIER, Terminal.APP)).ids()
     assert "BALANCE:b_1+QUICK_PAY" not in at(world, place).ids()
+
+
+@given(worlds(), st.sampled_from(TILLS), st.sampled_from([None, (), ("p_0", "p_1")]))
+def test_no_promotion_of_a_named_member_pays_a_whole_order_at_a_till(
+    world: World, place: tuple[Product, Terminal], chosen: tuple[str, ...] | None
+) -> None:
+    here = at(world, place)
+    here = here.but(request=structs.replace(here.request, chosen_promotions=chosen))
+    case = here.case()
+    assert free_offer(case) is None or not here.order.amount.value
+    for method in here.methods():
+        for amount in (method.amount, *(option.amount for option in method.options)):
+            assert amount is None or not amount.discounts or amount.payable.value
+        listed = () if method.promotions is UNSET else method.promotions
+        assert all(each.amount.value < here.order.amount.value for each in listed)
+
+
+@settings(max_examples=200)
+@given(price_worlds(), st.sampled_from(TILLS))
+def test_the_price_at_a_till_is_the_best_that_leaves_something_to_confirm(
+    world: World, place: tuple[Product, Terminal]
+) -> None:
+    here = at(world.but(request=structs.replace(world.request, product=place[0], terminal=place[1])), place)
+    here = here.but(request=structs.replace(here.request, chosen_promotions=world.request.chosen_promotions))
+    expected = oracle(here)
+    for method in here.methods():
+        if method.kind not in NAMED:
+            assert method.amount is not None
+            wanted = expected[method.method_id]
+            off = tuple((discount.promotion_id, discount.amount.value) for discount in method.amount.discounts)
+            assert (method.amount.payable.value, method.amount.fee.value, off) == (
+                wanted.payable,
+                wanted.fee,
+                wanted.off,
+            )
+
+
+def test_of_a_set_that_pays_all_the_best_rest_still_counts_at_a_till() -> None:
+    coupons = (promotion("p_6", 6_000), promotion("p_5", 5_000), promotion("p_all", 10_000))
+    world = at(one_of_each(promotions=coupons), (Product.SCAN, Terminal.POS))
+    method = world.method("MERCHANT_QR:WECHAT")
+    assert method.amount is not None
+    assert [discount.promotion_id for discount in method.amount.discounts] == ["p_6"]
+    assert method.promotions is not UNSET
+    assert [(each.promotion_id, each.best) for each in method.promotions] == [("p_6", True), ("p_5", False)]
+
+
+@given(worlds(), st.sampled_from(TILLS))
+def test_a_till_reads_nothing_of_a_named_members_cards_and_accounts(
+    world: World, place: tuple[Product, Terminal]
+) -> None:
+    """Whatever they hold, the till's answer is the same but for the number of methods and ids."""
+    secret = {"bank": "SECRETBANK", "bank_name": "Secret Bank", "last4": "7391", "brand": "SECRETBRAND"}
+    here = at(world, place).but(
+        cards=tuple(structs.replace(each, **secret) for each in world.cards),
+        accounts=tuple(
+            structs.replace(each, available=structs.replace(each.available, value=7_391_739)) for each in world.accounts
+        ),
+    )
+    for method in here.methods():
+        if method.kind in NAMED:
+            shown = msgspec.json.encode(structs.replace(method, amount=None)).decode().lower()
+            assert "secret" not in shown
+            assert "7391" not in shown
+            assert method.limits is None or method.instrument is None
 
 
 @given(worlds(), st.sampled_from([None, MissingCause.TIMEOUT]))

@@ -58,3 +58,15 @@ async def test_a_tills_order_takes_no_named_members_money_on_any_claimed_termina
     code = AT_POS if terminal is Terminal.POS else ReasonCode.PRODUCT_NOT_SUPPORTED
     assert (ChangeType.METHOD_CLOSED, code) in [(change.what, change.reason) for change in changed.value.changes]
     assert_nothing_was_sent(shop)
+
+
+async def test_coupons_of_a_named_member_do_not_pay_a_whole_order_at_a_till(shop: Checkout) -> None:
+    """There the payer would show and confirm nothing."""
+    request = await shop.new_request("discounted_to_zero", "FREE")
+    at_pos = await shop.consult("discounted_to_zero", terminal="POS")
+    assert "FREE" not in {method.method_id for method in at_pos.methods}
+    assert all(not method.amount.discounts for method in at_pos.methods if method.amount is not None)
+    with pytest.raises(ConsultChanged) as changed:
+        await shop.submit(structs.replace(request, terminal=Terminal.POS))
+    assert {change.what for change in changed.value.changes} == {ChangeType.METHOD_CLOSED, ChangeType.PROMOTION_GONE}
+    assert_nothing_was_sent(shop)
