@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
@@ -27,6 +29,9 @@ _WRONG_CLAIMS = frozenset({Blocked.AMOUNT_MISMATCH, Blocked.COUNTRY_MISMATCH})
 # here.
 _TAKEN = frozenset({Blocked.ORDER_IN_PROGRESS, Blocked.ORDER_PAID, Blocked.ORDER_CLOSED})
 
+# A payment token travels in a header: room for a dozen usual titles, and for none beyond.
+_TITLE_BYTES, _TITLE_CHARS = 2_048, 40
+
 
 class RecheckedOffer(Struct, frozen=True):
     """The chosen method in its current state, at the accepted price.
@@ -40,33 +45,25 @@ class RecheckedOffer(Struct, frozen=True):
     promotion_titles: dict[str, str] = {}
 
 
-# A payment token travels in a header: room for a dozen usual titles, and for none beyond.
-_TITLE_BYTES, _TITLE_CHARS = 2_048, 40
-
-
-def _promotion_titles(method: PayMethod, option_id: str | None) -> dict[str, str]:
-    """As far as they fit. A longer title is cut."""
-    option = next((option for option in method.options if option.option_id == option_id), None)
-    amounts = method.amount if option is None else option.amount
-    titles: dict[str, str] = {}
-    for discount in () if amounts is None else amounts.discounts:
-        more = {**titles, discount.promotion_id: discount.title[:_TITLE_CHARS]}
-        if len(msgspec.json.encode(more)) > _TITLE_BYTES:
-            break
-        titles = more
-    return titles
-
-
 class AlreadySubmitted(Exception):
     """The acquirer names this attempt: the engine has received it since the look-up."""
 
 
 def ended_order(attempt: Attempt, rechecked: RecheckedOffer) -> ConsultChanged:
     """For an order that ended after the recheck, before anything was sent."""
-    ended, catalog = Blocked.ORDER_EXPIRED, attempt.operation.policy.catalog
-    text = catalog.texts[catalog.locale(attempt.chosen.locale)].blocked[ended]
+    ended = Blocked.ORDER_EXPIRED
+    text = attempt.operation.policy.catalog.wording(attempt.chosen.locale).blocked[ended]
     consultation = replace(rechecked.consultation, payable=False, blocked=Blockage(ended, text), methods=())
-    return ConsultChanged((Change(what=ChangeType.ORDER_STATE, before=OrderStatus.PENDING, after=ended),), consultation)
+    change = Change(what=ChangeType.ORDER_STATE, before=OrderStatus.PENDING, after=ended)
+    return offer_changed(attempt, (change,), consultation)
+
+
+def offer_changed(attempt: Attempt, differences: Sequence[Change], consultation: Consultation) -> ConsultChanged:
+    """With a message for the payer in each change."""
+    wording = attempt.operation.policy.catalog.wording(attempt.chosen.locale)
+    return ConsultChanged(
+        with_messages(differences, consultation.methods, attempt.chosen.method_id, wording), consultation
+    )
 
 
 class Recheck:
@@ -99,9 +96,7 @@ class Recheck:
             raise CheckUnavailable(silent, consultation.sources)
         differences = changes(attempt.chosen, attempt.accepted_offer, current)
         if differences or fresh.case is None:
-            wording = attempt.operation.policy.catalog.wording(attempt.chosen.locale)
-            messages = with_messages(differences, consultation.methods, attempt.chosen.method_id, wording)
-            raise ConsultChanged(messages, consultation)
+            raise offer_changed(attempt, differences, consultation)
         method = next(method for method in consultation.methods if method.method_id == attempt.chosen.method_id)
         titles = _promotion_titles(method, attempt.chosen.option_id)
         return RecheckedOffer(method, fresh.case, consultation, titles)
@@ -153,3 +148,16 @@ class Recheck:
             raise AlreadySubmitted
         if holder is not None and in_progress:
             raise OrderBusy(holder)
+
+
+def _promotion_titles(method: PayMethod, option_id: str | None) -> dict[str, str]:
+    """As far as they fit. A longer title is cut."""
+    option = next((option for option in method.options if option.option_id == option_id), None)
+    amounts = method.amount if option is None else option.amount
+    titles: dict[str, str] = {}
+    for discount in () if amounts is None else amounts.discounts:
+        more = {**titles, discount.promotion_id: discount.title[:_TITLE_CHARS]}
+        if len(msgspec.json.encode(more)) > _TITLE_BYTES:
+            break
+        titles = more
+    return titles

@@ -23,7 +23,7 @@ from cashier.payments.attempt import Attempt
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.errors import CheckUnavailable, ConsultChanged, EngineUnavailable, KeyReused, OrderBusy
 from cashier.payments.ports import EnginePort
-from cashier.payments.recheck import RecheckedOffer
+from cashier.payments.recheck import RecheckedOffer, offer_changed
 from cashier.tokens.payment_state_token import TokenRoute
 
 # The alternatives travel in the payer's token, which must fit into a header. No engine tries a
@@ -178,4 +178,4 @@ def _not_payable(
         subject=attempt.chosen.method_id,
         reason=refused.reason or ReasonCode.NO_CHANNEL,
     )
-    return ConsultChanged((closed,), rechecked.consultation)
+    return offer_changed(attempt, (closed,), rechecked.consultation)

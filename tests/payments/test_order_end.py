@@ -161,9 +161,9 @@ async def test_an_order_that_ends_while_risk_decides_is_not_sent(shop: Checkout,
     shop.replies["decide"] = slowly
     with pytest.raises(ConsultChanged) as changed:
         await shop.submit(request)
-    assert [(change.what, change.after) for change in changed.value.changes] == [
-        (ChangeType.ORDER_STATE, Blocked.ORDER_EXPIRED)
-    ]
+    [change] = changed.value.changes
+    assert (change.what, change.after) == (ChangeType.ORDER_STATE, Blocked.ORDER_EXPIRED)
+    assert change.message == "订单已超时，请重新下单"
     consultation = changed.value.consultation
     assert (consultation.payable, consultation.methods) == (False, ())
     assert shop.count("submit") == 0

@@ -127,7 +127,8 @@ async def test_a_code_of_a_closed_wallet_is_not_routed_to_another(shop: Checkout
     shop.close_channels("ch_cqr_wechat")
     with pytest.raises(ConsultChanged) as changed:
         await shop.submit(request)
-    assert [change.what for change in changed.value.changes] == [ChangeType.METHOD_CLOSED]
+    [change] = changed.value.changes
+    assert (change.what, change.message) == (ChangeType.METHOD_CLOSED, "暂停服务，请更换支付方式")
     assert shop.count("submit") == 0
 
 
