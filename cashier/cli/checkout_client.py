@@ -56,7 +56,7 @@ class SelectedMethod(NamedTuple):
     body: dict[str, Any]
 
 
-class Step(NamedTuple):
+class CheckoutStep(NamedTuple):
     """One request to the service and its reply. `action`: `submit`, `challenge`, `status` or
     `cancel`."""
 
@@ -76,7 +76,7 @@ class Payer(Struct, frozen=True, kw_only=True):
     cancel_after_s: float | None = None
 
 
-Show = Callable[[Step], None]
+Show = Callable[[CheckoutStep], None]
 
 
 def choose(request: dict[str, Any], answer: dict[str, Any], choice: PayerPreference) -> SelectedMethod:
@@ -156,22 +156,22 @@ class _Cancellation:
 
 async def _next_step(
     payments: PaymentsClient, payment: dict[str, Any], payer: Payer, cancellation: _Cancellation
-) -> Step:
+) -> CheckoutStep:
     payment_id, token = payment["payment_id"], payment["payment_token"]
     if cancellation.due():
-        return Step("cancel", await payments.cancel(payment_id, token))
+        return CheckoutStep("cancel", await payments.cancel(payment_id, token))
     if payment["status"] == "CHALLENGE":
         value = payer.answer_challenge(payment["challenge"])
-        return Step("challenge", await payments.answer_challenge(payment_id, token, value))
+        return CheckoutStep("challenge", await payments.answer_challenge(payment_id, token, value))
     wait_ms = max(1, int(min(WAIT_MS, cancellation.left_ms)))
-    return Step("status", await payments.status(payment_id, token, wait_ms))
+    return CheckoutStep("status", await payments.status(payment_id, token, wait_ms))
 
 
 async def _submit(payments: PaymentsClient, body: dict[str, Any], key: str, show: Show) -> ServiceReply:
     """Submit, and repeat under the same key while the payment may not exist."""
     for left in reversed(range(SUBMITS)):
         reply = await payments.submit(body, key)
-        show(Step("submit", reply))
+        show(CheckoutStep("submit", reply))
         if reply.body.get("code") not in _RETRIED or not left:
             break
         await asyncio.sleep(reply.retry_after_s or PAUSE_S)

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from cashier.cli import consultation_printer, payment_printer, service_client
-from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference, SelectedMethod, Step, choose, follow
+from cashier.cli.checkout_client import CannotPay, CheckoutStep, Payer, PayerPreference, SelectedMethod, choose, follow
 from cashier.cli.checkout_client import pay as submit_and_follow
 from cashier.cli.layout import write
 from cashier.cli.service_client import ServiceReply
@@ -35,7 +35,7 @@ class StepPrinter:
         self._console = console
         self._url = url
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: CheckoutStep) -> None:
         write(self._console, payment_printer.step_lines(step.action, step.reply, self.payment, self._console.width))
         if "code" not in step.reply.body:
             self.payment = step.reply.body
@@ -85,7 +85,7 @@ async def resume(console: Console, url: str, payment_id: str, token: str, cancel
     with _printing(console, url) as printer:
         async with service_client.payments_client(url) as payments:
             reply = await (payments.cancel(payment_id, token) if cancel else payments.status(payment_id, token))
-            printer(Step("cancel" if cancel else "status", reply))
+            printer(CheckoutStep("cancel" if cancel else "status", reply))
             return await follow(payments, reply, payer, printer)
 
 
@@ -101,11 +101,11 @@ async def take_over(
         async with service_client.payments_client(url) as payments:
             named = ("order_id", "merchant_id", "user_id", "locale")
             found = await payments.find({name: request[name] for name in named})
-            printer(Step("find", found))
+            printer(CheckoutStep("find", found))
             if action is None or "code" in found.body:
                 return found
             reply = await payments.take_over(found.body["payment_id"], action, request)
-            printer(Step(action, reply))
+            printer(CheckoutStep(action, reply))
             return await follow(payments, reply, payer, printer)
 
 

@@ -226,7 +226,7 @@ def lifetime_s(kind: Kind, catalog: Catalog) -> int:
     return catalog.methods[kind].expires_in_s or DEFAULT_LIFE_S
 
 
-def order_key(chosen: PaymentChoice) -> str:
+def order_key(chosen: PaymentChoice | AttemptRequest) -> str:
     """Order ids are unique per merchant only."""
     return f"{chosen.merchant_id}/{chosen.order_id}"
 

@@ -38,6 +38,7 @@ from cashier.payments.attempt import (
     Attempt,
     kind_of,
     lifetime_s,
+    order_key,
     payment_progress,
     sent_since,
 )
@@ -118,8 +119,7 @@ class AttemptRecovery:
         Raises `NoSuchAttempt`, also for another payer's; `NotResumable`, `StatusUnavailable`,
         `OrderUnknown`, `TooManyPayments`.
         """
-        key = f"{request.merchant_id}/{request.order_id}"
-        upstream = await self._looks.run(key, lambda: self._look_at_order(request.order_id, operation))
+        upstream = await self._looks.run(order_key(request), lambda: self._look_at_order(request.order_id, operation))
         if upstream.payment is None:
             raise NoSuchAttempt
         if upstream.payment.user_id is None:
@@ -220,7 +220,7 @@ class AttemptRecovery:
         resolution = resolve_status(unsent, upstream.engine, upstream.acquirer, self._now())
         if not resolution.final or _holds_order(upstream.acquirer, payment_id):
             raise OrderBusy(payment_id)
-        await self._attempt_guard.mark_ended(f"{request.merchant_id}/{request.order_id}", payment_id)
+        await self._attempt_guard.mark_ended(order_key(request), payment_id)
         return ReplacedPayment(
             payment_id=payment_id,
             order_id=request.order_id,
