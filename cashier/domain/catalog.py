@@ -18,8 +18,7 @@ from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind, NextAction
 from cashier.domain.wording import TITLE_PARTS, Text, Texts, Wording, unrenderable
 
-# Actions that the payer completes outside of the cashier, by a page, a code or an account that
-# ends.
+# Actions that the payer completes elsewhere, by a page, a code or an account that has an end.
 ACTS_ELSEWHERE = frozenset(
     {
         NextAction.REDIRECT,

@@ -21,11 +21,10 @@ from cashier.source_errors import SourceError, Unanswered
 class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of a submit. `alternatives`: channels to try if the leg's own is closed.
 
-    `amount`: the payer's part, which the legs but promotions add up to. `legs`: only promotions if
-    they leave nothing to pay, and none for an order of 0. `method_id`,
-    `option_id`: the payer's choice, which the engine reports back. `expires_at`: the end of the
-    payer's time to act, never later than the order's; what the engine shows the payer must end by
-    then.
+    `amount`: the payer's part, the sum of all legs but promotions. `legs`: only promotions if they
+    leave nothing to pay, and none for an order of 0. `method_id`, `option_id`: the payer's choice,
+    which the engine reports back. `expires_at`: the end of the payer's time to act, never later
+    than the order's; what the engine shows the payer must end by then.
 
     `auth_code` is the payer's secret, so the repr omits it.
     """

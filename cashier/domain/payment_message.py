@@ -1,7 +1,7 @@
 """The message of a payment to its payer.
 
-Texts: `texts.toml`, under `[locale.payments]`. Those of `RETURN_PROMISES` have a form of their own
-for kinds whose rail has no way back.
+Its texts are in `Wording.payments`. Those of `RETURN_PROMISES` have a form of their own for kinds
+whose rail has no way back.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ _WITHOUT_CHANNEL = frozenset(kind for kind, row in KINDS.items() if not row.need
 class Weights(Struct, frozen=True, forbid_unknown_fields=True):
     """`ranking.toml`: the weight of a full share (10,000 bps) of each term.
 
-    The last two fields are thresholds of channel health. Habit:
-    `last_used` (the instrument of the last payment), `last_kind` (another instrument of its kind),
-    `usage` (the kind's share of all payments). `saving`: of the order's amount. `fee` (the payer's)
+    The last two fields are thresholds of channel health. Habit: `last_used` (the instrument of the
+    last payment), `last_kind` (another instrument of its kind), `usage` (the kind's share of all
+    payments). `saving`: of the order's amount. `fee` (the payer's)
     and `cost` (ours): of the payable amount, subtracted. `boost`: requested by marketing.
     `failure`: the channel's share of lost payments, subtracted.
     """

@@ -10,8 +10,7 @@ class Form(StrEnum):
 
     `NO_CARD`: the payer has none. `NOTHING_LEFT`: of a limit. `UNTIL`: the end is known.
     `NO_WAY_BACK`: the rail carries no money back to where it came from. `NAMED`: the promotion is
-    known. The others are the types of
-    a challenge.
+    known. The others are the types of a challenge.
     """
 
     GENERAL = "general"

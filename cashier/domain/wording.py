@@ -1,4 +1,4 @@
-"""Wording: the texts of one locale, in the shape of a table of `texts.toml`."""
+"""Wording: the texts of one locale, in the shape of its table in `texts.toml`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from cashier.domain.payment_message import RETURN_PROMISES, MessageCode
 from cashier.domain.text_form import Form
 
 Text = Annotated[str, Meta(min_length=1)]
-
-
 # A text, or its forms.
 Forms: TypeAlias = Text | dict[Form, Text]
 

@@ -16,15 +16,13 @@ class AcceptSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[accept]`.
 
     `check_ms`: budget of each source in the checks before the submit. `decide_ms`: of the risk
-    service.
-    `submit_ms`: of the engine's answer to a submit; after it the payment is PROCESSING.
-    `look_ms`: of one status query at engine and acquirer.
-    `every_gating_source`: require an answer from all of them; else only from those that could
-    refuse the chosen method.
-    `wait_ms`: the longest long poll. `follow_s`: the longest event stream, and how long a worker
-    looks on after a payment that it sent, also without a caller.
-    `most_challenges`: of one payer for one order within an hour, over all keys.
-    `most_under_way`, `most_waiting`, `most_in_background`: per worker.
+    service. `submit_ms`: of the engine's answer to a submit; after it the payment is PROCESSING.
+    `look_ms`: of one status query at engine and acquirer. `every_gating_source`: require an answer
+    from all of them; else only from those that could refuse the chosen method. `wait_ms`: the
+    longest long poll. `follow_s`: the longest event stream, and how long a worker looks on after a
+    payment that it sent, also without a caller. `most_challenges`: of one payer for one order
+    within an hour, over all keys. `most_under_way`, `most_waiting`, `most_in_background`: per
+    worker.
     """
 
     check_ms: Ms = 1_000

@@ -17,9 +17,9 @@ Rules:
   * CONSUMER_QR succeeds at once. A code that ends in 8 is USER_PAYING and succeeds at the third
     look-up; one that ends in 9 is USER_PAYING until settled or reversed.
   * A reverse ends a live attempt: FAILED with REVERSED, its code or page closed. The reason of the
-    first one is reported as `reversal_reason`. Money already
-    taken stays taken. A reverse of an unknown id is 404; from then on that id is FAILED with
-    REVERSED, and refused if it arrives later.
+    first one is reported as `reversal_reason`. Money already taken stays taken. A reverse of an
+    unknown id is 404; from then on that id is FAILED with REVERSED, and refused if it arrives
+    later.
   * VA and OTC accept any sum: too little goes back and the attempt stays live, an excess goes back.
     Money after expiry goes back in full and the attempt stays FAILED. `received` and `returned`
     report both sums.
@@ -69,9 +69,8 @@ class SimulatedAttempt(Struct):
     `currency`: the order's; there may be no leg that names it. `lookups_left`: look-ups until it
     succeeds; None if look-ups change nothing. `channel`: the one that takes the money.
     `expires_at`: the end of the payer's time to act. `fault`: the engine fault that it was
-    submitted under.
-    `reversal_reason`: of the first reversal. `received`, `returned`: by transfers, in minor units.
-    `began`: it passed the rules.
+    submitted under. `reversal_reason`: of the first reversal. `received`, `returned`: by transfers,
+    in minor units. `began`: it passed the rules.
     """
 
     submission: SubmitBody
