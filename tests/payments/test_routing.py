@@ -47,7 +47,7 @@ async def test_a_routed_card_payment_names_rule_channel_and_alternatives(shop: C
 async def test_a_payment_without_a_channel_has_no_route(shop: Checkout) -> None:
     payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
     assert (payment.status, payment.route) == (PaymentStatus.SUCCEEDED, None)
-    assert shop.payments._submitter._channel_health.records == {}
+    assert shop.payments._status_follower._channel_health.records == {}
 
 
 async def test_a_later_query_still_reports_the_route(shop: Checkout) -> None:
@@ -68,7 +68,7 @@ async def test_a_success_counts_once_although_it_is_reported_often(
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
     assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
     assert outcomes == ["WORKED"]
-    assert list(shop.payments._submitter._channel_health.records) == ["ch_wallet_alipay"]
+    assert list(shop.payments._status_follower._channel_health.records) == ["ch_wallet_alipay"]
 
 
 async def test_a_failed_channel_counts_once_and_a_declining_payer_does_not_count(
