@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from cashier.consultation.flow import ConsultError
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, NEXT, PaymentStatus
+from cashier.payments.attempt_recovery import ReplacedPayment
 from cashier.payments.errors import AcceptError, CheckUnavailable, ConsultChanged, OrderBusy
 from cashier.sandbox import World
 from cashier.tokens.jws import TokenRefused
@@ -23,8 +24,19 @@ from tests.payments.model_workers import CallTrace
 _BUSY_AT_THE_START = "pay_o_1006"
 # Refusals by the engine of a malformed submission, which a rechecked submit never is.
 _NEVER_SENT = frozenset(
-    {"AMOUNT_MISMATCH", "PARTIES_MISMATCH", "TOO_MANY_CHANNELS", "PROMOTION_MISMATCH", "AUTH_CODE_REQUIRED"}
+    {
+        "AMOUNT_MISMATCH",
+        "AMOUNT_NOT_CARRIABLE",
+        "TERM_UNKNOWN",
+        "PARTIES_MISMATCH",
+        "PAYER_NOT_PROVEN",
+        "TOO_MANY_CHANNELS",
+        "PROMOTION_MISMATCH",
+        "AUTH_CODE_REQUIRED",
+    }
 )
+# Of these, those that a channel causes which changes between the recheck and the submit.
+_CHANNEL_CHANGED = frozenset({"AMOUNT_MISMATCH", "AMOUNT_NOT_CARRIABLE", "TERM_UNKNOWN"})
 # The longest status query.
 _QUERY_S = 2.0
 # The longest time from the start of a shared or hanging call to its end.
@@ -34,6 +46,14 @@ REFUSALS = (AcceptError, ConsultError, TokenRefused)
 # knows whether its challenge was spent or expired; an older one repeats its own status. None of
 # them can move money.
 _UNSENT = frozenset({PaymentStatus.FAILED, PaymentStatus.CLOSED, PaymentStatus.CHALLENGE, PaymentStatus.PROCESSING})
+_MONEY_CAME = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.CLOSED_REFUNDING})
+
+
+class Moment(NamedTuple):
+    """`number` in the order of all events; `at_s` on the loop's clock."""
+
+    number: int
+    at_s: float
 
 
 class ObservedPayment(Struct):
@@ -41,6 +61,8 @@ class ObservedPayment(Struct):
 
     `reported_at`: in the order of all events. `final_at_s`: on the loop's clock.
     `never_sent`: the engine did not have the payment when its end was reported.
+    `corrected_at_s`: when the bank found its money, on the loop's clock; None if it has not.
+    `correction_known`: a report showed it, or had to: `final` is the status since then.
     """
 
     payment_id: str
@@ -51,14 +73,21 @@ class ObservedPayment(Struct):
     final: PaymentStatus | None = None
     final_at_s: float = 0.0
     never_sent: bool = False
+    corrected_at_s: float | None = None
+    correction_known: bool = False
 
-    def may_report(self, status: PaymentStatus, *, silence: bool) -> bool:
+    def lags(self, started: Moment, *, silence: bool) -> bool:
+        """Whether a call that started then may report the status before the correction."""
+        return self.corrected_at_s is not None and (silence or started.at_s <= self.corrected_at_s + _SILENCE_S)
+
+    def may_report(self, status: PaymentStatus, started: Moment, *, silence: bool) -> bool:
         """Allow the final status again, and what cannot contradict it.
 
         A stateless service may fall back to PROCESSING during a silence.
         """
         return (
             status is self.final
+            or self.lags(started, silence=silence)
             or (self.never_sent and status in _UNSENT)
             or (silence and status is PaymentStatus.PROCESSING)
         )
@@ -82,13 +111,6 @@ class LedgerTotals:
                 self.net_taken[entry.payment_id] += entry.moved
                 if not entry.source.startswith("PROMOTION"):
                     self.net_money[entry.payment_id] += entry.moved
-
-
-class Moment(NamedTuple):
-    """`number` in the order of all events; `at_s` on the loop's clock."""
-
-    number: int
-    at_s: float
 
 
 class Observations:
@@ -122,7 +144,7 @@ class Observations:
         """Whether a fault may have silenced an upstream during the call."""
         return self.last_fault_s >= started.at_s - _SILENCE_S
 
-    def observe(self, started: Moment, payment: Payment, submit: Submit | None = None) -> None:
+    def observe(self, started: Moment, payment: Payment | ReplacedPayment, submit: Submit | None = None) -> None:
         now, status = self.mark().number, payment.status
         self.counts[status] += 1
         observed = self.payments.get(payment.payment_id)
@@ -132,15 +154,31 @@ class Observations:
             )
         elif started.number > observed.reported_at:
             self._check_transition(observed, status)
+        self._note_correction_known(observed, status, started)
         self.violations += [
             f"{payment.payment_id}: {violation}" for violation in self._violations(observed, payment, started, submit)
         ]
-        if payment.payment_token not in observed.tokens:
+        if payment.payment_token is not None and payment.payment_token not in observed.tokens:
             observed.tokens.append(payment.payment_token)
         observed.status, observed.reported_at = status, now
         if status in FINAL and observed.final is None:
             observed.final, observed.final_at_s = status, self._clock()
             observed.never_sent = self._world.engine.attempt(observed.payment_id) is None
+
+    def note_correction(self, payment_id: str) -> None:
+        """The bank found the money of a payment that had failed."""
+        self.counts["corrected"] += 1
+        observed = self.payments.get(payment_id)
+        if observed is not None:
+            observed.corrected_at_s = self._clock()
+
+    def _note_correction_known(self, observed: ObservedPayment, status: PaymentStatus, started: Moment) -> None:
+        """The next final status is the one that counts from now on."""
+        if observed.corrected_at_s is None or observed.correction_known:
+            return
+        lags = observed.lags(started, silence=self.may_be_silent_since(started))
+        if status in _MONEY_CAME or not lags:
+            observed.correction_known, observed.final = True, None
 
     def observe_refusal(self, error: BaseException, trace: CallTrace) -> None:
         self.counts[type(error).__name__] += 1
@@ -170,9 +208,12 @@ class Observations:
             # For another device or body risk decides anew, which voids its earlier decision.
             same = len(self.fingerprints.get(payment_id, ())) <= 1 and payment_id not in self.with_device
             unexpected = _NEVER_SENT | {"RISK_NOT_CLEARED"} if same else _NEVER_SENT
+            unexpected -= _CHANNEL_CHANGED if self._world.population.past_channels else frozenset()
             if attempt is not None and attempt.failure is not None and attempt.failure.code in unexpected:
                 yield f"{payment_id} was sent, and refused with {attempt.failure.code}"
         for observed in self.payments.values():
+            if observed.corrected_at_s is not None and not observed.correction_known:
+                continue
             has_paid = observed.payment_id in totals.paid.get(observed.order_id, ())
             if observed.final is not None and (observed.final is PaymentStatus.SUCCEEDED) != has_paid:
                 yield f"{observed.payment_id} was reported {observed.final}, and has paid its order: {has_paid}"
@@ -187,13 +228,13 @@ class Observations:
             self.violations.append(f"{observed.payment_id} was reported {observed.status}, then {status}")
 
     def _violations(
-        self, observed: ObservedPayment, payment: Payment, started: Moment, submit: Submit | None
+        self, observed: ObservedPayment, payment: Payment | ReplacedPayment, started: Moment, submit: Submit | None
     ) -> Iterator[str]:
         status = payment.status
         silence = self.may_be_silent_since(started)
         # A shared query may have begun before the end that another caller received.
         after_end = status in FINAL or started.at_s > observed.final_at_s + _QUERY_S
-        if observed.final is not None and after_end and not observed.may_report(status, silence=silence):
+        if observed.final is not None and after_end and not observed.may_report(status, started, silence=silence):
             yield f"reported {observed.final} as final, and now {status}"
         if (payment.challenge is not None) != (status is PaymentStatus.CHALLENGE):
             yield f"{status} with the challenge {payment.challenge}"
@@ -210,5 +251,5 @@ class Observations:
         # With several bodies under a key, a token of one that never arrived carries its own amount.
         if status is PaymentStatus.SUCCEEDED:
             net_money = LedgerTotals(self._world).net_money[payment.payment_id]
-            if net_money != payment.amount.value:
+            if payment.amount is None or net_money != payment.amount.value:
                 yield f"reported {payment.amount} as paid, but {net_money} was taken"

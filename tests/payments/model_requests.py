@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cashier.consultation.flow import Consultation
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Amounts, Availability, Kind, Option, PayMethod
 from cashier.domain.payment_id import fingerprint, payment_id
-from cashier.domain.payment_request import Device, PaymentRequest
+from cashier.domain.payment_request import AttemptRequest, Device, PaymentRequest
 from cashier.sandbox import CASES
 
-# Several orders of u_1, which share a balance and promotions; of other users and guests; of a user
-# rejected by risk; and orders that are paid, closed or in progress at the start.
+# Several orders of u_1, which share a balance and promotions; of other users, guests and a walk-in;
+# of a user rejected by risk; and orders that are paid, closed or in progress at the start.
 CHINESE = (
     "chinese_shop",
     "balance_is_enough",
     "discounted_to_zero",
     "guest_order",
     "scan_to_pay",
+    "walk_in",
+    "nothing_to_pay",
+    "in_instalments",
     "unbound_and_terminated",
 )
 ABROAD = ("indonesian_shop", "japanese_shop", "kuwaiti_shop")
@@ -48,6 +53,7 @@ class Tampering(StrEnum):
     PROMOTION = "a promotion left out"
     DEVICE = "another device"
     OPTION = "another option"
+    COUPONS = "no coupons, at the price with coupons"
 
 
 class Offer(Struct, frozen=True):
@@ -72,6 +78,27 @@ class Submit(Struct, frozen=True):
 
 def consult_request(case: str) -> ConsultRequest:
     return msgspec.convert(CASES[case].request, ConsultRequest)
+
+
+def with_coupons(request: ConsultRequest, known: Sequence[str], choice: int | None) -> ConsultRequest:
+    """The request with some of the known promotions chosen, by the bits of `choice`.
+
+    None: the payer does not choose.
+    """
+    if choice is None:
+        return request
+    return replace(request, chosen_promotions=tuple(known[bit] for bit in range(len(known)) if choice >> bit & 1))
+
+
+def attempt_request(request: ConsultRequest) -> AttemptRequest:
+    """The body that resumes or replaces an attempt on this order."""
+    return AttemptRequest(
+        order_id=request.order_id,
+        merchant_id=request.merchant_id,
+        user_id=request.user_id,
+        product=request.product,
+        terminal=request.terminal,
+    )
 
 
 def new_submit(offer: Offer, choice: int, key: str, means: int, tampering: Tampering) -> Submit | None:
@@ -100,6 +127,7 @@ def new_submit(offer: Offer, choice: int, key: str, means: int, tampering: Tampe
         option_id=None if option is None else option.option_id,
         expected_payable=_price(offer, amounts, tampering),
         promotion_ids=_promotions(amounts, tampering),
+        chosen_promotions=() if tampering is Tampering.COUPONS else consulted.chosen_promotions,
         device=Device(ip="192.0.2.1") if tampering is Tampering.DEVICE else None,
         **_means(method.kind, means),
     )

@@ -10,24 +10,47 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
+from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
 
 import msgspec
+from msgspec.structs import replace
 
 from cashier import wiring
 from cashier.consultation.flow import ConsultFlow
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.core import Cashier
+from cashier.domain.pay_method import Kind
 from cashier.payments import attempt_leases
 from cashier.sandbox import Fault, InjectedFault, LocalUpstreams, Weather, World
 from cashier.settings.loader import configuration
+from cashier.settings.schema import Configuration
 from cashier.source_errors import Overloaded, Unreachable
 from cashier.wire.transport import Request, Response
 from tests.payments.model_loop import SkippingLoop
 from tests.support.sandbox_payments import sandbox_call
 
-CONFIGURATION = configuration({"tokens": {"secrets": ["s" * 32], "ttl_s": 86_400}}, "the model's configuration")
+# The steps of a rotation: a new key is known everywhere before it signs, and the old one is retired
+# when no worker signs with it. Tokens that it signed are worthless then.
+KEYS = [keys for old, new in pairwise(letter * 32 for letter in "abcd") for keys in ([old], [old, new], [new, old])]
+
+
+def model_configuration(keys: list[str], policy: int) -> Configuration:
+    """`policy`: one of several numbers and offers, which a reload may change."""
+    accept: tuple[dict[str, Any], ...] = (
+        {},
+        {"check_ms": 300},
+        {"every_gating_source": False},
+        {"most_challenges": 2, "follow_s": 130},
+    )
+    settings = {"tokens": {"secrets": keys, "ttl_s": 86_400}, "accept": accept[policy % len(accept)]}
+    built = configuration(settings, "the model's configuration")
+    if policy % 3 != 2:
+        return built
+    methods = built.catalog.methods
+    alone = {Kind.BALANCE: replace(methods[Kind.BALANCE], combine=False)}
+    return replace(built, catalog=replace(built.catalog, methods={**methods, **alone}))
 
 
 class CallTrace(msgspec.Struct):
@@ -132,11 +155,14 @@ class Store:
 
 
 class Worker:
-    """One process. Close it or kill it."""
+    """One process. Close it or kill it. `rotation`: the index of its keys in `KEYS`."""
 
-    def __init__(self, upstreams: Upstreams) -> None:
+    def __init__(self, upstreams: Upstreams, rotation: int = 0) -> None:
         self.alive = True
+        self.rotation = rotation
+        configured = model_configuration(KEYS[rotation], 0)
         self.tasks: set[asyncio.Task[Any]] = set()
+        self._requests: set[asyncio.Task[Any]] = set()
         self._loop = loop = upstreams.loop
         sources = {name: upstreams.source(name) for name in LocalUpstreams(upstreams.world, upstreams.weather)}
         services = {name: upstreams.service(name) for name in ("risk", "engine", "acquirer")}
@@ -145,7 +171,7 @@ class Worker:
             patch.object(wiring, "SourcePipeline", partial(SourcePipeline, clock_ns=loop.time_ns)),
             patch.object(wiring, "ConsultFlow", partial(ConsultFlow, clock_ns=loop.time_ns)),
         ):
-            self.cashier = Cashier(config=CONFIGURATION, sources={**sources, **services}, clock=loop.utc_now)
+            self.cashier = Cashier(config=configured, sources={**sources, **services}, clock=loop.utc_now)
         self.payments._attempt_guard._attempt_leases._store = upstreams.store
         loop.run_until_complete(self.begin(self.cashier.__aenter__(), CallTrace(set())))
 
@@ -158,7 +184,13 @@ class Worker:
         context = copy_context()
         context.run(WORKER.set, self)
         context.run(TRACE.set, trace)
-        return self._loop.create_task(work, context=context)
+        request = self._loop.create_task(work, context=context)
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
+        return request
+
+    def reload(self, policy: int) -> None:
+        self.cashier.reload(model_configuration(KEYS[self.rotation], policy))
 
     def kill(self) -> None:
         self.alive = False
@@ -166,6 +198,11 @@ class Worker:
             task.cancel()
 
     def close(self) -> None:
+        """As a server stops: waiting requests return, the others end, then the core closes."""
+        self.payments.stop_waiting()
+        self._loop.turn(1)  # clients that have just connected
+        while self._requests:
+            self._loop.run_until_complete(asyncio.wait(self._requests))
         self._loop.run_until_complete(self.begin(self.cashier.__aexit__(None, None, None), CallTrace(set())))
 
     @property
