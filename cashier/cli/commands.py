@@ -7,38 +7,33 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import anyio
 import msgspec
 import orjson
 import typer
-import uvloop
-from rich.console import Console
 
 from cashier import __version__
 from cashier.adapter_trial import CannotTry, try_adapter
 from cashier.asgi import configured_app, log_warnings
-from cashier.cli import demo, payment_session, service_client, weather_printer
+from cashier.cli import demo, payer_commands, service_client, weather_printer
 from cashier.cli.adapter_printer import trial_lines
-from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference
+from cashier.cli.invocation import Locale, known_case, parse_money, print_json, refuse, run, stop
 from cashier.cli.layout import definitions, terminal, write
 from cashier.cli.listening import host_and_port, listen_fault
-from cashier.cli.payment_printer import TOKEN_VARIABLE
 from cashier.cli.plan_printer import plan_lines
 from cashier.cli.probe_printer import is_sound, probe_lines
 from cashier.core import Cashier
 from cashier.domain.money import Money
 from cashier.domain.order import Country, Id
-from cashier.domain.payment_state import PaymentStatus
 from cashier.logs import configure_logs
 from cashier.probe import probe
-from cashier.sandbox import CASES, BadWeather, World, weather_named
+from cashier.sandbox import CASES, World, weather_named
 from cashier.sandbox import serve as serve_sandbox
 from cashier.sandbox.fault_descriptions import describe_faults
 from cashier.settings.loader import load
@@ -60,18 +55,7 @@ cli.add_typer(adapter_cli, name="adapter", short_help="Try the adapters of a con
 ConfigPath = Annotated[
     Path, typer.Option("--config", "-c", help="Configuration file; the other TOML files are read from its folder.")
 ]
-Url = Annotated[str, typer.Option(help="Address of the service.")]
-Locale = Annotated[str, typer.Option(help="Language of the texts: en, zh-CN, or another of texts.toml.")]
 Weather = Annotated[str, typer.Option(help="Sandbox weather: calm, still, fixed, windy or stormy.")]
-Otp = Annotated[
-    str | None,
-    typer.Option(help="Answer to a challenge; 246810 at the sandbox. Without it the terminal prompts for one."),
-]
-ChosenPromotions = Annotated[
-    list[str] | None,
-    typer.Option("--promotion", help="Promotion to use; repeat it for more.", show_default="the best set"),
-]
-NoPromotions = Annotated[bool, typer.Option("--no-promotions", help="Use no promotion.")]
 _DEFAULT_CONFIG = Path("config/cashier.toml")
 _WEATHER = f"""Show or change the weather of a running sandbox.
 
@@ -117,9 +101,9 @@ def demo_command(
     seed: Annotated[int, typer.Option(help="Random seed of the sandbox's world and weather.")] = 1,
 ) -> None:
     """Start a sandbox and a service, consult and pay once, then serve until Ctrl-C."""
-    found = _known_case(case)
+    found = known_case(case)
     request = {**found.request, "locale": locale, "deadline_ms": deadline_ms}
-    _run(demo.run_demo(terminal(), request, found.sentence, seed=seed, weather=weather, once=once))
+    run(demo.run_demo(terminal(), request, found.sentence, seed=seed, weather=weather, once=once))
 
 
 @cli.command(short_help="Run the service until SIGTERM or Ctrl-C.")
@@ -152,7 +136,7 @@ def serve(
         loaded = load(config, server=given)
         configured_app(str(config), given)  # faults are reported here once, and not by each worker
     except ConfigurationError as error:
-        _refuse(error)
+        refuse(error)
     log_warnings(loaded)
     server = loaded.settings.server
     try:
@@ -162,166 +146,14 @@ def serve(
             announce=lambda at, bound: print(f"Serving on http://{host_and_port(at, bound)}", flush=True),
         )
     except OSError as error:
-        _stop(listen_fault(server.host, server.port, error))
+        stop(listen_fault(server.host, server.port, error))
 
 
-@cli.command(short_help="Ask a running service for the payment methods of an order.")
-def consult(
-    url: Url = "http://127.0.0.1:8080",
-    case: Annotated[
-        str | None, typer.Option(help="Order to consult, a name from `cashier cases`; the options below override it.")
-    ] = None,
-    order_id: Annotated[str | None, typer.Option(help="Order id.")] = None,
-    user_id: Annotated[str | None, typer.Option(help="User id of the payer.")] = None,
-    merchant_id: Annotated[str | None, typer.Option(help="Merchant id.")] = None,
-    product: Annotated[
-        str | None, typer.Option(help="Checkout product.", show_default="that of the case, or STANDARD_CASHIER")
-    ] = None,
-    terminal_type: Annotated[
-        str | None,
-        typer.Option("--terminal", help="Terminal of the payer.", show_default="that of the case, or APP"),
-    ] = None,
-    amount: Annotated[
-        str | None, typer.Option(help="Claimed amount, in minor units of its currency, such as CNY:12800.")
-    ] = None,
-    country: Annotated[str | None, typer.Option(help="Claimed country, two letters (ISO 3166).")] = None,
-    locale: Locale = "en",
-    deadline_ms: Annotated[
-        int | None,
-        typer.Option(help="Deadline of the consultation, in ms.", show_default="[consult] deadline_ms of the service"),
-    ] = None,
-    promotion: ChosenPromotions = None,
-    no_promotions: NoPromotions = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the response body as JSON.")] = False,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Stream the answers as they improve, with the time of each.")
-    ] = False,
-) -> None:
-    """Ask a running service for the payment methods of an order."""
-    request: dict[str, Any] = {"product": "STANDARD_CASHIER", "terminal": "APP"}
-    if case is not None:
-        request = dict(_known_case(case).request)
-    given = {
-        "order_id": order_id,
-        "user_id": user_id,
-        "merchant_id": merchant_id,
-        "product": product,
-        "terminal": terminal_type,
-        "amount": None if amount is None else _money(amount),
-        "country": country,
-        "locale": locale,
-        "deadline_ms": deadline_ms,
-        "chosen_promotions": _chosen(promotion, no_promotions),
-    }
-    request |= {key: value for key, value in given.items() if value is not None}
-    if json and stream:
-        _stop("--json and --stream exclude each other: choose one")
-    if json:
-        _print_json(_run(service_client.consult(url, request))[0])
-    elif not _run((demo.show_stream if stream else demo.show_consultation)(terminal(), url, request)):
-        raise typer.Exit(1)
-
-
-@cli.command(short_help="Pay for an order and follow the payment to its end.")
-def pay(
-    url: Url = "http://127.0.0.1:8080",
-    case: Annotated[str, typer.Option(help="Order to pay, a name from `cashier cases`.")] = "chinese_shop",
-    method: Annotated[
-        str | None,
-        typer.Option(help="Payment method, a method_id of the consultation.", show_default="the first available"),
-    ] = None,
-    option: Annotated[
-        str | None,
-        typer.Option(
-            help="Bank, store chain, instalment term or card of that method, an option_id.",
-            show_default="the first available, where one is needed",
-        ),
-    ] = None,
-    promotions: Annotated[
-        str | None,
-        typer.Option(
-            help="Promotion ids that must still hold, separated by commas.", show_default="those of the offer"
-        ),
-    ] = None,
-    card_token: Annotated[
-        str | None, typer.Option(help="Card token, for CARD; at the sandbox tok_1, tok_3ds_1 or tok_declined_1.")
-    ] = None,
-    auth_code: Annotated[str | None, typer.Option(help="Code on the payer's phone, for CONSUMER_QR.")] = None,
-    return_url: Annotated[str | None, typer.Option(help="Address to which the payer returns.")] = None,
-    key: Annotated[str | None, typer.Option(help="Idempotency-Key.", show_default="a random one")] = None,
-    otp: Otp = None,
-    cancel_after: Annotated[
-        float | None, typer.Option(min=0, help="Cancel the payment after this time, in s.", show_default="never")
-    ] = None,
-    promotion: ChosenPromotions = None,
-    no_promotions: NoPromotions = False,
-    locale: Locale = "en",
-    json: Annotated[bool, typer.Option("--json", help="Print only the last response body, as JSON.")] = False,
-) -> None:
-    """Pay for an order at a running service and follow the payment to its end.
-
-    Exit status 0 means paid.
-    """
-    request = {**_known_case(case).request, "locale": locale}
-    chosen = _chosen(promotion, no_promotions)
-    if chosen is not None:
-        request["chosen_promotions"] = chosen
-    ids = None if promotions is None else tuple(part for part in promotions.split(",") if part)
-    choice = PayerPreference(
-        method_id=method,
-        option_id=option,
-        promotion_ids=ids,
-        card_token=card_token,
-        auth_code=auth_code,
-        return_url=return_url,
-    )
-    payer = Payer(answer_challenge=payment_session.challenge_answerer(otp), cancel_after_s=cancel_after)
-    key = key or payment_session.new_key()
-    _finish_payment(payment_session.consult_and_pay(_console(json), url, request, choice, key, payer), json)
-
-
-@cli.command(short_help="Follow an existing payment to its end, or cancel it.")
-def payment(
-    payment_id: Annotated[str, typer.Argument(help="Payment id.")],
-    token: Annotated[str, typer.Option(envvar=TOKEN_VARIABLE, help="The payment's latest payment_token.")],
-    url: Url = "http://127.0.0.1:8080",
-    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the payment first.")] = False,
-    otp: Otp = None,
-    json: Annotated[bool, typer.Option("--json", help="Print only the last response body, as JSON.")] = False,
-) -> None:
-    """Follow an existing payment to its end, or cancel it. Exit status 0 means paid."""
-    payer = Payer(answer_challenge=payment_session.challenge_answerer(otp))
-    _finish_payment(payment_session.resume(_console(json), url, payment_id, token, cancel, payer), json)
-
-
-@cli.command(short_help="Find, resume or replace a payment whose token is lost.")
-def attempt(
-    url: Url = "http://127.0.0.1:8080",
-    case: Annotated[str, typer.Option(help="Order, a name from `cashier cases`.")] = "chinese_shop",
-    order_id: Annotated[str | None, typer.Option(help="Order id, instead of the case's.")] = None,
-    user_id: Annotated[str | None, typer.Option(help="User id of the payer, instead of the case's.")] = None,
-    merchant_id: Annotated[str | None, typer.Option(help="Merchant id, instead of the case's.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Get a new token, and follow the payment.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="End the payment, to pay in another way.")] = False,
-    locale: Locale = "en",
-    json: Annotated[bool, typer.Option("--json", help="Print only the last response body, as JSON.")] = False,
-) -> None:
-    """Find the payment of an order, whose token is lost; resume or replace it.
-
-    The service has to run without authentication, on a loopback address. Exit status 0 means found
-    or replaced, with --resume that it is paid.
-    """
-    if resume and replace:
-        _stop("--resume and --replace exclude each other: choose one")
-    known = _known_case(case).request
-    request = {name: known[name] for name in ("order_id", "user_id", "merchant_id", "product", "terminal")}
-    given = {"order_id": order_id, "user_id": user_id, "merchant_id": merchant_id, "locale": locale}
-    request |= {name: value for name, value in given.items() if value is not None}
-    action = "resume" if resume else "replace" if replace else None
-    payer = Payer(answer_challenge=payment_session.challenge_answerer(None))
-    work = payment_session.take_over(_console(json), url, request, action, payer)
-    done = {"resume": ("SUCCEEDED",), "replace": ("FAILED", "CLOSED"), None: tuple(PaymentStatus)}[action]
-    _finish_payment(work, json, done)
+# Here, for their place in `cashier --help`.
+cli.command(short_help="Ask a running service for the payment methods of an order.")(payer_commands.consult)
+cli.command(short_help="Pay for an order and follow the payment to its end.")(payer_commands.pay)
+cli.command(short_help="Follow an existing payment to its end, or cancel it.")(payer_commands.payment)
+cli.command(short_help="Find, resume or replace a payment whose token is lost.")(payer_commands.attempt)
 
 
 @cli.command(short_help="Write a configuration with every key.")
@@ -332,9 +164,9 @@ def init(path: Annotated[Path, typer.Argument(help="File to write.")] = _DEFAULT
         with path.open("x", encoding="utf-8") as file:
             file.write(files("cashier").joinpath("defaults", "cashier.toml").read_text("utf-8"))
     except FileExistsError:
-        _stop(f"{path} exists already: name another file, or remove it first")
+        stop(f"{path} exists already: name another file, or remove it first")
     except OSError as error:
-        _stop(f"{path} cannot be written: {error.strerror}")
+        stop(f"{path} cannot be written: {error.strerror}")
     print(f"{path} written. Set the url of each source, then run: cashier check --config {path}")
 
 
@@ -345,7 +177,7 @@ def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
         warnings = load(config).warnings
         configured_app(str(config))
     except ConfigurationError as error:
-        _refuse(error)
+        refuse(error)
     for warning in warnings:
         print(f"{config}: warning: {warning}", file=sys.stderr)
     print(f"{config} is good.")
@@ -357,7 +189,7 @@ def plan(config: ConfigPath = _DEFAULT_CONFIG) -> None:
     try:
         cashier = Cashier(config=load(config))
     except ConfigurationError as error:
-        _refuse(error)
+        refuse(error)
     _print_plan(cashier)
 
 
@@ -382,11 +214,11 @@ def probe_command(
     """
     known = _known(order_id=order_id, user_id=user_id, merchant_id=merchant_id, amount=amount, country=country)
     try:
-        exchanges, findings = _run(probe(load(config), known))
+        exchanges, findings = run(probe(load(config), known))
     except ConfigurationError as error:
-        _refuse(error)
+        refuse(error)
     if json:
-        _print_json({"sources": msgspec.to_builtins(exchanges), "findings": findings})
+        print_json({"sources": msgspec.to_builtins(exchanges), "findings": findings})
     else:
         console = terminal()
         write(console, probe_lines(exchanges, findings, console.width))
@@ -420,16 +252,16 @@ def try_command(
     """
     known = _known(order_id=order_id, user_id=user_id, merchant_id=merchant_id, amount=amount, country=country)
     if live and (status or body or header):
-        _stop("--live takes the answers of the service: leave --status, --body and --header out")
+        stop("--live takes the answers of the service: leave --status, --body and --header out")
     samples = [] if live else _samples(status or [], body or [], header or [])
     try:
-        trial = _run(try_adapter(load(config), source, known, samples, live=live))
+        trial = run(try_adapter(load(config), source, known, samples, live=live))
     except ConfigurationError as error:
-        _refuse(error)
+        refuse(error)
     except CannotTry as error:
-        _stop(str(error))
+        stop(str(error))
     if json:
-        _print_json(msgspec.to_builtins(trial))
+        print_json(msgspec.to_builtins(trial))
     else:
         console = terminal()
         write(console, trial_lines(trial, console.width))
@@ -444,7 +276,7 @@ def _samples(statuses: list[int], bodies: list[Path], headers: list[str]) -> lis
         try:
             body = bodies[index].read_bytes() if index < len(bodies) else b""
         except OSError as error:
-            _stop(f"{bodies[index]}: cannot be read: {error.strerror}")
+            stop(f"{bodies[index]}: cannot be read: {error.strerror}")
         samples.append(
             Response(statuses[index] if index < len(statuses) else 200, body, headers=ResponseHeaders(pairs))
         )
@@ -458,9 +290,9 @@ def _known(*, amount: str | None, **given: str | None) -> dict[str, Any]:
         try:
             msgspec.convert(value, Country if name == "country" else Id)
         except msgspec.ValidationError:
-            _stop(f"{value!r} is not {'a country of two capital letters' if name == 'country' else 'an id'}")
+            stop(f"{value!r} is not {'a country of two capital letters' if name == 'country' else 'an id'}")
     if amount is not None:
-        money = Money(**_money(amount))
+        money = Money(**parse_money(amount))
         known |= {"amount": money, "currency": money.currency}
     return known
 
@@ -473,7 +305,7 @@ def sandbox(
     seed: Annotated[int, typer.Option(help="Random seed of the world and the weather.")] = 1,
 ) -> None:
     """Run the simulated upstreams until SIGTERM or Ctrl-C."""
-    _run(_serve_sandbox(host, port, weather, seed))
+    run(_serve_sandbox(host, port, weather, seed))
 
 
 @cli.command(name="weather", short_help="Show or change the weather of a running sandbox.", help=_WEATHER)
@@ -495,25 +327,25 @@ def weather_command(
     json: Annotated[bool, typer.Option("--json", help="Print the response body as JSON.")] = False,
 ) -> None:
     if source == "restore" and fault not in (None, "restore"):
-        _stop(f"`cashier weather restore` restores all sources; `cashier weather {fault} restore` restores one")
+        stop(f"`cashier weather restore` restores all sources; `cashier weather {fault} restore` restores one")
     if once and (fault in (None, "slow", "restore") or source == "restore"):
-        _stop("--next takes a fault of one call, not `slow` or `restore`")
+        stop("--next takes a fault of one call, not `slow` or `restore`")
     if call is not None and not once:
-        _stop("--on names the call for --next: give both")
+        stop("--on names the call for --next: give both")
     if source == "restore":
-        reply = _run(service_client.change_weather(url, None, None))
+        reply = run(service_client.change_weather(url, None, None))
     elif fault is None:
-        reply = _run(service_client.source_weather(url, source))
+        reply = run(service_client.source_weather(url, source))
     elif once:
-        reply = _run(service_client.queue_fault(url, source, fault, call))
+        reply = run(service_client.queue_fault(url, source, fault, call))
     else:
         faults = {"faults": {fault: round(share * 10_000)}}
         profile = {"latency": {"shape": "constant", "ms": ms}} if fault == "slow" else faults
-        reply = _run(service_client.change_weather(url, source, None if fault == "restore" else profile))
+        reply = run(service_client.change_weather(url, source, None if fault == "restore" else profile))
     if "code" in reply and "field" not in reply:
-        _stop(f"{url} is not a sandbox; `cashier weather` takes the address that `cashier sandbox` prints")
+        stop(f"{url} is not a sandbox; `cashier weather` takes the address that `cashier sandbox` prints")
     if "code" in reply:
-        _stop(weather_printer.refusal_text(reply["field"], reply["detail"], reply["nearest"]))
+        stop(weather_printer.refusal_text(reply["field"], reply["detail"], reply["nearest"]))
     print(orjson.dumps(reply).decode() if json else _weather_line(source, fault, reply))
 
 
@@ -545,69 +377,7 @@ async def _serve_sandbox(host: str, port: int, weather: str, seed: int) -> None:
         try:
             bound = await running.enter_async_context(simulated)
         except OSError as error:
-            _stop(listen_fault(host, port, error))
+            stop(listen_fault(host, port, error))
         print(f"Sandbox on http://{host}:{bound}", flush=True)
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             await anext(signals)
-
-
-def _console(json: bool) -> Console:
-    """The terminal; nothing is printed to it where the output is JSON."""
-    return Console(quiet=True) if json else terminal()
-
-
-def _print_json(document: Any) -> None:
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-
-
-def _finish_payment(
-    work: Coroutine[Any, Any, service_client.ServiceReply], json: bool, done: tuple[str, ...] = ("SUCCEEDED",)
-) -> None:
-    """Run to the last reply. Exit status 0 for a payment in one of these states."""
-    reply = _run(work, interrupted=128 + signal.SIGINT)
-    if json:
-        _print_json(reply.body)
-    if reply.body["status"] not in done:
-        raise typer.Exit(1)
-
-
-def _run(work: Coroutine[Any, Any, Any], interrupted: int = 0) -> Any:
-    try:
-        return uvloop.run(work)
-    except BadWeather as error:
-        _stop(weather_printer.refusal_text(error.field, error.detail, error.nearest))
-    except (service_client.RequestFailed, CannotPay, OSError) as error:
-        _stop(str(error))
-    except KeyboardInterrupt:
-        raise typer.Exit(interrupted) from None
-
-
-def _known_case(name: str) -> Any:
-    if name not in CASES:
-        _stop(f"there is no case {name!r}; `cashier cases` lists them")
-    return CASES[name]
-
-
-def _chosen(promotions: list[str] | None, none: bool) -> list[str] | None:
-    """The promotions that may count; None: the best set."""
-    if none and promotions:
-        _stop("--promotion and --no-promotions exclude each other: choose one")
-    return [] if none else promotions or None
-
-
-def _money(text: str) -> dict[str, Any]:
-    currency, _, value = text.partition(":")
-    if not value.isdecimal():
-        _stop(f"--amount {text!r} is not an amount; an example is CNY:12800")
-    return {"currency": currency, "value": int(value)}
-
-
-def _refuse(error: ConfigurationError) -> NoReturn:
-    _stop(*error.faults)
-
-
-def _stop(*lines: str) -> NoReturn:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for line in lines:
-        console.print(line, style="red", markup=False)
-    raise typer.Exit(1)

@@ -1,0 +1,58 @@
+"""What the commands share: the end of a run, the line for bad input, a few options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any, NoReturn
+
+import orjson
+import typer
+import uvloop
+from rich.console import Console
+
+from cashier.cli import service_client, weather_printer
+from cashier.cli.checkout_client import CannotPay
+from cashier.sandbox import CASES, BadWeather
+from cashier.settings.schema import ConfigurationError
+
+Locale = Annotated[str, typer.Option(help="Language of the texts: en, zh-CN, or another of texts.toml.")]
+
+
+def run(work: Coroutine[Any, Any, Any], interrupted: int = 0) -> Any:
+    try:
+        return uvloop.run(work)
+    except BadWeather as error:
+        stop(weather_printer.refusal_text(error.field, error.detail, error.nearest))
+    except (service_client.RequestFailed, CannotPay, OSError) as error:
+        stop(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(interrupted) from None
+
+
+def refuse(error: ConfigurationError) -> NoReturn:
+    stop(*error.faults)
+
+
+def stop(*lines: str) -> NoReturn:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, style="red", markup=False)
+    raise typer.Exit(1)
+
+
+def known_case(name: str) -> Any:
+    if name not in CASES:
+        stop(f"there is no case {name!r}; `cashier cases` lists them")
+    return CASES[name]
+
+
+def parse_money(text: str) -> dict[str, Any]:
+    currency, _, value = text.partition(":")
+    if not value.isdecimal():
+        stop(f"--amount {text!r} is not an amount; an example is CNY:12800")
+    return {"currency": currency, "value": int(value)}
+
+
+def print_json(document: Any) -> None:
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
