@@ -57,7 +57,7 @@ _BY_REASON: Mapping[ReasonCode, FactGroups] = {
     ReasonCode.MONTHLY_LIMIT_EXCEEDED: _PAYER,
     ReasonCode.BALANCE_INSUFFICIENT: _PAYER,
 }
-# What is only about the order teaches nothing: the order is never kept.
+# A block that is only about the order teaches nothing: the order is never kept.
 _BY_BLOCKED: Mapping[Blocked, FactGroups] = {
     Blocked.ORDER_PAID: _HOLDINGS,
     Blocked.ORDER_IN_PROGRESS: _HOLDINGS,

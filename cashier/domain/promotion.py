@@ -6,7 +6,7 @@ not stackable is used alone. Each is computed on the order's amount without othe
 the value of a set does not depend on its order. Together they never exceed the order.
 
 A channel that carries only multiples of a step gets discounts in multiples of it: each is rounded
-down, one that becomes zero does not apply. What covers the whole order stays whole, because the
+down, one that becomes zero does not apply. One that covers the whole order stays whole, because the
 channel then carries nothing.
 
 The best set saves most, then uses the fewest promotions, then prefers higher values, earlier

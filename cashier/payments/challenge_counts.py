@@ -1,4 +1,4 @@
-"""How many challenges one payer of one order was sent lately, whatever the keys of the attempts.
+"""The number of recent challenges of one payer for one order, over all keys.
 
 Each new key may bring a new text message, so the number is bounded per order and payer. Best
 effort: counted in this worker, and with a shared store across workers; what is evicted or lost is

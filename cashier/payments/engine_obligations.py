@@ -1,4 +1,4 @@
-"""What the engine has promised, checked where its own answers show that it did not keep it.
+"""The obligations of the engine, checked where its own answers show a breach.
 
 A breach is logged and counted, once per payment. It decides nothing: what the upstreams report now
 counts. `cashier/sources/README.md` has the table of all obligations, and what happens without each.

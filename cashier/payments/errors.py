@@ -64,7 +64,7 @@ class NoSuchAttempt(AcceptError):
 
 
 class StatusUnavailable(AcceptError):
-    """Whether there is an attempt, and how it stands, could not be found out.
+    """The state of the attempt, or whether there is one, could not be determined.
 
     `silent`: the services and sources without a usable answer.
     """

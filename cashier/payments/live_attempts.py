@@ -1,7 +1,8 @@
 """The attempts on orders that this worker knows to be live: its own memory, no I/O.
 
-One attempt per order: first it is checked, then it is sent. What was sent stays until its end is
-confirmed; time alone ends nothing. What this worker did not send, but saw alive, counts too.
+One attempt per order: first it is checked, then it is sent. A sent attempt stays until its end is
+confirmed; time alone ends nothing. An attempt that another worker sent counts once it was seen
+alive here.
 """
 
 from __future__ import annotations

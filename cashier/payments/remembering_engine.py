@@ -6,7 +6,7 @@ every token gets the same end. The memory is this worker's own. After a restart,
 workers, such a retry is a new submit of the same payment, which the engine executes at most once.
 It is not shared: a forged or stale entry would end a payment, and the engine could not disprove it.
 
-What the answers show of broken obligations is noted on the way.
+It also notes the breaches of the engine's obligations that the answers show.
 """
 
 from __future__ import annotations

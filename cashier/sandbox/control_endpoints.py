@@ -48,7 +48,7 @@ class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChannelBody(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The body of `PUT /channels/{channel_id}`. What is absent stays."""
+    """The body of `PUT /channels/{channel_id}`. Absent fields stay as they are."""
 
     status: Literal["OPEN", "CLOSED", "MAINTENANCE"] | None = None
     fee_bps: Bps | None = None
