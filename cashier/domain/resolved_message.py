@@ -10,7 +10,8 @@ from cashier.domain.upstream_report import Arrived, EngineReport
 
 _PAYABLE = frozenset({PaymentEvent.ENGINE_ACTION_REQUIRED, PaymentEvent.ENGINE_USER_PAYING})
 _ENDED_UNPAID = frozenset({PaymentEvent.ENGINE_REVERSED, PaymentEvent.ENGINE_SEALED})
-_FAILED = frozenset({PaymentEvent.ENGINE_FAILED, PaymentEvent.CHALLENGE_FAILED})
+# Their texts say that no money was taken, which is wrong where some arrived.
+_OVER = _ENDED_UNPAID | {PaymentEvent.ENGINE_FAILED, PaymentEvent.CHALLENGE_FAILED}
 
 
 def message_code(engine: EngineReport, event: PaymentEvent, due: Money | None) -> MessageCode:
@@ -19,16 +20,23 @@ def message_code(engine: EngineReport, event: PaymentEvent, due: Money | None) -
     `due`: what the payer is to pay. Where another sum arrived, the message says so.
     """
     arrived = engine.arrived(due)
-    return (arrived and _arrived_code(arrived, event)) or _event_code(engine, event)
+    if arrived is not None:
+        return _arrived_code(arrived, event) or _event_code(engine, event)
+    if engine.received is not None and engine.received.value and event in _OVER:
+        return MessageCode.CLOSED
+    return _event_code(engine, event)
 
 
 def _arrived_code(arrived: Arrived, event: PaymentEvent) -> MessageCode | None:
-    if event in _PAYABLE and arrived.kept.value < arrived.due.value:
+    if event in _PAYABLE:
+        if arrived.kept.value >= arrived.due.value:
+            # The payer has paid, and the engine still shows where to.
+            return MessageCode.CONFIRMING
         return MessageCode.UNDERPAID if arrived.kept.value else MessageCode.UNDERPAID_RETURNED
     if event is PaymentEvent.ORDER_PAID and arrived.received.value > arrived.due.value:
         return MessageCode.OVERPAID
     # No text may say that nothing was taken.
-    return MessageCode.CLOSED_RECEIVED if event in _ENDED_UNPAID or event in _FAILED else None
+    return MessageCode.CLOSED_RECEIVED if event in _OVER else None
 
 
 def _event_code(engine: EngineReport, event: PaymentEvent) -> MessageCode:

@@ -8,11 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from cashier.domain.engine_contract import ReversalReason
 from cashier.domain.local_format import format_amount
 from cashier.domain.money import Money
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
-from cashier.domain.payment_state import PaymentStatus
+from cashier.domain.payment_state import PaymentEvent, PaymentStatus
+from cashier.domain.resolved_message import message_code
+from cashier.domain.upstream_report import EngineReport, EngineReportStatus
 from cashier.wire.transport import Request, Response
 from tests.domain.builders import CATALOG
 from tests.payments.checkout import Checkout, checkout
@@ -121,6 +124,11 @@ async def test_money_for_a_payment_that_is_over_is_told(early: int, late: int) -
         ("ACTION_REQUIRED", 0, None, MessageCode.ACTION_REQUIRED),
         ("USER_PAYING", 100_000, None, MessageCode.UNDERPAID),
         ("PROCESSING", 100_000, None, MessageCode.PROCESSING),
+        # A payer who has paid is not asked to pay, though the engine still shows where to.
+        ("ACTION_REQUIRED", 100_000_000, None, MessageCode.CONFIRMING),
+        ("ACTION_REQUIRED", 100_000_000, 1, MessageCode.CONFIRMING),
+        ("ACTION_REQUIRED", 100_000_000, 100_000_000, MessageCode.UNDERPAID_RETURNED),
+        ("USER_PAYING", 100_000_000, None, MessageCode.CONFIRMING),
         # What contradicts itself says nothing.
         ("ACTION_REQUIRED", 100_000, 100_001, MessageCode.ACTION_REQUIRED),
         ("ACTION_REQUIRED", None, 100_000, MessageCode.ACTION_REQUIRED),
@@ -142,6 +150,27 @@ async def test_a_sum_in_another_currency_says_nothing() -> None:
         change_look_ups(shop, {"received": Money("USD", 5)})
         looked = await shop.look(payment)
         assert (looked.message.code, looked.received) == (MessageCode.ACTION_REQUIRED, None)
+
+
+@pytest.mark.parametrize("status", ["FAILED", "SEALED"])
+@pytest.mark.parametrize(
+    "failure", [None, "REVERSED", "DECLINED", "INSTRUMENT_DECLINED", "ORDER_PAID", "EXPIRED", "NEW_CODE"]
+)
+@pytest.mark.parametrize("reason", [None, *ReversalReason])
+@pytest.mark.parametrize(
+    ("received", "returned"),
+    [(Money("USD", 5), None), (idr(5), idr(6)), (idr(5), Money("USD", 5)), (Money("USD", 5), idr(5))],
+)
+def test_no_text_says_that_nothing_was_taken_where_an_unclear_sum_arrived(
+    status: str, failure: str | None, reason: ReversalReason | None, received: Money, returned: Money | None
+) -> None:
+    report = EngineReport(
+        EngineReportStatus(status), failure, reversal_reason=reason, received=received, returned=returned
+    )
+    over = (PaymentEvent.ENGINE_FAILED, PaymentEvent.ENGINE_REVERSED, PaymentEvent.CHALLENGE_FAILED)
+    for event in (*over, PaymentEvent.ENGINE_SEALED):
+        assert message_code(report, event, idr(100)) is MessageCode.CLOSED
+        assert message_code(report, event, None) is MessageCode.CLOSED
 
 
 def change_look_ups(shop: Checkout, fields: dict[str, Any]) -> None:
