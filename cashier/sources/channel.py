@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct, structs
 
 from cashier.domain.facts import Channel, Channels, ChannelStatus
 from cashier.domain.kinds import KINDS, Listing
+from cashier.domain.money import MAX_VALUE
 from cashier.source_errors import Garbled
 from cashier.sources.doubts import doubt
 from cashier.sources.source import Inputs, define_source
@@ -16,8 +17,14 @@ _BY_TERM = frozenset(kind for kind, row in KINDS.items() if row.listing is Listi
 _STATUSES = frozenset(ChannelStatus)
 
 
+class ChannelRow(Channel, frozen=True):
+    """A channel of an answer, where an optional field may be null."""
+
+    step: Annotated[int, Meta(ge=1, le=MAX_VALUE)] | None = 1  # type: ignore[assignment]
+
+
 class ChannelAnswer(Struct, frozen=True):
-    channels: tuple[Channel, ...]
+    channels: tuple[ChannelRow, ...]
 
 
 def target(inputs: Inputs) -> str:
@@ -26,7 +33,8 @@ def target(inputs: Inputs) -> str:
 
 def to_fact(answer: ChannelAnswer | None, inputs: Inputs) -> Channels:
     """The answer names no currency or country of the request, so there is no identity to check."""
-    channels = Channels.prepared(() if answer is None else answer.channels)
+    rows = () if answer is None else answer.channels
+    channels = Channels.prepared([structs.replace(row, step=1) if row.step is None else row for row in rows])
     if answer is not None and len(channels.by_id) < len(answer.channels):
         raise Garbled("two channels with one channel_id")
     for channel in channels.by_id.values():
