@@ -74,7 +74,7 @@ class Formats(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def format_amount(money: Money, formats: Formats) -> str:
-    """As `¥50.00`, `Rp250.000` or `د.ك. 12.750`; all digits that are not zero for sure."""
+    """As `¥50.00` or `Rp250.000`. Leaves out only a fraction that the currency never shows."""
     currency, digits = money.currency, DIGITS[money.currency]
     whole, part = divmod(money.value, 10**digits)
     number = f"{whole:,}"
