@@ -9,8 +9,8 @@ from cashier.domain.facts import Facts, Promotion, Quota
 from cashier.domain.money import Currency, Money
 from cashier.domain.offered_kinds import offered_kinds
 from cashier.domain.order import ConsultRequest, at_till
-from cashier.domain.pay_method import Amounts, Kind
-from cashier.domain.promotion import Discounts, OrderPromotions, PricePromotions, UsablePromotions
+from cashier.domain.pay_method import Amounts
+from cashier.domain.promotion import DiscountedPrice, Discounts, OrderPromotions
 from cashier.domain.refusal import silence_refusal
 from cashier.source_errors import Missing, MissingCause
 
@@ -23,18 +23,19 @@ class ConsultationCase:
     that this source could refuse. `unclear_quotas`: quotas that cannot be understood and could
     refuse the methods in their scope. `promotion_gap`: the source of the promotions if it is
     silent; None too if it is not configured, because then there are none. `left_s`: whole seconds
-    left of the order. `promotions`: those that the payer chose, or all of `all_promotions`.
-    `at_till`: see `order.at_till`.
+    left of the order. `promotions`: those that the payer chose, or all. `discounted`: the prices at
+    which promotions apply, by identity: comparing the figures would cost more. `at_till`: see
+    `order.at_till`.
     """
 
     __slots__ = (
-        "all_promotions",
         "amount",
         "at_till",
         "catalog",
         "channel_gap",
         "channels",
         "currency",
+        "discounted",
         "facts",
         "kyc_level",
         "left_s",
@@ -43,7 +44,6 @@ class ConsultationCase:
         "offered_kinds",
         "promotion_gap",
         "promotions",
-        "promotions_at",
         "quota_gap",
         "quotas",
         "request",
@@ -80,7 +80,7 @@ class ConsultationCase:
             promotions = marketing.promotions
         elif marketing.cause is not MissingCause.NOT_CONFIGURED:
             self.promotion_gap = marketing.source
-        self.all_promotions = self.promotions = OrderPromotions(promotions, facts.order, now, at_till=self.at_till)
+        self.promotions = OrderPromotions(promotions, facts.order, now, at_till=self.at_till)
         if request.chosen_promotions is not None:
             chosen = frozenset(request.chosen_promotions)
             self.promotions = OrderPromotions(
@@ -88,41 +88,25 @@ class ConsultationCase:
                 facts.order,
                 now,
                 at_till=self.at_till,
+                chosen_of=self.promotions,
             )
-        # By the identity of a price: comparing the figures would cost more.
-        self.promotions_at: dict[int, PricePromotions] = {}
+        self.discounted: dict[int, DiscountedPrice] = {}
 
     def price(self, discounts: Discounts, fee: int) -> Amounts:
         """`fee` in minor units."""
         payable = self.amount.value - discounts.total + fee
-        return Amounts(
+        amounts = Amounts(
             self.amount,
             Money(self.currency, fee) if fee else self.zero,
             discounts.discounts,
             Money(self.currency, payable) if payable != self.amount.value else self.amount,
         )
-
-    def note_promotions(
-        self,
-        amounts: Amounts,
-        usable: UsablePromotions,
-        kinds: frozenset[Kind],
-        bank: str | None,
-        floor: int,
-        step: int,
-    ) -> None:
-        """Note which promotions apply at a price, and the best set, whatever was chosen.
-
-        `usable`: those of `promotions` with these kinds.
-        """
-        best = amounts.discounts
-        if self.promotions is not self.all_promotions:
-            usable = self.all_promotions.usable_with(kinds)
-            best = usable.best(bank, floor, step).discounts
-        self.promotions_at[id(amounts)] = PricePromotions(amounts, usable.applying(bank, step, best))
+        if discounts.applying:
+            self.discounted[id(amounts)] = DiscountedPrice(amounts, discounts)
+        return amounts
 
     def applying_values(self, amounts: Amounts) -> dict[str, Money]:
         """What each promotion that applies at this price takes off alone, chosen or not. By id."""
-        noted = self.promotions_at.get(id(amounts))
-        applying = () if noted is None else noted.applying.applying
+        price = self.discounted.get(id(amounts))
+        applying = () if price is None else price.discounts.applying
         return {each.discount.promotion_id: each.discount.amount for each in applying}

@@ -92,8 +92,6 @@ class KindAssessment:
             discounts = promotions.best(bank, floor, step)
             fee = stepped_fee(case.amount.value - discounts.total, fee_bps, step)
             amounts = promotions.prices[key] = case.price(discounts, fee)
-            if case.all_promotions.most_off:
-                case.note_promotions(amounts, promotions, _KIND_SETS[self.kind], bank, floor, step)
         return amounts
 
     def quotas_for(self, bank: str | None) -> Sequence[Quota]:

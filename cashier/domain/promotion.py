@@ -20,10 +20,10 @@ promotions of a member would be used up by naming the member.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from cashier.domain.facts import Promotion
 from cashier.domain.knapsack import MAX_STEPS, KnapsackSearch
@@ -49,28 +49,23 @@ class ApplicablePromotion(Struct, frozen=True, gc=False):
 
 
 class Discounts(Struct, frozen=True, gc=False):
-    """A legal set of discounts and their sum in minor units."""
+    """A legal set of discounts and their sum in minor units.
+
+    `applying`: all promotions that apply, chosen or not, most valuable first. `offered`: them for
+    the answer, with the best legal set marked; UNSET if there is none.
+    """
 
     discounts: tuple[Discount, ...]
     total: int
+    applying: Sequence[ApplicablePromotion] = ()
+    offered: tuple[OfferedPromotion, ...] | UnsetType = UNSET
 
 
-class ApplyingPromotions(Struct, frozen=True, gc=False):
-    """All promotions that apply at some price, chosen or not, most valuable first.
-
-    `best`: the best legal set of them. `offered`: for the answer.
-    """
-
-    applying: list[ApplicablePromotion]
-    best: tuple[Discount, ...]
-    offered: tuple[OfferedPromotion, ...]
-
-
-class PricePromotions(Struct, frozen=True, gc=False):
-    """A price and what applies at it. Holding the price keeps its identity its own."""
+class DiscountedPrice(Struct, frozen=True, gc=False):
+    """A price and its discounts. Holding the price keeps its identity its own."""
 
     amounts: Amounts
-    applying: ApplyingPromotions
+    discounts: Discounts
 
 
 class SearchBudget:
@@ -129,13 +124,11 @@ class UsablePromotions:
 
     __slots__ = (
         "_amount",
-        "_applying",
         "_best",
         "_budget",
         "_has_bank_filters",
         "_must_leave",
         "_promotions",
-        "any",
         "banks",
         "prices",
     )
@@ -148,7 +141,6 @@ class UsablePromotions:
         self._budget = budget
         self._must_leave = must_leave
         self._best: dict[tuple[str | None, int] | str | None, Discounts] = {}
-        self._applying: dict[tuple[str | None, int] | str | None, ApplyingPromotions] = {}
         self._has_bank_filters = False
         self.banks = _NO_NAMES
         for applicable in promotions:
@@ -172,22 +164,8 @@ class UsablePromotions:
             discounts = self._best[key] = _best_without_floor(self._usable(bank, step), self._amount)
         rest = self._amount.value - discounts.total
         if rest < floor if rest else self._must_leave:
-            return _best_within(self._usable(bank, step), self._amount.value - max(floor, 1), self._budget)
+            return _best_within(discounts.applying, self._amount.value - max(floor, 1), self._budget)
         return discounts
-
-    def applying(self, bank: str | None, step: int, best: tuple[Discount, ...]) -> ApplyingPromotions:
-        """All that apply with this bank. `best`: the best legal set of them.
-
-        Built once for all prices at which the best set is the same.
-        """
-        if bank not in self.banks:
-            bank = None
-        key: tuple[str | None, int] | str | None = bank if step == 1 else (bank, step)
-        applying = self._applying.get(key)
-        if applying is None or applying.best is not best:
-            usable = self._usable(bank, step)
-            applying = self._applying[key] = ApplyingPromotions(usable, best, _offered(usable, best))
-        return applying
 
     def _usable(self, bank: str | None, step: int) -> list[ApplicablePromotion]:
         usable = self._promotions
@@ -200,24 +178,61 @@ class UsablePromotions:
         return usable if step == 1 else _in_steps(usable, self._amount, step)
 
 
+class ChosenPromotions(UsablePromotions):
+    """Those of `usable` that the payer chose. They set the price; the answer offers all."""
+
+    __slots__ = ("_all",)
+
+    def __init__(
+        self, chosen: list[ApplicablePromotion], amount: Money, budget: SearchBudget, usable: UsablePromotions
+    ) -> None:
+        super().__init__(chosen, amount, budget, usable._must_leave)
+        self._all = usable
+        # Prices are kept apart wherever the offered promotions differ.
+        self.banks = usable.banks
+
+    def best(self, bank: str | None, floor: int, step: int) -> Discounts:
+        chosen, best = super().best(bank, floor, step), self._all.best(bank, floor, step)
+        return Discounts(chosen.discounts, chosen.total, best.applying, best.offered)
+
+
 class OrderPromotions:
     """The promotions that apply to one order, by the kinds that allow them.
 
     All methods of an order share one search budget, so no marketing answer can take long. When it
     is used up, a set is still legal, but perhaps not the best. `most_off`: no set takes off more.
-    `at_till`: what covers the whole order does not apply, alone or in a set.
+    `at_till`: what covers the whole order does not apply, alone or in a set. `chosen_of`: all of
+    the order's, if these are only the ones that the payer chose.
     """
 
-    __slots__ = ("_amount", "_applicable", "_budget", "_must_leave", "_named_kinds", "_usable", "most_off")
+    __slots__ = (
+        "_amount",
+        "_applicable",
+        "_budget",
+        "_chosen_of",
+        "_must_leave",
+        "_named_kinds",
+        "_usable",
+        "most_off",
+    )
 
-    def __init__(self, promotions: Iterable[Promotion], order: Order, now: datetime, *, at_till: bool = False) -> None:
+    def __init__(
+        self,
+        promotions: Iterable[Promotion],
+        order: Order,
+        now: datetime,
+        *,
+        at_till: bool = False,
+        chosen_of: OrderPromotions | None = None,
+    ) -> None:
         self._amount = order.amount
         self._applicable = applicable_promotions(promotions, order, now)
         self._must_leave = at_till
         if at_till:
             self._applicable = [each for each in self._applicable if each.value < order.amount.value]
         self._budget = SearchBudget()
-        self._named_kinds = _NO_NAMES
+        self._chosen_of = chosen_of
+        self._named_kinds: frozenset[str] = _NO_NAMES if chosen_of is None else chosen_of._named_kinds
         self.most_off = 0
         for applicable in self._applicable:
             self.most_off += applicable.value
@@ -230,13 +245,18 @@ class OrderPromotions:
         key = _NO_KINDS if kinds.isdisjoint(self._named_kinds) else kinds
         usable = self._usable.get(key)
         if usable is None:
-            allowed = [
-                applicable
-                for applicable in self._applicable
-                if not applicable.promotion.kinds or kinds <= applicable.promotion.kinds
-            ]
-            usable = self._usable[key] = UsablePromotions(allowed, self._amount, self._budget, self._must_leave)
+            usable = self._usable[key] = self._allowing(kinds)
         return usable
+
+    def _allowing(self, kinds: frozenset[Kind]) -> UsablePromotions:
+        allowed = [
+            applicable
+            for applicable in self._applicable
+            if not applicable.promotion.kinds or kinds <= applicable.promotion.kinds
+        ]
+        if self._chosen_of is None:
+            return UsablePromotions(allowed, self._amount, self._budget, self._must_leave)
+        return ChosenPromotions(allowed, self._amount, self._budget, self._chosen_of.usable_with(kinds))
 
     @property
     def steps_left(self) -> int:
@@ -246,17 +266,19 @@ class OrderPromotions:
         return self.usable_with(kinds).best(bank, floor, step)
 
 
-def _offered(applying: list[ApplicablePromotion], best: tuple[Discount, ...]) -> tuple[OfferedPromotion, ...]:
-    in_best = {discount.promotion_id for discount in best}
+def _offering(discounts: tuple[Discount, ...], total: int, applying: Sequence[ApplicablePromotion]) -> Discounts:
+    """`discounts`: the best legal set of those that apply."""
+    in_best, listed = {discount.promotion_id for discount in discounts}, applying
     if len(applying) > MAX_LISTED:
         # A stable sort: the best set first, then the most valuable.
-        applying = sorted(applying, key=lambda each: each.discount.promotion_id not in in_best)[:MAX_LISTED]
-    return tuple(
-        [
-            OfferedPromotion(discount.promotion_id, discount.title, discount.amount, discount.promotion_id in in_best)
-            for discount in [each.discount for each in applying]
-        ]
-    )
+        listed = sorted(applying, key=lambda each: each.discount.promotion_id not in in_best)[:MAX_LISTED]
+    offered = [
+        OfferedPromotion(
+            (discount := each.discount).promotion_id, discount.title, discount.amount, discount.promotion_id in in_best
+        )
+        for each in listed
+    ]
+    return Discounts(discounts, total, applying, tuple(offered))
 
 
 def _in_steps(promotions: list[ApplicablePromotion], amount: Money, step: int) -> list[ApplicablePromotion]:
@@ -291,13 +313,15 @@ def _best_without_floor(promotions: list[ApplicablePromotion], amount: Money) ->
                 total = order_value
                 break
     alone = promotions[0]
-    return Discounts((alone.discount,), alone.value) if alone.value >= total else Discounts(tuple(stack), total)
+    if alone.value >= total:
+        return _offering((alone.discount,), alone.value, promotions)
+    return _offering(tuple(stack), total, promotions)
 
 
-def _best_within(promotions: list[ApplicablePromotion], limit: int, budget: SearchBudget) -> Discounts:
+def _best_within(promotions: Sequence[ApplicablePromotion], limit: int, budget: SearchBudget) -> Discounts:
     """The best legal set worth at most `limit`."""
     if limit <= 0:
-        return NO_DISCOUNTS
+        return _offering((), 0, promotions)
     fitting = [applicable for applicable in promotions if applicable.value <= limit]
     stackable = [applicable for applicable in fitting if applicable.promotion.stackable]
     search = KnapsackSearch(
@@ -309,8 +333,8 @@ def _best_within(promotions: list[ApplicablePromotion], limit: int, budget: Sear
     budget.steps = max(0, search.steps)
     # At equal savings one promotion is better than several. `fitting` is sorted by value.
     if fitting and fitting[0].value >= search.value:
-        return Discounts((fitting[0].discount,), fitting[0].value)
-    return Discounts(tuple([stackable[index].discount for index in search.chosen]), search.value)
+        return _offering((fitting[0].discount,), fitting[0].value, promotions)
+    return _offering(tuple([stackable[index].discount for index in search.chosen]), search.value, promotions)
 
 
 def _reduced(discount: Discount, by: int) -> Discount:

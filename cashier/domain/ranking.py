@@ -18,6 +18,7 @@ from cashier.domain.kinds import KINDS
 from cashier.domain.money import BPS
 from cashier.domain.offer import Offer
 from cashier.domain.pay_method import Amounts, Health, NextAction, OfferedPromotion, PayMethod
+from cashier.domain.promotion import DiscountedPrice
 from cashier.domain.quote import cost_bps
 from cashier.domain.reason_text import reason
 from cashier.domain.refusal import AVAILABILITIES, AVAILABILITY_RANK, availability
@@ -52,11 +53,15 @@ class Weights(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScoreShare(Struct, frozen=True, gc=False):
-    """The part of the score that methods of a kind, or of a kind at one price, have in common."""
+    """The part of the score that methods of a kind, or of a kind at one price, have in common.
+
+    `promotions`: those that apply at the price, for the answer.
+    """
 
     score: int
     reasons: tuple[str, ...]
     payable: int = 0
+    promotions: tuple[OfferedPromotion, ...] | UnsetType = UNSET
 
 
 class UsageHabit(Struct, frozen=True):
@@ -75,17 +80,15 @@ class UsageHabit(Struct, frozen=True):
 
 _NO_SHARE = ScoreShare(0, ())
 # Sort key: availability rank, negative score, payable amount, the kind's position, method id,
-# index. The index is unique, so the rest (offer, reasons, health, promotions) is never compared.
-RankingRow = tuple[
-    int, int, int, int, str, int, Offer, tuple[str, ...], Health, tuple[OfferedPromotion, ...] | UnsetType
-]
+# index. The index is unique, so the rest (offer, share, reasons, health) is never compared.
+RankingRow = tuple[int, int, int, int, str, int, Offer, ScoreShare, tuple[str, ...], Health]
 
 
 def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -> tuple[PayMethod, ...]:
     """The offers as methods, best first."""
     methods = []
     preferred = True
-    for rank, (availability_rank, _, payable, _, method_id, _, offer, reasons, health, promotions) in enumerate(
+    for rank, (availability_rank, _, payable, _, method_id, _, offer, share, reasons, health) in enumerate(
         sorted(_rows(case, offers, weights)), 1
     ):
         assessment, quote = offer.assessment, offer.quote
@@ -111,7 +114,7 @@ def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -
                 assessment.terms.required_fields,
                 assessment.expires_in_s,
                 quote.legs,
-                promotions,
+                share.promotions,
             )
         )
         preferred = False
@@ -127,16 +130,18 @@ def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list
         max(weights.fluctuating_below_bps, weights.down_below_bps),
     )
     rows: list[RankingRow] = []
-    assessment, habit, amounts, share, promotions_at = None, no_habit, None, _NO_SHARE, case.promotions_at
+    assessment, habit, amounts, share = None, no_habit, None, _NO_SHARE
     for index, offer in enumerate(offers):
         quote = offer.quote
         if offer.assessment is not assessment or quote.amounts is not amounts:
             assessment, amounts = offer.assessment, quote.amounts
             habit = habits.get(assessment.kind, no_habit)
-            share = habit.by_price.get(id(amounts)) or _add_price(habit, amounts, order_value, weights)
+            price_id = id(amounts)
+            if price_id not in habit.by_price:
+                discounted = case.discounted.get(price_id)
+                habit.by_price[price_id] = _at_price(habit, amounts, discounted, order_value, weights)
+            share = habit.by_price[price_id]
             position, last_id = assessment.terms.position, habit.last_id
-            noted = promotions_at.get(id(amounts))
-            promotions = noted.applying.offered or UNSET if noted else UNSET
         score, reasons, health = share.score, share.reasons, _UP
         if last_id is not None and offer.instrument is not None and offer.instrument.id == last_id:
             score += (weights.last_used - weights.last_kind) * BPS
@@ -164,9 +169,9 @@ def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list
                 offer.method_id,
                 index,
                 offer,
+                share,
                 reasons,
                 health,
-                promotions,
             )
         )
     return rows
@@ -202,7 +207,9 @@ def _habits(case: ConsultationCase, weights: Weights) -> dict[str, UsageHabit]:
 _label = attrgetter("label")
 
 
-def _add_price(habit: UsageHabit, amounts: Amounts | None, order_value: int, weights: Weights) -> ScoreShare:
+def _at_price(
+    habit: UsageHabit, amounts: Amounts | None, discounted: DiscountedPrice | None, order_value: int, weights: Weights
+) -> ScoreShare:
     """Add saving, fee and `LAST_KIND` to the habit.
 
     `_rows` replaces `LAST_KIND` for the very instrument.
@@ -220,8 +227,7 @@ def _add_price(habit: UsageHabit, amounts: Amounts | None, order_value: int, wei
     if habit.is_last:
         score += weights.last_kind * BPS
         reasons = ("LAST_KIND", *reasons)
-    share = habit.by_price[id(amounts)] = ScoreShare(score, reasons, payable)
-    return share
+    return ScoreShare(score, reasons, payable, UNSET if discounted is None else discounted.discounts.offered)
 
 
 def _cost(channel: Channel, amounts: Amounts | None) -> int:

@@ -112,11 +112,8 @@ class SplitCandidate:
             carried = min(rest, max(in_steps_up(rest - self.account.available.value, step), card_min))
             fee = stepped_fee(carried, fee_bps, step)
             refusal = self._no_split(channel, rest, card_min) if 0 < carried == rest else None
-            amounts = case.price(discounts, fee)
-            if case.all_promotions.most_off:
-                case.note_promotions(amounts, self._promotions, KINDS, bank, card_min + 1, step)
             split = self._splits[key] = SplitAmounts(
-                amounts,
+                case.price(discounts, fee),
                 Money(case.currency, rest - carried),
                 Money(case.currency, carried + fee),
                 refusal,

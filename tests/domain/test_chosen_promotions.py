@@ -79,6 +79,37 @@ def test_a_list_is_in_steps_and_of_the_methods_own_kind_and_bank() -> None:
     assert listed("QUICK_PAY:c_ICBC") == [("odd", 250), ("small", 99), ("cmb", 70)]
 
 
+def test_a_list_is_of_the_methods_own_kind_and_bank_whatever_was_chosen() -> None:
+    """The price is then the same for all methods; the lists are not."""
+    own = (
+        promotion("any", 100),
+        promotion("wallets", 70, kinds=[Kind.WALLET]),
+        promotion("bank", 50, banks=frozenset({"CMB"})),
+    )
+    shop = World(
+        cards=(card("CMB"), card("ICBC")),
+        channels=(
+            channel(Kind.WALLET, "W"),
+            channel(Kind.VA, "V"),
+            channel(Kind.QUICK_PAY, "CMB"),
+            channel(Kind.QUICK_PAY, "ICBC"),
+        ),
+        promotions=own,
+    )
+    lists = {
+        WALLET: ["any", "wallets"],
+        "VA": ["any"],
+        "QUICK_PAY:c_CMB": ["any", "bank"],
+        "QUICK_PAY:c_ICBC": ["any"],
+    }
+    for chosen in ((), ("any",), ("wallets",), ("bank",), ("any", "bank", "wallets")):
+        case = choosing(shop, *chosen).case()
+        for method in rank_offers(case, assemble(case), shop.weights):
+            assert [each.promotion_id for each in method.promotions or ()] == lists[method.method_id], chosen
+            assert method.amount is not None
+            assert list(case.applying_values(method.amount)) == lists[method.method_id], chosen
+
+
 def test_without_promotions_the_answer_is_as_it_was() -> None:
     for world in (SHOP.but(promotions=()), SHOP.but(promotions=COUPONS[4:])):
         assert b"promotions" not in msgspec.json.encode(world.methods())
