@@ -7,21 +7,22 @@ frees both after each answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Quota
 from cashier.domain.kinds import KINDS
 from cashier.domain.limits import smallest_carried
 from cashier.domain.money import stepped_fee
-from cashier.domain.offered_kinds import OfferedChannel
-from cashier.domain.pay_method import Amounts, Kind, Limits, ReasonCode
+from cashier.domain.offered_kinds import CHANNEL_MAINTENANCE
+from cashier.domain.pay_method import Amounts, Kind, Limits, ReasonCode, Remedy, RemedyType
 from cashier.domain.refusal import Refusal
 
 NOT_OFFERED = Refusal(ReasonCode.NOT_OFFERED)
 MERCHANT_NOT_PERMITTED = Refusal(ReasonCode.MERCHANT_NOT_PERMITTED, "merchant")
 KYC_REQUIRED = Refusal(ReasonCode.KYC_REQUIRED, "member")
 ORDER_EXPIRES_SOON = Refusal(ReasonCode.ORDER_EXPIRES_SOON, "order")
+CHANNEL_MAINTENANCE_TO_THE_END = Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel")
 _KIND_SETS = {kind: frozenset((kind,)) for kind in Kind}
 _WITHOUT_CONTRACT = frozenset(kind for kind, row in KINDS.items() if not row.contracted)
 
@@ -73,10 +74,17 @@ class KindAssessment:
             self.refusal = None if case.left_s >= terms.needs_s else ORDER_EXPIRES_SOON
         self.limits_cache: dict[tuple[str, str, str | None], tuple[Limits, str]] = {}
 
-    def channel_refusal(self, offered: OfferedChannel) -> Refusal | None:
-        """The refusal of a channel that is refused for any amount."""
+    def maintenance_refusal(self, until: datetime | None) -> Refusal:
+        """The refusal of a channel under maintenance, with its end if that is known and ahead.
+
+        Waiting is no remedy if the end leaves the payer less time than needed.
+        """
         case = self.case
-        return offered.refusal_at(case.now, case.facts.order.expires_at - timedelta(seconds=self.terms.needs_s))
+        if until is None or until <= case.now:
+            return CHANNEL_MAINTENANCE
+        if until > case.facts.order.expires_at - timedelta(seconds=self.terms.needs_s):
+            return CHANNEL_MAINTENANCE_TO_THE_END
+        return Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel", Remedy(RemedyType.WAIT_UNTIL, until=until))
 
     def amounts(self, bank: str | None, channel_min: int, fee_bps: int, step: int) -> Amounts:
         """Price a payment through a channel.
@@ -90,7 +98,7 @@ class KindAssessment:
         if amounts is None:
             case, floor = self.case, smallest_carried(channel_min, fee_bps, step)
             discounts = promotions.best(bank, floor, step)
-            fee = stepped_fee(case.amount.value - discounts.total, fee_bps, step)
+            fee = stepped_fee(case.amount.value - discounts.total, fee_bps, step) if fee_bps else 0
             amounts = promotions.prices[key] = case.price(discounts, fee)
         return amounts
 

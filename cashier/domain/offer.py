@@ -10,7 +10,7 @@ from cashier.domain.facts import Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import below_minimum, not_carriable, over_limit, tightest_limits, unclear_limit
 from cashier.domain.money import Money
-from cashier.domain.offered_kinds import OfferedChannel
+from cashier.domain.offered_kinds import CHANNEL_MAINTENANCE, OfferedChannel
 from cashier.domain.pay_method import Instrument, Limits, Option, ReasonCode
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal
@@ -92,7 +92,9 @@ def quote(
     `ceiling`: an agreement's limit on a single payment.
     """
     channel = offered.channel
-    refusal = None if offered.refusal is None else assessment.channel_refusal(offered)
+    refusal = offered.refusal
+    if refusal is CHANNEL_MAINTENANCE:
+        refusal = assessment.maintenance_refusal(channel.until)
     if not offered.limits_in_currency:
         return Quote(refusal, None, None, channel)
     amounts = assessment.amounts(bank, channel.min.value, offered.fee_bps, channel.step)

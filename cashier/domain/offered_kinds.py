@@ -8,7 +8,6 @@ amount, the payer or the time of day.
 
 from __future__ import annotations
 
-from datetime import datetime
 from functools import lru_cache
 from string import Formatter
 
@@ -29,8 +28,6 @@ COUNTRY_NOT_SUPPORTED = Refusal(ReasonCode.COUNTRY_NOT_SUPPORTED)
 CURRENCY_NOT_SUPPORTED = Refusal(ReasonCode.CURRENCY_NOT_SUPPORTED, None, Remedy(RemedyType.SWITCH_CURRENCY))
 CHANNEL_CLOSED = Refusal(ReasonCode.CHANNEL_CLOSED, "channel")
 CHANNEL_MAINTENANCE = Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel", Remedy(RemedyType.RETRY))
-# Beyond the order's end.
-CHANNEL_MAINTENANCE_TO_THE_END = Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel")
 _CHANNEL_PRODUCT = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED, "channel")
 _CHANNEL_TERMINAL = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED, "channel")
 CHANNEL_UNCLEAR = unclear_refusal("channel")
@@ -46,7 +43,7 @@ MAX_CACHED = 64
 
 
 class OfferedChannel(Struct, frozen=True, gc=False):
-    """`refusal`: holds for any amount; `refusal_at` adds the time.
+    """`refusal`: holds for any amount. That of a maintenance gets its end in each consultation.
 
     `limits_in_currency`: the channel's limits are in the order's currency; without this no money
     may go through it. `price_key`: minimum, maximum, fee and step. Channels with equal keys give
@@ -59,19 +56,6 @@ class OfferedChannel(Struct, frozen=True, gc=False):
     fee_bps: int
     price_key: tuple[int, int, int, int]
     term: InstalmentTerm | None = None
-
-    def refusal_at(self, now: datetime, latest_start: datetime) -> Refusal | None:
-        """The refusal with the end of a maintenance, if that is known and ahead.
-
-        Waiting is no remedy if the maintenance ends after `latest_start`, the last time at which
-        the order can still be paid.
-        """
-        until = self.channel.until
-        if self.refusal is not CHANNEL_MAINTENANCE or until is None or until <= now:
-            return self.refusal
-        if until > latest_start:
-            return CHANNEL_MAINTENANCE_TO_THE_END
-        return Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel", Remedy(RemedyType.WAIT_UNTIL, until=until))
 
 
 class OfferedProvider(Struct, frozen=True, gc=False):

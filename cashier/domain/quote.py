@@ -7,7 +7,7 @@ from msgspec import Struct
 from cashier.domain.facts import Channel, InstalmentTerm
 from cashier.domain.money import BPS
 from cashier.domain.pay_method import Amounts, Leg, Limits
-from cashier.domain.refusal import Refusal
+from cashier.domain.refusal import NEARNESS_BY_CODE, Refusal
 
 
 class Quote(Struct, frozen=True, gc=False):
@@ -34,9 +34,7 @@ def best_quote(quotes: list[Quote]) -> Quote:
 
 def _preference(quote: Quote) -> tuple[int, int, int, int, int, int, str]:
     refusal, channel, amounts = quote.refusal, quote.channel, quote.amounts
-    availability_rank = check_order = 0
-    if refusal is not None:
-        availability_rank, check_order = (1, 0) if refusal.undetermined else (2, -refusal.check_order)
+    availability_rank, check_order = (0, 0) if refusal is None else NEARNESS_BY_CODE[refusal.code]
     payable = 0 if amounts is None else amounts.payable.value
     if channel is None:
         return (availability_rank, check_order, payable, 0, 0, 0, "")

@@ -21,7 +21,7 @@ from cashier.domain.pay_method import Amounts, Health, NextAction, OfferedPromot
 from cashier.domain.promotion import DiscountedPrice
 from cashier.domain.quote import cost_bps
 from cashier.domain.reason_text import reason
-from cashier.domain.refusal import AVAILABILITIES, AVAILABILITY_RANK, availability
+from cashier.domain.refusal import AVAILABILITIES, RANK_BY_CODE
 from cashier.source_errors import Missing
 
 # Enum members for the hot path: see `refusal`.
@@ -159,7 +159,7 @@ def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list
         elif amounts is None or assessment.kind not in _WITHOUT_CHANNEL:
             # The method needs a channel, and none is known.
             health = _UNKNOWN
-        availability_rank = 0 if quote.refusal is None else AVAILABILITY_RANK[availability(quote.refusal)]
+        availability_rank = 0 if quote.refusal is None else RANK_BY_CODE[quote.refusal.code]
         rows.append(
             (
                 availability_rank,

@@ -15,7 +15,6 @@ from cashier.source_errors import Missing, MissingCause
 _SILENT = frozenset(
     (ReasonCode.SOURCE_TIMEOUT, ReasonCode.SOURCE_ERROR, ReasonCode.SOURCE_OVERLOADED, ReasonCode.SOURCE_PENDING)
 )
-_CHECK_ORDER = {code: index for index, code in enumerate(ReasonCode)}
 _UNDETERMINED = {
     MissingCause.TIMEOUT: ReasonCode.SOURCE_TIMEOUT,
     MissingCause.OVERLOADED: ReasonCode.SOURCE_OVERLOADED,
@@ -28,6 +27,13 @@ AVAILABLE, UNDETERMINED, UNAVAILABLE = Availability.AVAILABLE, Availability.UNDE
 # Best first.
 AVAILABILITIES = (AVAILABLE, UNDETERMINED, UNAVAILABLE)
 AVAILABILITY_RANK = {availability: rank for rank, availability in enumerate(AVAILABILITIES)}
+# Of a refused method. Tables, because thirty methods of an answer would each cost calls.
+AVAILABILITY_BY_CODE = {code: UNDETERMINED if code in _SILENT else UNAVAILABLE for code in ReasonCode}
+RANK_BY_CODE = {code: AVAILABILITY_RANK[availability] for code, availability in AVAILABILITY_BY_CODE.items()}
+# Of several refusals, the smallest is the nearest to usable: undetermined, then the latest check.
+NEARNESS_BY_CODE = {
+    code: (RANK_BY_CODE[code], 0 if code in _SILENT else -position) for position, code in enumerate(ReasonCode)
+}
 
 
 class Refusal(Struct, frozen=True, gc=False):
@@ -48,11 +54,6 @@ class Refusal(Struct, frozen=True, gc=False):
         """True if no source refused and one that could refuse is silent."""
         return self.code in _SILENT
 
-    @property
-    def check_order(self) -> int:
-        """The position of this check. Of several refusals, the highest is the nearest to usable."""
-        return _CHECK_ORDER[self.code]
-
 
 def silence_refusal(missing: Missing) -> Refusal:
     """The refusal of a method that a silent source could refuse.
@@ -70,6 +71,4 @@ def unclear_refusal(source: str) -> Refusal:
 
 def availability(refusal: Refusal | None) -> Availability:
     """Never AVAILABLE while a source that could refuse is silent: its silence is a refusal too."""
-    if refusal is None:
-        return AVAILABLE
-    return UNDETERMINED if refusal.undetermined else UNAVAILABLE
+    return AVAILABLE if refusal is None else AVAILABILITY_BY_CODE[refusal.code]

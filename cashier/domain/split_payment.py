@@ -18,7 +18,7 @@ from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import below_minimum, over_limit, smallest_carried, unclear_limit
 from cashier.domain.money import Money, in_steps_down, in_steps_up, stepped_fee
 from cashier.domain.offer import NO_CHANNEL, Offer, channel_limits, unclear_limit_over
-from cashier.domain.offered_kinds import OfferedChannel
+from cashier.domain.offered_kinds import CHANNEL_MAINTENANCE, OfferedChannel
 from cashier.domain.pay_method import Amounts, Kind, Leg, LegType, ReasonCode, Remedy, RemedyType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, sorted_options
@@ -81,7 +81,9 @@ class SplitCandidate:
 
     def _quote_channel(self, bound: BoundCard, offered: OfferedChannel) -> Quote:
         case, channel = self.assessment.case, offered.channel
-        refusal = None if offered.refusal is None else self.assessment.channel_refusal(offered)
+        refusal = offered.refusal
+        if refusal is CHANNEL_MAINTENANCE:
+            refusal = self.assessment.maintenance_refusal(channel.until)
         if not offered.limits_in_currency:
             return Quote(refusal, channel=channel)
         split = self._split(bound.card.bank, channel, offered.fee_bps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from enum import StrEnum
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct, field
 
@@ -22,9 +22,7 @@ Forms: TypeAlias = Text | dict[Form, Text]
 
 def text_of(forms: Forms, form: Form = Form.GENERAL) -> str:
     """The text of this form, or the general one."""
-    if type(forms) is dict:  # `isinstance` would be a call per reason of each consultation
-        return forms.get(form) or forms[Form.GENERAL]
-    return cast("str", forms)
+    return forms if isinstance(forms, str) else forms.get(form) or forms[Form.GENERAL]
 
 
 class KindWording(Struct, frozen=True, forbid_unknown_fields=True):
