@@ -54,8 +54,8 @@ class ScatterResult(Struct, frozen=True):
 
     Statuses: TIMEOUT was started and gave no answer in time. SKIPPED was never started, or cut off
     because its answer could change nothing any more; its answer is a Missing, or the `unasked` one
-    of an ask that lacks a need. The report of an ask that never started has
-    the moment of that decision and no elapsed time.
+    of an ask that lacks a need. The report of an ask that never started has the moment of that
+    decision and no elapsed time.
     """
 
     answers: dict[str, Any]
