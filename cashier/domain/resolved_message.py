@@ -49,6 +49,8 @@ def _event_code(engine: EngineReport, event: PaymentEvent) -> MessageCode:
         return _BY_FAILURE.get(engine.failure_code or "", MessageCode.FAILED)
     if engine.reversed_because is ReversalReason.CANCELLED and event in _ENDED_UNPAID:
         return MessageCode.CANCELLED
+    if event is PaymentEvent.ENGINE_REVERSED and engine.failure_code == "ORDER_PAID":
+        return MessageCode.ORDER_PAID
     reversed_ = event is PaymentEvent.ENGINE_REVERSED and engine.was_reversed
     return MessageCode.CLOSED_UNPAID if reversed_ else _MESSAGES[event]
 
@@ -61,7 +63,6 @@ _BY_FAILURE = {
     "PROMOTION_GONE": MessageCode.PROMOTION_GONE,
     "PROMOTION_MISMATCH": MessageCode.PROMOTION_GONE,
     "DECLINED": MessageCode.DECLINED,
-    "ORDER_PAID": MessageCode.ORDER_PAID,
 }
 # For a final status that was reported before, while the reports do not confirm it.
 BY_STATUS = {

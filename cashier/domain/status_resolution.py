@@ -114,7 +114,7 @@ class ResolvedStatus(Struct, frozen=True):
 
 # Failure codes without money taken and without fault of the payer: the order or its code is over,
 # or the engine was asked to reverse.
-_CLOSED_CODES = frozenset({REVERSED, "EXPIRED", "ORDER_CLOSED", "ORDER_EXPIRED", "ORDER_REFUNDED"})
+_CLOSED_CODES = frozenset({REVERSED, "EXPIRED", "ORDER_PAID", "ORDER_CLOSED", "ORDER_EXPIRED", "ORDER_REFUNDED"})
 _OVER = frozenset(
     {
         AcquirerReportStatus.PAID,

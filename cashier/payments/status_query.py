@@ -7,6 +7,7 @@ that began before its call.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment, NeverArrived, ReversalReason, Sealed
 from cashier.domain.order_result import AcquirerResult
-from cashier.domain.payment_state import IllegalTransition, PaymentStatus
+from cashier.domain.payment_state import FINAL, IllegalTransition, PaymentStatus
 from cashier.domain.status_mapping import EngineOutcome, acquirer_report, engine_report
 from cashier.domain.status_resolution import PaymentProgress, ResolvedStatus, resolve_status
 from cashier.domain.upstream_report import AcquirerReport, AcquirerReportStatus, EngineReport, EngineReportStatus
@@ -40,8 +41,9 @@ class UpstreamStatus(Struct, frozen=True):
     payment: EnginePayment | None = None
 
 
-# Payments whose correction was logged.
+# Payments whose correction was logged; payments whose end was reported.
 _MOST_CORRECTED = 10_000
+_MOST_ENDED = 10_000
 # The report of an acquirer that was not asked.
 _NOT_ASKED = AcquirerReport(AcquirerReportStatus.SILENT)
 
@@ -54,7 +56,10 @@ class ResolvedPayment(Struct, frozen=True):
 
 
 class StatusQuery:
-    """`now` is the wall clock. `corrections`: payments with a final status that was corrected."""
+    """`now` is the wall clock. `corrections`: payments with a final status that was corrected.
+
+    The final status that this worker reported last holds for tokens without one, too.
+    """
 
     def __init__(self, ports: PaymentPorts, most_under_way: int, now: Callable[[], datetime]) -> None:
         self._ports = ports
@@ -63,6 +68,7 @@ class StatusQuery:
         self._reversals: SingleFlight[UpstreamStatus] = SingleFlight(most_under_way)
         self.corrections = 0
         self._corrected: set[str] = set()
+        self._ended: OrderedDict[str, PaymentStatus] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<StatusQuery queries={len(self._queries)} reversals={len(self._reversals)}>"
@@ -94,14 +100,14 @@ class StatusQuery:
             upstream = await self.query(payment.payment_id, order_id, operation)
         if upstream.payment is not None and upstream.payment.fingerprint not in (None, fingerprint):
             raise KeyReused
-        resolution = self._resolve(payment, upstream)
+        resolution = self.resolution(payment, upstream)
         # While the engine is silent its body is unknown. A token without a submit then has nothing
         # to end.
         body_unknown = upstream.engine.status is EngineReportStatus.SILENT and payment.sent_at is None
         if not resolution.to_reverse or body_unknown:
             return ResolvedPayment(resolution, upstream)
         upstream = await self.reverse(payment.payment_id, order_id, resolution.reversal_reason, operation)
-        return ResolvedPayment(self._resolve(payment, upstream), upstream)
+        return ResolvedPayment(self.resolution(payment, upstream), upstream)
 
     async def reverse(
         self, payment_id: str, order_id: str, reason: ReversalReason | None, operation: Operation
@@ -118,12 +124,24 @@ class StatusQuery:
     async def _order_result(self, order_id: str, operation: Operation) -> AcquirerResult:
         return await self._ports.acquirer.result(order_id, operation.call_headers, operation.policy.settings.look_ms)
 
+    def resolution(self, payment: PaymentProgress, upstream: UpstreamStatus) -> ResolvedStatus:
+        """The status that follows from these reports. One end, whichever token asks."""
+        resolution = self._resolve(payment, upstream)
+        ended = self._ended.get(payment.payment_id)
+        if resolution.final and payment.last_status not in FINAL and ended is not None:
+            payment = replace(payment, last_status=ended)
+            resolution = self._resolve(payment, upstream)
+        if resolution.correction:
+            self._note_correction(payment, resolution)
+        if resolution.final and (resolution.correction or payment.payment_id not in self._ended):
+            self._ended[payment.payment_id] = resolution.status
+            if len(self._ended) > _MOST_ENDED:
+                self._ended.popitem(last=False)
+        return resolution
+
     def _resolve(self, payment: PaymentProgress, upstream: UpstreamStatus) -> ResolvedStatus:
         try:
-            resolution = resolve_status(payment, upstream.engine, upstream.acquirer, self._now())
-            if resolution.correction:
-                self._note_correction(payment, resolution)
-            return resolution
+            return resolve_status(payment, upstream.engine, upstream.acquirer, self._now())
         except IllegalTransition as contradiction:
             # An upstream took back a final word, or we have a bug. Report what the upstreams say
             # now.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import OrderBusy
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import ConfigurationError
+from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, checkout
 
 pytestmark = pytest.mark.looptime
@@ -98,6 +100,35 @@ async def test_the_end_of_the_order_ends_it_after_the_time_to_arrive(sent: bool)
         ends.append(await shop.look(ends[0]))
         assert {(end.status, end.message.code) for end in ends} == {CLOSED}
         assert shop.net_taken() == {}
+
+
+ORDER_OVER = ["ORDER_PAID", "ORDER_CLOSED", "ORDER_EXPIRED", "ORDER_REFUNDED"]
+
+
+@pytest.mark.parametrize("code", [*ORDER_OVER, "DECLINED", "BALANCE_INSUFFICIENT", "X_NEW"])
+async def test_a_submit_that_is_refused_after_that_end_has_ended_as_it_was_reported(code: str) -> None:
+    async with unsealing_checkout(workers=2) as shop:
+        request = await shop.new_request(CASE, METHOD)
+        shop.inject("engine", "cut", on="submit")
+        sent = await shop.submit(request)
+        shop.inject("engine", "no_seal", always=True)
+        shop.world.acquirer.close(sent.order_id)
+        await asyncio.sleep(400)
+        closed = await shop.look(sent)
+        assert (closed.status, closed.message.code) == CLOSED
+        body = {"payment_id": sent.payment_id, "status": "FAILED", "failure": {"code": code, "text": ""}}
+
+        async def refused(_: Request) -> Response:
+            return Response(200, json.dumps(body).encode())
+
+        shop.replies["look_up"] = refused
+        callers = [shop.look(closed), shop.look(sent), shop.submit(request)]
+        if code in ORDER_OVER:
+            other = shop.payments_of(shop.workers[1])
+            callers += [shop.submit(request, worker=1), other.look(sent.payment_id, sent.payment_token)]
+        ends = [await caller for caller in callers]
+        assert {end.status for end in ends} == {PaymentStatus.CLOSED}
+        assert len({end.message.code for end in ends}) == 1
 
 
 async def test_money_that_comes_after_that_end_is_told() -> None:
