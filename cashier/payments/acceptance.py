@@ -71,6 +71,8 @@ from cashier.tokens.consult_token import ConsultClaims
 from cashier.tokens.payment_state_token import PaymentClaims
 
 _log = structlog.get_logger("cashier.payments")
+# Refusals that say that this payment was not sent.
+_NOTHING_SENT = (ConsultChanged, RiskRejected, CheckUnavailable)
 _CHALLENGE_OPEN = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_OPEN, MessageCode.CHALLENGE)
 _WRONG_ANSWER = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_OPEN, MessageCode.CHALLENGE_WRONG)
 
@@ -160,20 +162,23 @@ class Acceptance:
             if existing is not None:
                 return existing
             is_over = partial(self._status_follower.is_over, operation=attempt.operation)
-            async with self._attempt_guard.order_claim(attempt, is_over):
+            async with self._attempt_guard.order_claim(attempt, is_over) as paid_by:
                 try:
                     rechecked = await self._recheck.check(attempt)
+                    if paid_by is not None:
+                        raise OrderBusy(paid_by)  # the order lags behind its own result
+                    ends_s = int(rechecked.consultation.order.expires_at.timestamp())
+                    return await proceed(replace(attempt, order_expires_at=ends_s), rechecked)
                 except AlreadySubmitted:
                     return await self._already_submitted(attempt)
-                except ConsultChanged:
+                except _NOTHING_SENT:
                     # Another worker may have sent this very payment since the look-up: its spent
-                    # coupon, its balance and its order in progress are no change to its payer.
+                    # coupon, its balance and its order in progress are no change to its payer, and
+                    # a risk that refuses its second question refuses nothing.
                     sent_elsewhere = await self.existing(attempt)
                     if sent_elsewhere is None:
                         raise
                     return sent_elsewhere
-                ends_s = int(rechecked.consultation.order.expires_at.timestamp())
-                return await proceed(replace(attempt, order_expires_at=ends_s), rechecked)
 
     async def _decide(
         self, attempt: Attempt, rechecked: RecheckedOffer, previous: ChallengeProgress | None = None

@@ -32,6 +32,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from msgspec import Struct
+
 from cashier.domain.engine_contract import EngineAnswered, EngineStatus
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.payments.attempt import Attempt, order_key
@@ -52,12 +54,21 @@ IsOver = Callable[[PaymentClaims], Awaitable[bool]]
 # An attempt counts as live this long after the payer's deadline, unless its end is reported
 # earlier.
 _AFTER_DEADLINE_S = 60
+# An order that is paid says so itself well within this.
+_PAID_HINT_MS = 60_000
 # Lifetime of a worker's claim on a submit, which the worker renews.
 _SUBMIT_CLAIM_MS = 1_500
 # The most recently challenged or sent; most engines remember what was sent.
 _MAX_BODIES = 10_000
 # Between the look-ups of a waiting worker.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 0.5
+
+
+class _BoundKey(Struct, frozen=True):
+    """The body that an idempotency key is bound to, as a hash, and its user."""
+
+    body: str
+    user_id: str | None
 
 
 class AttemptGuard:
@@ -67,7 +78,7 @@ class AttemptGuard:
         self._attempt_leases = attempt_leases
         self._engine = engine
         self._worker = uuid.uuid4().hex
-        self._bodies: OrderedDict[str, str] = OrderedDict()
+        self._bodies: OrderedDict[str, _BoundKey] = OrderedDict()
         self._submit_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._live_attempts = LiveAttempts()
 
@@ -100,8 +111,11 @@ class AttemptGuard:
                 await self._attempt_leases.release(key, self._worker)
 
     @asynccontextmanager
-    async def order_claim(self, attempt: Attempt, is_over: IsOver) -> AsyncIterator[None]:
+    async def order_claim(self, attempt: Attempt, is_over: IsOver) -> AsyncIterator[str | None]:
         """Claim the order for this attempt during its checks. Once it is sent, the claim stays.
+
+        Yields the payment that has paid the order, if this worker or a hint knows one: then the
+        attempt must not be sent, though its checks may say more.
 
         Waits while this worker checks another attempt on the order. Raises `OrderBusy` if another
         attempt is live: one of this worker until `is_over` confirms its end, one of another worker
@@ -111,9 +125,9 @@ class AttemptGuard:
         order, payment_id = order_key(attempt.chosen), attempt.payment_id
         await self._claim_here(order, attempt, is_over)
         try:
-            await self._claim_in_store(order, attempt)
+            succeeded = await self._claim_in_store(order, attempt)
             await self.bind_key(attempt, _longest_submit_ms(attempt) / 1_000)
-            yield
+            yield succeeded or self._paid_by_another(order, payment_id)
         except BaseException as error:
             if self._live_attempts.release_unsent(order, payment_id):
                 await self._attempt_leases.release(order, payment_id)
@@ -130,6 +144,8 @@ class AttemptGuard:
         during its checks, and another one has claimed the order.
         """
         order = order_key(claims.chosen)
+        if (paid_by := self._paid_by_another(order, claims.payment_id)) is not None:
+            raise OrderBusy(paid_by)
         if (other := self._live_attempts.claim(order, claims.payment_id)) is not None:
             raise OrderBusy(other.payment_id)
         earlier = self._live_attempts.mark_sent(order, claims)
@@ -143,9 +159,23 @@ class AttemptGuard:
             raise
         self._live_attempts.mark_answered(order, claims.payment_id)
 
+    async def live_or_paid(self, order: str) -> str | None:
+        """The attempt that this worker or a hint knows for the order. To be verified."""
+        known = self._live_attempts.live_or_paid(order)
+        if known is None and self._attempt_leases.shared:
+            claim = await self._attempt_leases.claim(order, self._worker, 1)
+            known = claim.holder if isinstance(claim, OtherAttempt) else None
+        return known
+
+    def is_payer(self, payment_id: str, user_id: str | None) -> bool:
+        """Whether this worker took the attempt from this user, as far as it remembers."""
+        bound = self._bodies.get(payment_id)
+        return bound is not None and bound.user_id == user_id
+
     def require_same_body(self, attempt: Attempt) -> None:
         """Raise `KeyReused` if this worker knows the key with another body."""
-        if self._bodies.get(attempt.payment_id, _body(attempt)) != _body(attempt):
+        bound = self._bodies.get(attempt.payment_id)
+        if bound is not None and bound.body != _body(attempt):
             raise KeyReused
 
     async def bind_key(self, attempt: Attempt, seconds: float) -> None:
@@ -159,7 +189,7 @@ class AttemptGuard:
         )
         if isinstance(claim, OtherAttempt):
             raise KeyReused
-        self._bodies[attempt.payment_id] = _body(attempt)
+        self._bodies[attempt.payment_id] = _BoundKey(_body(attempt), attempt.chosen.user_id)
         self._bodies.move_to_end(attempt.payment_id)
         if len(self._bodies) > _MAX_BODIES:
             self._bodies.popitem(last=False)
@@ -186,15 +216,28 @@ class AttemptGuard:
         """Announce a submit without an answer: it may still arrive, though the engine has none."""
         await self._attempt_leases.claim(f"arriving {payment_id}", payment_id, int(seconds * 1_000))
 
-    async def mark_ended(self, order: str, payment_id: str) -> None:
-        """The attempt is confirmed over: another one may be sent."""
+    async def mark_ended(self, order: str, payment_id: str, paid_by: str | None = None) -> None:
+        """The attempt is confirmed over: another one may be sent, unless the order is paid.
+
+        `paid_by`: the payment that paid it. Its hint stays for a while: the order's own status may
+        lag behind.
+        """
         self._live_attempts.release(order, payment_id)
-        await self._attempt_leases.release(order, payment_id)
+        if paid_by is not None:
+            self._live_attempts.note_paid(order, paid_by)
+        if paid_by == payment_id:
+            await self._attempt_leases.claim(order, payment_id, _PAID_HINT_MS)
+        else:
+            await self._attempt_leases.release(order, payment_id)
 
     async def mark_challenged(self, order: str, payment_id: str) -> None:
         """Nothing was sent: a payer who abandons a challenge must not keep other attempts out."""
         if self._live_attempts.release_unsent(order, payment_id):
             await self._attempt_leases.release(order, payment_id)
+
+    def _paid_by_another(self, order: str, payment_id: str) -> str | None:
+        paid_by = self._live_attempts.paid_by(order)
+        return None if paid_by == payment_id else paid_by
 
     async def _claim_here(self, order: str, attempt: Attempt, is_over: IsOver) -> None:
         loop = asyncio.get_running_loop()
@@ -211,28 +254,37 @@ class AttemptGuard:
             else:
                 self._live_attempts.release(order, other.payment_id)
 
-    async def _claim_in_store(self, order: str, attempt: Attempt) -> None:
-        """Announce the attempt, once the one that is announced is known to be over."""
+    async def _claim_in_store(self, order: str, attempt: Attempt) -> str | None:
+        """Announce the attempt, once the one that is announced is known to be over.
+
+        Returns the announced one if it has succeeded: then this attempt is not announced.
+        """
         loop, ttl_ms, wait_s = asyncio.get_running_loop(), _longest_submit_ms(attempt), _FIRST_WAIT_S
         until_s = loop.time() + ttl_ms / 1_000
         replaced: set[str] = set()
         while isinstance(claim := await self._attempt_leases.claim(order, attempt.payment_id, ttl_ms), OtherAttempt):
             holder = claim.holder
             if holder in replaced:
-                return  # a store that releases nothing
+                return None  # a store that releases nothing
             # Before the look-up: a submit that is under way may not have arrived yet.
             if await self._is_claimed(f"submit {holder}"):
                 if loop.time() + wait_s > until_s:
                     raise OrderBusy(holder)
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-            elif await self._is_claimed(f"arriving {holder}") or await self._is_live(holder, attempt):
+            elif (
+                await self._is_claimed(f"arriving {holder}")
+                or (status := await self._status_of(holder, attempt)) in LIVE_STATUSES
+            ):
                 raise OrderBusy(holder)
+            elif status is EngineStatus.SUCCEEDED:
+                return holder
             else:
                 # The other attempt ended unnoticed. Replace its hint, or this attempt would stay
                 # unannounced until it expires.
                 await self._attempt_leases.release(order, holder)
                 replaced.add(holder)
+        return None
 
     async def _is_claimed(self, key: str) -> bool:
         """Whether another worker holds the key now."""
@@ -263,17 +315,20 @@ class AttemptGuard:
         # The other worker may have finished since the last check.
         return await find_existing() if waited else None
 
-    async def _is_live(self, holder: str, attempt: Attempt) -> bool:
-        """Verify a hint with the engine: the attempt may be over, and its worker gone."""
+    async def _status_of(self, holder: str, attempt: Attempt) -> EngineStatus | None:
+        """Verify a hint with the engine: the attempt may be over, and its worker gone.
+
+        None if the engine has no such payment.
+        """
         # The store's content is not trusted: only an id of ours goes into a request.
         if not _PAYMENT_ID.fullmatch(holder):
-            return False
+            return None
         looked_up = await self._engine.look_up(
             holder, attempt.chosen.order_id, attempt.operation.call_headers, attempt.operation.policy.settings.look_ms
         )
         if isinstance(looked_up, Unanswered):
             raise EngineUnavailable
-        return isinstance(looked_up, EngineAnswered) and looked_up.payment.status in LIVE_STATUSES
+        return looked_up.payment.status if isinstance(looked_up, EngineAnswered) else None
 
 
 def _longest_submit_ms(attempt: Attempt) -> int:

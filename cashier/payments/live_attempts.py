@@ -16,6 +16,8 @@ from msgspec.structs import replace
 from cashier.payments.errors import TooManyPayments
 from cashier.tokens.payment_state_token import PaymentClaims
 
+# The most recently paid. Engine and acquirer know of them, too.
+MOST_PAID = 10_000
 # About 100 MB. Slow kinds live for days, so the oldest that the engine has acknowledged are
 # forgotten first: engine and acquirer know of those.
 MOST_ATTEMPTS = 50_000
@@ -35,11 +37,16 @@ class LiveAttempt(Struct, eq=False):
 
 
 class LiveAttempts:
-    """By order. `forgotten` counts live attempts that were dropped for the bound."""
+    """By order. `forgotten` counts live attempts that were dropped for the bound.
+
+    `paid_by`: the payment that paid the order, by the acquirer's word. Its order itself may lag
+    behind that.
+    """
 
     def __init__(self, most_attempts: int = MOST_ATTEMPTS) -> None:
         self._by_order: OrderedDict[str, LiveAttempt] = OrderedDict()
         self._most_attempts = most_attempts
+        self._paid: OrderedDict[str, str] = OrderedDict()
         self.forgotten = 0
 
     def __len__(self) -> int:
@@ -99,6 +106,21 @@ class LiveAttempts:
         del self._by_order[order]
         present.decided.set()
         return present.claims
+
+    def note_paid(self, order: str, payment_id: str) -> None:
+        self._paid[order] = payment_id
+        self._paid.move_to_end(order)
+        if len(self._paid) > MOST_PAID:
+            self._paid.popitem(last=False)
+
+    def paid_by(self, order: str) -> str | None:
+        return self._paid.get(order)
+
+    def live_or_paid(self, order: str) -> str | None:
+        """The payment that was sent for the order and lives, or the one that paid it."""
+        present = self._by_order.get(order)
+        sent = present is not None and present.claims is not None
+        return present.payment_id if present is not None and sent else self._paid.get(order)
 
     def release_unsent(self, order: str, payment_id: str) -> bool:
         """End the checks. False: it was sent, so it stays."""

@@ -17,7 +17,7 @@ from cashier.domain.payment_resource import Payment, RouteTaken, challenge, mess
 from cashier.domain.payment_state import PaymentStatus
 from cashier.domain.routing_rules import Routing
 from cashier.domain.status_resolution import ResolvedStatus
-from cashier.domain.upstream_report import EngineReportStatus
+from cashier.domain.upstream_report import AcquirerReportStatus, EngineReportStatus
 from cashier.payments.attempt import order_key, payment_progress
 from cashier.payments.attempt_guard import AttemptGuard
 from cashier.payments.background_queries import BackgroundQueries
@@ -241,7 +241,7 @@ class StatusFollower:
         if resolved.resolution.final:
             self._record_channel_outcome(claims, operation.policy.routing, resolved, now_s)
             self._learning.from_end(claims, operation, resolved.resolution.status, resolved.upstream.engine)
-            await self._attempt_guard.mark_ended(key, claims.payment_id)
+            await self._attempt_guard.mark_ended(key, claims.payment_id, _paid_by(claims.payment_id, resolved))
         elif claims.sent_at is not None:
             await self._attempt_guard.mark_live(
                 replace(claims, told=resolved.resolution.status),
@@ -268,3 +268,11 @@ class StatusFollower:
             self._channel_health.record_failure(
                 routing, claims.payment_id, route.channel_id, engine.failure_code or "", sent_s, monotonic_s
             )
+
+
+def _paid_by(payment_id: str, resolved: ResolvedPayment) -> str | None:
+    """The payment that paid the order, by the acquirer's word."""
+    if resolved.resolution.status is PaymentStatus.SUCCEEDED:
+        return payment_id
+    acquirer = resolved.upstream.acquirer
+    return acquirer.payment_id if acquirer.status is AcquirerReportStatus.PAID else None

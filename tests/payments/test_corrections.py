@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import structlog.testing
 
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, PaymentStatus
-from cashier.payments.errors import ConsultChanged
+from cashier.payments.errors import CheckUnavailable, ConsultChanged, RiskRejected
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, checkout
 
@@ -66,6 +67,25 @@ async def test_money_after_a_failure_reaches_every_token_and_the_log_once(
     ]
 
 
+@pytest.mark.parametrize("caller", ["an older token", "a retry", "another device", "a finder"])
+async def test_a_correction_is_counted_whichever_caller_sees_it(caller: str) -> None:
+    async with checkout() as shop:
+        request = await shop.new_request(CASE, WALLET)
+        sent = await shop.submit(request)
+        shop.settle(sent, "FAILED")
+        assert (await shop.look(sent)).status is PaymentStatus.FAILED
+        report_result(shop, sent, status="PAID")
+        calls: dict[str, Callable[[], Awaitable[Any]]] = {
+            "an older token": lambda: shop.look(sent),
+            "a retry": lambda: shop.submit(request),
+            "another device": lambda: shop.resume(CASE, sent.payment_id),
+            "a finder": lambda: shop.find(CASE),
+        }
+        for _ in range(2):
+            assert (await calls[caller]()).status is PaymentStatus.SUCCEEDED
+        assert shop.payments._status_query.corrections == 1
+
+
 async def test_a_success_that_the_acquirer_takes_back_is_told() -> None:
     async with checkout() as shop:
         sent = await shop.pay(CASE, WALLET)
@@ -109,6 +129,39 @@ async def test_the_same_submit_at_two_workers_is_one_payment_and_no_change(case:
         assert len({body["payment_id"] for body in shop.submissions}) <= 1
         if second.status not in FINAL:
             await shop.cancel(second)
+
+
+@pytest.mark.parametrize(
+    ("risk", "refusal"),
+    [
+        (Response(200, b'{"decision": "REJECT", "decision_id": "d", "code": "VELOCITY"}'), RiskRejected),
+        (Response(500, b"{}"), CheckUnavailable),
+    ],
+)
+@pytest.mark.parametrize("sent", [True, False])
+async def test_a_risk_that_refuses_to_decide_twice_refuses_no_payment_that_was_sent(
+    risk: Response, refusal: type[Exception], sent: bool
+) -> None:
+    async with checkout(workers=2) as shop:
+        request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
+        asked: list[Payment | None] = []
+
+        async def decide(call: Request) -> Response:
+            if asked:
+                return await shop._sandbox(call)
+            asked.append(None)
+            if sent:
+                asked.append(await shop.submit(request, worker=0))
+            return risk
+
+        shop.replies["decide"] = decide
+        if sent:
+            second = await shop.submit(request, worker=1)
+            assert (second.payment_id, second.status) == (asked[-1].payment_id, PaymentStatus.SUCCEEDED)  # type: ignore[union-attr]
+        else:
+            with pytest.raises(refusal):
+                await shop.submit(request, worker=1)
+        assert shop.count("submit") == sent
 
 
 async def test_a_real_change_is_still_a_change() -> None:

@@ -98,7 +98,7 @@ async def test_a_key_with_only_a_challenge_is_bound_to_its_body(workers: int) ->
             await shop.submit(other, worker=workers - 1)
         assert shop.count("submit") == 0
         assert (await shop.answer(challenged)).status is PaymentStatus.SUCCEEDED
-        assert store.holders == {}
+        assert store.holder("body") is None
 
 
 async def test_without_a_store_a_key_in_two_workers_belongs_to_the_body_sent_first() -> None:
