@@ -81,11 +81,13 @@ class ConsultationWithCase(Struct, frozen=True):
     """A consultation and the case it was assembled from, for acceptance.
 
     `case`: None if the order cannot be paid. `silent`: the sources without an answer.
+    `names_user`: the order belongs to one user.
     """
 
     consultation: Consultation
     case: ConsultationCase | None
     silent: tuple[str, ...]
+    names_user: bool
 
 
 class ConsultError(Exception):
@@ -169,14 +171,13 @@ class ConsultFlow:
         """The same, with the case behind it. Raises `ConsultError`."""
         now = self._now()
         gathered = await self._scatter(request, call_headers, now, None)
-        blocked = self._block(request, gathered.answers, now)
+        order, blocked = gathered.answers["order"], self._block(request, gathered.answers, now)
         if blocked is not None:
-            return ConsultationWithCase(
-                self._blocked(request, gathered.answers["order"], blocked, gathered, now), None, ()
-            )
+            refused = self._blocked(request, order, blocked, gathered, now)
+            return ConsultationWithCase(refused, None, (), order.user_id is not None)
         case = self._case(request, gathered, now)
         silent = tuple(name for name, answer in gathered.answers.items() if isinstance(answer, Missing))
-        return ConsultationWithCase(self._payable(case, gathered), case, silent)
+        return ConsultationWithCase(self._payable(case, gathered), case, silent, order.user_id is not None)
 
     async def stream(self, request: ConsultRequest, call_headers: Any) -> AsyncGenerator[Consultation, None]:
         """Yield the first usable answer, then each better one.

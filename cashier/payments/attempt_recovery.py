@@ -18,7 +18,12 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.consultation.flow import Consultation, ConsultError, RequiredSourceUnavailable
+from cashier.consultation.flow import (
+    Consultation,
+    ConsultationWithCase,
+    ConsultError,
+    RequiredSourceUnavailable,
+)
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment, LookUpOutcome, ReversalReason
 from cashier.domain.money import Money
 from cashier.domain.next_action import ending_by, expiry
@@ -119,15 +124,15 @@ class AttemptRecovery:
         Raises `NoSuchAttempt`, also for another payer's; `NotResumable`, `StatusUnavailable`,
         `OrderUnknown`, `TooManyPayments`.
         """
-        upstream = await self._looks.run(order_key(request), lambda: self._look_at_order(request.order_id, operation))
+        order = order_key(request)
+        upstream = await self._looks.run(order, lambda: self._look_at_order(order, request.order_id, operation))
         if upstream.payment is None:
             raise NoSuchAttempt
         if upstream.payment.user_id is None:
             self._note_missing_user()
             raise NoSuchAttempt
         claims = await self._claims(upstream.payment, upstream.acquirer, request, operation)
-        progress = payment_progress(claims, operation.policy)
-        resolution = resolve_status(progress, upstream.engine, upstream.acquirer, self._now())
+        resolution = self._status_query.resolution(payment_progress(claims, operation.policy), upstream)
         payment = self._status_follower.present(claims, operation.policy, resolution)
         return FoundPayment(
             payment_id=payment.payment_id,
@@ -209,9 +214,12 @@ class AttemptRecovery:
     async def _replace_unsent(self, payment_id: str, request: AttemptRequest, operation: Operation) -> ReplacedPayment:
         """Of an attempt that never reached the engine, such as a challenge.
 
-        It may be on its way, so the engine has to refuse it first. The order proves whose it is.
+        It may be on its way, so the engine has to refuse it first. The order proves whose it is; if
+        that names no user, only the worker that took the attempt can.
         """
-        consultation = await self._own_order(request, operation)
+        order = await self._own_order(request, operation)
+        if not order.names_user and not self._attempt_guard.is_payer(payment_id, request.user_id):
+            raise NoSuchAttempt
         upstream = await self._status_query.reverse(payment_id, request.order_id, ReversalReason.CANCELLED, operation)
         if upstream.payment is not None and not _has_no_payer(upstream):
             # It arrived meanwhile.
@@ -229,21 +237,28 @@ class AttemptRecovery:
             message=message(resolution.message, unsent.kind, operation.policy.catalog.wording(request.locale)),
             payment_token=None,
             expires_at=None,
-            consultation=consultation if resolution.status in _UNPAID else None,
+            consultation=order.consultation if resolution.status in _UNPAID else None,
         )
 
-    async def _look_at_order(self, order_id: str, operation: Operation) -> UpstreamStatus:
-        """The attempt that the acquirer names, at the engine. Two calls."""
+    async def _look_at_order(self, order: str, order_id: str, operation: Operation) -> UpstreamStatus:
+        """The attempt that the acquirer names, at the engine. Two calls.
+
+        If it names none, the one that this worker or the shared store knows, unless it failed.
+        """
         look_ms = operation.policy.settings.look_ms
         result = await self._ports.acquirer.result(order_id, operation.call_headers, look_ms)
         if isinstance(result, Unanswered):
             raise StatusUnavailable(("acquirer",))
-        payment_id = result.payment_id if isinstance(result, OrderResult) else None
+        named = result.payment_id if isinstance(result, OrderResult) else None
+        payment_id = named or await self._attempt_guard.live_or_paid(order)
         # An id of another system is no attempt of ours, and does not go into a request.
         if payment_id is None or not _PAYMENT_ID.fullmatch(payment_id):
             raise NoSuchAttempt
         looked_up = await self._ports.engine.look_up(payment_id, order_id, operation.call_headers, look_ms)
-        return _answered(looked_up, result)
+        upstream = _answered(looked_up, result)
+        if named is None and upstream.engine.status is EngineReportStatus.FAILED:
+            raise NoSuchAttempt
+        return upstream
 
     async def _look(self, payment_id: str, order_id: str, operation: Operation) -> UpstreamStatus:
         """Engine and acquirer about one payment. Raises `NoSuchAttempt`, `StatusUnavailable`."""
@@ -272,7 +287,7 @@ class AttemptRecovery:
             _require_named(payment.payment_id, acquirer)
         order_amount, order_expires_at = payment.amount, None
         if payment.merchant_id is None or order_amount is None:
-            order = (await self._own_order(request, operation)).order
+            order = (await self._own_order(request, operation)).consultation.order
             order_amount, order_expires_at = order.amount, int(order.expires_at.timestamp())
         choice = _choice(payment, request, payment.amount or order_amount)
         try:
@@ -300,7 +315,7 @@ class AttemptRecovery:
             fingerprint=payment.fingerprint or "",
         )
 
-    async def _own_order(self, request: AttemptRequest, operation: Operation) -> Consultation:
+    async def _own_order(self, request: AttemptRequest, operation: Operation) -> ConsultationWithCase:
         """A fresh consultation. Raises `NoSuchAttempt` if the order is not the caller's."""
         try:
             fresh = await operation.policy.consult_uncached(_consult_request(request), operation.call_headers)
@@ -309,7 +324,7 @@ class AttemptRecovery:
         blocked = fresh.consultation.blocked
         if blocked is not None and blocked.code in OWNERSHIP_BLOCKS:
             raise NoSuchAttempt
-        return fresh.consultation
+        return fresh
 
     def _note_missing_user(self) -> None:
         """Once: it holds for the engine, or for walk-in payers."""
@@ -320,7 +335,7 @@ class AttemptRecovery:
     async def _fresh_offer(self, request: AttemptRequest, operation: Operation) -> Consultation | None:
         """None if there is none now: the old attempt is over all the same."""
         try:
-            return await self._own_order(request, operation)
+            return (await self._own_order(request, operation)).consultation
         except (AcceptError, ConsultError):
             return None
 

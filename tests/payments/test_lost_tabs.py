@@ -322,6 +322,54 @@ async def test_a_stranger_replaces_no_challenge(shop: Checkout) -> None:
     assert (await shop.answer(challenged)).status is PaymentStatus.SUCCEEDED
 
 
+@pytest.mark.parametrize("worker", [0, 1])
+async def test_of_an_order_without_a_user_only_the_payer_replaces_a_challenge(worker: int) -> None:
+    async with checkout(workers=2) as shop:
+        shop.world.population._orders["o_1001"].pop("user_id")
+        challenged = await shop.pay(CASE, "QUICK_PAY:c_2")
+        first, other = shop.payments, shop.payments_of(shop.workers[1])
+        for payments, user_id in ((first, "u_2"), (other, "u_2"), (other, "u_1")):
+            with pytest.raises(NoSuchAttempt):
+                await payments.replace(challenged.payment_id, attempt_request(CASE, user_id=user_id))
+        assert shop.count("reverse") == 0
+        if worker:
+            assert (await shop.answer(challenged)).status is PaymentStatus.SUCCEEDED
+        else:
+            replaced = await first.replace(challenged.payment_id, attempt_request(CASE))
+            assert replaced.status is PaymentStatus.CLOSED
+
+
+@pytest.mark.parametrize("reported", ["PAYING", "PENDING"])
+@pytest.mark.parametrize("shared", [False, True])
+async def test_an_attempt_that_the_acquirer_does_not_name_is_found_by_what_is_known_here(
+    shared: bool, reported: str
+) -> None:
+    async with checkout(workers=2, store=SharedStore() if shared else None) as shop:
+        lost = await shop.pay(CASE, WALLET)
+
+        def unnamed(body: dict[str, Any]) -> None:
+            body.pop("payment_id", None)
+            body["status"] = reported
+
+        changed(shop, "result", unnamed)
+        assert (await shop.find(CASE)).payment_id == lost.payment_id
+        elsewhere = shop.payments_of(shop.workers[1])
+        mine = {"merchant_id": "m_1", "user_id": "u_1"}
+        if shared:
+            assert (await elsewhere.find("o_1001", **mine)).payment_id == lost.payment_id
+        else:
+            with pytest.raises(NoSuchAttempt):
+                await elsewhere.find("o_1001", **mine)
+        for fields in STRANGERS:
+            with pytest.raises(NoSuchAttempt):
+                await shop.find(CASE, **fields)
+        shop.replies.clear()
+        assert (await shop.cancel(lost)).status is PaymentStatus.CLOSED
+        changed(shop, "result", unnamed)
+        with pytest.raises(NoSuchAttempt):
+            await shop.find(CASE)
+
+
 async def test_a_submit_that_is_still_on_its_way_is_refused_before_the_order_is_free() -> None:
     async with checkout(submit_ms=1_000) as shop:
         shop.inject("engine", "arrives_late", on="submit")
