@@ -27,7 +27,8 @@ class OfferedPrice(Struct, frozen=True, array_like=True):
     """A price in minor units of the order's currency, null if undetermined.
 
     Promotions and legs are listed by id with their amounts. `terms`: of instalments, their count
-    and annual rate in basis points.
+    and annual rate in basis points. `promotions_of_method`: an option has the promotions of its
+    method, which are not repeated: a provider may have sixteen terms, and a token has a bound.
     """
 
     id: str
@@ -37,6 +38,7 @@ class OfferedPrice(Struct, frozen=True, array_like=True):
     legs: tuple[tuple[str, str, int], ...] = ()
     options: tuple[OfferedPrice, ...] = ()
     terms: tuple[int, int] | None = None
+    promotions_of_method: bool = False
 
 
 class ConsultClaims(Struct, frozen=True, kw_only=True):
@@ -83,7 +85,14 @@ class ConsultClaims(Struct, frozen=True, kw_only=True):
         price = next((row for row in self.methods if row.id == method_id), None)
         if price is None:
             return None
-        return replace(price, options=tuple(option for option in price.options if option.id == option_id))
+        options = [option for option in price.options if option.id == option_id]
+        return replace(price, options=tuple([_with_promotions(option, price) for option in options]))
+
+
+def _with_promotions(option: OfferedPrice, method: OfferedPrice) -> OfferedPrice:
+    if not option.promotions_of_method:
+        return option
+    return replace(option, promotions=method.promotions, promotions_of_method=False)
 
 
 _encoder = msgspec.json.Encoder()
@@ -164,16 +173,21 @@ def _row_with_parts(method: PayMethod, amount: Amounts) -> tuple[Any, ...]:
     """Options only where their price differs from that of their method, and those with terms."""
     legs = [(leg.type, leg.id, leg.amount.value) for leg in method.legs]
     options = [
-        _option(option, option.amount)
+        _option(option, option.amount, amount)
         for option in method.options
         if option.amount is not None and (option.terms is not None or option.amount != amount)
     ]
     return (*_price(method.method_id, amount), legs, options)
 
 
-def _option(option: Option, amount: Amounts) -> tuple[Any, ...]:
-    price, terms = _price(option.option_id, amount), option.terms
-    return price if terms is None else (*price, (), (), (terms.count, terms.apr_bps))
+def _option(option: Option, amount: Amounts, of_method: Amounts) -> tuple[Any, ...]:
+    terms, option_id = option.terms, option.option_id
+    if terms is None:
+        return _price(option_id, amount)
+    agreed = (terms.count, terms.apr_bps)
+    if amount.discounts == of_method.discounts:
+        return (option_id, amount.payable.value, amount.fee.value, (), (), (), agreed, True)
+    return (*_price(option_id, amount), (), (), agreed)
 
 
 def _price(id_: str, amount: Amounts) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from cashier.domain.channel_candidates import ChosenMethod, candidates
-from cashier.domain.facts import MAX_INSTALMENTS, MAX_TERMS, Channel, ChannelStatus, InstalmentTerm
+from cashier.domain.facts import MAX_INSTALMENTS, MAX_TERMS, Channel, ChannelStatus, InstalmentTerm, Promotion
 from cashier.domain.legs import EngineLeg, EngineLegType, legs
 from cashier.domain.money import MAX_VALUE, instalments, share_half_up
 from cashier.domain.offer_diff import Change, ChangeType
@@ -19,8 +19,8 @@ from cashier.domain.pay_method import Availability, InstalmentTerms, Kind, NextA
 from cashier.source_errors import Garbled, MissingCause
 from cashier.sources.channel import CHANNEL
 from tests.domain.builders import World, channel, cny, order, promotion, quota, request, with_terms
-from tests.domain.test_offer_diff import consult_claims, find_changes
-from tests.domain.world_strategies import worlds
+from tests.domain.test_offer_diff import TOKENS, consult_claims, find_changes
+from tests.domain.world_strategies import promotions, worlds
 
 AVAILABLE, UNAVAILABLE, UNDETERMINED = Availability.AVAILABLE, Availability.UNAVAILABLE, Availability.UNDETERMINED
 T_3, T_6, T_12 = (
@@ -261,6 +261,41 @@ def test_the_token_holds_every_priced_term() -> None:
         ("t_6", 10_450, 450, (6, 1_527)),
         ("a_12", 10_750, 750, (12, 1_359)),
     ]
+
+
+@given(promotions("CNY"), st.sampled_from([1, 60, 100]), st.sampled_from([0, 1_000, 10_000]), st.sampled_from([1, 7]))
+def test_the_token_gives_back_the_price_of_every_term(
+    coupons: tuple[Promotion, ...], least: int, fee_bps: int, step: int
+) -> None:
+    """Near a channel's minimum the terms have different promotions, elsewhere the same."""
+    terms = tuple(InstalmentTerm(f"t_{index}", index + 2, fee_bps * index, 0) for index in range(2))
+    here = world(rail(*terms, least=least, step=step), order=order(150), promotions=coupons)
+    if (found := next((found for found in here.methods() if found.method_id == FLEXI), None)) is None:
+        return
+    claims = consult_claims(here)
+    for option in found.options:
+        row = claims.find_price(FLEXI, option.option_id)
+        if found.availability is AVAILABLE and option.amount is not None:
+            assert row is not None
+            [price] = row.options
+            off = tuple((discount.promotion_id, discount.amount.value) for discount in option.amount.discounts)
+            assert (price.payable, price.fee, price.promotions) == (
+                option.amount.payable.value,
+                option.amount.fee.value,
+                off,
+            )
+
+
+def test_a_token_has_room_for_the_terms_of_many_providers() -> None:
+    """A submit has at most 64 KiB. A longer token would refuse every method of the consultation."""
+    terms = tuple(InstalmentTerm(f"term_{index}", index + 2, 10 * index, 1_500) for index in range(MAX_TERMS))
+    banks = tuple(channel(Kind.INSTALMENT, f"BANK{index}", f"ch_{index}", terms=terms) for index in range(25))
+    coupons = tuple(promotion(f"a_coupon_with_a_long_name_{index}", 100) for index in range(5))
+    here = World(channels=banks, promotions=coupons)
+    row = consult_claims(here).find_price("INSTALMENT:BANK7", "term_9")
+    assert row is not None
+    assert len(row.options[0].promotions) == len(coupons)
+    assert len(TOKENS.sign(here.request, here.order.amount, 0, here.methods(), 0, 600)) < 49_152
 
 
 # The gateway's answer

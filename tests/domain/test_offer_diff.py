@@ -60,8 +60,7 @@ def choice_of(world: World, method_id: str, option_id: str | None = None, **chan
 
 
 def accepted_offer(world: World, choice: PaymentChoice) -> AcceptedOffer:
-    row = next((row for row in consult_claims(world).methods if row.id == choice.method_id), None)
-    return AcceptedOffer(world.order.amount, row)
+    return AcceptedOffer(world.order.amount, consult_claims(world).find_price(choice.method_id, choice.option_id))
 
 
 def current_offer(world: World, **changed: Any) -> CurrentOffer:
