@@ -133,27 +133,6 @@ AMOUNT_PARTS = ("received", "due", "difference")
 TITLE_PARTS = ("bank_name", "type", "last4", "provider_name", "account")
 
 
-def with_packaged_forms(packaged: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """An operator's `texts.toml`, where a plain text says nothing of money that has no way back.
-
-    That form of the packaged text then stays; every other form is replaced. A text without it, and
-    what has another shape than a text, is left as it is.
-    """
-    with_forms = dict(own)
-    for locale, table in own.items():
-        kept = packaged[locale]["payments"] if locale in packaged else {}
-        payments = table.get("payments") if isinstance(table, Mapping) else None
-        if isinstance(payments, Mapping):
-            forms = {code: _with_form(kept.get(code), text) for code, text in payments.items()}
-            with_forms[locale] = {**table, "payments": forms}
-    return with_forms
-
-
-def _with_form(packaged: Any, own: Any) -> Any:
-    form = packaged.get(Form.NO_WAY_BACK) if isinstance(packaged, Mapping) else None
-    return own if form is None or not isinstance(own, str) else {Form.GENERAL.value: own, Form.NO_WAY_BACK.value: form}
-
-
 def _missing(where: str, texts: Mapping[Any, object], codes: Iterable[str]) -> Iterator[str]:
     return (f"{where} has no {code}" for code in codes if code not in texts)
 

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from cashier.domain.catalog import Catalog, Methods
 from cashier.domain.ranking import Weights
 from cashier.domain.routing_rules import Routing
-from cashier.domain.wording import Texts, with_packaged_forms
+from cashier.domain.wording import Texts
+from cashier.settings.earlier_files import completed, lacking
 from cashier.settings.schema import Configuration, ConfigurationError, Settings, TokenSettings, settings_faults
 from cashier.settings.typed_table import typed
 from cashier.settings.warnings import settings_warnings
@@ -67,7 +68,7 @@ def configuration(
         catalog=catalog,
         weights=weights,
         routing=routing,
-        warnings=tuple(settings_warnings(settings)),
+        warnings=(*settings_warnings(settings), *lacking(packaged("texts.toml"), _own("texts.toml", beside), methods)),
         folder=beside and beside.absolute(),
     )
 
@@ -119,11 +120,12 @@ def _layer(name: str, wanted: type[_T], beside: Path | None, faults: list[str]) 
 
 def _layered(name: str, beside: Path | None) -> dict[str, Any]:
     """The packaged table, overridden value by value by the file beside the configuration."""
-    defaults = packaged(name)
-    if beside is None or not (beside / name).exists():
-        return defaults
-    overrides = _read(beside / name)
-    return _merged(defaults, with_packaged_forms(defaults, overrides) if name == "texts.toml" else overrides)
+    defaults, own = packaged(name), _own(name, beside)
+    return _merged(defaults, completed(name, defaults, own))
+
+
+def _own(name: str, beside: Path | None) -> dict[str, Any]:
+    return _read(beside / name) if beside is not None and (beside / name).exists() else {}
 
 
 def packaged(name: str) -> dict[str, Any]:

@@ -236,6 +236,46 @@ def test_a_plain_text_replaces_a_promise_of_return_except_where_money_has_no_way
     assert text_of(own) == packaged("texts.toml")[locale]["payments"][code][Form.GENERAL]
 
 
+def test_a_locale_of_an_operator_is_completed_in_english_with_a_warning(tmp_path: Path) -> None:
+    """Such a file was complete before the packaged ones gained codes and kinds."""
+    tables = packaged("texts.toml")["en"]
+    own = {name: dict.fromkeys(list(tables[name])[:-3], "Own.") for name in ("reasons", "blocked", "payments")}
+    own |= {name: dict.fromkeys(tables[name], "Own.") for name in ("card_types", "accounts")}
+    lines = ["[th]", 'combined = "Own."']
+    for name, texts in own.items():
+        lines += [f"[th.{name}]", *(f'{code} = "{text}"' for code, text in texts.items())]
+    (tmp_path / "cashier.toml").write_text("")
+    (tmp_path / "texts.toml").write_text("\n".join(lines))
+    named = "".join(f'[{kind}]\nname = {{ th = "N" }}\ntitle = {{ th = "T" }}\n' for kind in list(Kind)[:-2])
+    (tmp_path / "methods.toml").write_text(named)
+    config = load(tmp_path / "cashier.toml")
+    wording, english = config.catalog.texts["th"], config.catalog.texts["en"]
+    for name in own:
+        mine, packaged_texts = getattr(wording, name), getattr(english, name)
+        assert {code for code in mine if text_of(mine[code]) == "Own."} == set(own[name])
+        assert all(mine[code] == packaged_texts[code] for code in packaged_texts if code not in own[name])
+    assert {config.catalog.name(kind, "th") for kind in list(Kind)[:-2]} == {"N"}
+    assert config.catalog.name(Kind.FREE, "th") == "Nothing to pay"
+    warned = [warning for warning in config.warnings if "[th." in warning]
+    assert [warning.partition("]")[0] for warning in warned] == [
+        f"texts.toml: [th.{name}" for name in ("reasons", "blocked", "payments", "kinds")
+    ]
+    assert warned[-1].endswith("has no INSTALMENT, FREE: payers read English there")
+
+
+@pytest.mark.parametrize("kind", ["VA", "OTC", "NET_BANKING", "WALLET", "MERCHANT_QR", "INSTALMENT"])
+def test_an_own_lifetime_below_the_packaged_need_of_time_still_starts(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "cashier.toml").write_text("")
+    needs_s = packaged("methods.toml")[kind]["needs_s"]
+    for lifetime_s in (1, needs_s - 1, needs_s, needs_s + 1):
+        (tmp_path / "methods.toml").write_text(f"[{kind}]\nexpires_in_s = {lifetime_s}\n")
+        terms = load(tmp_path / "cashier.toml").catalog.methods[Kind(kind)]
+        assert (terms.expires_in_s, terms.needs_s) == (lifetime_s, min(lifetime_s, needs_s))
+    (tmp_path / "methods.toml").write_text(f"[{kind}]\nexpires_in_s = 9\nneeds_s = 10\n")
+    with pytest.raises(ConfigurationError, match="no payer would have enough time"):
+        load(tmp_path / "cashier.toml")
+
+
 def test_a_plain_text_replaces_every_other_form(tmp_path: Path) -> None:
     (tmp_path / "cashier.toml").write_text("")
     (tmp_path / "texts.toml").write_text('[en.payments]\nCHALLENGE = "Own."\n[en.reasons]\nCARD_UNBOUND = "Gone."\n')
