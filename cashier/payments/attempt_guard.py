@@ -161,7 +161,7 @@ class AttemptGuard:
 
     async def live_or_paid(self, order: str) -> str | None:
         """The attempt that this worker or a hint knows for the order. To be verified."""
-        known = self._live_attempts.live_or_paid(order)
+        known = self._live_attempts.live(order) or self._paid_by(order)
         if known is None and self._attempt_leases.shared:
             claim = await self._attempt_leases.claim(order, self._worker, 1)
             known = claim.holder if isinstance(claim, OtherAttempt) else None
@@ -224,7 +224,8 @@ class AttemptGuard:
         """
         self._live_attempts.release(order, payment_id)
         if paid_by is not None:
-            self._live_attempts.note_paid(order, paid_by)
+            until_s = asyncio.get_running_loop().time() + _PAID_HINT_MS / 1_000
+            self._live_attempts.note_paid(order, paid_by, until_s)
         if paid_by == payment_id:
             await self._attempt_leases.claim(order, payment_id, _PAID_HINT_MS)
         else:
@@ -235,8 +236,11 @@ class AttemptGuard:
         if self._live_attempts.release_unsent(order, payment_id):
             await self._attempt_leases.release(order, payment_id)
 
+    def _paid_by(self, order: str) -> str | None:
+        return self._live_attempts.paid_by(order, asyncio.get_running_loop().time())
+
     def _paid_by_another(self, order: str, payment_id: str) -> str | None:
-        paid_by = self._live_attempts.paid_by(order)
+        paid_by = self._paid_by(order)
         return None if paid_by == payment_id else paid_by
 
     async def _claim_here(self, order: str, attempt: Attempt, is_over: IsOver) -> None:

@@ -46,7 +46,7 @@ class LiveAttempts:
     def __init__(self, most_attempts: int = MOST_ATTEMPTS) -> None:
         self._by_order: OrderedDict[str, LiveAttempt] = OrderedDict()
         self._most_attempts = most_attempts
-        self._paid: OrderedDict[str, str] = OrderedDict()
+        self._paid: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self.forgotten = 0
 
     def __len__(self) -> int:
@@ -107,20 +107,21 @@ class LiveAttempts:
         present.decided.set()
         return present.claims
 
-    def note_paid(self, order: str, payment_id: str) -> None:
-        self._paid[order] = payment_id
+    def note_paid(self, order: str, payment_id: str, until_s: float) -> None:
+        """`until_s`: as `now_s` of `paid_by`."""
+        self._paid[order] = (payment_id, until_s)
         self._paid.move_to_end(order)
         if len(self._paid) > MOST_PAID:
             self._paid.popitem(last=False)
 
-    def paid_by(self, order: str) -> str | None:
-        return self._paid.get(order)
+    def paid_by(self, order: str, now_s: float) -> str | None:
+        payment_id, until_s = self._paid.get(order, (None, 0.0))
+        return payment_id if now_s < until_s else None
 
-    def live_or_paid(self, order: str) -> str | None:
-        """The payment that was sent for the order and lives, or the one that paid it."""
+    def live(self, order: str) -> str | None:
+        """The payment that was sent for the order, and lives."""
         present = self._by_order.get(order)
-        sent = present is not None and present.claims is not None
-        return present.payment_id if present is not None and sent else self._paid.get(order)
+        return None if present is None or present.claims is None else present.payment_id
 
     def release_unsent(self, order: str, payment_id: str) -> bool:
         """End the checks. False: it was sent, so it stays."""

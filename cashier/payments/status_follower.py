@@ -272,7 +272,8 @@ class StatusFollower:
 
 def _paid_by(payment_id: str, resolved: ResolvedPayment) -> str | None:
     """The payment that paid the order, by the acquirer's word."""
-    if resolved.resolution.status is PaymentStatus.SUCCEEDED:
+    resolution = resolved.resolution
+    if resolution.status is PaymentStatus.SUCCEEDED and resolution.event is not None:
         return payment_id
     acquirer = resolved.upstream.acquirer
     return acquirer.payment_id if acquirer.status is AcquirerReportStatus.PAID else None

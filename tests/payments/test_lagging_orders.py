@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from typing import Any
 
 import msgspec
@@ -71,7 +73,7 @@ async def test_an_order_whose_payment_shows_during_the_checks_gets_no_second_one
     decide = shop._sandbox
 
     async def paid_meanwhile(request: Request) -> Response:
-        shop.payments._attempt_guard._live_attempts.note_paid(ORDER, FIRST)
+        shop.payments._attempt_guard._live_attempts.note_paid(ORDER, FIRST, math.inf)
         return await decide(request)
 
     shop.replies["decide"] = paid_meanwhile
@@ -81,9 +83,27 @@ async def test_an_order_whose_payment_shows_during_the_checks_gets_no_second_one
     assert (await shop.submit(first, "k1")).payment_id == FIRST
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_an_order_that_is_payable_again_after_a_minute_is_paid_again(workers: int) -> None:
+    """It does not lag: the acquirer starts it anew, as a sandbox does that is started again."""
+    async with checkout(workers=workers, store=SharedStore() if workers > 1 else None) as shop:
+        engine = LenientEngine(shop, "SUCCEEDED")
+        first, second = await two_requests(shop)
+        report_result(shop, status="PAID", payment_id=FIRST)
+        await shop.submit(first, "k1")
+        await asyncio.sleep(61)
+        engine.payments.clear()
+        report_result(shop, status="PENDING")
+        again = await shop.submit(second, "k2", worker=workers - 1)
+        assert again.payment_id == SECOND
+        report_result(shop, status="PAID", payment_id=SECOND)
+        assert (await shop.look(again)).status is PaymentStatus.SUCCEEDED
+
+
 def test_the_oldest_paid_order_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_attempts, "MOST_PAID", 2)
     attempts = LiveAttempts()
     for order in ("a", "b", "a", "c"):
-        attempts.note_paid(order, "pay")
-    assert [attempts.paid_by(order) for order in "abc"] == ["pay", None, "pay"]
+        attempts.note_paid(order, "pay", 60)
+    assert [attempts.paid_by(order, 59) for order in "abc"] == ["pay", None, "pay"]
+    assert attempts.paid_by("a", 60) is None
