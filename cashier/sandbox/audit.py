@@ -32,7 +32,7 @@ class AuditTerms(Struct, frozen=True, kw_only=True):
 
 
 class PaymentEntries(Struct, frozen=True):
-    """The entries of one payment, in order."""
+    """The entries of one payment, in order, up to where the engine forgot it."""
 
     payment_id: str
     entries: Sequence[LedgerEntry]
@@ -60,6 +60,9 @@ class PaymentEntries(Struct, frozen=True):
     def paid(self) -> list[LedgerEntry]:
         return [entry for entry in self.entries if entry.what == "ORDER_PAID"]
 
+    def is_live(self, terms: AuditTerms) -> bool:
+        return self.payment_id in terms.live and self.entries[-1].what != "FORGOTTEN"
+
     def kept(self, *source_types: str) -> int:
         """Net amount taken from funding sources of these types."""
         return sum(entry.moved for entry in self.movements if str(entry.source).startswith(source_types))
@@ -67,10 +70,12 @@ class PaymentEntries(Struct, frozen=True):
 
 def audit(entries: Sequence[LedgerEntry], terms: AuditTerms) -> list[str]:
     """One sentence per violation, empty if there is none. Can run at any time."""
-    by_payment: dict[str, list[LedgerEntry]] = defaultdict(list)
+    by_payment: dict[tuple[str, int], list[LedgerEntry]] = defaultdict(list)
+    forgotten: Counter[str] = Counter()
     for entry in entries:
-        by_payment[entry.payment_id].append(entry)
-    payments = [PaymentEntries(payment_id, own) for payment_id, own in by_payment.items()]
+        by_payment[entry.payment_id, forgotten[entry.payment_id]].append(entry)
+        forgotten[entry.payment_id] += entry.what == "FORGOTTEN"
+    payments = [PaymentEntries(payment_id, own) for (payment_id, _), own in by_payment.items()]
     violations = [violation for payment in payments for rule in _PAYMENT_RULES for violation in rule(payment, terms)]
     return violations + [violation for rule in _LEDGER_RULES for violation in rule(entries, terms)]
 
@@ -84,7 +89,7 @@ def fee_on(carried: int, fee_bps: int, step: int = 1) -> int:
 
 
 def _one_outcome(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
-    expected = 0 if payment.payment_id in terms.live else 1
+    expected = 0 if payment.is_live(terms) else 1
     if len(payment.outcomes) != expected:
         yield f"{payment.payment_id} has the outcomes {payment.outcomes}, not {expected} of them"
 
@@ -96,7 +101,7 @@ def _refused_took_nothing(payment: PaymentEntries, terms: AuditTerms) -> Iterato
 
 def _unpaid_keeps_nothing(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
     """A payment that ended without paying its order has returned all it took to each source."""
-    if payment.payment_id in terms.live or payment.paid:
+    if payment.is_live(terms) or payment.paid:
         return
     kept: Counter[str] = Counter()
     for entry in payment.movements:

@@ -166,6 +166,7 @@ class SimulatedEngine:
         )
         self._begin(attempt)
         if fault is PaymentFault.FORGET and attempt.status == "FAILED":
+            self._ledger.conclude(attempt.parties, "FORGOTTEN", attempt.paid)
             del self._attempts[submission.payment_id]
         return _payment_answer(attempt)
 

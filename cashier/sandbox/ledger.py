@@ -6,6 +6,7 @@ The entries of a payment:
     the source, since it could not pay the order.
   * SUCCEEDED, FAILED or REFUSED: the engine's final outcome, once. REFUSED: nothing was ever taken.
   * CORRECTED: the outcome so far was wrong, another one follows.
+  * FORGOTTEN: the engine no longer has the refused payment. One with this id begins anew.
   * ORDER_PAID: the acquirer counts the order as paid, with this amount of the payer's own money.
 `audit` checks them.
 """
@@ -22,7 +23,9 @@ from msgspec import Struct, field
 from cashier.sandbox.risk import Amount
 from cashier.sandbox.world_clock import Clock
 
-EntryType = Literal["TAKEN", "RETURNED", "REFUNDED", "SUCCEEDED", "FAILED", "REFUSED", "CORRECTED", "ORDER_PAID"]
+EntryType = Literal[
+    "TAKEN", "RETURNED", "REFUNDED", "SUCCEEDED", "FAILED", "REFUSED", "CORRECTED", "FORGOTTEN", "ORDER_PAID"
+]
 RETURNS = frozenset({"RETURNED", "REFUNDED"})
 MOVEMENTS = RETURNS | {"TAKEN"}
 OUTCOMES = frozenset({"SUCCEEDED", "FAILED", "REFUSED"})
@@ -102,7 +105,7 @@ class Ledger:
     def conclude(
         self,
         parties: PaymentParties,
-        what: Literal["SUCCEEDED", "FAILED", "REFUSED", "CORRECTED", "ORDER_PAID"],
+        what: Literal["SUCCEEDED", "FAILED", "REFUSED", "CORRECTED", "FORGOTTEN", "ORDER_PAID"],
         amount: Amount,
     ) -> None:
         self._write(parties, what, amount, None)

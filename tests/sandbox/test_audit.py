@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from cashier.sandbox.audit import AuditTerms, audit, fee_on
 from cashier.sandbox.ledger import EntryType, LedgerEntry
@@ -41,6 +42,7 @@ VALID: dict[str, list[LedgerEntry]] = {
     "paid with a coupon and the balance": [entry("TAKEN", 20, "PROMOTION:p_1"), *paid(80, "BALANCE:acc_1")],
     "two orders, one account": [*paid(100, "BALANCE:acc_1"), *paid(100, "CHANNEL:ch_1", "pay_2", "o_2")],
     "refused": [entry("REFUSED", 100)],
+    "failed, forgotten, and paid by a retry": [entry("FAILED", 100), entry("FORGOTTEN", 100), *paid()],
     "failed and given back": [
         entry("TAKEN", 20, "PROMOTION:p_1"),
         entry("TAKEN", 80, "BALANCE:acc_1"),
@@ -146,6 +148,14 @@ INVALID: dict[str, tuple[list[LedgerEntry], str]] = {
 @pytest.mark.parametrize(("entries", "violation"), INVALID.values(), ids=INVALID.keys())
 def test_a_violation_is_reported(entries: list[LedgerEntry], violation: str) -> None:
     assert violation in "\n".join(audit(entries, TERMS))
+
+
+def test_a_forgotten_payment_keeps_nothing_while_its_retry_is_live() -> None:
+    terms = structs.replace(TERMS, live=("pay_1",))
+    retry = entry("TAKEN", 20, "PROMOTION:p_1")
+    gone = [entry("TAKEN", 80, "BALANCE:acc_1"), entry("FAILED", 80), entry("FORGOTTEN", 80)]
+    assert audit([entry("FAILED", 80), entry("FORGOTTEN", 80), retry], terms) == []
+    assert audit([*gone, retry], terms) == ["pay_1 did not pay its order and keeps 80 of BALANCE:acc_1"]
 
 
 def test_a_live_payment_may_hold_money_and_has_no_outcome() -> None:
