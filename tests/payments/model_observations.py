@@ -5,8 +5,9 @@ States independently of the code under test which status may be reported when.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from msgspec import Struct, field
@@ -97,16 +98,19 @@ class LedgerTotals:
     """Sums of the ledger.
 
     `paid`: payment ids by order. `net_taken`, `net_money`: per payment, with and without
-    promotions.
+    promotions. `forgotten`: payments that the engine refused and did not keep.
     """
 
     def __init__(self, world: World) -> None:
+        self.forgotten: set[str] = set()
         self.paid: dict[str, list[str]] = {}
         self.net_taken: Counter[str] = Counter()
         self.net_money: Counter[str] = Counter()
         for entry in world.ledger.entries:
             if entry.what == "ORDER_PAID":
                 self.paid.setdefault(entry.order_id, []).append(entry.payment_id)
+            if entry.what == "FORGOTTEN":
+                self.forgotten.add(entry.payment_id)
             if entry.source is not None:
                 self.net_taken[entry.payment_id] += entry.moved
                 if not entry.source.startswith("PROMOTION"):
@@ -178,10 +182,13 @@ class Observations:
             return
         lags = observed.lags(started, silence=self.may_be_silent_since(started))
         if status in _MONEY_CAME or not lags:
+            self.counts[f"money after {observed.final}"] += 1
             observed.correction_known, observed.final = True, None
 
     def observe_refusal(self, error: BaseException, trace: CallTrace) -> None:
         self.counts[type(error).__name__] += 1
+        if isinstance(error, TokenRefused):
+            self.counts[error.code] += 1
         if not isinstance(error, REFUSALS):
             self.violations.append(f"a call raised {error!r}")
         if trace.accepted:
@@ -196,6 +203,24 @@ class Observations:
             self.violations.append("ConsultChanged without a change")
         if isinstance(error, CheckUnavailable) and not error.silent:
             self.violations.append("CheckUnavailable without a silent source")
+
+    def count_paid(self, submits: Mapping[str, Submit]) -> None:
+        """What kinds of payments have paid their orders, at the end of a history."""
+        for payment_id in itertools.chain.from_iterable(LedgerTotals(self._world).paid.values()):
+            attempt, submit = self._world.engine.attempt(payment_id), submits.get(payment_id)
+            if attempt is None or submit is None:
+                continue
+            channel, request = attempt.channel or {}, submit.request
+            traits = {
+                "walk-in": request.user_id is None,
+                "chosen coupons": request.chosen_promotions is not None,
+                "instalments": attempt.kind == "INSTALMENT",
+                "free": attempt.kind == "FREE",
+                "steps": channel.get("step", 1) > 1,
+                "fee": channel.get("fee_bps", 0) > 0,
+                "overpaid": attempt.returned > 0,
+            }
+            self.counts.update(f"paid: {trait}" for trait, present in traits.items() if present)
 
     def ledger_violations(self) -> Iterator[str]:
         """Check every final report against the current ledger."""
@@ -214,6 +239,8 @@ class Observations:
         for observed in self.payments.values():
             if observed.corrected_at_s is not None and not observed.correction_known:
                 continue
+            if observed.payment_id in totals.forgotten:
+                continue  # a retry at another worker begins anew
             has_paid = observed.payment_id in totals.paid.get(observed.order_id, ())
             if observed.final is not None and (observed.final is PaymentStatus.SUCCEEDED) != has_paid:
                 yield f"{observed.payment_id} was reported {observed.final}, and has paid its order: {has_paid}"
@@ -234,7 +261,8 @@ class Observations:
         silence = self.may_be_silent_since(started)
         # A shared query may have begun before the end that another caller received.
         after_end = status in FINAL or started.at_s > observed.final_at_s + _QUERY_S
-        if observed.final is not None and after_end and not observed.may_report(status, started, silence=silence):
+        settled = observed.final is not None and observed.payment_id not in LedgerTotals(self._world).forgotten
+        if settled and after_end and not observed.may_report(status, started, silence=silence):
             yield f"reported {observed.final} as final, and now {status}"
         if (payment.challenge is not None) != (status is PaymentStatus.CHALLENGE):
             yield f"{status} with the challenge {payment.challenge}"

@@ -24,6 +24,7 @@ from cashier.core import Cashier
 from cashier.domain.pay_method import Kind
 from cashier.payments import attempt_leases
 from cashier.sandbox import Fault, InjectedFault, LocalUpstreams, Weather, World
+from cashier.sandbox.weather import PaymentFault, PlannedFault
 from cashier.settings.loader import configuration
 from cashier.settings.schema import Configuration
 from cashier.source_errors import Overloaded, Unreachable
@@ -36,7 +37,7 @@ from tests.support.sandbox_payments import sandbox_call
 KEYS = [keys for old, new in pairwise(letter * 32 for letter in "abcd") for keys in ([old], [old, new], [new, old])]
 
 
-def model_configuration(keys: list[str], policy: int) -> Configuration:
+def model_configuration(keys: list[str], policy: int, *, seals: bool) -> Configuration:
     """`policy`: one of several numbers and offers, which a reload may change."""
     accept: tuple[dict[str, Any], ...] = (
         {},
@@ -44,7 +45,12 @@ def model_configuration(keys: list[str], policy: int) -> Configuration:
         {"every_gating_source": False},
         {"most_challenges": 2, "follow_s": 130},
     )
-    settings = {"tokens": {"secrets": keys, "ttl_s": 86_400}, "accept": accept[policy % len(accept)]}
+    settings: dict[str, Any] = {
+        "tokens": {"secrets": keys, "ttl_s": 86_400},
+        "accept": accept[policy % len(accept)],
+    }
+    if not seals:
+        settings["sources"] = {"engine": {"url": "http://engine.example", "seals": False}}
     built = configuration(settings, "the model's configuration")
     if policy % 3 != 2:
         return built
@@ -66,17 +72,25 @@ TRACE: ContextVar[CallTrace | None] = ContextVar("TRACE", default=None)
 class Upstreams:
     """What outlives a worker: the world and the store.
 
-    `refusing`: services whose next call finds no connection. `record_fault`: called when a fault
-    may take effect.
+    `refusing`: services whose next call finds no connection. `seals`: whether the engine can refuse
+    what it does not have. `record_fault`: called when a fault may take effect.
     """
 
     def __init__(
-        self, loop: SkippingLoop, world: World, weather: Weather, with_store: bool, record_fault: Callable[[], None]
+        self,
+        loop: SkippingLoop,
+        world: World,
+        weather: Weather,
+        record_fault: Callable[[], None],
+        *,
+        with_store: bool,
+        seals: bool,
     ) -> None:
         self.loop = loop
         self.world = world
         self.weather = weather
         self.refusing: set[str] = set()
+        self.seals = seals
         self.store = Store(loop) if with_store else None
         self._record_fault = record_fault
         self._payments = sandbox_call(world, weather)
@@ -91,9 +105,11 @@ class Upstreams:
                 self.refusing.discard(name)
                 self._record_fault()
                 raise Unreachable("refused", sent=False)
-            if request.target != "/payments":
-                return await self._payments(request)
-            return await self._submit(request)
+            if request.target == "/payments":
+                return await self._submit(request)
+            if request.target.endswith("/reverse") and not self.seals:
+                self._plan_no_seal()
+            return await self._payments(request)
 
         return call
 
@@ -117,6 +133,12 @@ class Upstreams:
         finally:
             if new and trace is not None and self.world.engine.attempt(payment_id) is not None:
                 trace.accepted.add(payment_id)
+
+    def _plan_no_seal(self) -> None:
+        profile = self.weather.profile("engine")
+        if not any(fault.on == "reverse" for fault in profile.next):
+            planned = PlannedFault(PaymentFault.NO_SEAL, "reverse")
+            self.weather.change("engine", replace(profile, next=(planned, *profile.next)))
 
 
 class Store:
@@ -160,7 +182,8 @@ class Worker:
     def __init__(self, upstreams: Upstreams, rotation: int = 0) -> None:
         self.alive = True
         self.rotation = rotation
-        configured = model_configuration(KEYS[rotation], 0)
+        self._seals = upstreams.seals
+        configured = model_configuration(KEYS[rotation], 0, seals=self._seals)
         self.tasks: set[asyncio.Task[Any]] = set()
         self._requests: set[asyncio.Task[Any]] = set()
         self._loop = loop = upstreams.loop
@@ -190,7 +213,7 @@ class Worker:
         return request
 
     def reload(self, policy: int) -> None:
-        self.cashier.reload(model_configuration(KEYS[self.rotation], policy))
+        self.cashier.reload(model_configuration(KEYS[self.rotation], policy, seals=self._seals))
 
     def kill(self) -> None:
         self.alive = False

@@ -72,6 +72,7 @@ class WorldRules(Machine):
     def a_channel_changes(self, which: int, change: dict[str, Any]) -> None:
         channels = self.world.population.all_channels
         channel = channels[which % len(channels)]
+        self.observations.counts["channel changed"] += 1
         terms = [term | {"fee_bps": change["fee_bps"]} for term in channel.get("terms", ()) if "fee_bps" in change]
         self.world.population.change_channel(channel["channel_id"], **(change | ({"terms": terms} if terms else {})))
 

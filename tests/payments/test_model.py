@@ -17,6 +17,28 @@ from tests.payments.model_world_rules import WorldRules
 
 # Histories within one seed are much alike.
 SEEDS = 8
+# What many histories must reach, besides every status.
+REACHED = (
+    "money after FAILED",
+    "money after CLOSED",
+    "paid: walk-in",
+    "paid: chosen coupons",
+    "paid: instalments",
+    "paid: free",
+    "paid: steps",
+    "paid: fee",
+    "found",
+    "resumed",
+    "replaced",
+    "channel changed",
+    "reload",
+    "rotation",
+    "TOKEN_UNKNOWN_KEY",
+    "stop",
+    "OrderBusy",
+    "RiskRejected",
+    "ConsultChanged",
+)
 
 
 class PaymentMachine(PayerRules, WorldRules):
@@ -33,5 +55,5 @@ def test_no_history_breaks_a_guarantee(pytestconfig: pytest.Config) -> None:
     )
     for number in range(SEEDS):
         run_state_machine_as_test(PaymentMachine if times else seed(number)(PaymentMachine), settings=histories)
-    # The histories must reach every status.
-    assert {status for status in PaymentStatus if OBSERVED[status]} == set(PaymentStatus), OBSERVED
+    reached = (*PaymentStatus, *REACHED) if times else PaymentStatus
+    assert [what for what in reached if not OBSERVED[what]] == [], OBSERVED
