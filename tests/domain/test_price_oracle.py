@@ -109,7 +109,7 @@ def assert_same(actual: Expected, wanted: Expected, method_id: str) -> None:
         assert actual == wanted, method_id
 
 
-@settings(max_examples=300)
+@settings(max_examples=4 * settings().max_examples)
 @given(price_worlds())
 def test_prices_are_those_of_brute_force(world: World) -> None:
     assert_priced_as_by_brute_force(world)

@@ -94,7 +94,7 @@ def test_no_promotion_of_a_named_member_pays_a_whole_order_at_a_till(
         assert all(each.amount.value < here.order.amount.value for each in listed)
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(price_worlds(), st.sampled_from(TILLS))
 def test_the_price_at_a_till_is_the_best_that_leaves_something_to_confirm(
     world: World, place: tuple[Product, Terminal]

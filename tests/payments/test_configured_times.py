@@ -97,7 +97,7 @@ async def pay_slowly(config: Configuration, slow: frozenset[str], method_id: str
     ),
     method_id=st.sampled_from(["BALANCE:acc_1", "WALLET:ALIPAY"]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 def test_times_without_a_fault_are_kept(
     accept: dict[str, int],
     tries: dict[str, dict[str, int]],

@@ -19,7 +19,7 @@ from tests.payments.test_unknown_outcomes import (
 )
 from tests.support.service_forms import as_port_object, by_adapter
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 # Run below by pytest, with the fixture of this module.
 SLICE = (
