@@ -21,7 +21,7 @@ from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import ACCOUNT_BARRED, ACTIVE, AGREEMENT_ENDED, Account, Agreement
 from cashier.domain.instalments import offers_by_term
 from cashier.domain.kind_assessment import KindAssessment
-from cashier.domain.kinds import KINDS, Listing, complete
+from cashier.domain.kinds import KINDS, SHOWN_OR_CONFIRMED, Listing, complete
 from cashier.domain.limits import over_limit, tightest_limits, unclear_limit
 from cashier.domain.money import Money
 from cashier.domain.offer import Offer, best_quote_over, quotes_by_provider
@@ -43,6 +43,8 @@ CURRENCY_NOT_HELD = Refusal(ReasonCode.CURRENCY_NOT_SUPPORTED, "balance", Remedy
 
 _QUICK_PAY, _AGREEMENT, _FREE = Kind.QUICK_PAY, Kind.AGREEMENT, Kind.FREE
 _INSUFFICIENT = ReasonCode.BALANCE_INSUFFICIENT
+# To charge the payer, so that a till must not. It may not read what is theirs either.
+_NAMING_SUFFICES = frozenset(kind for kind, row in KINDS.items() if not SHOWN_OR_CONFIRMED[row.instrument_source])
 _agreement_id = attrgetter("agreement_id")
 
 
@@ -57,8 +59,6 @@ def assemble(case: ConsultationCase) -> list[Offer]:
     offers: list[Offer] = []
     for kind, instrument_offers in _INSTRUMENT_KINDS:
         offers += instrument_offers(cards.assessment if kind is _QUICK_PAY else KindAssessment(case, kind), cards)
-    if case.at_till:
-        offers = [anonymous(offer) for offer in offers]
     gap = case.channel_gap
     by_kind = {} if case.channels is None else case.channels.by_kind
     for kind, channel_offers in _CHANNEL_KINDS:
@@ -66,6 +66,8 @@ def assemble(case: ConsultationCase) -> list[Offer]:
             offers.append(refused_kind(KindAssessment(case, kind), gap))
         elif kind in by_kind:
             offers += channel_offers(KindAssessment(case, kind))
+    if case.at_till:
+        return [anonymous(offer) if offer.assessment.kind in _NAMING_SUFFICES else offer for offer in offers]
     return offers
 
 

@@ -141,7 +141,7 @@ def test_a_till_reads_nothing_of_a_named_members_cards_and_accounts(
             shown = msgspec.json.encode(structs.replace(method, amount=None)).decode().lower()
             assert "secret" not in shown
             assert "7391" not in shown
-            assert method.limits is None or method.instrument is None
+            assert method.limits is None
 
 
 @given(worlds(), st.sampled_from([None, MissingCause.TIMEOUT]))
