@@ -157,10 +157,12 @@ class Scripted(InProcessTransport):
         return self._left == 0
 
 
+@pytest.mark.looptime
 async def test_the_wait_ends_when_all_have_been_reached() -> None:
     assert await await_reachable({"order": Scripted(1), "member": Scripted(3)}, 600.0) == ()
 
 
+@pytest.mark.looptime
 @pytest.mark.parametrize("limit_s", [0.0, 0.3])
 async def test_the_wait_is_limited_and_names_what_was_not_reached(limit_s: float) -> None:
     transports = {"order": Scripted(1), "merchant": Scripted(0), "member": Scripted(0)}
