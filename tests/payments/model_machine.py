@@ -149,6 +149,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def every_report_is_right(self) -> None:
         assert not self.observations.violations, self.observations.violations
+        assert not self.workers or not self.upstreams.beside, self.upstreams.beside
         # The exception handler gets the refusals of disconnected clients. Anything else is a bug.
         bugs = [context for context in self.loop.errors if not isinstance(context.get("exception"), REFUSALS)]
         assert not bugs, bugs
@@ -333,7 +334,8 @@ class Machine(RuleBasedStateMachine):
             return
         self.observations.observe_refusal(error, trace)
         if isinstance(error, ConsultChanged) and submit is not None:
-            request = next(request for request in self.requests if request.order_id == submit.request.order_id)
+            own = next(request for request in self.requests if request.order_id == submit.request.order_id)
+            request = replace(own, chosen_promotions=submit.request.chosen_promotions)
             self.offers.append(Offer(request, error.consultation))
 
     def _note(self, started: Moment, payment: Payment | ReplacedPayment, submit: Submit | None) -> None:

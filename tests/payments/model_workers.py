@@ -7,7 +7,8 @@ cuts it off: calls from their clean-up reach neither the shared store nor an ups
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from itertools import pairwise
@@ -73,7 +74,8 @@ class Upstreams:
     """What outlives a worker: the world and the store.
 
     `refusing`: services whose next call finds no connection. `seals`: whether the engine can refuse
-    what it does not have. `record_fault`: called when a fault may take effect.
+    what it does not have. `beside`: attempts that a worker sent beside a live one of its own.
+    `record_fault`: called when a fault may take effect.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Upstreams:
         self.weather = weather
         self.refusing: set[str] = set()
         self.seals = seals
+        self.beside: list[str] = []
         self.store = Store(loop) if with_store else None
         self._record_fault = record_fault
         self._payments = sandbox_call(world, weather)
@@ -126,13 +129,24 @@ class Upstreams:
         return answer
 
     async def _submit(self, request: Request) -> Response:
-        payment_id = msgspec.json.decode(request.body)["payment_id"]
+        body = msgspec.json.decode(request.body)
+        payment_id = body["payment_id"]
+        self._note_sent(body["order_id"], payment_id)
         new, trace = self.world.engine.attempt(payment_id) is None, TRACE.get()
         try:
             return await self._payments(request)
         finally:
             if new and trace is not None and self.world.engine.attempt(payment_id) is not None:
                 trace.accepted.add(payment_id)
+
+    def _note_sent(self, order_id: str, payment_id: str) -> None:
+        """A worker knows what it sent, so it sends nothing beside a live attempt of its own."""
+        worker = WORKER.get()
+        assert worker is not None
+        earlier = worker.sent.get(order_id)
+        if earlier in self.world.engine.live and earlier != payment_id:
+            self.beside.append(f"{payment_id} was sent beside {earlier}, by the same worker")
+        worker.sent[order_id] = payment_id
 
     def _plan_no_seal(self) -> None:
         profile = self.weather.profile("engine")
@@ -177,23 +191,23 @@ class Store:
 
 
 class Worker:
-    """One process. Close it or kill it. `rotation`: the index of its keys in `KEYS`."""
+    """One process. Close it or kill it.
+
+    `rotation`: the index of its keys in `KEYS`. `sent`: the payment last sent, by order.
+    """
 
     def __init__(self, upstreams: Upstreams, rotation: int = 0) -> None:
         self.alive = True
         self.rotation = rotation
         self._seals = upstreams.seals
         configured = model_configuration(KEYS[rotation], 0, seals=self._seals)
+        self.sent: dict[str, str] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
         self._requests: set[asyncio.Task[Any]] = set()
         self._loop = loop = upstreams.loop
         sources = {name: upstreams.source(name) for name in LocalUpstreams(upstreams.world, upstreams.weather)}
         services = {name: upstreams.service(name) for name in ("risk", "engine", "acquirer")}
-        # Consultations use a clock of their own; it must be the model's too.
-        with (
-            patch.object(wiring, "SourcePipeline", partial(SourcePipeline, clock_ns=loop.time_ns)),
-            patch.object(wiring, "ConsultFlow", partial(ConsultFlow, clock_ns=loop.time_ns)),
-        ):
+        with _the_clock_of(loop):
             self.cashier = Cashier(config=configured, sources={**sources, **services}, clock=loop.utc_now)
         self.payments._attempt_guard._attempt_leases._store = upstreams.store
         loop.run_until_complete(self.begin(self.cashier.__aenter__(), CallTrace(set())))
@@ -213,7 +227,8 @@ class Worker:
         return request
 
     def reload(self, policy: int) -> None:
-        self.cashier.reload(model_configuration(KEYS[self.rotation], policy, seals=self._seals))
+        with _the_clock_of(self._loop):
+            self.cashier.reload(model_configuration(KEYS[self.rotation], policy, seals=self._seals))
 
     def kill(self) -> None:
         self.alive = False
@@ -240,6 +255,16 @@ class Worker:
         task.add_done_callback(self.tasks.discard)
         if not self.alive:
             task.cancel()
+
+
+@contextmanager
+def _the_clock_of(loop: SkippingLoop) -> Iterator[None]:
+    """Consultations use a clock of their own; it must be the model's too."""
+    with (
+        patch.object(wiring, "SourcePipeline", partial(SourcePipeline, clock_ns=loop.time_ns)),
+        patch.object(wiring, "ConsultFlow", partial(ConsultFlow, clock_ns=loop.time_ns)),
+    ):
+        yield
 
 
 def owning_task_factory(
