@@ -71,7 +71,8 @@ class StatusQuery:
         self._ended: OrderedDict[str, PaymentStatus] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<StatusQuery queries={len(self._queries)} reversals={len(self._reversals)}>"
+        parts = f"queries={len(self._queries)} reversals={len(self._reversals)} corrections={self.corrections}"
+        return f"<StatusQuery {parts}>"
 
     async def drain(self) -> None:
         """Wait until no query and no reversal is under way."""
