@@ -70,6 +70,7 @@ FAULTS_OF_A_CALL = st.one_of(
     SUBMIT_FAULTS.map(lambda fault: [fault]),
     st.lists(st.one_of(SUBMIT_FAULTS, PAYMENT_FAULTS), max_size=3),
 )
+FAULTS_OF_A_REVERSAL = st.lists(faults_of(("engine", "reverse"), ("acquirer", "read")), max_size=2)
 # Of each payment, at the end.
 _TOKENS_COMPARED = 5
 _LAST_OF_PAYER = 8
@@ -187,6 +188,7 @@ class Machine(RuleBasedStateMachine):
             if self._query_until_final(observed, number):
                 self._every_token_says_the_same(observed)
         self._every_order_is_over()
+        self._only_chosen_coupons_were_used()
         self.observations.count_paid({submit.payment_id: submit for submit in self.submits})
         self.every_report_is_right()
         self.the_ledger_is_right()
@@ -268,6 +270,14 @@ class Machine(RuleBasedStateMachine):
             for submit in self.submits:
                 if submit.request.order_id == request.order_id and submit.payment_id not in paid:
                     assert totals.net_taken[submit.payment_id] == 0, submit
+
+    def _only_chosen_coupons_were_used(self) -> None:
+        for submit in self.submits:
+            attempt, chosen = self.world.engine.attempt(submit.payment_id), submit.request.chosen_promotions
+            if attempt is None or chosen is None or attempt.submission.fingerprint != submit.fingerprint:
+                continue
+            used = {leg.id for leg in attempt.submission.legs if leg.type == "PROMOTION"}
+            assert used <= set(chosen), f"{submit.payment_id} used {used}, and {chosen} were chosen"
 
     def _stop(self, worker: Worker) -> None:
         self.observations.counts["stop"] += 1

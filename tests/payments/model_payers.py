@@ -11,7 +11,7 @@ from hypothesis.stateful import precondition, rule
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.attempt_recovery import ReplacedPayment
 from cashier.sandbox.risk import CHALLENGE_ANSWER
-from tests.payments.model_machine import ANY, FAULTS_OF_A_CALL, WORKERS, Faults, Machine
+from tests.payments.model_machine import ANY, FAULTS_OF_A_CALL, FAULTS_OF_A_REVERSAL, WORKERS, Faults, Machine
 from tests.payments.model_requests import Tampering, attempt_request, new_submit
 
 METHODS = st.integers(1, 40)
@@ -62,6 +62,17 @@ class PayerRules(Machine):
     def submits_and_waits(self, faults: Faults, offer: int, method: int, means: int, worker: int) -> None:
         """The common case."""
         self.submits_new(faults, offer, method, 5, means, Tampering.HONEST, worker, "waits")
+
+    @precondition(lambda self: self.offers)
+    @rule(offer=ANY, methods=st.tuples(METHODS, METHODS), means=st.integers(0, 8), worker=WORKERS)
+    def submits_two_keys_at_once(self, offer: int, methods: tuple[int, int], means: int, worker: int) -> None:
+        """Two tabs of one order, at one worker."""
+        chosen = self.offers[-1 - offer % len(self.offers)]
+        for method in methods:
+            self.keys += 1
+            submit = new_submit(chosen, method, f"k{self.keys + 10}", means, Tampering.HONEST)
+            if submit is not None:
+                self._submit(submit, worker, "meanwhile")
 
     @precondition(lambda self: self.submits)
     @rule(faults=FAULTS_OF_A_CALL, which=ANY, worker=WORKERS, how=WAITING, other_tab=st.booleans())
@@ -131,7 +142,7 @@ class PayerRules(Machine):
         self._client(self._await_found(found, self.workers[worker]))
 
     @precondition(lambda self: self.observations.payments)
-    @rule(faults=FAULTS_OF_A_CALL, which=ANY, worker=WORKERS, how=WAITING, other_tab=st.booleans())
+    @rule(faults=FAULTS_OF_A_REVERSAL, which=ANY, worker=WORKERS, how=WAITING, other_tab=st.booleans())
     def replaces_an_attempt(self, faults: Faults, which: int, worker: int, how: str, other_tab: bool) -> None:
         """Sometimes in two tabs at once. The payer chooses again from the fresh consultation."""
         self.calls_fail(faults)
