@@ -5,7 +5,6 @@ States independently of the code under test which status may be reported when.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -204,11 +203,11 @@ class Observations:
         if isinstance(error, CheckUnavailable) and not error.silent:
             self.violations.append("CheckUnavailable without a silent source")
 
-    def count_paid(self, submits: Mapping[str, Submit]) -> None:
-        """What kinds of payments have paid their orders, at the end of a history."""
-        for payment_id in itertools.chain.from_iterable(LedgerTotals(self._world).paid.values()):
-            attempt, submit = self._world.engine.attempt(payment_id), submits.get(payment_id)
-            if attempt is None or submit is None:
+    def count_begun(self, submits: Mapping[str, Submit]) -> None:
+        """What kinds of payments the engine has begun, at the end of a history."""
+        for payment_id, submit in submits.items():
+            attempt = self._world.engine.attempt(payment_id)
+            if attempt is None or not attempt.began:
                 continue
             channel, request = attempt.channel or {}, submit.request
             traits = {
@@ -220,7 +219,7 @@ class Observations:
                 "fee": channel.get("fee_bps", 0) > 0,
                 "overpaid": attempt.returned > 0,
             }
-            self.counts.update(f"paid: {trait}" for trait, present in traits.items() if present)
+            self.counts.update(f"began: {trait}" for trait, present in traits.items() if present)
 
     def ledger_violations(self) -> Iterator[str]:
         """Check every final report against the current ledger."""

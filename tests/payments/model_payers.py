@@ -136,6 +136,7 @@ class PayerRules(Machine):
         if request is None or request.user_id is None:
             return
         if step == "resume":
+            self.observations.counts["asked to resume"] += 1
             self._call(payments.resume(observed.payment_id, attempt_request(request)), worker, how)
             return
         found = payments.find(observed.order_id, merchant_id=request.merchant_id, user_id=request.user_id)

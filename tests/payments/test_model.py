@@ -17,18 +17,18 @@ from tests.payments.model_world_rules import WorldRules
 
 # Histories within one seed are much alike.
 SEEDS = 8
-# What many histories must reach, besides every status.
+# What two thousand histories must reach, besides every status.
 REACHED = (
     "money after FAILED",
     "money after CLOSED",
-    "paid: walk-in",
-    "paid: chosen coupons",
-    "paid: instalments",
-    "paid: free",
-    "paid: steps",
-    "paid: fee",
+    "began: walk-in",
+    "began: chosen coupons",
+    "began: instalments",
+    "began: free",
+    "began: steps",
+    "began: fee",
     "found",
-    "resumed",
+    "asked to resume",
     "replaced",
     "channel changed",
     "reload",
@@ -55,5 +55,5 @@ def test_no_history_breaks_a_guarantee(pytestconfig: pytest.Config) -> None:
     )
     for number in range(SEEDS):
         run_state_machine_as_test(PaymentMachine if times else seed(number)(PaymentMachine), settings=histories)
-    reached = (*PaymentStatus, *REACHED) if times else PaymentStatus
+    reached = (*PaymentStatus, *REACHED) if times >= 10 else PaymentStatus
     assert [what for what in reached if not OBSERVED[what]] == [], OBSERVED
