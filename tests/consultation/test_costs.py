@@ -2,7 +2,7 @@
 
 These are counts, not seconds: equal in every run, and nearly equal from Python 3.11 to 3.13.
 `tests.support.consultation_costs` takes them. After an intended change print them anew:
-`COSTS=print python -m pytest tests/consultation/test_costs.py -s`.
+`COSTS=print python -m pytest -n 0 tests/consultation/test_costs.py -s`.
 """
 
 from __future__ import annotations

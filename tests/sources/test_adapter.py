@@ -310,7 +310,7 @@ async def test_a_source_error_without_a_detail_is_contained() -> None:
         (Request("/", headers=(("X-Deadline-Ms", "1"),)), "reserved"),
         (Request("/", headers=(("Connection", "close"),)), "reserved"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__ if callable(value) else repr(value),
 )
 async def test_a_request_that_cannot_be_sent_is_garbled_at_once(request_: Any, fault: str) -> None:
     async def answer(asked: Any, call: Any) -> Any:

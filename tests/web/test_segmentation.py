@@ -1,7 +1,7 @@
 """Differential fuzz: the answers to a stream of bytes do not depend on how it was split.
 
 Streams are pipelines of well-formed, unusual and broken messages. `--proof=N` draws more, and fresh
-ones: `python -m pytest --proof=40 tests/web/test_segmentation.py` searches for about an hour.
+ones: `python -m pytest -n 0 --proof=40 tests/web/test_segmentation.py` searches for about an hour.
 """
 
 from __future__ import annotations
