@@ -30,6 +30,7 @@ from tests.consultation.test_flow import (
     methods_by_id,
     optional_behaviours,
     required_sources,
+    silent_sources,
     statuses,
 )
 from tests.support.virtual_consultation import Behaviour, ConsultOutcome, ask, flow_over, request
@@ -259,7 +260,7 @@ def test_no_answer_offers_what_a_silent_source_could_refuse_and_each_differs(
 ) -> None:
     answers = [answer for _, answer in run_stream(optional, case).answers]
     for answer in answers:
-        silent = {name for name, status in statuses(answer).items() if status is not SourceStatus.FRESH}
+        silent = silent_sources(answer, case)
         for method in answer.methods:
             if method.availability is Availability.AVAILABLE:
                 assert not silent & could_refuse(method), method.method_id
