@@ -1,8 +1,8 @@
 """The engine, with a memory of the payments that this worker saw end.
 
 An engine need not keep an attempt that it refused, and its look-ups may lag behind its answers. So
-after a final answer "unknown" means that final answer: a retry with the key is not sent again, and
-every token gets the same end. The memory is this worker's own. After a restart, and in other
+after a failure "unknown" means that failure: a retry with the key is not sent again, and every
+token gets the same end. The memory is this worker's own. After a restart, and in other
 workers, such a retry is a new submit of the same payment, which the engine executes at most once.
 It is not shared: a forged or stale entry would end a payment, and the engine could not disprove it.
 
@@ -127,9 +127,13 @@ class RememberingEngine:
         return outcome
 
     def _end(self, payment_id: str, order_id: str) -> EngineAnswered | None:
-        """The final answer about a payment that the engine calls unknown now."""
+        """The failure of a payment that the engine calls unknown now.
+
+        Not a success: an engine keeps those. One that has lost it has begun anew.
+        """
         end = self._ended.get(payment_id)
-        return None if end is None or end.order_id != order_id else EngineAnswered(end.payment)
+        failed = end is not None and end.order_id == order_id and end.payment.status is EngineStatus.FAILED
+        return EngineAnswered(end.payment) if end is not None and failed else None
 
     def _note(self, payment: EnginePayment, order_id: str, asked: int) -> None:
         window, sent = Window(asked, next(self._count)), self._sent.get(payment.payment_id)

@@ -20,7 +20,6 @@ FINAL_ANSWERS = [
     ({"status": "FAILED", "failure": {"code": "DECLINED", "text": ""}}, PaymentStatus.FAILED, MessageCode.DECLINED),
     ({"status": "FAILED"}, PaymentStatus.FAILED, MessageCode.FAILED),
     ({"status": "FAILED", "failure": {"code": "EXPIRED", "text": ""}}, PaymentStatus.CLOSED, MessageCode.CLOSED),
-    ({"status": "SUCCEEDED"}, PaymentStatus.PROCESSING, MessageCode.CONFIRMING),
 ]
 
 

@@ -73,16 +73,30 @@ def valkey() -> Iterator[Server]:
 _SHORT_BUDGETS = "look_ms = 2000\ncheck_ms = 4000\ndecide_ms = 2000\nsubmit_ms = 4000"
 
 
-@pytest.fixture(scope="package")
-def pairs(
-    port: int, secrets: set[str], valkey: Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Service]]:
-    """Two services with two workers each: with and without a store between the workers."""
-    directory = tmp_path_factory.mktemp("pairs")
-    services = {}
-    for name, shared in (("alone", ""), ("with a Valkey", valkey.url)):
-        path = write_configuration(directory / f"{name}.toml", port, workers=2, shared=shared, accept=_SHORT_BUDGETS)
-        services[name] = Service(path, secrets)
+class Pairs(dict[str, Service]):
+    """Services with two workers each, started when they are asked for."""
+
+    def __init__(self, start: Callable[[str], Service]) -> None:
+        super().__init__()
+        self._start = start
+
+    def __missing__(self, name: str) -> Service:
+        self[name] = service = self._start(name)
+        return service
+
+
+@pytest.fixture
+def pairs(port: int, secrets: set[str], valkey: Server, tmp_path: Path) -> Iterator[dict[str, Service]]:
+    """With and without a store between the workers. New for each world: a service remembers."""
+    shared = {"alone": "", "with a Valkey": valkey.url}
+
+    def start_pair(name: str) -> Service:
+        path = write_configuration(
+            tmp_path / f"{name}.toml", port, workers=2, shared=shared[name], accept=_SHORT_BUDGETS
+        )
+        return Service(path, secrets)
+
+    services = Pairs(start_pair)
     yield services
     end_all(services.values())
 

@@ -160,9 +160,10 @@ class Fleet:
             self.all.append(service)
         return await self._ready_soon.popleft().ready()
 
-    def give_back(self, service: Service) -> None:
-        if service.running:
-            self._ready_soon.appendleft(service)
+    def retire(self, service: Service) -> None:
+        """End a service: it remembers the payments of its world."""
+        self.all.remove(service)
+        end_all([service])
 
     def end(self) -> None:
         end_all(self.all)

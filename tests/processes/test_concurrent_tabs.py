@@ -113,8 +113,8 @@ async def test_a_payment_made_by_another_process_after_the_look_up_is_no_order_c
     assert (reply.status, reply.code or reply.body["status"]) == (status, expected)
     assert upstreams.calls.count(Call.SUBMIT) == 1
     upstreams.assert_paid_once(UNCHALLENGED.order_id)
-    fleet.give_back(early)
-    fleet.give_back(late)
+    fleet.retire(early)
+    fleet.retire(late)
 
 
 async def _all_succeed(payer: Payer, replies: Iterable[Reply]) -> None:

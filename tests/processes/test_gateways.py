@@ -51,11 +51,11 @@ def gateway(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="module")
-def instances(port: int, secrets: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
-    """The ports of two running services."""
-    folder, ports = tmp_path_factory.mktemp("instances"), free_ports(2)
-    paths = [write_configuration(folder / f"{each}.toml", port, port=each) for each in ports]
+@pytest.fixture
+def instances(port: int, secrets: set[str], tmp_path: Path) -> Iterator[list[int]]:
+    """The ports of two running services. New ones for each world: a service remembers."""
+    ports = free_ports(2)
+    paths = [write_configuration(tmp_path / f"{each}.toml", port, port=each) for each in ports]
     running = [Service(path, secrets) for path in paths]
     yield ports
     end_all(running)

@@ -57,7 +57,7 @@ async def test_a_stop_answers_the_running_submit_and_all_waiting_calls(
         assert (await payer.pay_to_end(reply.body))["status"] == "SUCCEEDED"
     upstreams.assert_paid_once(ELSEWHERE.order_id)
     upstreams.assert_paid_once(IMMEDIATE.order_id)
-    fleet.give_back(successor)
+    fleet.retire(successor)
 
 
 TABS = 20
@@ -80,7 +80,6 @@ async def test_killing_valkey_during_a_payment_only_delays_the_refusal_of_others
             valkey.kill()
             upstreams.calls.clear()
             late = await payer.submit(body, "tab-b")
-            assert Call.READ in upstreams.calls
             again = [asyncio.create_task(payer.submit(body, key)) for _ in range(TABS) for key in ("tab-a", "tab-b")]
             submit.release()
             live = (await first).body

@@ -65,7 +65,7 @@ async def test_the_table_has_all_calls_of_a_payment(
     assert payment["status"] == "SUCCEEDED"
     assert tuple(upstreams.calls) == CALLS[case]
     upstreams.assert_paid_once(case.order_id)
-    fleet.give_back(service)
+    fleet.retire(service)
 
 
 @pytest.mark.parametrize("death", [pytest.param(death, id=death.id) for death in _deaths()])
@@ -84,7 +84,7 @@ async def test_after_a_kill_at_any_step_another_service_charges_once(
     assert payer.lost == 1
     assert payment["status"] == "SUCCEEDED"
     upstreams.assert_paid_once(death.case.order_id)
-    fleet.give_back(second)
+    fleet.retire(second)
 
 
 async def test_a_submit_of_a_killed_service_that_arrives_late_is_the_same_payment(
@@ -105,7 +105,7 @@ async def test_a_submit_of_a_killed_service_that_arrives_late_is_the_same_paymen
         assert upstreams.arrives_late(held).status == 200
     assert payment["status"] == "SUCCEEDED"
     upstreams.assert_paid_once(UNCHALLENGED.order_id)
-    fleet.give_back(second)
+    fleet.retire(second)
 
 
 async def _submit_and_pay(payer: Payer, body: dict[str, object]) -> dict[str, str]:
