@@ -16,7 +16,7 @@ from cashier.sandbox.records import Json
 from cashier.sandbox.risk import Amount, DecisionBody, VerifyBody
 from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.upstream_answer import UpstreamAnswer
-from cashier.sandbox.weather import CallConditions
+from cashier.sandbox.weather import CallConditions, PaymentFault
 from cashier.sandbox.world import World
 from tests.sandbox.hand_clock import HandClock
 from tests.sandbox.paying import balance, channel, promotion
@@ -109,7 +109,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def reverse(self, number: int, fault: Any) -> None:
         payment_id = self.choose_payment(number)
         answer = self.send(fault, lambda drawn: self.world.engine.reverse(payment_id, drawn))
-        if answer and answer.status == 404:
+        if answer and answer.status == 404 and fault is not PaymentFault.NO_SEAL:
             self.reversed_early.add(payment_id)
 
     @rule(number=NUMBERS, result=st.sampled_from(["SUCCEEDED", "SUCCEEDED", "FAILED"]))

@@ -53,15 +53,18 @@ def plain_integers(case: Any) -> bool:
 
 
 def satisfies_unwritten_rules(case: Any) -> bool:
-    """Constraints that a schema cannot express: no card number; a token, where it has two places.
+    """Constraints that the document does not express in schemas.
 
-    A generated ticket is never a genuine one.
+    No card number; a token, where it has two places; a user, unless the product is SCAN. A
+    generated ticket is never a genuine one.
     """
     body = case.body if isinstance(case.body, dict) else {}
     token = (case.headers or {}).get("X-Payment-Token")
     if case.path.endswith("/cancel") and not (body.get("payment_token") or token):
         return False
     if case.path.endswith("/events") and (not token or "ticket" in (case.query or {})):
+        return False
+    if "product" in body and body.get("user_id") is None and body["product"] != "SCAN":
         return False
     return not case.path.startswith("/v1/payments") or not payment_pan_fields(body)
 
