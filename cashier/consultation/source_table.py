@@ -35,7 +35,8 @@ class SourceSpec(Struct, frozen=True):
     answer. `gives`: the inputs that `reveal` takes from its answer. `leading`: no answer is
     streamed before it has ended, because that would list no method. `changes_with`: the groups of
     facts that it gives; when acceptance learns that one has changed, kept answers are dropped.
-    `unasked`: the fact about a payer who is not known, for whom the source is not asked.
+    `unasked`: the fact that stands for an answer if the request names no payer. The source is not
+    called then.
     """
 
     source: Source

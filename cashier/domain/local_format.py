@@ -15,8 +15,9 @@ from msgspec import Meta, Struct, field
 
 from cashier.domain.money import DIGITS, Currency, Money
 
-# CLDR shows no fraction of these, though ISO 4217 has one: their minor units are out of use. TWD:
-# only its cash has none there, but no shop in Taiwan writes one. A fraction that is not 0 is shown.
+# CLDR shows no fraction of these, although ISO 4217 defines one: the minor units are not used. For
+# TWD, CLDR drops it in cash only, but shops in Taiwan never write one. A fraction other than 0 is
+# shown.
 _WHOLE_UNITS = frozenset(
     {
         "AFN", "ALL", "COP", "HUF", "IDR", "IQD", "IRR", "KPW", "LAK", "LBP", "MGA", "MMK", "SOS", "SYP", "TWD", "YER",

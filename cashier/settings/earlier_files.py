@@ -1,6 +1,6 @@
 """Operators' files from before the packaged ones gained entries still start, and mean the same.
 
-Tables as read, before their types are checked: what has another shape is left as it is.
+Works on tables as read, before their types are checked, and leaves malformed entries unchanged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Problems in the payer's language: the title, and a message that a page can show as it is.
+"""Problems in the payer's language: the title, and a message for the payer.
 
 `code` and `detail` stay as they are, for programs and developers.
 """

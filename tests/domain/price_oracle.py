@@ -1,7 +1,7 @@
 """The price of every payment method by brute force: every legal set, channel and share.
 
-Plain integers, and nothing of the production rules. Knows no silent sources, and no channel, card
-or account that is out of use: only what a price depends on.
+Uses plain integers and none of the production rules. Covers prices only: all sources answer, and
+all channels, cards and accounts are active.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ class Machine(RuleBasedStateMachine):
         return True
 
     def _every_token_says_the_same(self, observed: ObservedPayment) -> None:
-        """One payment has one final status and one message, whoever asks."""
+        """All tokens of a payment give the same final status and message."""
         if observed.payment_id in LedgerTotals(self.world).forgotten:
             return  # only the worker that saw its end knows that it had one
         answers = [
