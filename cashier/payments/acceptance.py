@@ -6,7 +6,6 @@ answer   look up → verify → recheck → route, legs → engine → status
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import partial
@@ -24,9 +23,8 @@ from cashier.domain.challenge_progress import (
     challenge_state,
     next_challenge,
 )
-from cashier.domain.engine_contract import EngineAnswered, EnginePayment, NeverArrived
+from cashier.domain.engine_contract import EngineAnswered, EnginePayment
 from cashier.domain.kinds import KINDS, InstrumentSource
-from cashier.domain.order_result import OrderResult, ResultStatus
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, PaymentEvent, PaymentStatus
@@ -168,7 +166,7 @@ class Acceptance:
                 try:
                     rechecked = await self._recheck.check(attempt)
                     if paid_by is not None:
-                        await self._refuse_paid_order(attempt, paid_by)
+                        raise OrderBusy(paid_by)  # the order lags behind its own result
                     ends_s = int(rechecked.consultation.order.expires_at.timestamp())
                     return await proceed(replace(attempt, order_expires_at=ends_s), rechecked)
                 except AlreadySubmitted:
@@ -181,22 +179,6 @@ class Acceptance:
                     if sent_elsewhere is None:
                         raise
                     return sent_elsewhere
-
-    async def _refuse_paid_order(self, attempt: Attempt, paid_by: str) -> None:
-        """Raise `OrderBusy` for an order that lags behind the payment that paid it.
-
-        Returns if engine and acquirer know nothing of that payment: they have begun anew, as a
-        sandbox does that is started again.
-        """
-        operation, order_id = attempt.operation, attempt.chosen.order_id
-        looked_up, result = await asyncio.gather(
-            self._ports.engine.look_up(paid_by, order_id, operation.call_headers, operation.policy.settings.look_ms),
-            self._ports.acquirer.result(order_id, operation.call_headers, operation.policy.settings.look_ms),
-        )
-        payable = isinstance(result, OrderResult) and result.status is ResultStatus.PENDING
-        if not isinstance(looked_up, NeverArrived) or not payable:
-            raise OrderBusy(paid_by)
-        self._attempt_guard.forget_paid(order_key(attempt.chosen))
 
     async def _decide(
         self, attempt: Attempt, rechecked: RecheckedOffer, previous: ChallengeProgress | None = None

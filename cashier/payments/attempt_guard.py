@@ -231,10 +231,6 @@ class AttemptGuard:
         else:
             await self._attempt_leases.release(order, payment_id)
 
-    def forget_paid(self, order: str) -> None:
-        """Engine and acquirer know nothing of the payment that paid the order."""
-        self._live_attempts.forget_paid(order)
-
     async def mark_challenged(self, order: str, payment_id: str) -> None:
         """Nothing was sent: a payer who abandons a challenge must not keep other attempts out."""
         if self._live_attempts.release_unsent(order, payment_id):

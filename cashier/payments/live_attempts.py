@@ -114,9 +114,6 @@ class LiveAttempts:
         if len(self._paid) > MOST_PAID:
             self._paid.popitem(last=False)
 
-    def forget_paid(self, order: str) -> None:
-        self._paid.pop(order, None)
-
     def paid_by(self, order: str, now_s: float) -> str | None:
         payment_id, until_s = self._paid.get(order, (None, 0.0))
         return payment_id if now_s < until_s else None

@@ -1,8 +1,8 @@
 """The engine, with a memory of the payments that this worker saw end.
 
 An engine need not keep an attempt that it refused, and its look-ups may lag behind its answers. So
-after a failure "unknown" means that failure: a retry with the key is not sent again, and every
-token gets the same end. The memory is this worker's own. After a restart, and in other
+after a final answer "unknown" means that final answer: a retry with the key is not sent again, and
+every token gets the same end. The memory is this worker's own. After a restart, and in other
 workers, such a retry is a new submit of the same payment, which the engine executes at most once.
 It is not shared: a forged or stale entry would end a payment, and the engine could not disprove it.
 
@@ -11,6 +11,7 @@ It also notes the breaches of the engine's obligations that the answers show.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from itertools import count
 from typing import Any
@@ -42,14 +43,18 @@ _FINAL = frozenset({EngineStatus.SUCCEEDED, EngineStatus.FAILED})
 _MOST_ENDED = 10_000
 _MOST_SENT = 10_000
 _LONGEST_CODE = 40
+# Of a success. An engine keeps those; one that has lost it after this has begun anew, as a sandbox
+# does that is started again.
+_LONGEST_LAG_S = 60
 
 
 class _End(Struct, frozen=True):
-    """`sealed`: the engine refuses the payment, which it never had."""
+    """`sealed`: the engine refuses the payment, which it never had. `at_s`: on the loop's clock."""
 
     payment: EnginePayment
     order_id: str
     window: Window
+    at_s: float
     sealed: bool = False
 
 
@@ -127,13 +132,12 @@ class RememberingEngine:
         return outcome
 
     def _end(self, payment_id: str, order_id: str) -> EngineAnswered | None:
-        """The failure of a payment that the engine calls unknown now.
-
-        Not a success: an engine keeps those. One that has lost it has begun anew.
-        """
+        """The final answer about a payment that the engine calls unknown now."""
         end = self._ended.get(payment_id)
-        failed = end is not None and end.order_id == order_id and end.payment.status is EngineStatus.FAILED
-        return EngineAnswered(end.payment) if end is not None and failed else None
+        if end is None or end.order_id != order_id:
+            return None
+        lags = _now_s() < end.at_s + _LONGEST_LAG_S
+        return EngineAnswered(end.payment) if lags or end.payment.status is EngineStatus.FAILED else None
 
     def _note(self, payment: EnginePayment, order_id: str, asked: int) -> None:
         window, sent = Window(asked, next(self._count)), self._sent.get(payment.payment_id)
@@ -149,7 +153,7 @@ class RememberingEngine:
                 self.breaches.note(Obligation.ONE_LIVE_ATTEMPT, payment.payment_id, order_id, why)
         if payment.status in _FINAL:
             fingerprint = payment.fingerprint or (None if sent is None else sent.fingerprint)
-            self._remember(_End(replace(payment, fingerprint=fingerprint), order_id, window))
+            self._remember(_End(replace(payment, fingerprint=fingerprint), order_id, window, _now_s()))
 
     def _note_change(self, payment: EnginePayment, order_id: str, window: Window) -> None:
         """Compare with the end that is remembered, unless the answer may be older than that."""
@@ -181,7 +185,11 @@ def _sealed(payment_id: str, order_id: str, reason: str | None, window: Window) 
         failure=EngineFailure(REVERSED, ""),
         reversal_reason=reason,
     )
-    return _End(payment, order_id, window, sealed=True)
+    return _End(payment, order_id, window, _now_s(), sealed=True)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _result(payment: EnginePayment) -> str:

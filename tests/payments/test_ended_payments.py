@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -20,6 +22,7 @@ FINAL_ANSWERS = [
     ({"status": "FAILED", "failure": {"code": "DECLINED", "text": ""}}, PaymentStatus.FAILED, MessageCode.DECLINED),
     ({"status": "FAILED"}, PaymentStatus.FAILED, MessageCode.FAILED),
     ({"status": "FAILED", "failure": {"code": "EXPIRED", "text": ""}}, PaymentStatus.CLOSED, MessageCode.CLOSED),
+    ({"status": "SUCCEEDED"}, PaymentStatus.PROCESSING, MessageCode.CONFIRMING),
 ]
 
 
@@ -45,6 +48,20 @@ async def test_a_retry_after_a_final_answer_sends_nothing_though_the_look_up_say
         looked = await shop.look(first)
         assert {(each.status, each.message.code) for each in (first, again, looked)} == {(status, message)}
         assert shop.count("submit") == 1
+
+
+async def test_a_success_that_the_engine_has_lost_for_a_minute_may_be_submitted_again() -> None:
+    """Engine and acquirer have begun anew: the same id is a new payment to both."""
+    async with checkout() as shop:
+        answers_and_forgets(shop, {"status": "SUCCEEDED"})
+        request = await shop.new_request(CASE, METHOD)
+        await shop.submit(request)
+        await asyncio.sleep(59)
+        await shop.submit(request)
+        assert shop.count("submit") == 1
+        await asyncio.sleep(2)
+        await shop.submit(request)
+        assert shop.count("submit") == 2
 
 
 async def test_the_sandbox_forgets_what_it_refused_and_the_retry_is_not_sent() -> None:

@@ -100,32 +100,6 @@ async def test_an_order_that_is_payable_again_after_a_minute_is_paid_again(worke
         assert (await shop.look(again)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_an_order_that_engine_and_acquirer_know_nothing_of_is_paid_at_once() -> None:
-    """It does not lag: both have begun anew."""
-    async with checkout() as shop:
-        engine = LenientEngine(shop, "SUCCEEDED")
-        first, second = await two_requests(shop)
-        report_result(shop, status="PAID", payment_id=FIRST)
-        await shop.submit(first, "k1")
-        engine.payments.clear()
-        report_result(shop, status="PENDING")
-        assert (await shop.submit(second, "k2")).payment_id == SECOND
-
-
-@pytest.mark.parametrize("status", ["PAYING", "CLOSED", "REFUNDED", "CLOSED_REFUNDING"])
-async def test_any_other_result_keeps_a_second_payment_out(status: str) -> None:
-    async with checkout() as shop:
-        engine = LenientEngine(shop, "SUCCEEDED")
-        first, second = await two_requests(shop)
-        report_result(shop, status="PAID", payment_id=FIRST)
-        await shop.submit(first, "k1")
-        engine.payments.clear()
-        report_result(shop, status=status)
-        with pytest.raises(OrderBusy):
-            await shop.submit(second, "k2")
-        assert not engine.payments
-
-
 def test_the_oldest_paid_order_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_attempts, "MOST_PAID", 2)
     attempts = LiveAttempts()
