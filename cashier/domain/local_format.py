@@ -59,7 +59,7 @@ class Formats(Struct, frozen=True, forbid_unknown_fields=True):
         if len(self.months) not in (0, 12):
             yield f"months names {len(self.months)} of twelve"
         moment = _fields(datetime(2000, 1, 1, tzinfo=_UTC), self) | {"month_name": ""}
-        amount = {"number": "1", "code": "XXX"}
+        amount = {"number": "1.50", "code": "XXX"}  # ISO 4217: no currency
         patterns: list[tuple[str, str, dict[str, Any]]] = [
             ("amount", self.amount, amount),
             *((f"amounts {currency}", pattern, amount) for currency, pattern in self.amounts.items()),
@@ -69,7 +69,9 @@ class Formats(Struct, frozen=True, forbid_unknown_fields=True):
         ]
         for name, pattern, parts in patterns:
             try:
-                pattern.format(**parts)
+                filled = pattern.format(**parts)
+                if parts is amount and amount["number"] not in filled:
+                    yield f"{name}: {pattern!r} shows no {{number}}"
             except (LookupError, AttributeError, TypeError, ValueError) as fault:
                 yield f"{name}: {pattern!r} cannot be filled in ({fault!r}); known are {', '.join(parts)}"
 

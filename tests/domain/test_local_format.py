@@ -103,3 +103,9 @@ def test_every_currency_and_month_has_a_form_in_every_locale() -> None:
             assert "1" in format_amount(Money(currency, 10 ** DIGITS[currency]), formats(locale))
         months = {format_time(NOW.replace(day=1, month=month), NOW, "CN", formats(locale)) for month in range(1, 13)}
         assert len(months) == 12
+
+
+@pytest.mark.parametrize("formats", [Formats(amount="{code}"), Formats(amounts={"CNY": "¥"})])
+def test_a_pattern_that_shows_no_amount_is_a_fault(formats: Formats) -> None:
+    (fault,) = formats.faults()
+    assert "shows no {number}" in fault
