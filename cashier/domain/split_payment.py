@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from cashier.domain.bound_cards import BoundCard, BoundCards
 from cashier.domain.facts import Account, Channel
@@ -32,7 +32,8 @@ ID_SUFFIX = f"+{Kind.QUICK_PAY}"
 class SplitAmounts(Struct, frozen=True, gc=False):
     """The price and its shares. `from_balance` is 0 where no split is possible.
 
-    `refusal`: why there is none, although there is something to pay.
+    `refusal`: why there is none, although there is something to pay. `from_card` is then the card's
+    share after the top-up that it names.
     """
 
     amounts: Amounts
@@ -96,12 +97,15 @@ class SplitCandidate:
         return Quote(refusal, split.amounts, None, channel)
 
     def _refusal(self, bound: BoundCard, channel: Channel, split: SplitAmounts) -> Refusal | None:
-        if not split.from_balance.value:
-            return split.refusal
-        carried = split.from_card.value
+        refusal = split.refusal
+        if refusal is None and not split.from_balance.value:
+            return None
         limits, limit_source = channel_limits(self.assessment, channel, bound.card.card_id)
-        over = over_limit(limits, carried, limit_source, least=channel.min.value, step=channel.step)
-        return _for_whole_payment(over, split)
+        over = over_limit(limits, split.from_card.value, limit_source, least=channel.min.value, step=channel.step)
+        if refusal is None:
+            return _for_whole_payment(over, split)
+        # A top-up does not help if the card's limits would refuse its share after it.
+        return refusal if over is None else structs.replace(refusal, remedy=None)
 
     def _split(self, bank: str, channel: Channel, fee_bps: int) -> SplitAmounts:
         case, step = self.assessment.case, channel.step
@@ -113,11 +117,15 @@ class SplitCandidate:
             rest = case.amount.value - discounts.total
             carried = min(rest, max(in_steps_up(rest - self.account.available.value, step), card_min))
             fee = stepped_fee(carried, fee_bps, step)
-            refusal = self._no_split(channel, rest, card_min) if 0 < carried == rest else None
+            refusal, from_card = None, carried + fee
+            if 0 < carried == rest:
+                refusal = self._no_split(channel, rest, card_min)
+                carried_then = in_steps_down(rest - 1, step)
+                from_card = carried_then + stepped_fee(carried_then, fee_bps, step)
             split = self._splits[key] = SplitAmounts(
                 case.price(discounts, fee),
                 Money(case.currency, rest - carried),
-                Money(case.currency, carried + fee),
+                Money(case.currency, from_card),
                 refusal,
             )
         return split
