@@ -287,8 +287,8 @@ def test_the_worlds_cover_the_cases_of_the_properties() -> None:
     def record_cases(world: World) -> None:
         seen.update(covered_cases(world))
 
-    # The first two seeds cover all cases today; the others are spares.
-    for number in (2, 16, *range(40)):
+    # The first two seeds cover nearly all cases today; the others are spares.
+    for number in (1, 13, *range(40)):
         seed(number)(
             settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate])(
                 given(worlds())(record_cases)
