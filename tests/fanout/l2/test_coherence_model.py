@@ -170,8 +170,10 @@ class History:
                 await self.workers[index].level.open()
             case "cut":
                 if worker.level.coherent:
+                    cuts = worker.cuts
                     worker.cut()
-                    await until(lambda: not worker.level.coherent)
+                    # Not `coherent`: it may be so again before the next look.
+                    await until(lambda: worker.cuts > cuts)
             case "reconnect":
                 await until(lambda: worker.level.reachable and worker.level.coherent)
             case "deafen":
