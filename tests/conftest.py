@@ -12,6 +12,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import settings
 
+from tests.support.seeds import draws_fresh_cases
 from tests.support.virtual_time import VirtualLoop
 
 # Examples per property. The few reach every rule; the many search for rare cases.
@@ -27,7 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="TIMES",
         help="draw many new cases (properties, histories, schedules) instead of few fixed ones, TIMES as many",
     )
-
+    parser.addoption(
+        "--fixed-seeds",
+        action="store_true",
+        help="with --proof: draw the same cases in every run",
+    )
     parser.addoption(
         "--require-gateways",
         action="store_true",
@@ -39,7 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     times: int = config.getoption("proof")
     base = settings(deadline=None, database=None, print_blob=True)
     settings.register_profile("few", base, derandomize=True, max_examples=FEW)
-    settings.register_profile("many", base, derandomize=False, max_examples=MANY * max(1, times))
+    fixed = not draws_fresh_cases(config)
+    settings.register_profile("many", base, derandomize=fixed, max_examples=MANY * max(1, times))
     settings.load_profile("many" if times else "few")
     compile_once(config)
 

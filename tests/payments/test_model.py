@@ -14,6 +14,7 @@ from cashier.domain.payment_state import PaymentStatus
 from tests.payments.model_machine import OBSERVED
 from tests.payments.model_payers import PayerRules
 from tests.payments.model_world_rules import WorldRules
+from tests.support.seeds import draws_fresh_cases
 
 # Histories within one seed are much alike.
 SEEDS = 8
@@ -48,12 +49,13 @@ class PaymentMachine(PayerRules, WorldRules):
 @pytest.mark.hypothesis
 def test_no_history_breaks_a_guarantee(pytestconfig: pytest.Config) -> None:
     times: int = pytestconfig.getoption("proof")
+    fresh = draws_fresh_cases(pytestconfig)
     histories = settings(
         max_examples=25 * times or 4,
         stateful_step_count=40,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
     for number in range(SEEDS):
-        run_state_machine_as_test(PaymentMachine if times else seed(number)(PaymentMachine), settings=histories)
+        run_state_machine_as_test(PaymentMachine if fresh else seed(number)(PaymentMachine), settings=histories)
     reached = (*PaymentStatus, *REACHED) if times >= 10 else PaymentStatus
     assert [what for what in reached if not OBSERVED[what]] == [], OBSERVED
