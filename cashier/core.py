@@ -24,6 +24,7 @@ from cashier.fanout.failure_log import FailureReport
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.loop_lag import LoopLagMonitor
+from cashier.metrics.store import Store
 from cashier.payments.budgets import longest_run_ms
 from cashier.payments.policy import PaymentPolicy
 from cashier.payments.ports import PaymentPort
@@ -64,6 +65,7 @@ class Cashier:
 
     `ladder`: what to leave undone while the event loop is overloaded. Without one nothing is left
     undone, because an embedding program's loop may be busy with other work.
+    `metrics`: where this process counts; see the attribute.
     `clock`: the time of day, for simulations.
     """
 
@@ -73,6 +75,7 @@ class Cashier:
         sources: Mapping[str, UpstreamFunction | PaymentPort] | None = None,
         config: Configuration | Mapping[str, Any] | None = None,
         ladder: DegradationLadder | None = None,
+        metrics: Store | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         if not isinstance(config, Configuration):
@@ -81,6 +84,8 @@ class Cashier:
         self._clock = clock
         self._given = sources or {}
         self._ladder = ladder
+        # What this process has counted: `metrics.snapshot()`, or `metrics.render()` as text.
+        self.metrics = metrics or Store()
         self._loop_lag = LoopLagMonitor(ladder) if ladder is not None else None
         self._tokens = wiring.token_service(config)
         self._open: AsyncExitStack | None = None
@@ -243,6 +248,7 @@ class Cashier:
             self._given,
             self._tokens,
             self._ladder or DegradationLadder(),
+            self.metrics,
             wiring.CoherenceCallbacks(self._drop_cached, self._drop_all_cached, self._distrust_cached),
         )
         self._sources_reached = not self._parts.required

@@ -25,6 +25,7 @@ from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan, latest_ends_ms
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.upstream_protocol import Upstream
+from cashier.metrics.store import Store
 from cashier.payments.attempt_leases import AttemptLeases
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.flow import PaymentFlow
@@ -87,6 +88,7 @@ class Parts(Struct, frozen=True):
     tokens: TokenService
     payment_ports: PaymentPorts | None
     failures: FailureLog
+    metrics: Store
 
 
 def build(
@@ -94,6 +96,7 @@ def build(
     given: Mapping[str, UpstreamFunction | PaymentPort],
     tokens: TokenService,
     ladder: DegradationLadder,
+    metrics: Store,
     coherence: CoherenceCallbacks,
 ) -> Parts:
     """`given`: functions and port objects; they replace configured sources of the same name.
@@ -116,6 +119,7 @@ def build(
         tokens=tokens,
         payment_ports=payment_ports,
         failures=failures,
+        metrics=metrics,
     )
 
 

@@ -1,0 +1,107 @@
+"""The layout of a store: a header, int64 cells, and a directory that only grows.
+
+The directory names the children and their cells. Its length in the header is written last, so a
+reader finds whole entries only. Another process reads the file at any time, while its writer may
+be in the middle of an entry, may have been killed, or may be another version of this program.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import Struct
+
+from cashier.metrics.families import FAMILIES
+from cashier.metrics.snapshot import Snapshot, value_of
+
+_MAGIC = b"cashier1"
+# Magic, length of the directory in bytes.
+_HEADER = struct.Struct("=8sq")
+PUBLISHED_AT = 8
+CELLS_AT = 64
+CELLS = 1 << 17
+DIRECTORY_AT = CELLS_AT + 8 * CELLS
+DIRECTORY_BYTES = 1 << 20
+SIZE = DIRECTORY_AT + DIRECTORY_BYTES
+_ENTRY_LENGTH = struct.Struct("=H")
+
+
+class Entry(Struct, frozen=True, array_like=True):
+    """One child. `first`: the index of the first of its cells."""
+
+    family: str
+    labels: tuple[str, ...]
+    first: int
+    cells: int
+
+
+class UnreadableStore(ValueError):
+    """The file is no store, or is damaged."""
+
+
+def write_header(memory: memoryview) -> None:
+    memory[: _HEADER.size] = _HEADER.pack(_MAGIC, 0)
+
+
+def encoded(entry: Entry) -> bytes:
+    body = msgspec.json.encode(entry)
+    return _ENTRY_LENGTH.pack(len(body)) + body
+
+
+def read(path: str | os.PathLike[str]) -> Snapshot:
+    """The numbers in the file of a store. Raises OSError, `UnreadableStore`.
+
+    Leaves out what this version does not know. Reads and does not map: a mapped file that is
+    truncated kills its reader.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        header = os.pread(descriptor, _HEADER.size, 0)
+        if len(header) < _HEADER.size:
+            raise UnreadableStore("the file is shorter than a store")
+        magic, length = _HEADER.unpack(header)
+        if magic != _MAGIC or not 0 <= length <= DIRECTORY_BYTES:
+            raise UnreadableStore("the file is no store of this version")
+        directory = os.pread(descriptor, length, DIRECTORY_AT)
+        if len(directory) < length:
+            raise UnreadableStore("the file is truncated")
+        entries = list(entries_in(directory))
+        used = max((entry.first + entry.cells for entry in entries), default=0)
+        # Read after the directory, so every entry has its cells.
+        cells = os.pread(descriptor, 8 * used, CELLS_AT)
+        if len(cells) < 8 * used:
+            raise UnreadableStore("the file is truncated")
+    finally:
+        os.close(descriptor)
+    return snapshot_of(entries, memoryview(cells).cast("q"))
+
+
+def entries_in(directory: bytes) -> Iterator[Entry]:
+    """The entries of the families that this version knows. Raises `UnreadableStore`."""
+    at = 0
+    while at < len(directory):
+        try:
+            (length,) = _ENTRY_LENGTH.unpack_from(directory, at)
+            entry = _DECODER.decode(directory[at + _ENTRY_LENGTH.size : at + _ENTRY_LENGTH.size + length])
+        except (struct.error, msgspec.DecodeError):
+            raise UnreadableStore("the directory is damaged") from None
+        at += _ENTRY_LENGTH.size + length
+        if not 0 <= entry.first <= entry.first + entry.cells <= CELLS:
+            raise UnreadableStore("the directory points beyond the cells")
+        family = FAMILIES.get(entry.family)
+        if family is not None and entry.cells == family.cells and len(entry.labels) == len(family.labels):
+            yield entry
+
+
+def snapshot_of(entries: list[Entry], cells: memoryview) -> Snapshot:
+    snapshot: Snapshot = {}
+    for entry in entries:
+        values = tuple(cells[entry.first : entry.first + entry.cells])
+        snapshot.setdefault(entry.family, {})[entry.labels] = value_of(FAMILIES[entry.family], values)
+    return snapshot
+
+
+_DECODER = msgspec.json.Decoder(Entry)

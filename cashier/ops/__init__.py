@@ -1,0 +1,1 @@
+"""The operations port: metrics of all workers, records, console. Serves no payer."""
