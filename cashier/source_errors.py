@@ -28,6 +28,52 @@ class MissingCause(StrEnum):
     NOT_CONFIGURED = "NOT_CONFIGURED"
 
 
+class FailureReason(StrEnum):
+    """Why an upstream call brought no usable answer: a closed set for metrics, logs and records.
+
+    The free text beside it, `SourceError.detail`, says more: the address, the field, the status.
+    """
+
+    # No connection.
+    DNS = "DNS"
+    REFUSED = "REFUSED"
+    TLS = "TLS"
+    CONNECT_TIMEOUT = "CONNECT_TIMEOUT"
+    # No route, no socket file, or no connection for another reason.
+    UNREACHABLE = "UNREACHABLE"
+    # No complete answer.
+    TIMEOUT = "TIMEOUT"
+    RESET = "RESET"
+    # A status in the place of an answer.
+    STATUS_2XX = "STATUS_2XX"
+    STATUS_3XX = "STATUS_3XX"
+    STATUS_4XX = "STATUS_4XX"
+    STATUS_5XX = "STATUS_5XX"
+    OVERLOADED = "OVERLOADED"
+    # A 404 that the service itself did not give: its path in the URL may be wrong.
+    WRONG_PATH = "WRONG_PATH"
+    # An answer that cannot be used.
+    NOT_JSON = "NOT_JSON"
+    FIELD = "FIELD"
+    WRONG_IDENTITY = "WRONG_IDENTITY"
+    # Framing, bounds, encodings: no HTTP/1.1 answer as agreed.
+    PROTOCOL = "PROTOCOL"
+    # An adapter, or a function of the embedding program, failed by itself.
+    ADAPTER = "ADAPTER"
+    # Not called, by our own decision.
+    NO_TIME = "NO_TIME"
+    BREAKER_OPEN = "BREAKER_OPEN"
+    AT_LIMIT = "AT_LIMIT"
+    QUEUE_FULL = "QUEUE_FULL"
+    DIMMED = "DIMMED"
+    # The last answers on new connections were broken, so no further one is opened for now.
+    BACKING_OFF = "BACKING_OFF"
+    # A needed answer of another source is missing, or this one could change nothing any more.
+    NOT_NEEDED = "NOT_NEEDED"
+    # This process stops.
+    CLOSED = "CLOSED"
+
+
 class Missing(Struct, frozen=True):
     """The placeholder of a fact that did not arrive. `source`: the source's configured name."""
 
@@ -38,20 +84,25 @@ class Missing(Struct, frozen=True):
 class SourceError(Exception):
     """An upstream call without a usable answer. Raised or passed as a value; ends in the fan-out.
 
-    `detail` is for operators. It never holds a body, an amount or any data of the payer. `sent`:
-    the upstream may have received the request and acted on it. False only if that is certain not to
-    have happened. `elsewhere`: the connection may be at fault, and another one can be used.
-    `final`: no other attempt may be made, because this one sent what must not be sent twice.
+    `reason` and `detail` are for operators: a code, and its particulars. `detail` never holds a
+    body, an amount or any data of the payer. `sent`: the upstream may have received the request and
+    acted on it. False only if that is certain not to have happened. `elsewhere`: the connection may
+    be at fault, and another one can be used. `final`: no other attempt may be made, because this
+    one sent what must not be sent twice.
     """
 
     cause: ClassVar[MissingCause]
+    # Of a class: what its errors mean unless the place that raises one knows better.
+    reason: FailureReason
     sent: bool = True
     elsewhere: bool = False
     final: bool = False
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, *, reason: FailureReason | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
+        if reason is not None:
+            self.reason = reason
 
     def missing(self, source: str) -> Missing:
         return Missing(source, self.cause)
@@ -61,9 +112,10 @@ class Unreachable(SourceError):
     """No complete answer: no connection, a broken connection, or a 5xx other than an overload."""
 
     cause = MissingCause.UNREACHABLE
+    reason = FailureReason.UNREACHABLE
 
-    def __init__(self, detail: str, *, sent: bool = True) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, sent: bool = True, reason: FailureReason | None = None) -> None:
+        super().__init__(detail, reason=reason)
         self.sent = sent
 
 
@@ -71,12 +123,14 @@ class TimedOut(Unreachable):
     """No answer in time. The answer may still be on its way, and the upstream may still act."""
 
     cause = MissingCause.TIMEOUT
+    reason = FailureReason.TIMEOUT
 
 
 class Overloaded(SourceError):
     """The upstream asked for less load: 429 or 503. `retry_after_s`: from its header, if set."""
 
     cause = MissingCause.OVERLOADED
+    reason = FailureReason.OVERLOADED
 
     def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
         super().__init__(detail)
@@ -87,12 +141,14 @@ class Garbled(SourceError):
     """An answer that breaks protocol or contract: framing, bounds, JSON, types or status."""
 
     cause = MissingCause.GARBLED
+    reason = FailureReason.PROTOCOL
 
 
 class WrongIdentity(Garbled):
     """A well-formed answer about another user, order, merchant or payment. Always discarded."""
 
     cause = MissingCause.WRONG_IDENTITY
+    reason = FailureReason.WRONG_IDENTITY
 
 
 class NotAsked(SourceError):
@@ -105,18 +161,21 @@ class Shed(NotAsked):
     """The source has as many of our calls as it can bear, or this process is overloaded."""
 
     cause = MissingCause.SHED
+    reason = FailureReason.AT_LIMIT
 
 
 class BreakerOpen(NotAsked):
     """The source failed too often recently and is not called for a while."""
 
     cause = MissingCause.BREAKER_OPEN
+    reason = FailureReason.BREAKER_OPEN
 
 
 class Skipped(NotAsked):
     """Too little time was left for an answer."""
 
     cause = MissingCause.SKIPPED
+    reason = FailureReason.NO_TIME
 
 
 class Unanswered(Struct, frozen=True):

@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 
 from cashier.fanout.ask import Known
 from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
-from cashier.source_errors import SourceError, Unreachable
+from cashier.source_errors import FailureReason, SourceError, Unreachable
 
 _MS_NS = 1_000_000
 
@@ -177,7 +177,8 @@ class Batch:
                 self._call_upstream(waiter.load)
             return
         known = isinstance(bug, SourceError)  # of an adapter
-        not_sent = bug if known else Unreachable(f"the call could not be made: {type(bug).__name__}")
+        raised = f"the call could not be made: {type(bug).__name__}"
+        not_sent = bug if known else Unreachable(raised, reason=FailureReason.ADAPTER)
         asyncio.get_running_loop().call_soon(load.waiters[0].deliver, (not_sent, False, None))
         if not known:
             _report("a batched call could not be made", bug)

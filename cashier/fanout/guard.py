@@ -15,7 +15,7 @@ from cashier.fanout.guarded_source import LEARN_NS, GuardedSource
 from cashier.fanout.hedged_call import HedgedAsk, HedgedCall
 from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.upstream_protocol import OnAnswer
-from cashier.source_errors import BreakerOpen, NotAsked, Shed, Skipped
+from cashier.source_errors import BreakerOpen, FailureReason, NotAsked, Shed, Skipped
 
 C = TypeVar("C", OnAnswer, OnOutcome)
 
@@ -25,7 +25,7 @@ _UNSHEDDABLE_MS = 10**9
 _SKIPPED = Skipped("too little time left for an answer")
 _BREAKER_OPEN = BreakerOpen("the breaker is open")
 _AT_LIMIT = Shed("the concurrency limit is reached")
-_DIMMED = Shed("left out under our own load")
+_DIMMED = Shed("left out under our own load", reason=FailureReason.DIMMED)
 
 
 class Guard(GuardedSource):

@@ -15,7 +15,7 @@ from cashier.fanout.call_timers import LATE_FACTOR
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
 from cashier.fanout.guarded_source import GuardedSource
 from cashier.fanout.upstream_protocol import CautiousCall, OnAnswer, UpstreamCall
-from cashier.source_errors import NotAsked, Overloaded, SourceError, TimedOut, Unreachable
+from cashier.source_errors import FailureReason, NotAsked, Overloaded, SourceError, TimedOut, Unreachable
 
 C = TypeVar("C", OnAnswer, OnOutcome)
 
@@ -23,7 +23,7 @@ _MS_NS = 1_000_000
 # The largest number of late calls per source.
 MAX_LATE_CALLS = 32
 _TIMED_OUT = TimedOut("no answer within the timeout")
-_CANCELLED = Unreachable("no answer within twice the timeout")
+_CANCELLED = Unreachable("no answer within twice the timeout", reason=FailureReason.TIMEOUT)
 
 
 class CallAttempt(ABC):

@@ -17,7 +17,16 @@ from typing import Any
 from msgspec import Raw
 
 from cashier.fanout.batch import Outcome
-from cashier.source_errors import Garbled, NotAsked, Overloaded, SourceError, TimedOut, Unreachable, WrongIdentity
+from cashier.source_errors import (
+    FailureReason,
+    Garbled,
+    NotAsked,
+    Overloaded,
+    SourceError,
+    TimedOut,
+    Unreachable,
+    WrongIdentity,
+)
 from cashier.sources.adapter_settings import checked_request
 from cashier.sources.answer_encoder import NoContractValue, encode_answer
 from cashier.sources.asked import Asked, UnneededInput
@@ -201,14 +210,16 @@ class Adapter:
             passed = any(fault is error for error in passed_on)
             return fault.with_traceback(None) if passed else self._own_error(fault)
         if isinstance(fault, NoContractValue):
-            return Garbled(f"adapter {self.name}: {function} is {fault}")
+            return Garbled(f"adapter {self.name}: {function} is {fault}", reason=FailureReason.ADAPTER)
         self._on_raised(fault)
         place = self._place(fault.__traceback__)
         unneeded = fault if isinstance(fault, UnneededInput) else fault.__cause__ or fault.__context__
         if isinstance(unneeded, UnneededInput):
-            return Garbled(f"adapter {self.name}: {function}() reads {unneeded.args[0]}{place}")
+            detail = f"adapter {self.name}: {function}() reads {unneeded.args[0]}{place}"
+            return Garbled(detail, reason=FailureReason.ADAPTER)
         what = function if function.startswith("the ") else f"{function}()"
-        return Garbled(f"adapter {self.name}: {what} raised {type(fault).__name__}{place}")
+        detail = f"adapter {self.name}: {what} raised {type(fault).__name__}{place}"
+        return Garbled(detail, reason=FailureReason.ADAPTER)
 
     def _own_error(self, error: SourceError) -> SourceError:
         """A new error, because an adapter may raise one object again and again."""
@@ -223,7 +234,7 @@ class Adapter:
                 return TimedOut(detail)
             case Unreachable() | NotAsked():  # only the fan-out decides not to ask
                 return Unreachable(detail)
-        return Garbled(detail)
+        return Garbled(detail, reason=FailureReason.FIELD)
 
     def _place(self, traceback: TracebackType | None) -> str:
         """The last line of the adapter's own file in a traceback."""
@@ -260,7 +271,8 @@ def error_of_undeclared(response: Response, name: str) -> SourceError:
     """The meaning of a status that the adapter does not declare, reported to the connection."""
     error = error_of_status(response.status, response.retry_after_s)
     if isinstance(error, Garbled):
-        error = Garbled(f"adapter {name}: status {response.status} is not among its statuses")
+        undeclared = f"adapter {name}: status {response.status} is not among its statuses"
+        error = Garbled(undeclared, reason=error.reason)
     return response.discredit(error)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from cashier.source_errors import SourceError, Unreachable
+from cashier.source_errors import FailureReason, SourceError, Unreachable
 
 # How long a start or a stop waits for an adapter.
 WAIT_S = 2.0
@@ -41,7 +41,8 @@ class AdapterHooks:
         """Return when the adapter is open or `WAIT_S` have passed. Trying goes on after that."""
         if self._adapter.open is None:
             return
-        self._adapter.unopened = Unreachable(f"adapter {self._adapter.name}: open() has not ended", sent=False)
+        opening = f"adapter {self._adapter.name}: open() has not ended"
+        self._adapter.unopened = Unreachable(opening, sent=False, reason=FailureReason.ADAPTER)
         self._opening = asyncio.get_running_loop().create_task(self._open_at_last(self._adapter.open))
         await asyncio.wait((self._opening,), timeout=WAIT_S)
         if not self._opening.done() and self._adapter.unopened is not None:
@@ -54,7 +55,7 @@ class AdapterHooks:
             if fault is None:
                 self._adapter.unopened = None
                 return
-            self._adapter.unopened = Unreachable(fault.detail, sent=False)
+            self._adapter.unopened = Unreachable(fault.detail, sent=False, reason=fault.reason)
             self._report(fault)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cashier.source_errors import Garbled
+from cashier.source_errors import FailureReason, Garbled
 from cashier.sources.answer_encoder import described
 from cashier.wire.address_parser import is_visible_ascii
 from cashier.wire.request_writer import check_headers
@@ -35,7 +35,7 @@ def checked_request(request: Any, name: str) -> Request:
     `headers` may be a mapping. Only a GET is ever repeated, and only if it is `safe`.
     """
     if not isinstance(request, Request):
-        raise Garbled(f"adapter {name} made no request but {described(request)}")
+        raise _wrong_request(name, f"made no request but {described(request)}")
     headers: Any = request.headers
     try:
         items = headers.items() if isinstance(headers, Mapping) else headers
@@ -51,15 +51,19 @@ def checked_request(request: Any, name: str) -> Request:
     )
     for field, value, expected in fields:
         if not isinstance(value, expected):
-            raise Garbled(f"adapter {name} made a wrong request: {field} holds {described(value)}")
+            raise _wrong_request(name, f"made a wrong request: {field} holds {described(value)}")
     if request.method not in _METHODS:
-        raise Garbled(f"adapter {name} made a wrong request: its method is not one of {', '.join(_METHODS)}")
+        raise _wrong_request(name, f"made a wrong request: its method is not one of {', '.join(_METHODS)}")
     # Without the target, which names the payer.
     if not request.target.startswith("/") or "#" in request.target or not is_visible_ascii(request.target):
-        raise Garbled(f"adapter {name} made a wrong request: its target is no percent-encoded path, such as /a?b=c")
+        raise _wrong_request(name, "made a wrong request: its target is no percent-encoded path, such as /a?b=c")
     try:
         check_headers(pairs)
     except ValueError as fault:
-        raise Garbled(f"adapter {name} made a wrong request: {fault}") from None
+        raise _wrong_request(name, f"made a wrong request: {fault}") from None
     safe = request.method == "GET" and bool(request.safe)
     return Request(request.target, request.method, request.body, safe, pairs)
+
+
+def _wrong_request(name: str, fault: str) -> Garbled:
+    return Garbled(f"adapter {name} {fault}", reason=FailureReason.ADAPTER)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import OnBatchOutcomes, Outcome
 from cashier.fanout.upstream_protocol import CautiousCall, OnAnswer, UpstreamCall
-from cashier.source_errors import Garbled, Skipped, SourceError, WrongIdentity
+from cashier.source_errors import FailureReason, Garbled, Skipped, SourceError, WrongIdentity
 from cashier.sources.adapter import Adapter, error_of_undeclared
 from cashier.sources.asked import Asked
 from cashier.sources.batch_call import BatchWireUpstream
@@ -174,7 +174,8 @@ class SequenceCall(AdaptedCall):
             await asyncio.sleep(_ENDED_PACE_S)
             raise asyncio.CancelledError
         if self._requests > MAX_REQUESTS:
-            await self._give_up(Garbled(f"adapter {self._adapter.name} makes more than {MAX_REQUESTS} requests"))
+            endless = f"adapter {self._adapter.name} makes more than {MAX_REQUESTS} requests"
+            await self._give_up(Garbled(endless, reason=FailureReason.ADAPTER))
         try:
             checked = self._adapter.checked(request)
         except Garbled as fault:
@@ -191,7 +192,7 @@ class SequenceCall(AdaptedCall):
     async def _outcome(self, request: Request) -> Response | SourceError:
         if request.method != "GET":
             if self.beside_another:
-                await self._give_up(Skipped("a request other than GET is not hedged"))
+                await self._give_up(Skipped("a request other than GET is not hedged", reason=FailureReason.NOT_NEEDED))
             self.repeatable = False
         loop = asyncio.get_running_loop()
         received: asyncio.Future[Response | SourceError] = loop.create_future()

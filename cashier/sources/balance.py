@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cashier.domain.facts import ACCOUNT_BARRED, ACTIVE, Balances
-from cashier.source_errors import Garbled, WrongIdentity
+from cashier.source_errors import FailureReason, Garbled, WrongIdentity
 from cashier.sources.doubts import doubt
 from cashier.sources.source import Inputs, define_source
 
@@ -25,7 +25,7 @@ def to_fact(answer: Balances | None, inputs: Inputs) -> Balances:
     if answer.user_id != inputs["user_id"]:
         raise WrongIdentity("an answer about another user")
     if len({account.account_id for account in answer.accounts}) < len(answer.accounts):
-        raise Garbled("two accounts with one account_id")
+        raise Garbled("two accounts with one account_id", reason=FailureReason.FIELD)
     for account in answer.accounts:
         if account.status != ACTIVE and account.status not in ACCOUNT_BARRED:
             doubt("balance", "an account", "status", account.status, "it is undetermined")

@@ -15,7 +15,7 @@ from msgspec import Meta, Raw, Struct
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import BatchPolicy, OnBatchOutcomes, Outcome
 from cashier.fanout.upstream_protocol import UpstreamCall
-from cashier.source_errors import Garbled, SourceError, WrongIdentity
+from cashier.source_errors import FailureReason, Garbled, SourceError, WrongIdentity
 from cashier.sources.source import Inputs, error_of_response, error_of_status, parse_answer, parse_or_error
 from cashier.wire.transport import Request, Response, Transport
 
@@ -100,7 +100,8 @@ class BatchWireUpstream:
             return answer
         parts = answer.answers
         if len(parts) != len(many):  # parts can no longer be matched to requests
-            return response.discredit(Garbled(f"{len(parts)} answers to {len(many)} requests"))
+            unmatched = f"{len(parts)} answers to {len(many)} requests"
+            return response.discredit(Garbled(unmatched, reason=FailureReason.FIELD))
         outcomes = [self._outcome(part, known) for part, known in zip(parts, many, strict=True)]
         wrong = [outcome for outcome, _, _ in outcomes if isinstance(outcome, WrongIdentity)]
         if wrong:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cashier.domain.facts import ACTIVE, AGREEMENT_ENDED, Cards, CardStatus
-from cashier.source_errors import Garbled, WrongIdentity
+from cashier.source_errors import FailureReason, Garbled, WrongIdentity
 from cashier.sources.doubts import doubt
 from cashier.sources.source import Inputs, define_source
 
@@ -27,9 +27,9 @@ def to_fact(answer: Cards | None, inputs: Inputs) -> Cards:
     if answer.user_id != inputs["user_id"]:
         raise WrongIdentity("an answer about another user")
     if len({card.card_id for card in answer.cards}) < len(answer.cards):
-        raise Garbled("two cards with one card_id")
+        raise Garbled("two cards with one card_id", reason=FailureReason.FIELD)
     if len({agreement.agreement_id for agreement in answer.agreements}) < len(answer.agreements):
-        raise Garbled("two agreements with one agreement_id")
+        raise Garbled("two agreements with one agreement_id", reason=FailureReason.FIELD)
     for card in answer.cards:
         if card.status not in _CARD_STATUSES:
             doubt("card", "a card", "status", card.status, "it is undetermined")

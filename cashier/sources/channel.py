@@ -9,7 +9,7 @@ from msgspec import Meta, Struct, structs
 from cashier.domain.facts import Channel, Channels, ChannelStatus
 from cashier.domain.kinds import KINDS, Listing
 from cashier.domain.money import MAX_VALUE
-from cashier.source_errors import Garbled
+from cashier.source_errors import FailureReason, Garbled
 from cashier.sources.doubts import doubt
 from cashier.sources.source import Inputs, define_source
 
@@ -36,10 +36,10 @@ def to_fact(answer: ChannelAnswer | None, inputs: Inputs) -> Channels:
     rows = () if answer is None else answer.channels
     channels = Channels.prepared([structs.replace(row, step=1) if row.step is None else row for row in rows])
     if answer is not None and len(channels.by_id) < len(answer.channels):
-        raise Garbled("two channels with one channel_id")
+        raise Garbled("two channels with one channel_id", reason=FailureReason.FIELD)
     for channel in channels.by_id.values():
         if channel.terms is not None and len({term.term_id for term in channel.terms}) < len(channel.terms):
-            raise Garbled("two terms of a channel with one term_id")
+            raise Garbled("two terms of a channel with one term_id", reason=FailureReason.FIELD)
         if not channel.terms and channel.kind in _BY_TERM:
             doubt("channel", f"a channel of kind {channel.kind}", "terms", None, "it offers nothing")
         if channel.status not in _STATUSES:

@@ -28,7 +28,7 @@ from cashier.domain.engine_contract import (
 )
 from cashier.domain.order import Id
 from cashier.fanout.failure_log import OnFailure, ignore_failure
-from cashier.source_errors import Garbled, SourceError, Unanswered, WrongIdentity
+from cashier.source_errors import FailureReason, Garbled, SourceError, Unanswered, WrongIdentity
 from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
 from cashier.sources.service_failure import note_failure
 from cashier.sources.service_request import ServiceRequest
@@ -121,15 +121,15 @@ def _parse_payment(body: bytes, payment_id: str, order_id: str) -> EngineAnswere
 def _parse_order_busy(body: bytes, payment_id: str) -> OrderHasLiveAttempt:
     busy = _decode_order_busy(body)
     if busy.code != "ORDER_BUSY":
-        raise Garbled("status 409 with a code that is not in the contract")
+        raise Garbled("status 409 with a code that is not in the contract", reason=FailureReason.FIELD)
     if busy.payment_id == payment_id:
-        raise Garbled("a payment reported as busy with itself")
+        raise Garbled("a payment reported as busy with itself", reason=FailureReason.FIELD)
     return OrderHasLiveAttempt(busy.payment_id)
 
 
 def _parse_key_reused(body: bytes) -> EngineKeyReused:
     if _decode_refusal(body).code != "KEY_REUSED":
-        raise Garbled("status 422 with a code that is not in the contract")
+        raise Garbled("status 422 with a code that is not in the contract", reason=FailureReason.FIELD)
     return EngineKeyReused()
 
 

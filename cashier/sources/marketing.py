@@ -6,7 +6,7 @@ from typing import Any
 
 from cashier.domain.facts import Marketing
 from cashier.domain.pay_method import Kind
-from cashier.source_errors import Garbled, WrongIdentity
+from cashier.source_errors import FailureReason, Garbled, WrongIdentity
 from cashier.sources.doubts import doubt
 from cashier.sources.source import Inputs, define_source
 
@@ -38,7 +38,7 @@ def to_fact(answer: Marketing | None, inputs: Inputs) -> Marketing:
     if answer.user_id != inputs["user_id"]:
         raise WrongIdentity("an answer about another user")
     if len({promotion.promotion_id for promotion in answer.promotions}) < len(answer.promotions):
-        raise Garbled("two promotions with one promotion_id")
+        raise Garbled("two promotions with one promotion_id", reason=FailureReason.FIELD)
     for promotion in answer.promotions:
         if promotion.amount_off is None and promotion.percent_off_bps is None:
             doubt("marketing", "a promotion", "amount_off or percent_off_bps", None, "it never applies")

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from cashier.domain.facts import Quota, Quotas
 from cashier.domain.pay_method import Kind
-from cashier.source_errors import Garbled, WrongIdentity
+from cashier.source_errors import FailureReason, Garbled, WrongIdentity
 from cashier.sources.doubts import doubt
 from cashier.sources.source import Inputs, define_source
 
@@ -35,7 +35,7 @@ def to_fact(answer: QuotaAnswer | None, inputs: Inputs) -> Quotas:
     if answer.user_id != inputs["user_id"]:
         raise WrongIdentity("an answer about another user")
     if not all(_is_in(quota, inputs["currency"]) for quota in answer.quotas):
-        raise Garbled("a quota in another currency than requested")
+        raise Garbled("a quota in another currency than requested", reason=FailureReason.FIELD)
     quotas = Quotas.prepared(answer.quotas)
     for quota in quotas.unclear:
         _doubt(quota)

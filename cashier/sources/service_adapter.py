@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cashier.domain.risk_contract import Challenged
-from cashier.source_errors import Garbled, SourceError, TimedOut, Unreachable
+from cashier.source_errors import FailureReason, Garbled, SourceError, TimedOut, Unreachable
 from cashier.sources.acquirer import parse_result
 from cashier.sources.adapter import DEFAULT_STATUSES, checked_statuses, error_of_undeclared
 from cashier.sources.adapter_settings import checked_request
@@ -136,7 +136,8 @@ class AdapterCalls:
     def require_ended(self) -> None:
         """Raise `Garbled` if a call is in flight although its operation has an answer."""
         if self._in_flight:
-            raise Garbled(f"{self._operation} of adapter {self._name} returned before its call ended")
+            early = f"{self._operation} of adapter {self._name} returned before its call ended"
+            raise Garbled(early, reason=FailureReason.ADAPTER)
 
     def end(self) -> None:
         """Give up all calls, and refuse further ones."""
@@ -158,10 +159,12 @@ class AdapterCalls:
         if changes and self._changing:
             raise Garbled(
                 f"adapter {self._name} made a second call that may change something within one {self._operation}; "
-                "one that changes nothing needs read_only=True"
+                "one that changes nothing needs read_only=True",
+                reason=FailureReason.ADAPTER,
             )
         if self._requests == MAX_REQUESTS:
-            raise Garbled(f"adapter {self._name} made more than {MAX_REQUESTS} requests within one {self._operation}")
+            endless = f"adapter {self._name} made more than {MAX_REQUESTS} requests within one {self._operation}"
+            raise Garbled(endless, reason=FailureReason.ADAPTER)
         self._requests += 1
         self._changing = self._changing or changes
         exchange = _Exchange(changes)
@@ -277,7 +280,8 @@ class AdapterTransport(TaskTransport):
             raise self._adapter.unopened
         function = self._adapter.function(call.operation)
         if function is None:
-            raise Unreachable(f"adapter {self._adapter.name} has no function {call.operation}")
+            absent = f"adapter {self._adapter.name} has no function {call.operation}"
+            raise Unreachable(absent, reason=FailureReason.ADAPTER)
         request = call.request
         assert isinstance(request, ServiceRequest)  # noqa: S101  made above
         answer = await function(*request.arguments, call.calls, **request.known_options(function))
@@ -289,5 +293,6 @@ class AdapterTransport(TaskTransport):
         if isinstance(error, SourceError):
             raise error
         if isinstance(outcome, Challenged) and self._adapter.function("verify") is None:
-            raise Garbled(f"a challenge, but adapter {self._adapter.name} has no function verify")
+            absent = f"a challenge, but adapter {self._adapter.name} has no function verify"
+            raise Garbled(absent, reason=FailureReason.ADAPTER)
         return response

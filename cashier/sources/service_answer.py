@@ -25,6 +25,7 @@ from cashier.domain.engine_contract import (
 from cashier.domain.order_result import NoOrder, OrderResult
 from cashier.domain.risk_contract import Accepted, Challenged, Expired, NoChallenge, Passed, Rejected, WrongAnswer
 from cashier.source_errors import (
+    FailureReason,
     Garbled,
     Overloaded,
     SourceError,
@@ -83,7 +84,8 @@ def outcome_response(operation: str, outcome: Any) -> Response:  # noqa: PLR0912
             return _response({"code": "NOT_FOUND", "reversal_reason": reason}, 404)
         case "result", OrderResult():
             return _response(outcome)
-    raise Garbled(f"{operation} returned {described(outcome)}, which is none of its outcomes")
+    strange = f"{operation} returned {described(outcome)}, which is none of its outcomes"
+    raise Garbled(strange, reason=FailureReason.ADAPTER)
 
 
 def mapping_response(operation: str, answer: Any) -> Response:
@@ -101,16 +103,20 @@ def mapping_response(operation: str, answer: Any) -> Response:
         return _response(answer, 404)
     status = next((status for code, status in _SUBMIT_REFUSALS.items() if answer["code"] == code), None)
     if status is None:
-        raise Garbled(f"submit returned a refusal with another code than {' and '.join(_SUBMIT_REFUSALS)}")
+        strange = f"submit returned a refusal with another code than {' and '.join(_SUBMIT_REFUSALS)}"
+        raise Garbled(strange, reason=FailureReason.FIELD)
     return _response(answer, status)
 
 
 def stated_error(error: Any, *, sent: bool) -> SourceError:
-    """A new error of one of our types with the text of `error`, whose fields may be anything."""
+    """A new error of one of our types, with text and reason of `error`, whose fields may be any."""
     try:
         detail, seconds = getattr(error, "detail", None), getattr(error, "retry_after_s", None)
+        reason = getattr(error, "reason", None)
     except Exception:  # noqa: BLE001 - of a subclass that is not ours
-        detail = seconds = None
+        detail = seconds = reason = None
+    if not isinstance(reason, FailureReason):
+        reason = None
     text = f"{type(error).__name__} without a reason"
     if isinstance(detail, str) and detail:
         text = "".join(sign if sign.isprintable() else " " for sign in detail[:_MAX_DETAIL])
@@ -118,7 +124,7 @@ def stated_error(error: Any, *, sent: bool) -> SourceError:
     if kind is Overloaded:
         stated: SourceError = Overloaded(text, _seconds(seconds))
     else:
-        stated = kind(text)
+        stated = kind(text, reason=reason)
     stated.sent = sent
     return stated
 
@@ -131,7 +137,8 @@ def fault_of(error: BaseException, where: str, *, sent: bool, files: frozenset[s
     if isinstance(error, SourceError):
         return stated_error(error, sent=sent)
     kind = Unreachable if isinstance(error, OSError) else Garbled
-    fault = kind(f"{where} raised {type(error).__name__}{_place(error.__traceback__, files)}")
+    detail = f"{where} raised {type(error).__name__}{_place(error.__traceback__, files)}"
+    fault = kind(detail, reason=FailureReason.ADAPTER)
     fault.sent = sent
     return fault
 
@@ -148,7 +155,7 @@ def _response(body: Any, status: int = 200) -> Response:
     try:
         return Response(status, encode_answer(body))
     except NoContractValue as fault:
-        raise Garbled(f"the answer is {fault}") from None
+        raise Garbled(f"the answer is {fault}", reason=FailureReason.ADAPTER) from None
 
 
 def _seconds(value: Any) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable
+from cashier.source_errors import FailureReason, Garbled, Overloaded, SourceError, Unreachable
 from cashier.wire.transport import Request, Response
 
 # By name: `order_id`, `user_id`, `merchant_id` (text), `amount` (`Money`), `currency`, `country`
@@ -118,9 +118,11 @@ def check_not_found(body: bytes) -> None:
     try:
         code = _decode_not_found(body).code
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Garbled("a 404 that is not the service's own: not a JSON object") from None
+        strange = "a 404 that is not the service's own: not a JSON object"
+        raise Garbled(strange, reason=FailureReason.WRONG_PATH) from None
     if isinstance(code, str) and code != "NOT_FOUND" and not code.endswith(("_NOT_FOUND", "_UNKNOWN")):
-        raise Garbled("a 404 with a code about something else than the subject of the request")
+        strange = "a 404 with a code about something else than the subject of the request"
+        raise Garbled(strange, reason=FailureReason.WRONG_PATH)
 
 
 def parse_response(source: ContractParser, response: Response | SourceError, inputs: Inputs) -> Any:
@@ -146,13 +148,21 @@ def error_of_response(response: Response) -> SourceError:
     return response.discredit(error_of_status(response.status, response.retry_after_s))
 
 
+_REASON_OF_STATUS_CLASS = {
+    2: FailureReason.STATUS_2XX,
+    3: FailureReason.STATUS_3XX,
+    4: FailureReason.STATUS_4XX,
+}
+
+
 def error_of_status(status: int, retry_after_s: float | None) -> SourceError:
     """The meaning of a status other than 200 and 404."""
     if status in (429, 503):
         return Overloaded(f"status {status}", retry_after_s)
     if status >= 500:
-        return Unreachable(f"status {status}")
-    return Garbled(f"status {status}, which is not in the contract")
+        return Unreachable(f"status {status}", reason=FailureReason.STATUS_5XX)
+    reason = _REASON_OF_STATUS_CLASS.get(status // 100, FailureReason.PROTOCOL)
+    return Garbled(f"status {status}, which is not in the contract", reason=reason)
 
 
 def parse_or_error(parse: Callable[..., Any], *arguments: Any) -> Any:
@@ -167,7 +177,12 @@ def _error_of_fault(fault: Exception) -> SourceError:
     """Of a decoding error only what quotes nothing of the answer is kept."""
     if isinstance(fault, SourceError):
         return fault.with_traceback(None)
-    return Garbled(f"not of the agreed shape: {_without_values(fault)}")
+    undecodable = isinstance(fault, msgspec.DecodeError | UnicodeDecodeError | RecursionError)
+    no_json = undecodable and not isinstance(fault, msgspec.ValidationError)
+    return Garbled(
+        f"not of the agreed shape: {_without_values(fault)}",
+        reason=FailureReason.NOT_JSON if no_json else FailureReason.FIELD,
+    )
 
 
 def _without_values(fault: Exception) -> str:

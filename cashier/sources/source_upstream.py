@@ -8,7 +8,7 @@ from typing import Any
 
 from cashier.fanout.ask import Known
 from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
-from cashier.source_errors import Garbled, SourceError, Unreachable
+from cashier.source_errors import FailureReason, Garbled, SourceError, Unreachable
 from cashier.sources.source import ContractParser, Source, parse_or_error, parse_response
 from cashier.wire.transport import Response, Transport
 
@@ -72,18 +72,21 @@ class FunctionUpstream:
 
     def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
         """Never used: results of a function are not stored as bytes."""
-        return Unreachable("the result of a function cannot be stored outside of this process")
+        return Unreachable(
+            "the result of a function cannot be stored outside of this process", reason=FailureReason.ADAPTER
+        )
 
     def _outcome(self, task: asyncio.Task[Any], known: Known) -> tuple[Any, bool]:
         if task.cancelled():  # by the function itself: `abandon` takes this callback away
-            return Unreachable("the function was cancelled"), False
+            return Unreachable("the function was cancelled", reason=FailureReason.ADAPTER), False
         error = task.exception()
         if error is None:
             value = task.result()
             try:
                 return parse_or_error(self._source.convert, value, known), value is None
             except Exception as fault:  # noqa: BLE001 - a lazy value may raise anything when it is read
-                return Garbled(f"reading the result raised {type(fault).__name__}"), False
+                raised = f"reading the result raised {type(fault).__name__}"
+                return Garbled(raised, reason=FailureReason.ADAPTER), False
         if isinstance(error, SourceError):
             return error, False
         task.get_loop().call_exception_handler(
@@ -93,7 +96,8 @@ class FunctionUpstream:
                 "task": task,
             }
         )
-        return Unreachable(f"the function raised {type(error).__name__}"), False
+        raised = f"the function raised {type(error).__name__}"
+        return Unreachable(raised, reason=FailureReason.ADAPTER), False
 
 
 async def _call(function: UpstreamFunction, inputs: dict[str, Any]) -> Any:

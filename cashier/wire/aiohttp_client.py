@@ -20,7 +20,7 @@ from aiohttp.helpers import get_env_proxy_for_url
 from msgspec import Meta, Struct
 from yarl import URL
 
-from cashier.source_errors import Garbled, Overloaded, Shed, SourceError, Unreachable, WrongIdentity
+from cashier.source_errors import FailureReason, Garbled, Overloaded, Shed, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import UpstreamAddress, parse_addresses
 from cashier.wire.aiohttp_guards import (
     CheckedConnection,
@@ -31,12 +31,13 @@ from cashier.wire.aiohttp_guards import (
     TCPConnector,
     UnixConnector,
     fail_when_closed,
+    not_connected_reason,
     note_connected,
     note_reused,
     report_loss,
 )
 from cashier.wire.aiohttp_resolver import SharedResolver
-from cashier.wire.call_completion import deliver, describe_failure
+from cashier.wire.call_completion import deliver, describe_failure, loss_reason
 from cashier.wire.connection_health import RequestIdEcho, SickClosings
 from cashier.wire.load_balancing import BackOff, LoadBalancer
 from cashier.wire.request_writer import CALLER, JSON_MEDIA_TYPE, check_request
@@ -253,14 +254,16 @@ class AiohttpHostPool:
                 body = await self._body(response)
             return self._judged(request, headers, cast("CheckedResponse", response), body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotConnected(f"{name}: {describe_failure(error)}", sent=call.sent) from error
+            reason = not_connected_reason(error, tls=self.address.tls)
+            raise NotConnected(f"{name}: {describe_failure(error)}", sent=call.sent, reason=reason) from error
         except aiohttp.ClientResponseError as error:
             # Its message may quote the line that could not be parsed.
             raise Garbled(f"{name}: not an HTTP/1.1 answer") from error
         except aiohttp.ClientPayloadError as error:
-            raise Unreachable(f"{name}: closed before a complete answer") from error
+            raise Unreachable(f"{name}: closed before a complete answer", reason=FailureReason.RESET) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"{name}: {describe_failure(error)}", sent=call.sent) from error
+            detail, reason = f"{name}: {describe_failure(error)}", loss_reason(error)
+            raise Unreachable(detail, sent=call.sent, reason=reason) from error
         finally:
             self.load -= 1
             aging.calls -= 1
@@ -438,10 +441,14 @@ class AiohttpClient:
 
     def _refusal(self) -> SourceError | None:
         if self._closed:
-            return Unreachable(f"{self._names()}: closed", sent=False)
+            return self._closed_error(sent=False)
         if len(self._calls) >= len(self._pools) * self._settings.connections + self._settings.queue:
-            return Shed(f"{self._names()}: {self._settings.queue} calls already wait for a connection")
+            full = f"{self._names()}: {self._settings.queue} calls already wait for a connection"
+            return Shed(full, reason=FailureReason.QUEUE_FULL)
         return None
+
+    def _closed_error(self, *, sent: bool) -> Unreachable:
+        return Unreachable(f"{self._names()}: closed", sent=sent, reason=FailureReason.CLOSED)
 
     def _pick_pool(self, call: AiohttpCall) -> AiohttpHostPool:
         pool = self._balancer.pick(monotonic(), call.avoid)
@@ -473,7 +480,7 @@ class AiohttpClient:
                 # Of the reused ones, the next is tried until none is left; a new one broke as soon
                 # as it was open.
                 if not call.reused:
-                    raise Unreachable(error.detail, sent=retried) from error
+                    raise Unreachable(error.detail, sent=retried, reason=FailureReason.RESET) from error
             except ConnectionLost:
                 if retried or not call.reused or not request.safe:
                     raise
@@ -488,7 +495,7 @@ class AiohttpClient:
         tasks, calls = list(self._calls), list(self._calls.values())
         for task, call in zip(tasks, calls, strict=True):
             task.cancel()
-            call.finish(Unreachable(f"{self._names()}: closed", sent=call.sent))
+            call.finish(self._closed_error(sent=call.sent))
         await asyncio.gather(*tasks, return_exceptions=True)
         for pool in self._pools:
             await pool.close()

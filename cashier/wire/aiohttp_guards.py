@@ -18,13 +18,15 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import StreamReader
 
-from cashier.source_errors import Garbled, Unreachable
-from cashier.wire.call_completion import describe_failure, has_unread
+from cashier.source_errors import FailureReason, Garbled, Unreachable
+from cashier.wire.call_completion import connect_failure_reason, describe_failure, has_unread, loss_reason
 from cashier.wire.connection_health import ConnectionHealth
 
 
 class StaleConnection(Unreachable):
     """A reused connection was unfit before anything was written: any request may use another."""
+
+    reason = FailureReason.RESET
 
 
 class ConnectionLost(Unreachable):
@@ -127,7 +129,19 @@ async def report_loss(request: aiohttp.ClientRequest, handler: aiohttp.ClientHan
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         # The text of a ServerDisconnectedError may hold part of the answer.
         failure = describe_failure(error if isinstance(error, OSError) else None)
-        raise ConnectionLost(f"{request.url.origin()}: {failure}") from error
+        raise ConnectionLost(f"{request.url.origin()}: {failure}", reason=loss_reason(error.__cause__)) from error
+
+
+def not_connected_reason(error: aiohttp.ClientError, *, tls: bool) -> FailureReason:
+    """What kept aiohttp from connecting."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return FailureReason.DNS
+        case aiohttp.ClientSSLError():
+            return FailureReason.TLS
+        case aiohttp.ClientConnectorError():
+            return connect_failure_reason(error.os_error, tls=tls)
+    return connect_failure_reason(error, tls=tls)
 
 
 async def note_reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:

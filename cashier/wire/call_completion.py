@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
+import ssl
 
-from cashier.source_errors import SourceError
+from cashier.source_errors import FailureReason, SourceError
 from cashier.wire.transport import OnResponse, Response
 
 
@@ -16,6 +18,27 @@ def describe_failure(error: BaseException | None) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return type(error).__name__
+
+
+def connect_failure_reason(error: BaseException, *, tls: bool) -> FailureReason:
+    """What kept a connection from opening. With `tls`, a reset meanwhile refuses our handshake."""
+    match error:
+        case ssl.SSLError():
+            return FailureReason.TLS
+        case ConnectionRefusedError():
+            return FailureReason.REFUSED
+        case ConnectionResetError() | ConnectionAbortedError() | BrokenPipeError():
+            return FailureReason.TLS if tls else FailureReason.RESET
+        case socket.gaierror():
+            return FailureReason.DNS
+        case TimeoutError():
+            return FailureReason.CONNECT_TIMEOUT
+    return FailureReason.UNREACHABLE
+
+
+def loss_reason(error: BaseException | None) -> FailureReason:
+    """What broke an open connection. In TLS 1.3 a server refuses a certificate only then."""
+    return FailureReason.TLS if isinstance(error, ssl.SSLError) else FailureReason.RESET
 
 
 def has_unread(transport: asyncio.BaseTransport) -> bool:

@@ -12,9 +12,9 @@ from collections import deque
 from math import inf
 from typing import Protocol, cast
 
-from cashier.source_errors import Garbled, SourceError, Unreachable, WrongIdentity
+from cashier.source_errors import FailureReason, Garbled, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import UpstreamAddress
-from cashier.wire.call_completion import describe_failure, has_unread
+from cashier.wire.call_completion import connect_failure_reason, describe_failure, has_unread
 from cashier.wire.connection_health import (
     MAX_ERRORS_IN_ROW,
     ConnectionHealth,
@@ -369,16 +369,19 @@ class HostPool:
                         server_hostname=address.server_name if address.tls else None,
                     )
                 else:
-                    raise Unreachable(f"{self.name}: the name is not resolved", sent=False)
+                    detail = f"{self.name}: the name is not resolved"
+                    raise Unreachable(detail, sent=False, reason=FailureReason.DNS)
         except asyncio.CancelledError:
             # uvloop reports no loss if it is cancelled just after `connection_made`.
             connection.connection_lost(None)
             raise
         except TimeoutError:
             connection.connection_lost(None)
-            raise Unreachable(f"{self.name}: no connection within {timeout_s * 1000:.0f} ms", sent=False) from None
+            detail = f"{self.name}: no connection within {timeout_s * 1000:.0f} ms"
+            raise Unreachable(detail, sent=False, reason=FailureReason.CONNECT_TIMEOUT) from None
         except OSError as error:
-            raise Unreachable(f"{self.name}: {describe_failure(error)}", sent=False) from error
+            reason = connect_failure_reason(error, tls=address.tls)
+            raise Unreachable(f"{self.name}: {describe_failure(error)}", sent=False, reason=reason) from error
         return connection
 
     def __repr__(self) -> str:

@@ -18,10 +18,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cashier.source_errors import Garbled, Overloaded, Shed, SourceError, Unreachable, WrongIdentity
+from cashier.source_errors import FailureReason, Garbled, Overloaded, Shed, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import UpstreamAddress, parse_addresses
 from cashier.wire.address_pools import AddressPools
-from cashier.wire.call_completion import describe_failure
+from cashier.wire.call_completion import describe_failure, loss_reason
 from cashier.wire.connection_health import SLOW_FACTOR, SLOW_MARGIN_S
 from cashier.wire.host_pool import RETIRED, HostPool, UpstreamConnection
 from cashier.wire.http1_call import Http1Call
@@ -133,7 +133,7 @@ class Http1Client:
         check_request(request, call_headers)
         call = Http1Call(request, call_headers, budget_ms, on_response, avoid)
         if self._closed:
-            self._refuse(call, Unreachable(f"{self._names}: closed", sent=False))
+            self._refuse(call, self._closed_error(sent=False))
             return call
         pool = self._sole_pool or self._pick_pool(avoid)
         call.address_index = pool.address_index
@@ -145,7 +145,8 @@ class Http1Client:
             connection.send(call, pool.writer.encode(request, call_headers, budget_ms))
         elif request.safe and pool.broken.covers(request) and not pool.may_close_sick(monotonic()):
             # Every connection has to be closed: a call for each would be a storm of connects.
-            self._refuse(call, Unreachable(f"{pool.address.name}: its last answers were broken", sent=False))
+            broken = f"{pool.address.name}: its last answers were broken"
+            self._refuse(call, Unreachable(broken, sent=False, reason=FailureReason.BACKING_OFF))
         else:
             self._enqueue(call, pool)
         return call
@@ -180,13 +181,17 @@ class Http1Client:
 
     def _enqueue(self, call: Http1Call, pool: HostPool) -> None:
         if len(self.queue) >= self._settings.queue:
-            self._refuse(call, Shed(f"{self._names}: {len(self.queue)} calls already wait for a connection"))
+            full = f"{self._names}: {len(self.queue)} calls already wait for a connection"
+            self._refuse(call, Shed(full, reason=FailureReason.QUEUE_FULL))
             return
         call.join_queue(self.queue)
         self._connect_for(call, pool)
 
     def _refuse(self, call: Http1Call, error: SourceError) -> None:
         asyncio.get_running_loop().call_soon(call.finish, error)
+
+    def _closed_error(self, *, sent: bool) -> Unreachable:
+        return Unreachable(f"{self._names}: closed", sent=sent, reason=FailureReason.CLOSED)
 
     def _has_room(self, pool: HostPool) -> bool:
         return pool.size < self._settings.connections
@@ -323,9 +328,11 @@ class Http1Client:
         try:
             await self._hosts.settle(pool, timeout_s)
         except OSError as error:
-            raise Unreachable(f"{pool.name}: {describe_failure(error)}", sent=False) from error
+            detail = f"{pool.name}: {describe_failure(error)}"
+            raise Unreachable(detail, sent=False, reason=FailureReason.DNS) from error
         if pool.address_index == RETIRED:
-            raise Unreachable(f"{pool.name}: no longer an address of this name", sent=False)
+            detail = f"{pool.name}: no longer an address of this name"
+            raise Unreachable(detail, sent=False, reason=FailureReason.DNS)
         return await pool.connect(self, max(timeout_s - (monotonic() - started_s), timeout_s / 4))
 
     def _schedule_fall_back(self, pool: HostPool, call: Http1Call, task: asyncio.Task[UpstreamConnection]) -> None:
@@ -380,7 +387,8 @@ class Http1Client:
             return
         connection = task.result()
         if not connection.usable:
-            unusable = Unreachable(f"{pool.address.name}: closed as soon as it was open", sent=False)
+            detail = f"{pool.address.name}: closed as soon as it was open"
+            unusable = Unreachable(detail, sent=False, reason=FailureReason.RESET)
             self._connect_failed(pool, call, unusable)
             return
         self._hosts.record_success(pool)
@@ -434,7 +442,9 @@ class Http1Client:
         if call.connecting:  # to another address
             return
         if call.attempts >= len(self._pools) or call.queue is None:
-            call.finish(Unreachable(unreachable.detail, sent=True) if call.sent else unreachable)
+            if call.sent:
+                unreachable = Unreachable(unreachable.detail, sent=True, reason=unreachable.reason)
+            call.finish(unreachable)
 
     # Events of connections: see `ConnectionOwner`
 
@@ -462,7 +472,8 @@ class Http1Client:
             else:
                 if not connection.reused:
                     pool.record_broken(call.request)
-                call.finish(Unreachable(f"{pool.address.name}: {describe_failure(error)}"))
+                detail = f"{pool.address.name}: {describe_failure(error)}"
+                call.finish(Unreachable(detail, reason=loss_reason(error)))
         self._use_room()
         if not pool.size:
             self._hosts.drained(pool)
@@ -518,7 +529,7 @@ class Http1Client:
             task.cancel()
         for call in calls:
             if call is not None:
-                call.finish(Unreachable(f"{self._names}: closed", sent=call.sent))
+                call.finish(self._closed_error(sent=call.sent))
         await asyncio.gather(*self._connects, return_exceptions=True)
         if any(pool.open for pool in self._hosts.all):
             self._drained = self._drained or asyncio.get_running_loop().create_future()

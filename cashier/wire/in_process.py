@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cashier.source_errors import Garbled, SourceError, Unreachable
+from cashier.source_errors import FailureReason, Garbled, SourceError, Unreachable
 from cashier.wire.call_completion import deliver
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
 
@@ -64,7 +64,7 @@ class TaskTransport(ABC):
         self._closed = True
         calls = tuple(self._calls)
         for call in calls:
-            call.finish(Unreachable("local: closed", sent=call.sent))
+            call.finish(Unreachable("local: closed", sent=call.sent, reason=FailureReason.CLOSED))
             call.stop()
         if calls:
             _, late = await asyncio.wait([call.task for call in calls], timeout=CLOSE_GRACE_S)
@@ -90,7 +90,8 @@ class TaskTransport(ABC):
     def _done(self, call: InProcessCall) -> None:
         self._calls.discard(call)
         if call.task.cancelled():
-            call.finish(Unreachable("local: the call was cancelled", sent=call.sent))
+            cancelled = "local: the call was cancelled"
+            call.finish(Unreachable(cancelled, sent=call.sent, reason=FailureReason.ADAPTER))
             return
         error = call.task.exception()
         if error is None:
@@ -105,7 +106,8 @@ class TaskTransport(ABC):
                     "task": call.task,
                 }
             )
-            call.finish(Unreachable(f"local: the function raised {type(error).__name__}"))
+            raised = f"local: the function raised {type(error).__name__}"
+            call.finish(Unreachable(raised, reason=FailureReason.ADAPTER))
 
 
 class InProcessTransport(TaskTransport):
@@ -166,8 +168,9 @@ def _checked(result: Any) -> Response | SourceError:
         )
     ):
         return result
-    return Garbled(f"local: the function returned no valid Response but {type(result).__name__}")
+    detail = f"local: the function returned no valid Response but {type(result).__name__}"
+    return Garbled(detail, reason=FailureReason.ADAPTER)
 
 
 async def _refuse() -> Response:
-    raise Unreachable("local: closed", sent=False)
+    raise Unreachable("local: closed", sent=False, reason=FailureReason.CLOSED)
