@@ -19,7 +19,7 @@ import structlog
 from cashier.core import Cashier
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.logs import configure_logs
-from cashier.settings.loader import load
+from cashier.settings.loader import file_digest, load
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.web.application import CashierApp, owning_app
 from cashier.web.auth import BearerAuth, is_loopback
@@ -56,9 +56,11 @@ async def reload(cashier: Cashier, origins: AllowedOrigins, read: Callable[[], C
         origins.replace(config.settings.merchants)
     except ConfigurationError as error:
         _log.error("configuration not reloaded: it has faults", faults=error.faults)
+        cashier.configuration_history.record_refused(file_digest(cashier.config.source), error.faults)
         return
     except Exception:  # noqa: BLE001 - a bug must not end the task that waits for signals, and so the service
         _log.exception("configuration not reloaded")
+        cashier.configuration_history.record_crashed(file_digest(cashier.config.source))
         return
     log_warnings(config)
     if takes_a_restart:

@@ -32,6 +32,9 @@ from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration
 from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.source_upstream import UpstreamFunction
+from cashier.telemetry.configuration_history import ConfigurationHistory
+from cashier.telemetry.worker_report import loop_state, payments_state, shared_cache_state, source_states
+from cashier.telemetry.worker_state import WorkerState
 from cashier.wire.reachability import await_reachable
 from cashier.wire.transport import CallHeaders, Transport
 
@@ -88,6 +91,8 @@ class Cashier:
         self.metrics = metrics or Store()
         self._loop_lag = LoopLagMonitor(ladder) if ladder is not None else None
         self._tokens = wiring.token_service(config)
+        self._started_at = time.time()
+        self.configuration_history = ConfigurationHistory(config)
         self._open: AsyncExitStack | None = None
         # `_in_use`: opening, open or closing. `_used`: the parts were opened before.
         self._in_use = self._used = False
@@ -218,7 +223,22 @@ class Cashier:
         policy = self._bind(config)
         if self.payments is not None:
             self.payments.policy = policy
+        self.configuration_history.record_applied(config, needs_restart)
         return needs_restart
+
+    def state(self) -> WorkerState:
+        """What operators see of this worker beside its metrics. Takes about a millisecond."""
+        valkey = self._parts.valkey
+        return WorkerState(
+            pid=os.getpid(),
+            started_at=self._started_at,
+            at=time.time(),
+            sources=source_states(self.pipelines, self.config.settings, self.failures),
+            loop=None if self._ladder is None else loop_state(self._ladder),
+            configuration=self.configuration_history.state(),
+            payments=None if self.payments is None else payments_state(self.payments.watched()),
+            shared_cache=None if valkey is None else shared_cache_state(valkey),
+        )
 
     async def _open_parts(self) -> AsyncExitStack:
         """What closes them again."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from enum import StrEnum
 from statistics import median
 from typing import Annotated
 
@@ -71,6 +72,15 @@ _THROUGHPUT_DECAY_PER_S = 0.1
 _MAX_WAIT_MARKS = 2
 # Admission control ends after this time without a refusal.
 _QUIET_S = 0.5
+
+
+class SheddingStep(StrEnum):
+    """What is left undone, from nothing to everything: see `ShedSettings`."""
+
+    CLEAR = "CLEAR"
+    DIMMING = "DIMMING"
+    STALE = "STALE"
+    REFUSING = "REFUSING"
 
 
 class ShedSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -188,12 +198,17 @@ class DegradationLadder:
         self._stale_lag_ms = math.sqrt(self.settings.dim_lag_ms * self.settings.refuse_lag_ms)
 
     def __repr__(self) -> str:
-        rung = (
-            "refusing" if self.refusing else "stale" if self.serve_stale else "dimming" if self.dim_share else "clear"
-        )
         lag = f"lag={self.lag_ms:.1f}ms withheld={self.withheld_ms:.1f}ms"
         load = f"{lag} dim={self.dim_share:.2f} refused={self.refused}"
-        return f"<DegradationLadder {rung} {load} {self._admission or ''}>"
+        return f"<DegradationLadder {self.step.lower()} {load} {self._admission or ''}>"
+
+    @property
+    def step(self) -> SheddingStep:
+        if self.refusing:
+            return SheddingStep.REFUSING
+        if self.serve_stale:
+            return SheddingStep.STALE
+        return SheddingStep.DIMMING if self.dim_share else SheddingStep.CLEAR
 
     @property
     def starved(self) -> bool:

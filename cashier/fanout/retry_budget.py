@@ -42,12 +42,20 @@ class RetryBudget:
     def take(self, now_ns: int) -> bool:
         """Take one extra call from the budget. False if none is left."""
         self.roll(now_ns)
-        allowed = max(_MIN_EXTRA, (self.first_calls + sum(self._first_by_second)) * self.share_bps / 10_000)
-        if self.extra_calls + sum(self._extra_by_second) + 1 > allowed:
+        if self.used + 1 > self.allowed:
             return False
         self.extra_calls += 1
         return True
 
+    @property
+    def used(self) -> int:
+        """Extra calls of the last ten seconds, as of the last `roll`."""
+        return self.extra_calls + sum(self._extra_by_second)
+
+    @property
+    def allowed(self) -> float:
+        """How many extra calls ten seconds may have at the present number of first calls."""
+        return max(_MIN_EXTRA, (self.first_calls + sum(self._first_by_second)) * self.share_bps / 10_000)
+
     def __repr__(self) -> str:
-        extra, first = self.extra_calls + sum(self._extra_by_second), self.first_calls + sum(self._first_by_second)
-        return f"<RetryBudget {extra} extra for {first} first calls>"
+        return f"<RetryBudget {self.used} extra for {self.first_calls + sum(self._first_by_second)} first calls>"

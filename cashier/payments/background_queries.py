@@ -8,11 +8,13 @@ the till has gone away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_state import PaymentEvent, PaymentStatus
 from cashier.domain.status_resolution import ResolvedStatus
 from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
 from cashier.payments.policy import Operation
@@ -31,13 +33,38 @@ _SOON_S = 0.001
 Query = Callable[[PaymentClaims, Operation], Awaitable[None]]
 
 
+# Engine or acquirer cannot say what became of the submit.
+_UNKNOWN = frozenset({PaymentEvent.ENGINE_SILENT, PaymentEvent.ENGINE_NEVER_ARRIVED, PaymentEvent.ACQUIRER_SILENT})
+
+
+class WatchedPayment(Struct, frozen=True):
+    """A payment without an end, as the last query found it.
+
+    `event`: the fact that decided its status; None before the first query. `sent_at`: in seconds
+    since 1970.
+    """
+
+    payment_id: str
+    order_id: str
+    kind: Kind
+    status: PaymentStatus
+    event: PaymentEvent | None
+    sent_at: int
+
+    @property
+    def unknown(self) -> bool:
+        """Whether engine or acquirer cannot say what became of the submit."""
+        return self.event in _UNKNOWN
+
+
 class _Watched(Struct, eq=False):
-    """`due_s`, `until_s`: on the loop's clock."""
+    """`due_s`, `until_s`: on the loop's clock. `event`: as in `WatchedPayment`."""
 
     claims: PaymentClaims
     operation: Operation
     due_s: float
     until_s: float
+    event: PaymentEvent | None
     task: asyncio.Task[None] | None = None
 
 
@@ -56,10 +83,30 @@ class BackgroundQueries:
     def __repr__(self) -> str:
         return f"<BackgroundQueries {len(self)} settled={self.settled} refused={self.refused}>"
 
-    def watch(self, claims: PaymentClaims, operation: Operation, after_ms: int | None = None) -> None:
+    def payments(self) -> Iterator[WatchedPayment]:
+        """Those that are watched, in the order of their submits."""
+        for payment_id, watched in self._watched.items():
+            claims = watched.claims
+            yield WatchedPayment(
+                payment_id=payment_id,
+                order_id=claims.chosen.order_id,
+                kind=claims.kind,
+                status=claims.told or PaymentStatus.PROCESSING,
+                event=watched.event,
+                sent_at=claims.sent_at or claims.iat,
+            )
+
+    def watch(
+        self,
+        claims: PaymentClaims,
+        operation: Operation,
+        after_ms: int | None = None,
+        event: PaymentEvent | None = None,
+    ) -> None:
         """Query the payment from now on, until it is final or for `follow_s`.
 
-        Beyond `most_in_background` it is not watched: the next caller looks.
+        `event`: the fact that decided its status at the submit. Beyond `most_in_background` it is
+        not watched: the next caller looks.
         """
         settings = operation.policy.settings
         if self._stopped or claims.payment_id in self._watched:
@@ -69,7 +116,7 @@ class BackgroundQueries:
             return
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        watched = _Watched(claims, operation, _due_s(now_s, after_ms), now_s + max(settings.follow_s, LEAST_S))
+        watched = _Watched(claims, operation, _due_s(now_s, after_ms), now_s + max(settings.follow_s, LEAST_S), event)
         self._watched[claims.payment_id] = watched
         watched.task = loop.create_task(self._follow(watched))
         watched.task.add_done_callback(_report_bug)
@@ -89,6 +136,7 @@ class BackgroundQueries:
         due_s = _due_s(asyncio.get_running_loop().time(), resolution.poll_after_ms)
         own = watched.task is asyncio.current_task()
         watched.due_s = max(watched.due_s, due_s) if own else due_s + _CALLERS_FIRST_S
+        watched.event = resolution.event
         # Other tokens know less, but one may know of a cancellation.
         watched.claims = replace(
             watched.claims, told=resolution.status, cancelled=watched.claims.cancelled or claims.cancelled

@@ -7,7 +7,7 @@ Constructs the parts, reads tokens, and shares concurrent runs. `acceptance` sen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,7 @@ from cashier.payments.attempt import (
 from cashier.payments.attempt_guard import AttemptGuard
 from cashier.payments.attempt_leases import AttemptLeases
 from cashier.payments.attempt_recovery import AttemptRecovery, ReplacedPayment
+from cashier.payments.background_queries import WatchedPayment
 from cashier.payments.challenge_counts import ChallengeCounts
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import FingerprintMismatch, SingleFlight
@@ -115,6 +116,10 @@ class PaymentFlow:
             self._learning,
         )
         return f"<PaymentFlow under_way={len(self._runs)} {' '.join(map(repr, parts))}>"
+
+    def watched(self) -> Iterator[WatchedPayment]:
+        """The payments that this worker sent and that have not ended."""
+        return self._status_follower.watched()
 
     def stop_waiting(self) -> None:
         """End all waiting for good: long polls return what is known, streams end."""

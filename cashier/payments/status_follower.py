@@ -6,7 +6,7 @@ Each resolved status also updates the attempt guard (which attempt is live) and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
@@ -20,7 +20,7 @@ from cashier.domain.status_resolution import ResolvedStatus
 from cashier.domain.upstream_report import AcquirerReportStatus, EngineReportStatus
 from cashier.payments.attempt import order_key, payment_progress
 from cashier.payments.attempt_guard import AttemptGuard
-from cashier.payments.background_queries import BackgroundQueries
+from cashier.payments.background_queries import BackgroundQueries, WatchedPayment
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import SingleFlight
 from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
@@ -65,6 +65,10 @@ class StatusFollower:
     def __repr__(self) -> str:
         return f"<StatusFollower {self._status_query!r} {self._polls!r} {self._background!r}>"
 
+    def watched(self) -> Iterator[WatchedPayment]:
+        """The payments that this worker sent and that have not ended."""
+        return self._background.payments()
+
     def stop_waiting(self) -> None:
         self._background.stop()
         self._polls.stop()
@@ -95,7 +99,9 @@ class StatusFollower:
             self._background.watch(claims, operation)
             raise
         if not resolution.final:
-            self._background.watch(replace(claims, told=resolution.status), operation, resolution.poll_after_ms)
+            self._background.watch(
+                replace(claims, told=resolution.status), operation, resolution.poll_after_ms, resolution.event
+            )
         return self.present(claims, operation.policy, resolution)
 
     async def is_over(self, claims: PaymentClaims, operation: Operation) -> bool:

@@ -6,6 +6,7 @@ remedy.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import tomllib
@@ -13,6 +14,8 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from cashier.domain.catalog import Catalog, Methods
 from cashier.domain.ranking import Weights
@@ -37,9 +40,22 @@ def load(
     `[server]`. Raises `ConfigurationError` with all faults.
     """
     file = Path(path)
-    return configuration(
+    digest = file_digest(file)
+    config = configuration(
         _merged(_read(file), {"server": dict(server)} if server else {}), str(file), file.parent, environ
     )
+    return replace(config, digest=digest)
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """The first 12 hexadecimal digits of the file's SHA-256, as `sha256sum` prints them.
+
+    Empty if the file cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    except OSError:
+        return ""
 
 
 def configuration(

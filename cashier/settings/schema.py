@@ -165,6 +165,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 class Configuration(Struct, frozen=True):
     """Everything that the wiring needs. `source`: the file, for error texts.
 
+    `digest`: of that file, see `loader.file_digest`; empty for a table in memory.
     `warnings`: one sentence for each setting that can hardly be meant. `folder`: where adapters and
     functions are looked for first; None: only on `sys.path`.
     """
@@ -176,6 +177,7 @@ class Configuration(Struct, frozen=True):
     routing: Routing
     warnings: tuple[str, ...] = ()
     folder: Path | None = None
+    digest: str = ""
 
 
 class ConfigurationError(Exception):

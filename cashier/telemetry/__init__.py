@@ -1,1 +1,1 @@
-"""What a worker reports of single consultations and payments: records, spans, log lines."""
+"""The worker's side of what operators see: its state, records, log lines and traces."""

@@ -18,8 +18,11 @@ async def test_a_bug_in_a_reload_is_logged_and_contained() -> None:
     def read() -> Configuration:
         raise ZeroDivisionError
 
+    url = "http://127.0.0.1:1"
+    names = ("order", "merchant", "member", "card", "balance", "channel", "quota")
+    cashier = Cashier(config={"sources": {name: {"url": url} for name in names}, "tokens": {"secrets": ["s" * 40]}})
     with capture_logs() as logs:
-        await reload(cast("Cashier", None), AllowedOrigins({}), read)
+        await reload(cashier, AllowedOrigins({}), read)
     assert [(log["event"], log["log_level"]) for log in logs] == [("configuration not reloaded", "error")]
 
 

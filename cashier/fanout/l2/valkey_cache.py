@@ -82,7 +82,7 @@ class ValkeyCache:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         resolve: Resolve | None = None,
     ) -> None:
-        self._address = parse_valkey_url(url)
+        self.address = parse_valkey_url(url)
         self._resolve = resolve
         self._on_invalidation = on_invalidation
         self._on_gap = on_gap
@@ -108,7 +108,7 @@ class ValkeyCache:
     def __repr__(self) -> str:
         counts = f"hits={self.hits} misses={self.misses}"
         return (
-            f"<ValkeyCache {self._address!r} {self._health!r} {counts} {self._queue!r} {self._publisher!r}"
+            f"<ValkeyCache {self.address!r} {self._health!r} {counts} {self._queue!r} {self._publisher!r}"
             f" {self._tombstones!r}>"
         )
 
@@ -125,7 +125,7 @@ class ValkeyCache:
 
         An absent server is no error.
         """
-        self._client = client_for(self._address, self._settings, self._resolve)
+        self._client = client_for(self.address, self._settings, self._resolve)
         try:
             await self._connect()
         except FAULTS as fault:
@@ -140,7 +140,7 @@ class ValkeyCache:
         self._queue.clear()
         unsent = await self._publisher.flush(self._settings.close_ms / 1000)
         if unsent:
-            _log.warning("invalidations were not sent before the stop", server=repr(self._address), unsent=unsent)
+            _log.warning("invalidations were not sent before the stop", server=repr(self.address), unsent=unsent)
         self._closing = True
         self._health.record_failure()
         tasks = [*self._background, *self._reads, *([self._listener] if self._listener else [])]
@@ -318,7 +318,7 @@ class ValkeyCache:
         self.losses += 1
         self.dropped_puts += self._queue.clear()
         self._lost.set()
-        _log.warning("shared cache lost", server=repr(self._address), trouble=type(fault).__name__)
+        _log.warning("shared cache lost", server=repr(self.address), trouble=type(fault).__name__)
 
     def _unsubscribe(self) -> None:
         """End a subscription that does not get the messages of all workers."""
@@ -341,7 +341,7 @@ class ValkeyCache:
             wait = wait_exponential(multiplier=0.1, max=_LONGEST_PAUSE_S) + wait_random(0, 0.2)
             retrying = AsyncRetrying(retry=retry_if_exception_type(FAULTS), wait=wait, sleep=asyncio.sleep)
             await retrying(self._connect)
-            _log.info("shared cache recovered", server=repr(self._address))
+            _log.info("shared cache recovered", server=repr(self.address))
 
     async def _check(self) -> None:
         """Find a server that became a replica, hangs, or is not the one of our subscription."""

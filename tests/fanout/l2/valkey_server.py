@@ -36,7 +36,7 @@ class Server:
     def at(cls, worker: L2Worker) -> Server:
         """The running server of a worker."""
         server = cls()
-        server.port = worker.level._address.port
+        server.port = worker.level.address.port
         return server
 
     @property

@@ -1,0 +1,115 @@
+"""What a worker reports about itself: sources, loop, payments, configuration."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cashier.asgi import reload
+from cashier.core import Cashier
+from cashier.domain.payment_state import PaymentEvent
+from cashier.fanout.load_shedding import DegradationLadder, SheddingStep
+from cashier.settings.loader import file_digest, load
+from cashier.settings.schema import Configuration
+from cashier.telemetry.worker_report import payments_state
+from cashier.telemetry.worker_state import BreakerState, ReloadResult, WorkerState
+from cashier.web.cross_origin import AllowedOrigins
+from tests.payments.checkout import checkout
+
+# Nothing listens on port 1.
+SOURCES = ("order", "merchant", "member", "card", "balance", "channel", "quota")
+TABLE = "".join(f'[sources.{name}]\nurl = "http://127.0.0.1:1"\n' for name in SOURCES)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "cashier.toml"
+    path.write_text(f'[tokens]\nsecrets = ["{"s" * 40}"]\n{TABLE}')
+    return path
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    """Replace the first occurrence."""
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_each_source_reports_its_mechanisms_and_single_addresses(file: Path) -> None:
+    state = Cashier(config=load(file), ladder=DegradationLadder()).state()
+    assert [source.name for source in state.sources] == list(SOURCES)
+    order = state.sources[0]
+    assert (order.importance, order.urls, order.timeout_ms) == ("REQUIRED", ("http://127.0.0.1:1",), 120)
+    (endpoint,) = order.endpoints
+    assert (endpoint.breaker, endpoint.in_flight, endpoint.limit) == (BreakerState.CLOSED, 0, 320)
+    assert endpoint.latency_ms is None
+    assert state.loop is not None
+    assert state.loop.step is SheddingStep.CLEAR
+    assert state.payments is None, "no payment services are configured"
+
+
+def test_an_open_breaker_says_when_it_probes_and_comes_first(file: Path) -> None:
+    edit(file, 'url = "http://127.0.0.1:1"', 'url = ["http://127.0.0.2:1", "http://127.0.0.1:1"]')
+    cashier = Cashier(config=load(file))
+    guard = cashier.pipelines["order"].guard
+    sick = guard.endpoints[1]
+    for _ in range(40):
+        sick.record_failure(guard.clock_ns(), guard.clock_ns(), counted=False, overload=False)
+    first, second = cashier.state().sources[0].endpoints
+    assert (first.address, first.breaker, second.breaker) == (sick.name, BreakerState.OPEN, BreakerState.CLOSED)
+    assert 0 < first.probe_in_s <= 5
+    sick.breaker.probe_soon(guard.clock_ns())
+    assert cashier.state().sources[0].endpoints[0].breaker is BreakerState.PROBING
+
+
+async def test_each_reading_of_the_configuration_is_kept_with_its_outcome(file: Path) -> None:
+    edit(file, "[sources.order]", "[consult]\ndeadline_ms = 150\n[sources.order]")
+    cashier, origins = Cashier(config=load(file)), AllowedOrigins({})
+    edit(file, "deadline_ms = 150", "deadline_ms = 200")
+    await reload(cashier, origins, lambda: load(file))
+    applied = file_digest(file)
+    edit(file, "deadline_ms = 200", "deadline_ms = -1")
+    await reload(cashier, origins, lambda: load(file))
+    state = cashier.state().configuration
+    assert state.settings["consult.deadline_ms"] == "200", "the last good configuration is in effect"
+    assert state.previous["consult.deadline_ms"] == "150"
+    assert state.digest == applied
+    assert [reading.result for reading in state.reloads] == [
+        ReloadResult.REFUSED,
+        ReloadResult.APPLIED,
+        ReloadResult.APPLIED,
+    ]
+    assert state.reloads[0].digest == file_digest(file)
+    assert state.digest != file_digest(file)
+    assert any("deadline_ms" in fault for fault in state.reloads[0].faults)
+
+
+async def test_a_bug_in_a_reload_is_kept_apart_from_a_fault_of_the_file(file: Path) -> None:
+    def read() -> Configuration:
+        raise ZeroDivisionError
+
+    cashier = Cashier(config=load(file))
+    await reload(cashier, AllowedOrigins({}), read)
+    assert cashier.state().configuration.reloads[0].result is ReloadResult.CRASHED
+
+
+def test_the_message_survives_its_encoding(file: Path) -> None:
+    state = Cashier(config=load(file), ladder=DegradationLadder()).state()
+    assert msgspec.json.decode(msgspec.json.encode(state), type=WorkerState) == state
+
+
+@pytest.mark.virtual_time
+async def test_a_payment_whose_submit_has_no_answer_is_unknown_and_listed_first() -> None:
+    async with checkout(most_in_background=10) as shop:
+        await shop.pay("balance_is_enough", "WALLET:ALIPAY", key="k0")
+        await asyncio.sleep(1)
+        shop.inject("engine", "cut", on="submit")
+        unsure = await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k1")
+        state = payments_state(shop.payments.watched())
+        assert (state.live, state.unknown) == (2, 1)
+        assert state.listed[0].payment_id == unsure.payment_id
+        assert state.listed[0].event in (PaymentEvent.ENGINE_NEVER_ARRIVED, PaymentEvent.ENGINE_SILENT)
+        assert not state.listed[1].unknown
