@@ -6,7 +6,7 @@ async with Cashier.from_config("config/cashier.toml") as cashier:
     payment = await cashier.payments.submit(request, "an-idempotency-key")
 """
 
-from cashier.consultation.flow import Consultation, ConsultError, NotOpen, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.answer import Consultation, ConsultError, NotOpen, OrderUnknown, RequiredSourceUnavailable
 from cashier.core import Cashier
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from cashier import wiring
-from cashier.consultation.flow import Consultation, NotOpen
+from cashier.consultation.answer import Consultation, NotOpen
 from cashier.domain.catalog import Catalog
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.failure_log import FailureReport

@@ -13,6 +13,7 @@ import structlog
 from msgspec import Struct
 
 from cashier.consultation.cache_invalidation import CacheInvalidation
+from cashier.consultation.end import Observers
 from cashier.consultation.flow import ConsultFlow, ConsultSettings
 from cashier.consultation.plan_report import faults
 from cashier.consultation.source_pipeline import SourcePipeline
@@ -76,7 +77,8 @@ class CoherenceCallbacks(NamedTuple):
 class Parts(Struct, frozen=True):
     """Everything that lives as long as a `Cashier`. `payment_ports`: None without payments.
 
-    `required`: those of the transports, by source, without which there is no answer.
+    `required`: those of the transports, by source, without which there is no answer. `observers`:
+    what is called after each consultation.
     """
 
     pipelines: dict[str, SourcePipeline]
@@ -89,6 +91,7 @@ class Parts(Struct, frozen=True):
     payment_ports: PaymentPorts | None
     failures: FailureLog
     metrics: Store
+    observers: Observers
 
 
 def build(
@@ -120,6 +123,7 @@ def build(
         payment_ports=payment_ports,
         failures=failures,
         metrics=metrics,
+        observers=Observers(),
     )
 
 
@@ -194,7 +198,7 @@ def payment_policy(parts: Parts, config: Configuration, clock: Callable[[], date
         reserve_ms=0,
         locale=settings.consult.locale,
     )
-    recheck = _consult_flow(parts, config, plan, patient, clock)
+    recheck = _consult_flow(parts, config, plan, patient, clock, recheck=True)
     return PaymentPolicy(
         settings=settings.accept_in_effect,
         catalog=config.catalog,
@@ -263,7 +267,13 @@ def changes_that_need_a_restart(before: Configuration, after: Configuration) -> 
 
 
 def _consult_flow(
-    parts: Parts, config: Configuration, plan: Plan, settings: ConsultSettings, clock: Callable[[], datetime]
+    parts: Parts,
+    config: Configuration,
+    plan: Plan,
+    settings: ConsultSettings,
+    clock: Callable[[], datetime],
+    *,
+    recheck: bool = False,
 ) -> ConsultFlow:
     return ConsultFlow(
         plan=plan,
@@ -274,6 +284,8 @@ def _consult_flow(
         settings=settings,
         token_ttl_s=config.settings.tokens.ttl_s,
         now=clock,
+        observers=parts.observers,
+        recheck=recheck,
     )
 
 

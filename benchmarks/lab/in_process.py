@@ -25,7 +25,7 @@ from benchmarks.lab.process import cpu_s
 from benchmarks.lab.process_resources import RunQueueWait
 from benchmarks.lab.upstream import FIRST_USER, SOURCE_NAMES, Behaviour, LeanUpstream, UpstreamCounts
 from cashier import Cashier, ConsultRequest
-from cashier.consultation.flow import ConsultError
+from cashier.consultation.answer import ConsultError
 from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import World
 from cashier.web.server import GC_THRESHOLD

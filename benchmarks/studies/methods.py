@@ -22,7 +22,7 @@ from benchmarks.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, pinned
 from benchmarks.lab.upstream import SOURCE_NAMES
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table, slope
-from cashier.consultation.flow import Consultation, OrderSummary
+from cashier.consultation.answer import Consultation, OrderSummary
 from cashier.domain.assembly import assemble
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Channels, Facts, Promotion, Quotas

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Protocol
+from types import TracebackType
+from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
 
 from msgspec import Meta, Struct
 
+from cashier.consultation.answer import (
+    Blockage,
+    Consultation,
+    ConsultationWithCase,
+    OrderSummary,
+    OrderUnknown,
+    RequiredSourceUnavailable,
+)
+from cashier.consultation.end import ConsultationEnd, Observers
 from cashier.domain.assembly import assemble
 from cashier.domain.catalog import Catalog
 from cashier.domain.consultation_case import ConsultationCase
@@ -18,9 +28,9 @@ from cashier.domain.order import Blocked, ConsultRequest, Order
 from cashier.domain.order_checks import OWNERSHIP_BLOCKS, first_block
 from cashier.domain.pay_method import PayMethod
 from cashier.domain.ranking import Weights, rank_offers
-from cashier.fanout.ask import SourceReport, SourceStatus
+from cashier.fanout.ask import SourceStatus
 from cashier.fanout.plan import Plan
-from cashier.fanout.scatter import Conclusive, ScatterResult, Timing, scatter
+from cashier.fanout.scatter import Conclusive, Scatter, ScatterResult, Timing
 from cashier.fanout.streaming_scatter import StreamingScatter
 from cashier.source_errors import Missing, MissingCause
 
@@ -43,79 +53,6 @@ class ConsultSettings(Struct, frozen=True, forbid_unknown_fields=True):
     reserve_ms: Annotated[int, Meta(ge=0, le=1_000)] = 3
     locale: str = "en"
     extra_calls_bps: Annotated[int, Meta(ge=0, le=10_000)] = 500
-
-
-class OrderSummary(Struct, frozen=True):
-    order_id: str
-    title: str
-    amount: Money
-    expires_at: datetime
-
-
-class Blockage(Struct, frozen=True):
-    """Why the order cannot be paid."""
-
-    code: Blocked
-    message: str
-
-
-class Consultation(Struct, frozen=True):
-    """The answer, in the shape of the wire.
-
-    `payable`: the order may be paid, by one of `methods`. `degraded`: an answer of at least one
-    source is missing.
-    """
-
-    consult_token: str
-    consulted_at: datetime
-    expires_at: datetime
-    order: OrderSummary
-    payable: bool
-    blocked: Blockage | None
-    degraded: bool
-    sources: tuple[SourceReport, ...]
-    methods: tuple[PayMethod, ...]
-
-
-class ConsultationWithCase(Struct, frozen=True):
-    """A consultation and the case it was assembled from, for acceptance.
-
-    `case`: None if the order cannot be paid. `silent`: the sources without an answer.
-    `names_user`: the order belongs to one user.
-    """
-
-    consultation: Consultation
-    case: ConsultationCase | None
-    silent: tuple[str, ...]
-    names_user: bool
-
-
-class ConsultError(Exception):
-    """A consultation without an answer.
-
-    An order that cannot be paid is an answer, see `Blockage`.
-    """
-
-
-class OrderUnknown(ConsultError):
-    """The acquirer has no such order."""
-
-    def __init__(self, order_id: str) -> None:
-        super().__init__(f"The acquirer knows no order {order_id}.")
-        self.order_id = order_id
-
-
-class NotOpen(ConsultError, RuntimeError):
-    """The `Cashier` is not open: before `async with`, or after it."""
-
-
-class RequiredSourceUnavailable(ConsultError):
-    """A required source did not answer. `sources`: the reports of all sources that were called."""
-
-    def __init__(self, sources: tuple[SourceReport, ...], failed: tuple[str, ...]) -> None:
-        super().__init__(f"No answer from {', '.join(failed)}, which every consultation requires.")
-        self.sources = sources
-        self.failed = failed
 
 
 class Sign(Protocol):
@@ -147,7 +84,10 @@ class ConsultFlow:
         token_ttl_s: int,
         now: Callable[[], datetime],
         clock_ns: Callable[[], int] = time.perf_counter_ns,
+        observers: Observers | None = None,
+        recheck: bool = False,
     ) -> None:
+        """`recheck`: the consultations are checks of payments before their submit."""
         self._plan = plan
         self._known_inputs = known_inputs
         self._catalog = catalog
@@ -158,26 +98,31 @@ class ConsultFlow:
         self._token_ttl_s = token_ttl_s
         self._now = now
         self._clock_ns = clock_ns
+        self._observers = observers or Observers()
+        self._recheck = recheck
 
     async def __call__(self, request: ConsultRequest, call_headers: Any, since_ns: int | None = None) -> Consultation:
         """Return the payment methods by the deadline, which counts from `since_ns` or from now.
 
         Raises `ConsultError`.
         """
-        now = self._now()
-        return self._consultation(request, await self._scatter(request, call_headers, now, since_ns), now)
+        with self._scatter(request, call_headers, since_ns) as run:
+            run.gathered = gathered = await run.scatter.run(self._known_inputs(request))
+            return run.completed(self._consultation(request, gathered, run.now))
 
     async def with_case(self, request: ConsultRequest, call_headers: Any) -> ConsultationWithCase:
         """The same, with the case behind it. Raises `ConsultError`."""
-        now = self._now()
-        gathered = await self._scatter(request, call_headers, now, None)
-        order, blocked = gathered.answers["order"], self._block(request, gathered.answers, now)
-        if blocked is not None:
-            refused = self._blocked(request, order, blocked, gathered, now)
-            return ConsultationWithCase(refused, None, (), order.user_id is not None)
-        case = self._case(request, gathered, now)
-        silent = tuple(name for name, answer in gathered.answers.items() if isinstance(answer, Missing))
-        return ConsultationWithCase(self._payable(case, gathered), case, silent, order.user_id is not None)
+        with self._scatter(request, call_headers, None) as run:
+            now = run.now
+            run.gathered = gathered = await run.scatter.run(self._known_inputs(request))
+            order, blocked = gathered.answers["order"], self._block(request, gathered.answers, now)
+            if blocked is not None:
+                refused = run.completed(self._blocked(request, order, blocked, gathered, now))
+                return ConsultationWithCase(refused, None, (), order.user_id is not None)
+            case = self._case(request, gathered, now)
+            silent = tuple(name for name, answer in gathered.answers.items() if isinstance(answer, Missing))
+            payable = run.completed(self._payable(case, gathered))
+            return ConsultationWithCase(payable, case, silent, order.user_id is not None)
 
     async def stream(self, request: ConsultRequest, call_headers: Any) -> AsyncGenerator[Consultation, None]:
         """Yield the first usable answer, then each better one.
@@ -188,6 +133,51 @@ class ConsultFlow:
         delay no answer here. Raises what a call does, before the first answer only. Close the
         generator (`contextlib.aclosing`) if you stop early.
         """
+        with self._streaming_scatter(request, call_headers) as run:
+            streaming = run.scatter
+            streaming.start(self._known_inputs(request))
+            while True:
+                # Read before the yield: the scatter may end while the consumer handles the answer.
+                last = streaming.ended
+                gathered = streaming.snapshot()
+                if last:
+                    run.gathered = gathered
+                if last or self._usable(gathered):
+                    consultation = self._consultation(request, gathered, run.now)
+                    changed = run.sent is None or _visibly_different(run.sent, consultation, last=last)
+                    if last:
+                        run.completed(consultation)
+                    if changed:
+                        run.sent = consultation
+                        yield consultation
+                if last:
+                    return
+                await streaming.change()
+
+    def _usable(self, gathered: ScatterResult) -> bool:
+        """Whether the leading sources have ended: without them an answer would list no method."""
+        return not any(
+            report.status is SourceStatus.PENDING and report.name in self._plan.leading for report in gathered.reports
+        )
+
+    def _budget_ns(self, request: ConsultRequest) -> int:
+        return min(request.deadline_ms or self._settings.deadline_ms, self._settings.max_deadline_ms) * _MS_NS
+
+    def _scatter(self, request: ConsultRequest, call_headers: Any, since_ns: int | None) -> _Run[Scatter]:
+        now = self._now()
+        started_ns = self._clock_ns() if since_ns is None else since_ns
+        deadline_ns = started_ns + self._budget_ns(request)
+        scatter = Scatter(
+            self._plan,
+            call_headers,
+            deadline_ns=deadline_ns,
+            timing=self._timing,
+            conclusive=_conclusive(request, now),
+            clock_ns=self._clock_ns,
+        )
+        return _Run(self._observers, self._recheck, request, call_headers, now, started_ns, deadline_ns, scatter)
+
+    def _streaming_scatter(self, request: ConsultRequest, call_headers: Any) -> _Run[StreamingScatter]:
         started_ns = self._clock_ns()
         now = self._now()
         budget_ns = self._budget_ns(request)
@@ -199,45 +189,8 @@ class ConsultFlow:
             conclusive=_conclusive(request, now),
             clock_ns=self._clock_ns,
         )
-        sent: Consultation | None = None
-        try:
-            streaming.start(self._known_inputs(request))
-            while True:
-                # Read before the yield: the scatter may end while the consumer handles the answer.
-                last = streaming.ended
-                gathered = streaming.snapshot()
-                if last or self._usable(gathered):
-                    consultation = self._consultation(request, gathered, now)
-                    if sent is None or _visibly_different(sent, consultation, last=last):
-                        sent = consultation
-                        yield consultation
-                if last:
-                    return
-                await streaming.change()
-        finally:
-            streaming.close()
-
-    def _usable(self, gathered: ScatterResult) -> bool:
-        """Whether the leading sources have ended: without them an answer would list no method."""
-        return not any(
-            report.status is SourceStatus.PENDING and report.name in self._plan.leading for report in gathered.reports
-        )
-
-    def _budget_ns(self, request: ConsultRequest) -> int:
-        return min(request.deadline_ms or self._settings.deadline_ms, self._settings.max_deadline_ms) * _MS_NS
-
-    def _scatter(
-        self, request: ConsultRequest, call_headers: Any, now: datetime, since_ns: int | None
-    ) -> Coroutine[Any, Any, ScatterResult]:
-        started_ns = self._clock_ns() if since_ns is None else since_ns
-        return scatter(
-            self._plan,
-            self._known_inputs(request),
-            call_headers,
-            deadline_ns=started_ns + self._budget_ns(request),
-            timing=self._timing,
-            conclusive=_conclusive(request, now),
-            clock_ns=self._clock_ns,
+        return _Run(
+            self._observers, self._recheck, request, call_headers, now, started_ns, started_ns + budget_ns, streaming
         )
 
     def _consultation(self, request: ConsultRequest, gathered: ScatterResult, now: datetime) -> Consultation:
@@ -309,6 +262,81 @@ class ConsultFlow:
             degraded=False,
             sources=gathered.reports,
             methods=(),
+        )
+
+
+S = TypeVar("S", bound=Scatter)
+
+
+class _Run(Generic[S]):
+    """One consultation from its start to the end of its scatter. Observers are told once.
+
+    `sent`: the last answer of a stream so far.
+    """
+
+    __slots__ = (
+        "_observed", "_observers", "_recheck", "call_headers", "deadline_ns", "gathered", "now", "request",
+        "scatter", "sent", "started_ns",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        observers: Observers,
+        recheck: bool,
+        request: ConsultRequest,
+        call_headers: Any,
+        now: datetime,
+        started_ns: int,
+        deadline_ns: int,
+        scatter: S,
+    ) -> None:
+        self._observers = observers
+        self._observed = False
+        self._recheck = recheck
+        self.request = request
+        self.call_headers = call_headers
+        self.now = now
+        self.started_ns = started_ns
+        self.deadline_ns = deadline_ns
+        self.scatter = scatter
+        self.gathered: ScatterResult | None = None
+        self.sent: Consultation | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Observers read the asks, so they come before the close, which drops what these did."""
+        if not self._observed and self._observers.registered:
+            self._observe(self.sent, error)
+        self.scatter.close()
+
+    def completed(self, consultation: Consultation) -> Consultation:
+        self._observed = True
+        if self._observers.registered:
+            self._observe(consultation, None)
+        return consultation
+
+    def _observe(self, consultation: Consultation | None, error: BaseException | None) -> None:
+        scatter = self.scatter
+        self._observers.notify(
+            ConsultationEnd(
+                request=self.request,
+                call_headers=self.call_headers,
+                asks=scatter.asks,
+                gathered=self.gathered,
+                consultation=consultation,
+                error=error,
+                now=self.now,
+                started_ns=self.started_ns,
+                asked_ns=scatter.started_ns,
+                ended_ns=scatter.clock_ns(),
+                deadline_ns=self.deadline_ns,
+                recheck=self._recheck,
+                streamed=isinstance(scatter, StreamingScatter),
+            )
         )
 
 

@@ -88,25 +88,22 @@ async def scatter(
         plan, call_headers, deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock_ns
     )
     try:
-        consultation.start(known)
-        if not consultation.ended:
-            await consultation.end_future()
-        return consultation.result()
+        return await consultation.run(known)
     finally:
         consultation.close()
 
 
 class Scatter:
-    """One scatter: `start`, await `end_future` unless `ended`, take the `result`, always `close`.
+    """One scatter: `run` it, always `close` it. `streaming_scatter` adds snapshots before the end.
 
-    `scatter` is these four in a row; `streaming_scatter` adds snapshots before the end.
+    `asks`: the state of each ask, in the plan's order.
     """
 
     __slots__ = (
-        "_answers", "_bug", "_call_headers", "_clock_ns", "_conclusive", "_end_ns", "_essential_left",
+        "_answers", "_bug", "_call_headers", "_conclusive", "_end_ns", "_essential_left",
         "_essentials_settled_ns", "_failed_required", "_grace_ns", "_known", "_left",
-        "_next_expiry_ns", "_pending_asks", "_plan", "_ready", "_started_ns", "_starting", "_timer",
-        "_timer_due_ns", "_waited_for_stall", "_waiter", "ended",
+        "_next_expiry_ns", "_plan", "_ready", "_starting", "_timer", "_timer_due_ns", "_waited_for_stall",
+        "_waiter", "asks", "clock_ns", "ended", "started_ns",
     )  # fmt: skip
 
     def __init__(
@@ -122,16 +119,16 @@ class Scatter:
         self._plan = plan
         self._call_headers = call_headers
         self._conclusive = conclusive
-        self._clock_ns = clock_ns
-        self._started_ns = self._essentials_settled_ns = clock_ns()
+        self.clock_ns = clock_ns
+        self.started_ns = self._essentials_settled_ns = clock_ns()
         self._end_ns = deadline_ns - timing.reserve_ns
         self._grace_ns = timing.grace_ns
         self._known: Known = {}
         self._answers: dict[str, Any] = {}
-        self._pending_asks = [PendingAsk(ask, self) for ask in plan.asks]
+        self.asks = [PendingAsk(ask, self) for ask in plan.asks]
         self._ready: list[PendingAsk] = []
         self._starting = False
-        self._left = len(self._pending_asks)  # not settled
+        self._left = len(self.asks)  # not settled
         self._essential_left = plan.essential_count
         self._failed_required: list[str] = []
         self._next_expiry_ns = NEVER_NS  # no later than the first expiry of a started ask
@@ -143,13 +140,21 @@ class Scatter:
         self.ended = False
 
     def __repr__(self) -> str:
-        return f"Scatter({'ended' if self.ended else 'in progress'}; {', '.join(map(repr, self._pending_asks))})"
+        return f"Scatter({'ended' if self.ended else 'in progress'}; {', '.join(map(repr, self.asks))})"
+
+    async def run(self, known: Known) -> ScatterResult:
+        """Start, await the end, and return the result. The caller closes."""
+        self.start(known)
+        if not self.ended:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self.result()
 
     def start(self, known: Known) -> None:
         """Start all asks whose needs are `known`, in the plan's order."""
         self._known = known
         if known.keys() >= self._plan.needs:
-            self._ready += self._pending_asks
+            self._ready += self.asks
         else:
             self._sort_by_needs(known)
         self._start_ready()
@@ -157,7 +162,7 @@ class Scatter:
     def _sort_by_needs(self, known: Known) -> None:
         """Find the asks that can start; end those that need a name which nothing gives."""
         impossible: list[PendingAsk] = []
-        for pending in self._pending_asks:
+        for pending in self.asks:
             for need in pending.ask.needs:
                 if need not in known:
                     pending.unmet_needs += 1
@@ -168,15 +173,10 @@ class Scatter:
         for pending in impossible:
             unasked = pending.ask.unasked
             if unasked is None:
-                self._skip(pending, self._started_ns)
+                self._skip(pending, self.started_ns)
             elif pending.status is None:
-                pending.started_ns = self._started_ns
-                self._settle(pending, unasked.answer, SourceStatus.SKIPPED, self._started_ns)
-
-    def end_future(self) -> asyncio.Future[None]:
-        """Return a future for the end. Call it once, and not after the end."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        return self._waiter
+                pending.started_ns = self.started_ns
+                self._settle(pending, unasked.answer, SourceStatus.SKIPPED, self.started_ns)
 
     def result(self) -> ScatterResult:
         """Return the result after the end; cut off asks that are still in progress.
@@ -187,8 +187,8 @@ class Scatter:
             raise self._bug
         answers: dict[str, Any] = {}
         reports: list[SourceReport] = []
-        scatter_started_ns = self._started_ns
-        for pending in self._pending_asks:
+        scatter_started_ns = self.started_ns
+        for pending in self.asks:
             status = pending.status or self._unsettled(pending)
             ask = pending.ask
             started_ns = pending.started_ns
@@ -208,7 +208,7 @@ class Scatter:
             self._timer.cancel()
             self._timer = None
         calls = []
-        for pending in self._pending_asks:
+        for pending in self.asks:
             pending.scatter = None
             if pending.call is not None:
                 calls.append(pending.call)
@@ -219,7 +219,7 @@ class Scatter:
     def collect(self, pending: PendingAsk, outcome: Any, status: SourceStatus, age_ms: int) -> None:
         """Take the outcome of one ask, start the asks that it unblocks, check for the end."""
         try:
-            now_ns = self._clock_ns()
+            now_ns = self.clock_ns()
             if isinstance(outcome, SourceError):
                 self._fail(pending, outcome.cause, now_ns)
             else:
@@ -253,7 +253,7 @@ class Scatter:
     def _start_ask(self, pending: PendingAsk) -> None:
         ask = pending.ask
         budget_ms = ask.timeout_ms if ask.current_timeout is None else ask.current_timeout.timeout_ms
-        now_ns = pending.started_ns = self._clock_ns()
+        now_ns = pending.started_ns = self.clock_ns()
         expires_ns = now_ns + budget_ms * _MS_NS
         if expires_ns > self._end_ns:
             budget_ms = (self._end_ns - now_ns) // _MS_NS
@@ -296,7 +296,7 @@ class Scatter:
 
     def _asks_needing(self, name: str) -> list[PendingAsk]:
         """May include skipped asks. They never become ready: their missing need stays unmet."""
-        return [self._pending_asks[index] for index in self._plan.needed_by[name]]
+        return [self.asks[index] for index in self._plan.needed_by[name]]
 
     def _settle(self, pending: PendingAsk, outcome: Any, status: SourceStatus, now_ns: int) -> None:
         ask = pending.ask
@@ -340,7 +340,7 @@ class Scatter:
 
     def _unsettled(self, pending: PendingAsk) -> SourceStatus:
         """Cut off an ask that has not ended by itself, and return the status to report."""
-        now_ns = self._clock_ns()
+        now_ns = self.clock_ns()
         if pending.expires_ns == NEVER_NS:
             pending.started_ns = now_ns
         self._settle(pending, Missing(pending.ask.name, MissingCause.SKIPPED), SourceStatus.SKIPPED, now_ns)
@@ -365,7 +365,7 @@ class Scatter:
         # Whole milliseconds, because uvloop rounds to them. An ask's expiry is rounded up: a timer
         # of zero would spin. The end is rounded down, and `_expire` takes the last millisecond as
         # the end: lateness would cost the caller's reserve.
-        left_ns = due_ns - self._clock_ns()
+        left_ns = due_ns - self.clock_ns()
         left_ms = max(0, left_ns // _MS_NS) if due_ns == self._end_ns else -(-left_ns // _MS_NS)
         self._timer = asyncio.get_running_loop().call_later(left_ms / 1000, self._on_timer)
         self._timer_due_ns = due_ns
@@ -380,7 +380,7 @@ class Scatter:
         self._timer_due_ns = NEVER_NS
         if self.ended:
             return
-        now_ns = self._clock_ns()
+        now_ns = self.clock_ns()
         if not self._waited_for_stall and stalled(due_ns, now_ns):
             self._waited_for_stall = True
             self._timer = asyncio.get_running_loop().call_later(TURN_S, self._on_timer)
@@ -395,7 +395,7 @@ class Scatter:
         """Time out the started asks that have expired; at the end, all that are started."""
         at_end = now_ns > self._end_ns - _MS_NS
         self._next_expiry_ns = NEVER_NS
-        for pending in self._pending_asks:
+        for pending in self.asks:
             if pending.status is not None or pending.expires_ns == NEVER_NS:
                 continue
             if at_end or pending.expires_ns <= now_ns:

@@ -61,7 +61,7 @@ class StreamingScatter(Scatter):
     def _unsettled(self, pending: PendingAsk) -> SourceStatus:
         if self.ended:
             return super()._unsettled(pending)
-        pending.ended_ns = self._clock_ns()
+        pending.ended_ns = self.clock_ns()
         if pending.expires_ns == NEVER_NS:
             pending.started_ns = pending.ended_ns
         self._answers[pending.ask.name] = Missing(pending.ask.name, MissingCause.PENDING)

@@ -18,12 +18,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.consultation.flow import (
-    Consultation,
-    ConsultationWithCase,
-    ConsultError,
-    RequiredSourceUnavailable,
-)
+from cashier.consultation.answer import Consultation, ConsultationWithCase, ConsultError, RequiredSourceUnavailable
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment, LookUpOutcome, ReversalReason
 from cashier.domain.money import Money
 from cashier.domain.next_action import ending_by, expiry

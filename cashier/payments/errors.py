@@ -9,7 +9,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.domain.next_action import Action
 from cashier.domain.offer_diff import Change
 from cashier.fanout.ask import SourceReport

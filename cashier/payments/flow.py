@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cashier.consultation.flow import ConsultError
+from cashier.consultation.answer import ConsultError
 from cashier.domain.order import Product, Terminal
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
 from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket

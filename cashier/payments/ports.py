@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from cashier.consultation.flow import ConsultationWithCase
+from cashier.consultation.answer import ConsultationWithCase
 from cashier.domain.engine_contract import (
     EngineAnswered,
     EngineFailure,

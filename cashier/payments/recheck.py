@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.consultation.flow import Blockage, Consultation, ConsultationWithCase, RequiredSourceUnavailable
+from cashier.consultation.answer import Blockage, Consultation, ConsultationWithCase, RequiredSourceUnavailable
 from cashier.domain.change_text import with_messages
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.offer_diff import Change, ChangeType, CurrentOffer, changes, unverified

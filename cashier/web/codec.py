@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.domain.order import USER_ID_REQUIRED, ConsultRequest, Product
 from cashier.domain.payment_request import PaymentChoice
 from cashier.fanout.ask import SourceReport, SourceStatus

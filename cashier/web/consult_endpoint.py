@@ -10,7 +10,7 @@ import structlog
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
-from cashier.consultation.flow import Consultation, NotOpen, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.answer import Consultation, NotOpen, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import SourceStatus
 from cashier.web.admission_queue import AdmissionQueue

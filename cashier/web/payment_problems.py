@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cashier.consultation.flow import OrderUnknown
+from cashier.consultation.answer import OrderUnknown
 from cashier.payments.errors import (
     CheckUnavailable,
     ConsultChanged,

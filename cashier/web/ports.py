@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.domain.catalog import Catalog
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest

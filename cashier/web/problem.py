@@ -12,7 +12,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.domain.next_action import Action
 from cashier.domain.offer_diff import Change
 from cashier.domain.order import Instant

@@ -20,7 +20,7 @@ from cashier.cli.consultation_printer import (
     waterfall_lines,
 )
 from cashier.cli.payment_printer import price_breakdown
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.sandbox import CASES
 from tests.support.scripted_service import amount
 from tests.support.virtual_consultation import NEVER_MS, Behaviour, ask, request

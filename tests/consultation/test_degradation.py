@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from cashier.consultation.flow import Consultation, RequiredSourceUnavailable
+from cashier.consultation.answer import Consultation, RequiredSourceUnavailable
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
 from cashier.domain.pay_method import Availability

@@ -22,7 +22,7 @@ import pytest
 from aiohttp import web
 
 from cashier import Cashier, ConsultRequest
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import SOURCES, Weather, World, create_app

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.consultation.flow import Consultation, ConsultSettings, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.answer import Consultation, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.flow import ConsultSettings
 from cashier.consultation.source_table import ALWAYS_GIVEN, SOURCE_NAMES, SOURCE_SPECS
 from cashier.domain.order import Blocked
 from cashier.domain.pay_method import Availability, Kind, PayMethod

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.consultation.plan_report import plan_report
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, consultation_plan
 from cashier.core import Cashier

@@ -10,13 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.consultation.flow import (
-    Consultation,
-    ConsultError,
-    ConsultSettings,
-    OrderUnknown,
-    RequiredSourceUnavailable,
-)
+from cashier.consultation.answer import Consultation, ConsultError, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.flow import ConsultSettings
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.pay_method import Availability, ReasonCode
 from cashier.fanout.ask import SourceStatus

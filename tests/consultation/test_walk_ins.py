@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.consultation.flow import Consultation, ConsultSettings, RequiredSourceUnavailable
+from cashier.consultation.answer import Consultation, RequiredSourceUnavailable
+from cashier.consultation.flow import ConsultSettings
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
 from cashier.domain.order import Blocked, ConsultRequest, Product
 from cashier.domain.pay_method import Availability

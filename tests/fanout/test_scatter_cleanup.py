@@ -306,9 +306,9 @@ async def test_the_repr_of_a_scatter_shows_the_state_of_each_ask() -> None:
     scatter_in_progress = Scatter(
         plan_of(sources), None, deadline_ns=clock_ns() + 10**9, timing=Timing(0, 0), conclusive=None, clock_ns=clock_ns
     )
-    scatter_in_progress.start({})
+    running = asyncio.create_task(scatter_in_progress.run({}))
+    await asyncio.sleep(0)
     assert repr(scatter_in_progress) == "Scatter(in progress; order: asked, channel: waiting, card: FRESH)"
-    await scatter_in_progress.end_future()
-    scatter_in_progress.result()
+    await running
     scatter_in_progress.close()
     assert repr(scatter_in_progress) == "Scatter(ended; order: FRESH, channel: FRESH, card: FRESH)"

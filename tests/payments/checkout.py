@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.core import Cashier
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Availability, PayMethod

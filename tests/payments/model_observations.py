@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from cashier.consultation.flow import ConsultError
+from cashier.consultation.answer import ConsultError
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, NEXT, PaymentStatus
 from cashier.payments.attempt_recovery import ReplacedPayment

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Amounts, Availability, Kind, Option, PayMethod

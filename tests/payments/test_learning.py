@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from cashier.consultation.answer import Consultation
 from cashier.consultation.cache_invalidation import CacheInvalidation
-from cashier.consultation.flow import Consultation
 from cashier.consultation.source_table import SOURCE_SPECS, known_inputs
 from cashier.core import Cashier
 from cashier.domain.learned_facts import FactGroup

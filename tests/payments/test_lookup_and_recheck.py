@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from cashier.consultation.flow import OrderUnknown
+from cashier.consultation.answer import OrderUnknown
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.offer_diff import ChangeType
 from cashier.domain.pay_method import Availability

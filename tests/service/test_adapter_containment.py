@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cashier import Cashier, ConsultRequest, OrderUnknown, Product, RequiredSourceUnavailable, Terminal
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.domain.money import Money
 from cashier.fanout.ask import Importance, SourceStatus

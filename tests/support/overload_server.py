@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.loop_lag import LoopLagMonitor

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cashier.consultation.flow import Consultation, ConsultError, ConsultFlow, ConsultSettings
+from cashier.consultation.answer import Consultation, ConsultError
+from cashier.consultation.flow import ConsultFlow, ConsultSettings
 from cashier.consultation.source_table import SOURCE_SPECS, SourceBinding, consultation_plan, known_inputs
 from cashier.domain.order import ConsultRequest
 from cashier.domain.ranking import Weights
@@ -86,8 +87,9 @@ def flow_over(
     calls: dict[str, int],
     settings: ConsultSettings | None = None,
     absent: Collection[str] = (),
+    **options: Any,
 ) -> ConsultFlow:
-    """The flow on this loop, over sources whose calls are counted in `calls`."""
+    """The flow on this loop, over sources whose calls are counted in `calls`. See `flow_of`."""
     loop = asyncio.get_running_loop()
     # A broken function of the user is reported there. Here it is expected.
     loop.set_exception_handler(lambda *_: None)
@@ -98,11 +100,11 @@ def flow_over(
         if name not in absent:
             function = with_behaviours(name, upstreams[name], behaviours, calls)
             bindings[name] = SourceBinding(unguarded(FunctionUpstream(spec.source, function, spec.needs)))
-    return flow_of(bindings, settings or ConsultSettings())
+    return flow_of(bindings, settings or ConsultSettings(), **options)
 
 
-def flow_of(bindings: Mapping[str, SourceBinding], settings: ConsultSettings) -> ConsultFlow:
-    """The flow on this loop."""
+def flow_of(bindings: Mapping[str, SourceBinding], settings: ConsultSettings, **options: Any) -> ConsultFlow:
+    """The flow on this loop. `options`: those of `ConsultFlow` that have defaults."""
     loop = asyncio.get_running_loop()
     return ConsultFlow(
         consultation_plan(bindings),
@@ -114,6 +116,7 @@ def flow_of(bindings: Mapping[str, SourceBinding], settings: ConsultSettings) ->
         900,
         lambda: NOW,
         clock_ns=lambda: round(loop.time() * 1e9),
+        **options,
     )
 
 

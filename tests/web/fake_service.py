@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-from cashier.consultation.flow import Consultation, OrderSummary
+from cashier.consultation.answer import Consultation, OrderSummary
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.domain.pay_method import (

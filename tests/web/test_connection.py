@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.answer import OrderUnknown, RequiredSourceUnavailable
 from cashier.web.connection import (
     DISCARD_BYTES,
     DISCARD_S,

@@ -9,7 +9,7 @@ import re
 import pytest
 from structlog.testing import capture_logs
 
-from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.answer import OrderUnknown, RequiredSourceUnavailable
 from cashier.web import CashierApp, app
 from tests.web.asgi_client import JSON, CapturedResponse, IncomingMessages, PendingRequest, call, request, scope
 from tests.web.fake_service import BODY, SOURCES, FakeService

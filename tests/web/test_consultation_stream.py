@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from starlette.types import Message
 from structlog.testing import capture_logs
 
-from cashier.consultation.flow import Blockage, Consultation, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.answer import Blockage, Consultation, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import Blocked, ConsultRequest
 from cashier.fanout.ask import SourceStatus
 from cashier.web import CashierApp, app, owning_app

@@ -9,7 +9,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.answer import OrderUnknown, RequiredSourceUnavailable
 from cashier.settings.loader import configuration
 from cashier.settings.schema import ConfigurationError
 from cashier.web import CashierApp, app

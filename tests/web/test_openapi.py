@@ -19,7 +19,7 @@ from openapi_spec_validator import validate
 from structlog.testing import capture_logs
 
 from cashier import web
-from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.answer import OrderUnknown, RequiredSourceUnavailable
 from cashier.payments.errors import CheckUnavailable, InFlight, OrderBusy, RiskRejected, TooManyPayments
 from cashier.tokens.jws import TokenCode, TokenRefused
 from cashier.web import app

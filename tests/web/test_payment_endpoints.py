@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from cashier.consultation.flow import OrderUnknown
+from cashier.consultation.answer import OrderUnknown
 from cashier.domain.offer_diff import Change, ChangeType
 from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.logs import configure_logs

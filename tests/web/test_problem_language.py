@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from cashier.consultation.flow import Blockage, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.answer import Blockage, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.offer_diff import Change, ChangeType
 from cashier.domain.order import Blocked
 from cashier.domain.payment_request import PaymentChoice

@@ -16,7 +16,7 @@ import msgspec
 import orjson
 from msgspec import Struct
 
-from cashier.consultation.flow import Consultation
+from cashier.consultation.answer import Consultation
 from cashier.domain.money import MAX_VALUE
 from cashier.domain.offer_diff import Change
 from cashier.domain.order import ID_PATTERN, ConsultRequest
