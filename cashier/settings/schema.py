@@ -25,6 +25,7 @@ from cashier.fanout.load_shedding import ShedSettings, shed_faults
 from cashier.payments.settings import AcceptSettings
 from cashier.sources.batch_call import BatchSettings
 from cashier.sources.idempotent_retry import RetrySettings
+from cashier.telemetry.settings import TelemetrySettings
 from cashier.web.auth import AuthSettings, auth_faults
 from cashier.web.cross_origin import MerchantSettings, origin_faults
 from cashier.web.server import ServerSettings
@@ -148,6 +149,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     cache: CachingSettings = CachingSettings()
     shed: ShedSettings = ShedSettings()
     tokens: TokenSettings = TokenSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     merchants: dict[str, MerchantSettings] = {}
     sources: SourcesSettings = SourcesSettings()
 

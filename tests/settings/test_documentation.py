@@ -34,6 +34,7 @@ HEADINGS = {
     "CachingSettings": "`[cache]`",
     "ShedSettings": "`[shed]`",
     "TokenSettings": "`[tokens]`",
+    "TelemetrySettings": "`[telemetry]`",
     "MerchantSettings": "`[merchants.NAME]`",
     "SourcesSettings": "`[sources]`",
     "SourceSettings": "`[sources.NAME]`",

@@ -1,0 +1,172 @@
+"""Records of consultations and unsettled payments, as workers hand them to operators.
+
+JSON by `msgspec.json`. No personal data: no user or merchant ids but pseudonyms, and no amounts
+outside `facts`. Times `_ms` count from the consultation's start, from which its deadline counts
+too; they have two decimals.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from cashier.consultation.end import ConsultationOutcome
+from cashier.domain.pay_method import Availability, Kind, ReasonCode
+from cashier.fanout.ask import Importance, SourceStatus
+
+
+class Verdict(StrEnum):
+    """Why a consultation has a record. All but SAMPLED mean that something is wrong.
+
+    FAILED: no answer by our fault or a source's. DEGRADED: an answer of a source is missing.
+    UNDETERMINED: of at least one method. LATE: past the deadline. SLOW: it took most of the
+    deadline (`[telemetry] slow_bps`).
+    """
+
+    FAILED = "FAILED"
+    DEGRADED = "DEGRADED"
+    UNDETERMINED = "UNDETERMINED"
+    LATE = "LATE"
+    SLOW = "SLOW"
+    SAMPLED = "SAMPLED"
+
+
+class Flag(StrEnum):
+    """What happened to an ask or a call, in the manner of Envoy's response flags.
+
+    The table in `cashier/telemetry/README.md` explains each.
+    """
+
+    TIMEOUT = "UT"
+    BREAKER_OPEN = "UO"
+    AT_LIMIT = "UL"
+    FAILED = "UF"
+    HEDGE_SENT = "HS"
+    HEDGE_WON = "HW"
+    RETRIED = "RT"
+    CACHED = "CH"
+    STALE = "ST"
+    FALLBACK = "FB"
+    SECOND_LEVEL = "L2"
+    SHARED_FETCH = "SF"
+    BATCHED = "BA"
+    DIMMED = "SH"
+    SKIPPED = "SK"
+    NO_TIME = "NT"
+    BUDGET_USED_UP = "BU"
+    LATE = "LA"
+    CUT_OFF = "CO"
+
+
+class CallKind(StrEnum):
+    """FIRST: of an ask. HEDGE: beside a slow first one. RETRY: after a failed first one."""
+
+    FIRST = "FIRST"
+    HEDGE = "HEDGE"
+    RETRY = "RETRY"
+
+
+class CallOutcome(StrEnum):
+    """ANSWERED and FAILED: by the upstream. LATE: it went on without a waiter. CANCELLED: by us."""
+
+    ANSWERED = "ANSWERED"
+    FAILED = "FAILED"
+    LATE = "LATE"
+    CANCELLED = "CANCELLED"
+
+
+class CallRecord(Struct, frozen=True, omit_defaults=True):
+    """One upstream call. `endpoint`: its single address.
+
+    `started_ms` may be negative: a call that another consultation started (`SF`). `ended_ms`: None
+    if it had not ended with the consultation. `reason` and `detail`: of a failure.
+    """
+
+    endpoint: str
+    kind: CallKind
+    started_ms: float
+    ended_ms: float | None
+    outcome: CallOutcome
+    reason: str | None = None
+    detail: str | None = None
+
+
+class SourceRecord(Struct, frozen=True, omit_defaults=True):
+    """What the ask of one source did. `reason` and `detail`: why there is no answer of its own.
+
+    `timeout_ms`: how long it would have been waited for; None: it was not called. `age_ms`: of the
+    answer.
+    """
+
+    name: str
+    importance: Importance
+    status: SourceStatus
+    started_ms: float
+    elapsed_ms: float
+    timeout_ms: float | None = None
+    age_ms: int = 0
+    reason: str | None = None
+    detail: str | None = None
+    flags: tuple[Flag, ...] = ()
+    calls: tuple[CallRecord, ...] = ()
+
+
+class MethodRecord(Struct, frozen=True, omit_defaults=True):
+    """One offered method. `source`: the source that refused, or was silent."""
+
+    kind: Kind
+    availability: Availability
+    rank: int | None = None
+    reason: ReasonCode | None = None
+    source: str | None = None
+
+
+class ConsultationRecord(Struct, frozen=True, omit_defaults=True, tag="consultation", tag_field="type"):
+    """One sampled or bad consultation.
+
+    `worker`: the process id. `waited_ms`: in the queue, before the first source was asked.
+    `recheck`: it was the check of a payment before its submit. `blocked`: the code of an order that
+    cannot be paid. `problem`: the code of an error response. `facts`: what a replay takes, with
+    pseudonyms for ids.
+    """
+
+    started_at: datetime
+    request_id: str
+    worker: int
+    order_id: str
+    product: str
+    terminal: str
+    deadline_ms: float
+    elapsed_ms: float
+    outcome: ConsultationOutcome
+    verdicts: tuple[Verdict, ...]
+    trace_id: str | None = None
+    currency: str | None = None
+    country: str | None = None
+    waited_ms: float = 0.0
+    streamed: bool = False
+    recheck: bool = False
+    sources: tuple[SourceRecord, ...] = ()
+    methods: tuple[MethodRecord, ...] = ()
+    blocked: str | None = None
+    problem: str | None = None
+    facts: Any = None
+
+
+class PaymentRecord(Struct, frozen=True, omit_defaults=True):
+    """A payment that has no final status yet, as far as this worker knows.
+
+    `since`: when it reached `status`; `age_s`: since its submit. `last_step`: the last thing that
+    the worker did about it.
+    """
+
+    payment_id: str
+    order_id: str
+    kind: Kind
+    status: str
+    since: datetime
+    age_s: float
+    last_step: str
