@@ -88,7 +88,7 @@ class Cashier:
         self._given = sources or {}
         self._ladder = ladder
         # What this process has counted: `metrics.snapshot()`, or `metrics.render()` as text.
-        self.metrics = metrics or Store()
+        self.metrics = metrics or Store(enabled=config.settings.operations.enabled)
         self._loop_lag = LoopLagMonitor(ladder) if ladder is not None else None
         self._tokens = wiring.token_service(config)
         self._started_at = time.time()

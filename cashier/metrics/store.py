@@ -96,8 +96,13 @@ _Child = TypeVar("_Child", bound=Child)
 class Store:
     """The metrics of this process. Keep a child where it is counted: finding it takes a look-up."""
 
-    def __init__(self, memory: mmap.mmap | bytearray | None = None) -> None:
-        """Anonymous without `memory`. A forked process then has a copy of its own."""
+    def __init__(self, memory: mmap.mmap | bytearray | None = None, *, enabled: bool = True) -> None:
+        """Anonymous without `memory`. A forked process then has a copy of its own.
+
+        Not `enabled`: children have no names, so the snapshot stays empty. What costs more than an
+        increment should not be computed for it.
+        """
+        self.enabled = enabled
         self._memory = memoryview(memory if memory is not None else bytearray(layout.SIZE))
         self._cells = self._memory[layout.CELLS_AT : layout.DIRECTORY_AT].cast("q")
         self._published = self._memory[layout.PUBLISHED_AT : layout.PUBLISHED_AT + 8].cast("q")
@@ -177,6 +182,8 @@ class Store:
 
     def _added(self, family: Family, labels: tuple[str, ...]) -> int:
         """The index of the first cell of a new child."""
+        if not self.enabled:
+            return 0
         entry = layout.Entry(family.name, labels, self._used_cells, family.cells)
         encoded = layout.encoded(entry)
         end = self._published[0] + len(encoded)

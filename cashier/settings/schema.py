@@ -23,6 +23,7 @@ from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import ShedSettings, shed_faults
 from cashier.payments.settings import AcceptSettings
+from cashier.settings.operations import OperationsSettings, operations_faults
 from cashier.sources.batch_call import BatchSettings
 from cashier.sources.idempotent_retry import RetrySettings
 from cashier.telemetry.settings import TelemetrySettings
@@ -144,6 +145,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
+    operations: OperationsSettings = OperationsSettings()
     consult: ConsultSettings = ConsultSettings()
     accept: AcceptSettings = AcceptSettings()
     cache: CachingSettings = CachingSettings()
@@ -194,6 +196,7 @@ def settings_faults(settings: Settings) -> Iterator[str]:
     """The contradictions between keys that no single type excludes."""
     consult = settings.consult
     yield from auth_faults(settings.auth, settings.server.host)
+    yield from operations_faults(settings.operations, settings.auth, settings.server)
     yield from origin_faults(settings.merchants)
     deadline = f"deadline_ms = {consult.deadline_ms}"
     if consult.reserve_ms >= consult.deadline_ms:

@@ -244,3 +244,11 @@ def _append(path: Path, entries: bytes) -> None:
         file.write(entries)
         file.seek(layout.PUBLISHED_AT)
         file.write((length + len(entries)).to_bytes(8, "little"))
+
+
+def test_a_store_that_is_off_has_children_and_no_numbers() -> None:
+    store = Store(enabled=False)
+    store.counter(SHED, "low", "3").add()
+    store.histogram(WAIT).record(5)
+    store.gauge(LAG).set(1)
+    assert store.snapshot() == {}

@@ -29,6 +29,7 @@ HEADINGS = {
     "Settings": "cashier.toml",
     "ServerSettings": "`[server]`",
     "AuthSettings": "`[auth]`",
+    "OperationsSettings": "`[operations]`",
     "ConsultSettings": "`[consult]`",
     "AcceptSettings": "`[accept]`",
     "CachingSettings": "`[cache]`",
