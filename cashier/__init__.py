@@ -29,8 +29,7 @@ from cashier.payments.errors import (
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.tokens.jws import TokenRefused
-
-__version__ = "0.1.0"
+from cashier.version import __version__
 
 __all__ = [
     "AcceptError",

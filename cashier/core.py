@@ -18,12 +18,14 @@ import structlog
 
 from cashier import wiring
 from cashier.consultation.answer import Consultation, NotOpen
+from cashier.consultation.source_reachability import source_reachability
 from cashier.domain.catalog import Catalog
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.failure_log import FailureReport
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.loop_lag import LoopLagMonitor
+from cashier.fanout.reachability import SourceReachability
 from cashier.metrics.store import Store
 from cashier.payments.budgets import longest_run_ms
 from cashier.payments.policy import PaymentPolicy
@@ -122,6 +124,13 @@ class Cashier:
         Never turns false again, because a source that fails is no fault of this service.
         """
         return self._sources_reached
+
+    def reachability(self) -> tuple[SourceReachability, ...]:
+        """Which sources and payment services are configured and can be called, as far as known.
+
+        Makes no call and opens no connection.
+        """
+        return source_reachability(self.pipelines, self._parts.network, payments=self.payments is not None)
 
     @property
     def failures(self) -> tuple[FailureReport, ...]:

@@ -53,7 +53,7 @@ from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
 from cashier.wire.resolver import Resolver
-from cashier.wire.transport import CallHeaders, Transport
+from cashier.wire.transport import CallHeaders, NetworkTransport, Transport
 
 _log = structlog.get_logger("cashier")
 
@@ -77,14 +77,16 @@ class CoherenceCallbacks(NamedTuple):
 class Parts(Struct, frozen=True):
     """Everything that lives as long as a `Cashier`. `payment_ports`: None without payments.
 
-    `required`: those of the transports, by source, without which there is no answer. `observers`:
-    what is called after each consultation.
+    `required`: those of the transports, by source, without which there is no answer. `network`:
+    those with connections, by source or service. `observers`: what is called after each
+    consultation.
     """
 
     pipelines: dict[str, SourcePipeline]
     transports: list[Transport]
     adapter_hooks: list[AdapterHooks]
     required: dict[str, Transport]
+    network: dict[str, NetworkTransport]
     resolver: Resolver
     valkey: ValkeyCache | None
     tokens: TokenService
@@ -117,6 +119,7 @@ def build(
         transports=builder.transports,
         adapter_hooks=builder.adapter_hooks,
         required=builder.required,
+        network=builder.network,
         resolver=resolver,
         valkey=valkey,
         tokens=tokens,
@@ -169,7 +172,7 @@ def path_prefix(settings: SourceSettings | ServiceSettings) -> str:
 
 def make_transport(
     settings: SourceSettings | ServiceSettings, resolver: Resolver | None = None, *, keep_headers: bool = False
-) -> Transport:
+) -> NetworkTransport:
     """Raises ValueError."""
     if settings.transport == "aiohttp":
         return AiohttpClient(settings.urls, settings.aiohttp, resolver, keep_headers=keep_headers)
@@ -313,7 +316,7 @@ class _UpstreamBuilder:
         self.transports: list[Transport] = []
         self.adapter_hooks: list[AdapterHooks] = []
         self.required: dict[str, Transport] = {}
-        self._network: dict[str, Transport] = {}
+        self.network: dict[str, NetworkTransport] = {}
 
     def pipelines(self, ladder: DegradationLadder, valkey: ValkeyCache | None) -> dict[str, SourcePipeline]:
         store = S3FifoStore(self._settings.cache.l1_entries)
@@ -331,7 +334,7 @@ class _UpstreamBuilder:
             for spec in SOURCE_SPECS
             if spec.source.name in upstreams
         }
-        for name, transport in self._network.items():
+        for name, transport in self.network.items():
             if name in pipelines and isinstance(transport, Http1Client):
                 transport.on_addresses = pipelines[name].guard.set_addresses
         return pipelines
@@ -435,8 +438,8 @@ class _UpstreamBuilder:
     def _transport(
         self, name: str, settings: SourceSettings | ServiceSettings, *, keep_headers: bool = False
     ) -> Transport:
-        self._network[name] = transport = make_transport(settings, self._resolver, keep_headers=keep_headers)
-        transport = self._wrap(name, transport)
+        self.network[name] = network = make_transport(settings, self._resolver, keep_headers=keep_headers)
+        transport = self._wrap(name, network)
         self.transports.append(transport)
         return transport
 

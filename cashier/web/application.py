@@ -18,7 +18,8 @@ from cashier.web.admission_queue import AdmissionQueue
 from cashier.web.auth import BearerAuth
 from cashier.web.consult_endpoint import ConsultEndpoint
 from cashier.web.cross_origin import AllowedOrigins
-from cashier.web.endpoints import Readiness, methods_of, other_endpoints
+from cashier.web.endpoints import methods_of, other_endpoints
+from cashier.web.health import HealthCheck
 from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.overload_response import RefusalTexts, scope_priority, send_refusal
 from cashier.web.payment_endpoints import PaymentEndpoints
@@ -79,8 +80,9 @@ class CashierApp:
             trusts_named_payers=trusts_named_payers,
         )
         self._payment_endpoints = PaymentEndpoints(guard, body_timeout_s, lambda: self.draining)
+        self._health = HealthCheck(lambda: self._service, lambda: self.draining)
         self._other_endpoints = other_endpoints(
-            self._readiness,
+            self._health,
             body_limit_bytes,
             InvalidateEndpoint(guard),
             self._payment_endpoints.routes(),
@@ -88,7 +90,7 @@ class CashierApp:
         )
 
     def __repr__(self) -> str:
-        return f"<CashierApp {self._readiness().value} {self._consult_endpoint!r} {self._payment_endpoints!r}>"
+        return f"<CashierApp {self._health.readiness} {self._consult_endpoint!r} {self._payment_endpoints!r}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -180,15 +182,6 @@ class CashierApp:
                 await receive()
                 self._service = None
         await send({"type": "lifespan.shutdown.complete"})
-
-    def _readiness(self) -> Readiness:
-        if self.draining:
-            return Readiness.DRAINING
-        if self._service is None or not self._service.ready:
-            return Readiness.STARTING
-        if not self._service.sources_reached:
-            return Readiness.CONNECTING
-        return Readiness.READY
 
 
 def _is_consult(scope: Scope) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from enum import Enum
+from collections.abc import Sequence
 from functools import cache
 from typing import cast
 
 import msgspec
-import orjson
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,24 +15,20 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from cashier.fanout.ask import Importance
+from cashier.fanout.reachability import Reachability
 from cashier.web import request_headers
+from cashier.web.health import HealthCheck, Readiness, ReadinessReport
 from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.openapi import document
 from cashier.web.payment_endpoints import PaymentOperation
-from cashier.web.problem import ProblemCode, RequestRefused, encode_problem, make_problem
+from cashier.web.problem import Problem, ProblemCode, RequestRefused, encode_problem, make_problem
 
 _log = structlog.get_logger("cashier.web")
 
 
-class Readiness(Enum):
-    STARTING = "starting"
-    CONNECTING = "connecting to its sources"
-    READY = "ready"
-    DRAINING = "draining"
-
-
 def other_endpoints(
-    readiness: Callable[[], Readiness],
+    health: HealthCheck,
     body_limit_bytes: int,
     invalidate_endpoint: InvalidateEndpoint,
     payment_routes: Sequence[Route],
@@ -44,14 +38,13 @@ def other_endpoints(
     """Build the Starlette application. `secured`: the OpenAPI document requires a bearer token."""
 
     async def healthz(request: Request) -> Response:
-        """Any response proves that the event loop runs."""
-        return _json(request, orjson.dumps({"status": "ok"}))
+        return _json(request, msgspec.json.encode(health.liveness))
 
     async def readyz(request: Request) -> Response:
-        state = readiness()
-        if state is Readiness.READY:
-            return _json(request, orjson.dumps({"status": "ready"}))
-        return _problem(request, ProblemCode.NOT_READY, f"The service is {state.value}.", {"retry-after": "1"})
+        report = health.report()
+        if report.status is Readiness.READY:
+            return _json(request, msgspec.json.encode(report))
+        return _problem(request, _not_ready(report), {"retry-after": "1"})
 
     async def invalidate(request: Request) -> Response:
         return _json(request, msgspec.json.encode(await invalidate_endpoint(request)))
@@ -84,11 +77,21 @@ def methods_of(starlette: Starlette, scope: Scope) -> tuple[str, ...]:
     return ()
 
 
+def _not_ready(report: ReadinessReport) -> Problem:
+    waits_for = ""
+    if report.status is Readiness.CONNECTING:
+        required = [row for row in report.sources if row.importance is Importance.REQUIRED]
+        missing = [row.name for row in required if row.state is not Reachability.REACHABLE]
+        waits_for = f" to its sources; not connected: {', '.join(missing) or 'none'}"
+    return make_problem(ProblemCode.NOT_READY, f"The service is {report.status}{waits_for}.", readiness=report)
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
         allowed = dict(error.headers or {})
-        return _problem(request, ProblemCode.METHOD_NOT_ALLOWED, "The method is not allowed on this path.", allowed)
-    return _problem(request, ProblemCode.NOT_FOUND, "There is nothing at this path.", {})
+        problem = make_problem(ProblemCode.METHOD_NOT_ALLOWED, "The method is not allowed on this path.")
+        return _problem(request, problem, allowed)
+    return _problem(request, make_problem(ProblemCode.NOT_FOUND, "There is nothing at this path."), {})
 
 
 async def _refusal(request: Request, error: Exception) -> Response:
@@ -100,7 +103,8 @@ async def _refusal(request: Request, error: Exception) -> Response:
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    response = _problem(request, ProblemCode.INTERNAL, "The request failed. See the log under this request id.", {})
+    problem = make_problem(ProblemCode.INTERNAL, "The request failed. See the log under this request id.")
+    response = _problem(request, problem, {})
     _log.error("request failed", request_id=response.headers["x-request-id"], exc_info=error)
     return response
 
@@ -109,8 +113,7 @@ def _json(request: Request, body: bytes) -> Response:
     return Response(body, media_type="application/json", headers=_headers(request))
 
 
-def _problem(request: Request, code: ProblemCode, detail: str, extra_headers: dict[str, str]) -> Response:
-    problem = make_problem(code, detail)
+def _problem(request: Request, problem: Problem, extra_headers: dict[str, str]) -> Response:
     headers = {**_headers(request), **extra_headers}
     return Response(encode_problem(problem), problem.status, media_type="application/problem+json", headers=headers)
 

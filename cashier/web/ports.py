@@ -11,6 +11,7 @@ from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
 from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
 from cashier.fanout.l2.interface import Invalidated
+from cashier.fanout.reachability import SourceReachability
 from cashier.payments.attempt_recovery import ReplacedPayment
 from cashier.tokens.payment_state_token import PaymentClaims
 
@@ -127,6 +128,9 @@ class ConsultService(Protocol):
     @property
     def sources_reached(self) -> bool:
         """Whether its required sources have been reached, or waited for, since its start."""
+
+    def reachability(self) -> tuple[SourceReachability, ...]:
+        """What is known about its sources and payment services. Makes no call."""
 
     @property
     def catalog(self) -> Catalog:

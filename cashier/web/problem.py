@@ -17,6 +17,7 @@ from cashier.domain.next_action import Action
 from cashier.domain.offer_diff import Change
 from cashier.domain.order import Instant
 from cashier.fanout.ask import SourceReport
+from cashier.web.health import ReadinessReport
 
 
 class ProblemCode(StrEnum):
@@ -113,8 +114,8 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     response is the problem; `silent`: names of the services whose response is missing.
     `payment_id`: the payment that is in progress instead; `next_action`, `expires_at`: what its
     payer may do, and until when. `changes`: what differs from the accepted offer; `consultation`: a
-    fresh offer to choose from. `message`: for the payer, if a payer may meet this problem; in the
-    language of the title.
+    fresh offer to choose from. `readiness`: the state of a service that is not ready. `message`:
+    for the payer, if a payer may meet this problem; in the language of the title.
     """
 
     type: str
@@ -131,6 +132,7 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     message: str | None = None
     next_action: Action | None = None
     expires_at: Instant | None = None
+    readiness: ReadinessReport | None = None
 
 
 def make_problem(
@@ -144,6 +146,7 @@ def make_problem(
     silent: tuple[str, ...] = (),
     next_action: Action | None = None,
     expires_at: datetime | None = None,
+    readiness: ReadinessReport | None = None,
 ) -> Problem:
     status, title = STATUS_AND_TITLE[code]
     return Problem(
@@ -160,6 +163,7 @@ def make_problem(
         silent=silent,
         next_action=next_action,
         expires_at=expires_at,
+        readiness=readiness,
     )
 
 

@@ -349,6 +349,11 @@ class AiohttpHostPool:
             other.answered and not other.health.suspect for other in self._connected() if other is not connection
         )
 
+    @property
+    def connected(self) -> bool:
+        """A connection is open."""
+        return any(connection.is_connected() for connection in self._open)
+
     def _connected(self) -> list[CheckedConnection]:
         return [connection for connection in self._open if connection.is_connected()]
 
@@ -406,6 +411,13 @@ class AiohttpClient:
     async def open(self) -> None:
         for pool in self._pools:
             pool.session()
+
+    @property
+    def connected(self) -> bool | None:
+        """See `NetworkTransport`."""
+        if any(pool.connected for pool in self._pools):
+            return True
+        return False if all(pool.back_off.failures for pool in self._pools) else None
 
     async def is_reachable(self) -> bool:
         return any(await asyncio.gather(*(pool.is_reachable() for pool in self._pools)))

@@ -118,6 +118,13 @@ class Http1Client:
             if self._connects:
                 await asyncio.wait(tuple(self._connects))
 
+    @property
+    def connected(self) -> bool | None:
+        """See `NetworkTransport`."""
+        if any(pool.open for pool in self._pools):
+            return True
+        return False if all(pool.back_off.failures for pool in self._pools) else None
+
     async def is_reachable(self) -> bool:
         for pool in self._pools:
             if not pool.size and not self._closed:

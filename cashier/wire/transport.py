@@ -152,3 +152,14 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """End all calls with `Unreachable`; leave no connection, task or timer behind."""
+
+
+class NetworkTransport(Transport, Protocol):
+    """A transport with connections of its own."""
+
+    @property
+    def connected(self) -> bool | None:
+        """True: a connection is open. False: none is, and the last connect to each address failed.
+
+        None: none is open, and none failed last. Opens no connection and looks up no name.
+        """

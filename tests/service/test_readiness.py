@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from socket import socket
@@ -13,6 +14,11 @@ from structlog.testing import capture_logs
 
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.core import Cashier
+from cashier.fanout.ask import Importance
+from cashier.fanout.reachability import Reachability
+from cashier.settings.loader import configuration
+from cashier.settings.schema import SERVICES
+from cashier.wire.transport import CallHeaders
 
 REQUIRED = ("order", "merchant", "member")
 TIMEOUT_S = 60.0
@@ -35,6 +41,10 @@ def configured(sockets: dict[str, socket], ready_wait_s: float, **each: Any) -> 
     urls = {name: f"http://127.0.0.1:{listener.getsockname()[1]}" for name, listener in sockets.items()}
     sources = {name: {"url": url, **each} for name, url in urls.items()}
     return Cashier(config={"server": {"ready_wait_s": ready_wait_s}, "sources": sources})
+
+
+def states(cashier: Cashier) -> dict[str, Reachability]:
+    return {row.name: row.state for row in cashier.reachability()}
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -80,3 +90,56 @@ async def test_a_cashier_that_still_connects_can_be_closed() -> None:
     with bound_sockets() as sockets:
         async with configured(sockets, 600.0):
             pass
+
+
+@pytest.mark.parametrize("each", [{"http1": {"ahead": 0}}, {"transport": "aiohttp"}], ids=repr)
+async def test_a_source_is_reachable_while_a_connection_is_open(each: dict[str, Any]) -> None:
+    with bound_sockets() as sockets:
+        async with configured(sockets, 600.0, **each) as cashier:
+            assert states(cashier)["quota"] is Reachability.IDLE, "no call has needed a connection"
+            quota = cashier.pipelines["quota"].guard
+            failed: list[object] = []
+            quota.start({"user_id": "u_1", "currency": "CNY"}, CallHeaders("r"), 500, lambda *got: failed.append(got))
+            await until(lambda: bool(failed))
+            assert states(cashier)["quota"] is Reachability.UNREACHABLE
+            sockets["quota"].listen()
+            quota.start({"user_id": "u_1", "currency": "CNY"}, CallHeaders("r"), 60_000, lambda *got: None)
+            await until(lambda: states(cashier)["quota"] is Reachability.REACHABLE)
+            accepted, _ = sockets["quota"].accept()
+            sockets["quota"].close()
+            accepted.close()
+            await until(lambda: states(cashier)["quota"] is Reachability.UNREACHABLE)
+
+
+async def test_an_open_breaker_is_reported_until_a_reload_turns_it_off() -> None:
+    with bound_sockets() as sockets:
+        sockets["quota"].listen()
+        async with configured(sockets, 0.0, breaker=True) as cashier:
+            await until(lambda: states(cashier)["quota"] is Reachability.REACHABLE)
+            endpoint = cashier.pipelines["quota"].guard.endpoints[0]
+            now_ns = time.perf_counter_ns()
+            for _ in range(20):
+                endpoint.record_failure(now_ns, now_ns, counted=False, overload=False)
+            assert states(cashier)["quota"] is Reachability.BREAKER_OPEN
+            sources = {
+                name: {"url": settings.url, "breaker": False}
+                for name in SOURCE_NAMES
+                if (settings := cashier.config.settings.sources[name]) is not None
+            }
+            assert cashier.reload(configuration({"sources": sources}, "a test")) == ("[server] has changed",)
+            assert states(cashier)["quota"] is Reachability.REACHABLE
+
+
+async def test_the_report_lists_what_is_in_process_and_what_the_configuration_leaves_out() -> None:
+    async def function(**_: str) -> None:
+        raise AssertionError("it must not be called")
+
+    without_marketing = {name: function for name in SOURCE_NAMES if name != "marketing"}
+    async with Cashier(sources=without_marketing) as cashier:
+        rows = cashier.reachability()
+    left_out = {"marketing", *SERVICES}
+    assert [row.name for row in rows] == [*SOURCE_NAMES, *SERVICES]
+    assert {row.name for row in rows if row.state is Reachability.NOT_CONFIGURED} == left_out
+    assert {row.state for row in rows if row.name not in left_out} == {Reachability.LOCAL}
+    assert {row.name: row.importance for row in rows}["engine"] is None
+    assert {row.name: row.importance for row in rows}["card"] is Importance.GATING

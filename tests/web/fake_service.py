@@ -30,6 +30,7 @@ from cashier.domain.pay_method import (
 )
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.fanout.l2.interface import Invalidated, Reach
+from cashier.fanout.reachability import Reachability, SourceReachability
 from cashier.web import CashierFactory, PaymentsPort
 from tests.domain.builders import CATALOG
 
@@ -140,6 +141,12 @@ SOURCES = tuple(
 )
 
 
+REACHABILITY = (
+    *(SourceReachability(report.name, report.importance, Reachability.REACHABLE) for report in SOURCES),
+    SourceReachability("engine", None, Reachability.NOT_CONFIGURED),
+)
+
+
 def consultation(order_id: str = "o_1001") -> Consultation:
     return Consultation(
         consult_token="token",
@@ -169,6 +176,9 @@ class FakeService:
         self.open.set()
         self.entered = asyncio.Event()
         self.cancelled = asyncio.Event()
+
+    def reachability(self) -> tuple[SourceReachability, ...]:
+        return REACHABILITY
 
     async def consult(
         self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None

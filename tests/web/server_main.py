@@ -25,13 +25,14 @@ from cashier.consultation.answer import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated, Reach
+from cashier.fanout.reachability import SourceReachability
 from cashier.logs import configure_logs
 from cashier.web import CashierApp, owning_app
 from cashier.web.serve import serve
 from cashier.web.server import ServerSettings
 from tests.domain.builders import CATALOG
 from tests.web.fake_payments import LIVE, PAID, FakePayments
-from tests.web.fake_service import consultation
+from tests.web.fake_service import REACHABILITY, consultation
 
 
 def print_line(line: str) -> None:
@@ -56,6 +57,9 @@ class SlowService:
     def __init__(self, delay_ms: int) -> None:
         self.payments = ImmediatePayments()
         self._delay_s = delay_ms / 1000
+
+    def reachability(self) -> tuple[SourceReachability, ...]:
+        return REACHABILITY
 
     async def consult(
         self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message
 
+import cashier
+from cashier.fanout.ask import Importance
+from cashier.fanout.reachability import Reachability, SourceReachability
 from cashier.web import CashierApp, app, owning_app
 from tests.web.asgi_client import JSON, CapturedResponse, call
-from tests.web.fake_service import FakeService, opener
+from tests.web.fake_service import REACHABILITY, FakeService, opener
 
 
 async def get(application: ASGIApp, path: str, method: str = "GET", root_path: str = "") -> CapturedResponse:
@@ -41,6 +47,42 @@ async def test_health_does_not_depend_on_readiness() -> None:
     service = FakeService()
     service.ready = False
     assert (await get(app(service), "/healthz")).status == 200
+
+
+async def test_health_says_since_when_the_process_lives_and_its_version() -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    application = app(FakeService())
+    body = (await get(application, "/healthz")).json
+    assert body["status"] == "ok"
+    assert body["version"] == cashier.__version__
+    assert before <= datetime.fromisoformat(body["since"]) <= datetime.now(UTC)
+    assert (await get(application, "/healthz")).json == body
+
+
+async def test_readiness_names_each_source_and_what_is_known_about_it() -> None:
+    service = FakeService()
+    application = app(service)
+    sources = json.loads(msgspec.json.encode(REACHABILITY))
+    assert sources[0] == {"name": "order", "class": "REQUIRED", "state": "REACHABLE"}
+    assert (await get(application, "/readyz")).json == {"status": "ready", "sources": sources}
+    application.draining = True
+    response = await get(application, "/readyz")
+    assert response.json["readiness"] == {"status": "draining", "sources": sources}
+    application.draining, service.ready = False, False
+    assert (await get(application, "/readyz")).json["readiness"] == {"status": "starting", "sources": []}
+
+
+async def test_a_service_that_connects_names_the_required_sources_that_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = FakeService()
+    service.sources_reached = False
+    rows = [("order", "REQUIRED", "REACHABLE"), ("member", "REQUIRED", "UNREACHABLE"), ("quota", "GATING", "IDLE")]
+    known = tuple(SourceReachability(name, Importance(kind), Reachability(state)) for name, kind, state in rows)
+    monkeypatch.setattr(service, "reachability", lambda: known)
+    problem = (await get(app(service), "/readyz")).json
+    assert problem["detail"] == "The service is connecting to its sources; not connected: member."
+    assert [row["name"] for row in problem["readiness"]["sources"]] == ["order", "member", "quota"]
 
 
 async def test_readiness_follows_the_service_and_draining() -> None:

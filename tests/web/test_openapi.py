@@ -114,6 +114,17 @@ async def test_real_responses_match_the_document() -> None:
         check_response(document, response)
 
 
+async def test_health_responses_match_the_document() -> None:
+    document = await fetch_document(BEARER_AUTH)
+    service = FakeService()
+    application = app(service, bearer_auth=BEARER_AUTH)
+    for path, sources_reached, status in (("/healthz", True, 200), ("/readyz", True, 200), ("/readyz", False, 503)):
+        service.sources_reached = sources_reached
+        response = await call(application, b"", method="GET", path=path, headers={})
+        assert response.status == status
+        check_response(document, response, path, "get")
+
+
 async def test_the_schema_and_the_endpoint_refuse_the_same_bodies() -> None:
     document = await fetch_document()
     schema = document["paths"]["/v1/consult"]["post"]["requestBody"]["content"]["application/json"]["schema"]

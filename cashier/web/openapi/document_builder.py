@@ -40,6 +40,7 @@ from cashier.payments.errors import (
 )
 from cashier.payments.settings import LONGEST_WAIT_MS
 from cashier.web.caller import TokenScope
+from cashier.web.health import Liveness, ReadinessReport
 from cashier.web.invalidate_endpoint import Invalidation
 from cashier.web.payment_problems import refusal_for
 from cashier.web.payment_requests import KEY_HEADER, TOKEN_HEADER, Cancellation, ChallengeAnswer
@@ -63,6 +64,8 @@ _STRUCTS: dict[str, type[Struct]] = {
         AttemptRequest,
         FoundPayment,
         ReplacedPayment,
+        Liveness,
+        ReadinessReport,
     )
 }
 # The problems of an operation, by what it does. `any` belongs to all that have a scope.
