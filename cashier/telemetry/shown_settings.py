@@ -29,6 +29,7 @@ _BY_SECTION: Mapping[str, tuple[str, ...]] = {
         "mode", "issuer", "audience", "jwks_file", "scope", "leeway_s", "user_claim", "order_claim", "merchant_claim",
         "insecure",
     ),
+    "operations": ("enabled", "host", "port"),
     "consult": ("deadline_ms", "max_deadline_ms", "grace_ms", "reserve_ms", "locale", "extra_calls_bps"),
     "accept": (
         "check_ms", "decide_ms", "submit_ms", "look_ms", "every_gating_source", "wait_ms", "follow_s",
