@@ -1,0 +1,128 @@
+"""Sends exports to a collector by OTLP/HTTP. Blocks, so it belongs to a thread of its own."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+_PATH = "/v1/traces"
+_TIMEOUT_S = 5.0
+# The answer to an export has a few bytes.
+_MOST_ANSWER_BYTES = 65_536
+# https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes
+_RETRYABLE = frozenset({429, 502, 503, 504})
+_LONGEST_RETRY_AFTER_S = 60.0
+
+
+class Delivery(Struct, frozen=True):
+    """The end of one export. `fault`: why it was not delivered, else empty.
+
+    `retry`: a later try may be. `body`: the answer to a delivered one.
+    """
+
+    fault: str = ""
+    retry: bool = False
+    retry_after_s: float = 0.0
+    body: bytes = b""
+
+
+class CollectorUrl(Struct, frozen=True):
+    """Where exports go. `text` for logs."""
+
+    secure: bool
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def parse(cls, url: str) -> CollectorUrl:
+        """Of the collector, or of its endpoint for traces. Raises ValueError."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is no URL like http://127.0.0.1:4318")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("must not hold a password; the environment's OTEL_EXPORTER_OTLP_HEADERS may")
+        if parts.query or parts.fragment:
+            raise ValueError("must have no query")
+        if not parts.path.isascii() or any(character <= " " for character in parts.path):
+            raise ValueError("must have a path of visible ASCII")
+        path = parts.path.rstrip("/")
+        secure = parts.scheme == "https"
+        return cls(
+            secure=secure,
+            host=parts.hostname,
+            port=parts.port or (443 if secure else 80),
+            path=path if path.endswith(_PATH) else path + _PATH,
+        )
+
+    @property
+    def text(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.secure else 'http'}://{host}:{self.port}{self.path}"
+
+
+class CollectorClient:
+    """One connection, kept open between exports. Its `repr` shows no header."""
+
+    def __init__(self, url: CollectorUrl, headers: Mapping[str, str], timeout_s: float = _TIMEOUT_S) -> None:
+        self.url = url
+        self._headers = {**headers, "content-type": "application/x-protobuf", "user-agent": "cashier"}
+        self._timeout_s = timeout_s
+        self._connection: http.client.HTTPConnection | None = None
+
+    def __repr__(self) -> str:
+        return f"<CollectorClient {self.url.text}>"
+
+    def post(self, body: bytes) -> Delivery:
+        """Send one export. Raises nothing."""
+        while True:
+            reused = self._connection is not None
+            try:
+                return self._exchange(body)
+            except (OSError, http.client.HTTPException, ValueError) as fault:
+                self.close()
+                # The collector may have closed a connection that it found idle.
+                if reused and not isinstance(fault, TimeoutError):
+                    continue
+                # The text of a ValueError may quote a header.
+                why = fault.strerror if isinstance(fault, OSError) and fault.strerror else type(fault).__name__
+                return Delivery(fault=why, retry=not isinstance(fault, ValueError))
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(OSError):
+                connection.close()
+
+    def _exchange(self, body: bytes) -> Delivery:
+        if self._connection is None:
+            self._connection = self._connect()
+        self._connection.request("POST", self.url.path, body, self._headers)
+        response = self._connection.getresponse()
+        answer = response.read(_MOST_ANSWER_BYTES)
+        if not response.isclosed():
+            self.close()  # more than an answer has
+        if 200 <= response.status < 300:
+            return Delivery(body=answer)
+        return Delivery(
+            fault=f"status {response.status}",
+            retry=response.status in _RETRYABLE,
+            retry_after_s=_seconds(response.getheader("retry-after")),
+        )
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self.url.secure:
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(self.url.host, self.url.port, timeout=self._timeout_s, context=context)
+        return http.client.HTTPConnection(self.url.host, self.url.port, timeout=self._timeout_s)
+
+
+def _seconds(retry_after: str | None) -> float:
+    if retry_after is None or not (retry_after.isascii() and retry_after.isdigit()):
+        return 0.0
+    return min(float(retry_after), _LONGEST_RETRY_AFTER_S)
