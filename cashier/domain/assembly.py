@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
+from typing import TypeAlias
 
 from cashier.domain import split_payment
 from cashier.domain.bound_cards import BoundCards, bound_cards, card_offer
@@ -33,6 +34,10 @@ from cashier.domain.refusal import Refusal, silence_refusal, unclear_refusal
 from cashier.domain.text_form import Form
 from cashier.source_errors import Missing
 
+# Lists the methods of one kind, from the payer's instruments or from the channels.
+InstrumentListing: TypeAlias = Callable[[KindAssessment, BoundCards], Iterable[Offer]]
+ChannelListing: TypeAlias = Callable[[KindAssessment], Iterable[Offer]]
+
 NO_CARD = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD), form=Form.NO_CARD)
 AGREEMENT_TERMINATED = Refusal(ReasonCode.AGREEMENT_TERMINATED, "card")
 AGREEMENT_CURRENCY = Refusal(ReasonCode.CURRENCY_NOT_SUPPORTED, "card", Remedy(RemedyType.SWITCH_CURRENCY))
@@ -50,6 +55,22 @@ _agreement_id = attrgetter("agreement_id")
 
 def assemble(case: ConsultationCase) -> list[Offer]:
     """Every method of the case, usable or not. The order has no meaning."""
+    return _offers(case, _INSTRUMENT_KINDS, _CHANNEL_KINDS)
+
+
+def assemble_kind(case: ConsultationCase, kind: Kind) -> list[Offer]:
+    """Those methods of `assemble` that are of one kind."""
+    listing = KINDS[kind].listing
+    instrument, channel = _INSTRUMENT_LISTINGS.get(listing), _CHANNEL_LISTINGS.get(listing)
+    offers = _offers(case, [(kind, instrument)] if instrument else [], [(kind, channel)] if channel else [])
+    return [offer for offer in offers if offer.assessment.kind is kind]
+
+
+def _offers(
+    case: ConsultationCase,
+    instrument_kinds: Iterable[tuple[Kind, InstrumentListing]],
+    channel_kinds: Iterable[tuple[Kind, ChannelListing]],
+) -> list[Offer]:
     # Tested here, and not in a function, for the consultations that have something to pay.
     if case.amount.value <= case.promotions.most_off:
         free = free_offer(case)
@@ -57,11 +78,11 @@ def assemble(case: ConsultationCase) -> list[Offer]:
             return [free]
     cards = bound_cards(case)
     offers: list[Offer] = []
-    for kind, instrument_offers in _INSTRUMENT_KINDS:
+    for kind, instrument_offers in instrument_kinds:
         offers += instrument_offers(cards.assessment if kind is _QUICK_PAY else KindAssessment(case, kind), cards)
     gap = case.channel_gap
     by_kind = {} if case.channels is None else case.channels.by_kind
-    for kind, channel_offers in _CHANNEL_KINDS:
+    for kind, channel_offers in channel_kinds:
         if gap is not None:
             offers.append(refused_kind(KindAssessment(case, kind), gap))
         elif kind in by_kind:
@@ -238,12 +259,12 @@ def refused_kind(assessment: KindAssessment, refusal: Refusal) -> Offer:
     return whole_kind(assessment, Quote(assessment.refusal or refusal))
 
 
-_INSTRUMENT_LISTINGS: Mapping[Listing, Callable[[KindAssessment, BoundCards], Iterable[Offer]]] = {
+_INSTRUMENT_LISTINGS: Mapping[Listing, InstrumentListing] = {
     Listing.PER_CARD: quick_pay_offers,
     Listing.PER_AGREEMENT: agreement_offers,
     Listing.PER_ACCOUNT: balance_offers,
 }
-_CHANNEL_LISTINGS: Mapping[Listing, Callable[[KindAssessment], Iterable[Offer]]] = {
+_CHANNEL_LISTINGS: Mapping[Listing, ChannelListing] = {
     Listing.PER_PROVIDER: offers_by_provider,
     Listing.OPTION_PER_PROVIDER: offer_by_option,
     Listing.TERM_PER_PROVIDER: offers_by_term,

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -83,31 +84,54 @@ NO_DISCOUNTS = Discounts((), 0)
 def applicable_promotions(promotions: Iterable[Promotion], order: Order, now: datetime) -> list[ApplicablePromotion]:
     """The promotions that apply to this order with some kind and bank, most valuable first."""
     amount = order.amount
-    currency, total = amount.currency, amount.value
+    currency = amount.currency
     applicable = []
     for promotion in promotions:
-        threshold = promotion.threshold
-        if threshold.currency != currency or threshold.value > total:
-            continue
-        if promotion.expires_at is not None and promotion.expires_at <= now:
-            continue
-        value = min(_value(promotion, amount), total)
-        if value > 0:
+        value = value_of(promotion, amount, now)
+        if type(value) is int:
             discount = Discount(promotion.promotion_id, promotion.title, Money(currency, value))
             applicable.append(ApplicablePromotion(promotion, value, discount))
     applicable.sort(key=_most_valuable_first)
     return applicable[:MAX_APPLICABLE]
 
 
-def _value(promotion: Promotion, amount: Money) -> int:
-    if promotion.amount_off is not None:
-        return promotion.amount_off.value if promotion.amount_off.currency == amount.currency else 0
-    if promotion.percent_off_bps is None:
-        return 0
-    value = share_down(amount.value, promotion.percent_off_bps)
-    if promotion.cap is None:
-        return value
-    return min(value, promotion.cap.value) if promotion.cap.currency == amount.currency else 0
+class Inapplicable(StrEnum):
+    """Why a promotion does not apply to an order, whatever the kind and the bank."""
+
+    OTHER_CURRENCY = "OTHER_CURRENCY"
+    BELOW_THRESHOLD = "BELOW_THRESHOLD"
+    EXPIRED = "EXPIRED"
+    NO_VALUE = "NO_VALUE"
+
+
+# Enum members for the hot path: see `refusal`.
+_OTHER_CURRENCY, _BELOW_THRESHOLD = Inapplicable.OTHER_CURRENCY, Inapplicable.BELOW_THRESHOLD
+_EXPIRED, _NO_VALUE = Inapplicable.EXPIRED, Inapplicable.NO_VALUE
+
+
+def value_of(promotion: Promotion, amount: Money, now: datetime) -> int | Inapplicable:
+    """What the promotion takes off an order of this amount, in minor units; at least 1."""
+    threshold, currency, total = promotion.threshold, amount.currency, amount.value
+    if threshold.currency != currency:
+        return _OTHER_CURRENCY
+    if threshold.value > total:
+        return _BELOW_THRESHOLD
+    if promotion.expires_at is not None and promotion.expires_at <= now:
+        return _EXPIRED
+    off, cap = promotion.amount_off, promotion.cap
+    if off is not None:
+        if off.currency != currency:
+            return _OTHER_CURRENCY
+        value = off.value
+    elif promotion.percent_off_bps is None:
+        return _NO_VALUE
+    else:
+        value = share_down(total, promotion.percent_off_bps)
+        if cap is not None:
+            if cap.currency != currency:
+                return _OTHER_CURRENCY
+            value = min(value, cap.value)
+    return min(value, total) or _NO_VALUE
 
 
 def _most_valuable_first(applicable: ApplicablePromotion) -> tuple[int, datetime, str]:
@@ -128,15 +152,15 @@ class UsablePromotions:
         "_budget",
         "_has_bank_filters",
         "_must_leave",
-        "_promotions",
         "banks",
         "prices",
+        "promotions",
     )
 
     def __init__(
         self, promotions: list[ApplicablePromotion], amount: Money, budget: SearchBudget, must_leave: bool
     ) -> None:
-        self._promotions = promotions
+        self.promotions = promotions
         self._amount = amount
         self._budget = budget
         self._must_leave = must_leave
@@ -153,7 +177,7 @@ class UsablePromotions:
 
         At a till it leaves something. Values are multiples of `step`.
         """
-        if not self._promotions:
+        if not self.promotions:
             return NO_DISCOUNTS
         if bank not in self.banks:
             bank = None
@@ -161,14 +185,15 @@ class UsablePromotions:
         key: tuple[str | None, int] | str | None = bank if step == 1 else (bank, step)
         discounts = self._best.get(key)
         if discounts is None:
-            discounts = self._best[key] = _best_without_floor(self._usable(bank, step), self._amount)
+            discounts = self._best[key] = _best_without_floor(self.usable(bank, step), self._amount)
         rest = self._amount.value - discounts.total
         if rest < floor if rest else self._must_leave:
             return _best_within(discounts.applying, self._amount.value - max(floor, 1), self._budget)
         return discounts
 
-    def _usable(self, bank: str | None, step: int) -> list[ApplicablePromotion]:
-        usable = self._promotions
+    def usable(self, bank: str | None, step: int) -> list[ApplicablePromotion]:
+        """Those that allow this bank, with values in multiples of `step`."""
+        usable = self.promotions
         if self._has_bank_filters:
             usable = [
                 applicable
@@ -207,12 +232,12 @@ class OrderPromotions:
 
     __slots__ = (
         "_amount",
-        "_applicable",
         "_budget",
         "_chosen_of",
         "_must_leave",
         "_named_kinds",
         "_usable",
+        "applicable",
         "most_off",
     )
 
@@ -226,15 +251,15 @@ class OrderPromotions:
         chosen_of: OrderPromotions | None = None,
     ) -> None:
         self._amount = order.amount
-        self._applicable = applicable_promotions(promotions, order, now)
+        self.applicable = applicable_promotions(promotions, order, now)
         self._must_leave = at_till
         if at_till:
-            self._applicable = [each for each in self._applicable if each.value < order.amount.value]
+            self.applicable = [each for each in self.applicable if each.value < order.amount.value]
         self._budget = SearchBudget()
         self._chosen_of = chosen_of
         self._named_kinds: frozenset[str] = _NO_NAMES if chosen_of is None else chosen_of._named_kinds
         self.most_off = 0
-        for applicable in self._applicable:
+        for applicable in self.applicable:
             self.most_off += applicable.value
             if applicable.promotion.kinds:
                 self._named_kinds |= applicable.promotion.kinds
@@ -251,7 +276,7 @@ class OrderPromotions:
     def _allowing(self, kinds: frozenset[Kind]) -> UsablePromotions:
         allowed = [
             applicable
-            for applicable in self._applicable
+            for applicable in self.applicable
             if not applicable.promotion.kinds or kinds <= applicable.promotion.kinds
         ]
         if self._chosen_of is None:

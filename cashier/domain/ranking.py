@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Channel, ChannelStatus
@@ -119,6 +119,35 @@ def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -
         )
         preferred = False
     return tuple(methods)
+
+
+class ScorePart(Struct, frozen=True):
+    """One term of a score: `value_bps` times `weight`, negative where it is subtracted."""
+
+    term: str
+    value_bps: int
+    weight: int
+    score: int
+
+
+# The weights of `Weights` that are of a term; the others are thresholds.
+SCORE_TERMS = ("last_used", "last_kind", "usage", "boost", "saving", "fee", "cost", "failure")
+_NO_WEIGHTS = dict.fromkeys(SCORE_TERMS, 0)
+
+
+def score_parts(case: ConsultationCase, offers: list[Offer], weights: Weights) -> dict[str, tuple[ScorePart, ...]]:
+    """The terms of each score, by method id.
+
+    A score is linear in each weight, so a term is the score under its weight alone.
+    """
+    parts: dict[str, tuple[ScorePart, ...]] = {offer.method_id: () for offer in offers}
+    for term in SCORE_TERMS:
+        weight = getattr(weights, term)
+        for _, negative, _, _, method_id, *_ in _rows(
+            case, offers, structs.replace(weights, **_NO_WEIGHTS | {term: 1})
+        ):
+            parts[method_id] += (ScorePart(term, -negative, weight, -negative * weight),)
+    return parts
 
 
 def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list[RankingRow]:
