@@ -19,6 +19,7 @@ import structlog
 from cashier.core import Cashier
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.logs import configure_logs
+from cashier.ops.run_directory import worker_store
 from cashier.settings.loader import file_digest, load
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.web.application import CashierApp, owning_app
@@ -28,20 +29,21 @@ from cashier.web.cross_origin import AllowedOrigins
 _log = structlog.get_logger("cashier")
 
 
-def configured_app(path: str, server: Mapping[str, Any] | None = None) -> CashierApp:
+def configured_app(path: str, server: Mapping[str, Any] | None = None, run_directory: Path | None = None) -> CashierApp:
     """Build the application from `cashier.toml`. It opens its `Cashier` when the server starts.
 
-    `server` as in `settings.loader.load`. Raises `ConfigurationError`.
+    `server` as in `settings.loader.load`. `run_directory`: where the operations port finds this
+    process. Raises `ConfigurationError`.
     """
     configure_logs()  # a worker process starts here
     read = partial(load, path, server=server)
     config = read()
     ladder = DegradationLadder(config.settings.shed)
-    cashier = Cashier(config=config, ladder=ladder)
+    cashier = Cashier(config=config, ladder=ladder, metrics=worker_store(run_directory))
     origins = AllowedOrigins(config.settings.merchants)
     return owning_app(
         lambda: open_and_reload(cashier, origins, read),
-        bearer_auth=_bearer_auth(config),
+        bearer_auth=bearer_auth(config),
         ladder=ladder,
         origins=origins,
         trusts_named_payers=config.settings.auth.mode == "none" and is_loopback(config.settings.server.host),
@@ -102,7 +104,8 @@ async def _reload_on_signal(
         await reload(cashier, origins, read)
 
 
-def _bearer_auth(config: Configuration) -> BearerAuth | None:
+def bearer_auth(config: Configuration) -> BearerAuth | None:
+    """None without authentication. Raises `ConfigurationError`."""
     auth = config.settings.auth
     if auth.mode == "none":
         return None

@@ -20,7 +20,7 @@ import typer
 
 from cashier import __version__
 from cashier.adapter_trial import CannotTry, try_adapter
-from cashier.asgi import configured_app, log_warnings
+from cashier.asgi import bearer_auth, configured_app, log_warnings
 from cashier.cli import demo, payer_commands, service_client, weather_printer
 from cashier.cli.adapter_printer import trial_lines
 from cashier.cli.invocation import Locale, known_case, parse_money, print_json, refuse, run, stop
@@ -32,6 +32,7 @@ from cashier.core import Cashier
 from cashier.domain.money import Money
 from cashier.domain.order import Country, Id
 from cashier.logs import configure_logs
+from cashier.ops.server import operations_port
 from cashier.probe import probe
 from cashier.sandbox import CASES, World, weather_named
 from cashier.sandbox import serve as serve_sandbox
@@ -140,11 +141,12 @@ def serve(
     log_warnings(loaded)
     server = loaded.settings.server
     try:
-        serve_app(
-            server,
-            partial(configured_app, str(config), given),
-            announce=lambda at, bound: print(f"Serving on http://{host_and_port(at, bound)}", flush=True),
-        )
+        with operations_port(loaded, bearer_auth(loaded)) as operations:
+            serve_app(
+                server,
+                partial(configured_app, str(config), given, operations.run_directory),
+                announce=lambda at, bound: print(f"Serving on http://{host_and_port(at, bound)}", flush=True),
+            )
     except OSError as error:
         stop(listen_fault(server.host, server.port, error))
 

@@ -197,6 +197,18 @@ _ROWS = (
         ("result",),
     ),
     Family(
+        "cashier_workers",
+        _GAUGE,
+        "Worker processes that run.",
+        "Fewer than [server] workers for longer than a start takes: the log says why a worker ends.",
+    ),
+    Family(
+        "cashier_worker_ends_total",
+        _COUNTER,
+        "Worker processes that have ended; their counters stay in the totals.",
+        "Any increase without a restart: the log says why; look for memory limits and hangs.",
+    ),
+    Family(
         "cashier_build_info",
         _GAUGE,
         "Always 1; the labels say what runs.",

@@ -7,7 +7,6 @@ be in the middle of an entry, may have been killed, or may be another version of
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 
@@ -20,6 +19,7 @@ from cashier.metrics.snapshot import Snapshot, value_of
 _MAGIC = b"cashier1"
 # Magic, length of the directory in bytes.
 _HEADER = struct.Struct("=8sq")
+HEADER_BYTES = _HEADER.size
 PUBLISHED_AT = 8
 CELLS_AT = 64
 CELLS = 1 << 17
@@ -43,40 +43,22 @@ class UnreadableStore(ValueError):
 
 
 def write_header(memory: memoryview) -> None:
-    memory[: _HEADER.size] = _HEADER.pack(_MAGIC, 0)
+    memory[:HEADER_BYTES] = _HEADER.pack(_MAGIC, 0)
+
+
+def directory_length(header: bytes) -> int:
+    """Raises `UnreadableStore`."""
+    if len(header) < HEADER_BYTES:
+        raise UnreadableStore("the file is shorter than a store")
+    magic, length = _HEADER.unpack(header)
+    if magic != _MAGIC or not 0 <= length <= DIRECTORY_BYTES:
+        raise UnreadableStore("the file is no store of this version")
+    return int(length)
 
 
 def encoded(entry: Entry) -> bytes:
     body = msgspec.json.encode(entry)
     return _ENTRY_LENGTH.pack(len(body)) + body
-
-
-def read(path: str | os.PathLike[str]) -> Snapshot:
-    """The numbers in the file of a store. Raises OSError, `UnreadableStore`.
-
-    Leaves out what this version does not know. Reads and does not map: a mapped file that is
-    truncated kills its reader.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        header = os.pread(descriptor, _HEADER.size, 0)
-        if len(header) < _HEADER.size:
-            raise UnreadableStore("the file is shorter than a store")
-        magic, length = _HEADER.unpack(header)
-        if magic != _MAGIC or not 0 <= length <= DIRECTORY_BYTES:
-            raise UnreadableStore("the file is no store of this version")
-        directory = os.pread(descriptor, length, DIRECTORY_AT)
-        if len(directory) < length:
-            raise UnreadableStore("the file is truncated")
-        entries = list(entries_in(directory))
-        used = max((entry.first + entry.cells for entry in entries), default=0)
-        # Read after the directory, so every entry has its cells.
-        cells = os.pread(descriptor, 8 * used, CELLS_AT)
-        if len(cells) < 8 * used:
-            raise UnreadableStore("the file is truncated")
-    finally:
-        os.close(descriptor)
-    return snapshot_of(entries, memoryview(cells).cast("q"))
 
 
 def entries_in(directory: bytes) -> Iterator[Entry]:

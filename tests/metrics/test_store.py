@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import pytest
 
 from cashier.metrics import layout
 from cashier.metrics.families import BUCKET_BOUNDS_NS, FAMILIES
-from cashier.metrics.snapshot import HistogramValue, merged, without_gauges
+from cashier.metrics.reader import StoreReader
+from cashier.metrics.snapshot import HistogramValue, Snapshot, merged, without_gauges
 from cashier.metrics.store import LONGEST_LABEL, OTHER, Store
 
 SHED = "cashier_shed_total"
@@ -87,34 +87,40 @@ def test_a_full_directory_counts_on_without_names(tmp_path: Path, monkeypatch: p
         store.counter(SHED, "x" * 90, str(number)).add()
         store.histogram(WAIT).record(5)
     store.counter(SHED, "low", "1").add()
-    assert layout.read(tmp_path / "1.metrics") == store.snapshot() == {SHED: {("low", "1"): 2}}
+    assert read(tmp_path / "1.metrics") == store.snapshot() == {SHED: {("low", "1"): 2}}
 
 
 def test_long_and_unencodable_labels_are_cut_and_cleaned(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "1.metrics")
     store.counter(SHED, "\ud800\0", "y" * 10_000).add()
-    assert layout.read(tmp_path / "1.metrics") == {SHED: {("?\ufffd", "y" * LONGEST_LABEL): 1}}
+    assert read(tmp_path / "1.metrics") == {SHED: {("?\ufffd", "y" * LONGEST_LABEL): 1}}
 
 
 def test_a_file_reads_as_its_store_and_grows(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "1.metrics")
-    assert layout.read(tmp_path / "1.metrics") == {}
+    reader = StoreReader(tmp_path / "1.metrics")
+    assert reader.read() == read(tmp_path / "1.metrics") == {}
     store.counter(SHED, "low", "3").add(7)
     store.histogram(WAIT).record(3_000_000)
-    assert layout.read(tmp_path / "1.metrics") == store.snapshot()
+    assert reader.read() == read(tmp_path / "1.metrics") == store.snapshot()
     store.gauge(LAG).set(0.25)
-    assert layout.read(tmp_path / "1.metrics") == store.snapshot()
+    store.counter(SHED, "low", "3").add(1)
+    assert reader.read() == read(tmp_path / "1.metrics") == store.snapshot()
+    reader.close()
     assert [each.name for each in tmp_path.iterdir()] == ["1.metrics"]
 
 
 def test_a_file_is_locked_while_its_store_lives(tmp_path: Path) -> None:
-    store: Store | None = Store.create(tmp_path / "1.metrics")
-    with (tmp_path / "1.metrics").open() as file:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        store = None
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    assert store is None
+    store = Store.create(tmp_path / "1.metrics")
+    reader = StoreReader(tmp_path / "1.metrics")
+    assert not reader.has_ended()
+    store.counter(SHED, "low", "3").add()
+    expected = store.snapshot()
+    del store
+    assert reader.has_ended()
+    (tmp_path / "1.metrics").unlink()
+    assert reader.read() == expected
+    reader.close()
 
 
 def test_a_reader_in_the_middle_of_an_entry_gets_the_entries_before(tmp_path: Path) -> None:
@@ -128,7 +134,7 @@ def test_a_reader_in_the_middle_of_an_entry_gets_the_entries_before(tmp_path: Pa
             file.seek(end)
             file.write(entry[:length])
             file.flush()
-            assert layout.read(tmp_path / "1.metrics") == published
+            assert read(tmp_path / "1.metrics") == published
 
 
 def test_children_of_unknown_families_or_of_another_shape_are_left_out(tmp_path: Path) -> None:
@@ -146,7 +152,7 @@ def test_children_of_unknown_families_or_of_another_shape_are_left_out(tmp_path:
         )
     )
     _append(tmp_path / "1.metrics", foreign)
-    assert layout.read(tmp_path / "1.metrics") == expected
+    assert read(tmp_path / "1.metrics") == expected
 
 
 @pytest.mark.parametrize(
@@ -165,7 +171,7 @@ def test_a_damaged_directory_is_refused(tmp_path: Path, damage: bytes) -> None:
     Store.create(tmp_path / "1.metrics")
     _append(tmp_path / "1.metrics", damage)
     with pytest.raises(layout.UnreadableStore):
-        layout.read(tmp_path / "1.metrics")
+        read(tmp_path / "1.metrics")
 
 
 def test_a_truncated_file_is_refused_or_empty_at_every_length(tmp_path: Path) -> None:
@@ -176,7 +182,7 @@ def test_a_truncated_file_is_refused_or_empty_at_every_length(tmp_path: Path) ->
     for length in (0, 1, 15, 16, 17, 63, 64, 65, 200, layout.DIRECTORY_AT, layout.DIRECTORY_AT + 5):
         (tmp_path / "cut").write_bytes(whole[:length])
         with pytest.raises(layout.UnreadableStore):
-            layout.read(tmp_path / "cut")
+            read(tmp_path / "cut")
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
@@ -186,7 +192,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("text", "link", "folder", "pipe", "absent"):
         with pytest.raises((layout.UnreadableStore, OSError)):
-            layout.read(tmp_path / name)
+            read(tmp_path / name)
 
 
 def test_an_existing_name_is_kept_out_of_until_it_is_whole(tmp_path: Path) -> None:
@@ -235,6 +241,14 @@ def test_merged_adds_counters_and_takes_gauges_as_their_rows_say() -> None:
         WAIT: {(): histogram},
     }
     assert without_gauges(total) == {SHED: total[SHED], WAIT: total[WAIT]}
+
+
+def read(path: Path) -> Snapshot:
+    reader = StoreReader(path)
+    try:
+        return reader.read()
+    finally:
+        reader.close()
 
 
 def _append(path: Path, entries: bytes) -> None:
