@@ -9,6 +9,7 @@ import sys
 from typing import Any, Protocol
 
 from cashier.fanout.ask import Ask, PendingCall, SourceStatus
+from cashier.source_errors import SourceError
 
 NEVER_NS = sys.maxsize
 
@@ -25,17 +26,25 @@ class OutcomeCollector(Protocol):
 class PendingAsk:
     """The state of one ask.
 
-    Once settled it drops its references to the scatter and to the call: a late `done`, or one that
-    a source keeps, has no effect and keeps nothing alive.
+    `call`: in progress. `ended_call`: the one that brought the outcome, or was abandoned; `error`:
+    why there is no answer. Both are for those who want to know what the ask did.
+
+    Once settled it drops its reference to the scatter, and at the scatter's close all others: a
+    late `done`, or one that a source keeps, has no effect and keeps nothing alive.
     """
 
-    __slots__ = ("age_ms", "ask", "call", "ended_ns", "expires_ns", "scatter", "started_ns", "status", "unmet_needs")
+    __slots__ = (
+        "age_ms", "ask", "call", "ended_call", "ended_ns", "error", "expires_ns", "scatter", "started_ns", "status",
+        "unmet_needs",
+    )  # fmt: skip
 
     def __init__(self, ask: Ask, scatter: OutcomeCollector) -> None:
         self.ask = ask
         self.scatter: OutcomeCollector | None = scatter
         self.unmet_needs = 0
         self.call: PendingCall | None = None
+        self.ended_call: PendingCall | None = None
+        self.error: SourceError | None = None
         self.started_ns = 0
         self.expires_ns = NEVER_NS  # NEVER_NS also means: not started
         self.ended_ns = 0
@@ -46,13 +55,14 @@ class PendingAsk:
         scatter = self.scatter
         if scatter is None:
             return
-        self.call = None
+        self.ended_call, self.call = self.call, None
         if not scatter.ended:
             scatter.collect(self, outcome, status, age_ms)
 
     def abandon_call(self) -> None:
         call, self.call = self.call, None
         if call is not None:
+            self.ended_call = call
             call.abandon()
 
     def __repr__(self) -> str:

@@ -16,11 +16,12 @@ from typing import Any
 from cashier.fanout.ask import Known, OnOutcome, PendingCall, SourceStatus
 from cashier.fanout.cache_lifetime import CacheSettings, lifetime
 from cashier.fanout.guard import Guard
-from cashier.fanout.hedged_call import HedgedFetch
+from cashier.fanout.hedged_call import HedgedCall, HedgedFetch
 from cashier.fanout.key_index import KeyIndex, key_text, parse_key_text
 from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
 from cashier.fanout.l2.invalidation import covers_key
 from cashier.fanout.s3fifo import S3FifoStore
+from cashier.fanout.upstream_protocol import OnAnswer
 from cashier.source_errors import SourceError
 
 _MS_NS = 1_000_000
@@ -118,7 +119,7 @@ class Cache:
         fetch = self._joinable.get(key)
         if fetch is not None and fetch.worth_joining:
             self.joined += 1
-            return fetch.join(budget_ms, done)
+            return fetch.join(budget_ms, done, shared=True)
         fetch = Fetch(self, key, known, call_headers)
         waiter = fetch.join(budget_ms, done)
         fetch.start()
@@ -261,19 +262,23 @@ class Cache:
 
 
 class FetchWaiter:
-    """One ask that waits for a fetch: a `PendingCall`."""
+    """One ask that waits for a fetch: a `PendingCall`.
 
-    __slots__ = ("done", "fetch", "joined_ns")
+    `done`: None after delivery or `abandon`. `shared`: another ask started the fetch.
+    """
 
-    def __init__(self, fetch: Fetch, done: OnOutcome, joined_ns: int) -> None:
-        self.fetch: Fetch | None = fetch
-        self.done = done
+    __slots__ = ("done", "fetch", "joined_ns", "shared")
+
+    def __init__(self, fetch: Fetch, done: OnOutcome, joined_ns: int, shared: bool) -> None:
+        self.fetch = fetch
+        self.done: OnOutcome | None = done
         self.joined_ns = joined_ns
+        self.shared = shared
 
     def abandon(self) -> None:
-        fetch, self.fetch = self.fetch, None
-        if fetch is not None:
-            fetch.leave(self)
+        if self.done is not None:
+            self.done = None
+            self.fetch.leave(self)
 
 
 class Fetch:
@@ -281,7 +286,8 @@ class Fetch:
 
     A waiter that leaves does not disturb the others. When all have left, the call may run on as a
     late call, and its answer still fills the cache. `outdated`: the key was invalidated meanwhile,
-    so the answer goes to the present waiters and is not stored.
+    so the answer goes to the present waiters and is not stored. `call`: the call of the source;
+    None if there was none.
     """
 
     __slots__ = (
@@ -292,6 +298,7 @@ class Fetch:
         "_version",
         "_waiters",
         "_wanted_until_ns",
+        "call",
         "call_headers",
         "key",
         "known",
@@ -307,6 +314,7 @@ class Fetch:
         self._started_ns = cache.clock_ns()
         self._waiters: dict[FetchWaiter, None] = {}
         self._pending: PendingCall | None = None
+        self.call: HedgedCall[OnAnswer] | None = None
         self._wanted_until_ns = 0  # the latest moment until which a waiter waits
         self._reading_l2 = False
         self._version: bytes | None = None  # of the key in the second level, before the call
@@ -316,10 +324,10 @@ class Fetch:
         """False for a fetch that is older than its timeout."""
         return self._cache.clock_ns() - self._started_ns < self._cache.call_timeout_ms * _MS_NS
 
-    def join(self, budget_ms: int, done: OnOutcome) -> FetchWaiter:
+    def join(self, budget_ms: int, done: OnOutcome, *, shared: bool = False) -> FetchWaiter:
         now_ns = self._cache.clock_ns()
         self._wanted_until_ns = max(self._wanted_until_ns, now_ns + budget_ms * _MS_NS)
-        waiter = FetchWaiter(self, done, now_ns)
+        waiter = FetchWaiter(self, done, now_ns, shared)
         self._waiters[waiter] = None
         return waiter
 
@@ -358,7 +366,7 @@ class Fetch:
             return
         if not self._waiters:
             call.no_extra = True  # the retry budget is for calls that have waiters
-        self._pending = call
+        self._pending = self.call = call
 
     def _on_stored(self, stored: CachedAnswer | None, version: bytes | None) -> None:
         """Deliver a stored answer if it is young enough. Unless it is fresh, call the source too.
@@ -408,7 +416,7 @@ class Fetch:
         """
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
-            if waiter.fetch is not None:  # an earlier waiter's callback may have abandoned this one
-                waiter.fetch = None
+            done, waiter.done = waiter.done, None
+            if done is not None:  # an earlier waiter's callback may have abandoned this one
                 older_ms = max(0, waiter.joined_ns - self._started_ns) // _MS_NS
-                waiter.done(outcome, status, older_ms if age_ms is None else age_ms)
+                done(outcome, status, older_ms if age_ms is None else age_ms)

@@ -23,18 +23,22 @@ _MS_NS = 1_000_000
 # The largest number of late calls per source.
 MAX_LATE_CALLS = 32
 _TIMED_OUT = TimedOut("no answer within the timeout")
-_CANCELLED = Unreachable("no answer within twice the timeout", reason=FailureReason.TIMEOUT)
+# The error of an attempt that was abandoned here.
+CANCELLED = Unreachable("no answer within twice the timeout", reason=FailureReason.TIMEOUT)
 
 
 class CallAttempt(ABC):
     """One attempt of a hedged call: its endpoint and start.
 
-    `counted`: it counted against its endpoint as slow.
+    `counted`: it counted against its endpoint as slow. Once it has ended, `call` is None, and
+    `ended_ns` and `error` are set: the failure, or None.
     """
 
-    __slots__ = ("call", "counted", "endpoint", "started_ns")
+    __slots__ = ("call", "counted", "ended_ns", "endpoint", "error", "started_ns")
 
     endpoint: Endpoint
+    ended_ns: int
+    error: SourceError | None
 
     def __init__(self, started_ns: int) -> None:
         self.started_ns = started_ns
@@ -54,8 +58,9 @@ class CallAttempt(ABC):
             self.update_endpoint()
         self.endpoint.in_flight -= 1
         self.call = None
-        now_ns = guard.clock_ns()
+        now_ns = self.ended_ns = guard.clock_ns()
         if isinstance(outcome, SourceError):
+            self.error = outcome
             # A call that was not sent is no failure of the endpoint.
             if not isinstance(outcome, NotAsked):
                 overload = isinstance(outcome, Overloaded)
@@ -65,6 +70,7 @@ class CallAttempt(ABC):
                 guard.on_failure(self.endpoint.name, outcome)
             hedged_call.attempt_failed(self, outcome, now_ns)
         else:
+            self.error = None
             guard.latencies.record(now_ns - self.started_ns)
             self.endpoint.record_answer(self.started_ns, now_ns, counted=self.counted, known=hedged_call.known)
             hedged_call.attempt_answered(self, outcome, not_found, body)
@@ -95,32 +101,42 @@ class CallAttempt(ABC):
             )
             self.counted = True
 
-    def cancel(self) -> None:
+    def cancel(self, now_ns: int) -> None:
         call, self.call = self.call, None
         if call is not None:
+            self.ended_ns, self.error = now_ns, CANCELLED
             self.endpoint.in_flight -= 1
             call.abandon()
 
 
 class HedgeAttempt(CallAttempt):
-    """The second attempt: a hedge beside the first one, or a retry after it failed."""
+    """The second attempt: a hedge beside the first one, or a retry after it failed.
+
+    It refers to its call until both have ended.
+    """
 
     __slots__ = ("_hedged_call", "is_retry")
 
     def __init__(self, hedged_call: HedgedCall[Any], started_ns: int) -> None:
         super().__init__(started_ns)
-        self._hedged_call = hedged_call
+        self._hedged_call: HedgedCall[Any] | None = hedged_call
         self.is_retry = hedged_call.call is None
 
     @property
     def hedged_call(self) -> HedgedCall[Any]:
+        assert self._hedged_call is not None, "an answer to an attempt that has ended"  # noqa: S101 - beyond types
         return self._hedged_call
+
+    def release(self) -> None:
+        """Break the reference cycle."""
+        self._hedged_call = None
 
 
 class HedgedCall(CallAttempt, Generic[C]):
     """The call is its own first attempt, because most have no second.
 
     `callback`: the waiter's, kept after `abandon` if `delivers_late`; None after delivery.
+    `over_budget`: no second attempt was made because the budget of extra calls was used up.
     """
 
     __slots__ = (
@@ -134,6 +150,7 @@ class HedgedCall(CallAttempt, Generic[C]):
         "known",
         "late",
         "no_extra",
+        "over_budget",
     )
 
     delivers_late: ClassVar[bool]
@@ -158,6 +175,7 @@ class HedgedCall(CallAttempt, Generic[C]):
         self.awaited = True
         self.late = False
         self.no_extra = False  # the one extra attempt was made, or is not allowed
+        self.over_budget = False
         self.extra: HedgeAttempt | None = None
         self.first_error: SourceError | None = None
 
@@ -189,7 +207,10 @@ class HedgedCall(CallAttempt, Generic[C]):
         self.update_endpoint()
         left_ms = self.budget_ms - (now_ns - self.started_ns) // _MS_NS
         avoid = avoid_for_second_call(guard.endpoints, self.endpoint)
-        if avoid is None or left_ms < 1 or not guard.ladder.hedging or not guard.retry_budget.take(now_ns):
+        if avoid is None or left_ms < 1 or not guard.ladder.hedging:
+            return False
+        if not guard.retry_budget.take(now_ns):
+            self.over_budget = True
             return False
         self.no_extra = True
         self.extra = HedgeAttempt(self, now_ns)
@@ -205,7 +226,7 @@ class HedgedCall(CallAttempt, Generic[C]):
             if self.late:
                 self.guard.counts.late_answers += 1
             self._deliver(outcome, not_found, body)
-        if self.late or not self.ended:  # most calls have nothing to settle
+        if self.late or self.extra is not None or not self.ended:  # most calls have nothing to settle
             self._settle()
 
     def attempt_failed(self, attempt: CallAttempt, error: SourceError, now_ns: int) -> None:
@@ -257,7 +278,8 @@ class HedgedCall(CallAttempt, Generic[C]):
             return
         guard = self.guard
         if self.ended:
-            self.extra = None  # breaks the reference cycle
+            if self.extra is not None:
+                self.extra.release()
             if self.late:
                 self.late = False
                 guard.timers.late_calls -= 1
@@ -284,13 +306,14 @@ class HedgedCall(CallAttempt, Generic[C]):
                 # A cancelled attempt cannot count as slow later.
                 if now_ns - attempt.started_ns >= slow_after_ns:
                     attempt.count_as_slow(now_ns, overload=True)
-                attempt.cancel()
-        self.extra = None
+                attempt.cancel(now_ns)
+        if self.extra is not None:
+            self.extra.release()
         if self.late:
             self.late = False
             guard.timers.late_calls -= 1
         if self.callback is not None:
-            self._deliver(_CANCELLED)
+            self._deliver(CANCELLED)
 
 
 class HedgedAsk(HedgedCall[OnOutcome]):

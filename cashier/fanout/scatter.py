@@ -18,13 +18,17 @@ from cashier.fanout.ask import Ask, Fallback, Importance, Known, SourceReport, S
 from cashier.fanout.ask_state import NEVER_NS, PendingAsk
 from cashier.fanout.loop_stall import TURN_S, stalled
 from cashier.fanout.plan import Plan
-from cashier.source_errors import Missing, MissingCause, SourceError
+from cashier.source_errors import FailureReason, Missing, MissingCause, Skipped, SourceError, TimedOut
 
 # Takes the answers so far, by name (failures as Missing); True if no further answer can change the
 # result.
 Conclusive: TypeAlias = Callable[[Mapping[str, Any]], bool]
 
 _MS_NS = 1_000_000
+_TIMED_OUT = TimedOut("no answer in time")
+_NO_TIME = Skipped("too little time was left to ask")
+_UNMET_NEED = Skipped("an answer that it needs is missing", reason=FailureReason.NOT_NEEDED)
+_CUT_OFF = Skipped("the result was final before", reason=FailureReason.NOT_NEEDED)
 _REQUIRED = Importance.REQUIRED
 _ENRICHING = Importance.ENRICHING
 _STATUS: dict[MissingCause, SourceStatus] = {
@@ -173,7 +177,7 @@ class Scatter:
         for pending in impossible:
             unasked = pending.ask.unasked
             if unasked is None:
-                self._skip(pending, self.started_ns)
+                self._skip(pending, _UNMET_NEED, self.started_ns)
             elif pending.status is None:
                 pending.started_ns = self.started_ns
                 self._settle(pending, unasked.answer, SourceStatus.SKIPPED, self.started_ns)
@@ -209,7 +213,7 @@ class Scatter:
             self._timer = None
         calls = []
         for pending in self.asks:
-            pending.scatter = None
+            pending.scatter = pending.ended_call = pending.error = None
             if pending.call is not None:
                 calls.append(pending.call)
                 pending.call = None
@@ -221,7 +225,7 @@ class Scatter:
         try:
             now_ns = self.clock_ns()
             if isinstance(outcome, SourceError):
-                self._fail(pending, outcome.cause, now_ns)
+                self._fail(pending, outcome, now_ns)
             else:
                 pending.age_ms = age_ms
                 self._settle(pending, outcome, status, now_ns)
@@ -258,7 +262,7 @@ class Scatter:
         if expires_ns > self._end_ns:
             budget_ms = (self._end_ns - now_ns) // _MS_NS
             if budget_ms < 1:
-                self._skip(pending, now_ns)
+                self._skip(pending, _NO_TIME, now_ns)
                 return
         pending.expires_ns = expires_ns
         self._next_expiry_ns = expires_ns if expires_ns < self._next_expiry_ns else self._next_expiry_ns
@@ -292,7 +296,7 @@ class Scatter:
                     if not waiting.unmet_needs:
                         self._ready.append(waiting)
                 else:
-                    self._skip(waiting, now_ns)
+                    self._skip(waiting, _UNMET_NEED, now_ns)
 
     def _asks_needing(self, name: str) -> list[PendingAsk]:
         """May include skipped asks. They never become ready: their missing need stays unmet."""
@@ -309,9 +313,10 @@ class Scatter:
             self._essential_left -= 1
             self._essentials_settled_ns = now_ns
 
-    def _fail(self, pending: PendingAsk, cause: MissingCause, now_ns: int) -> None:
+    def _fail(self, pending: PendingAsk, error: SourceError, now_ns: int) -> None:
         """Use the fallback, else settle as Missing and skip the asks that depend on this one."""
-        ask = pending.ask
+        pending.error = error
+        ask, cause = pending.ask, error.cause
         if ask.fallback is not None and not pending.unmet_needs and self._use_fallback(pending, ask.fallback, now_ns):
             return
         self._settle(pending, Missing(ask.name, cause), _STATUS[cause], now_ns)
@@ -320,7 +325,7 @@ class Scatter:
         for name in ask.gives:
             if name not in self._known:
                 for waiting in self._asks_needing(name):
-                    self._skip(waiting, now_ns)
+                    self._skip(waiting, _UNMET_NEED, now_ns)
         pending.abandon_call()
 
     def _use_fallback(self, pending: PendingAsk, fallback: Fallback, now_ns: int) -> bool:
@@ -333,16 +338,17 @@ class Scatter:
         self._use_answer(pending.ask, answer, now_ns)
         return True
 
-    def _skip(self, pending: PendingAsk, now_ns: int) -> None:
+    def _skip(self, pending: PendingAsk, reason: Skipped, now_ns: int) -> None:
         if pending.status is None:
             pending.started_ns = now_ns
-            self._fail(pending, MissingCause.SKIPPED, now_ns)
+            self._fail(pending, reason, now_ns)
 
     def _unsettled(self, pending: PendingAsk) -> SourceStatus:
         """Cut off an ask that has not ended by itself, and return the status to report."""
         now_ns = self.clock_ns()
         if pending.expires_ns == NEVER_NS:
             pending.started_ns = now_ns
+        pending.error = _CUT_OFF
         self._settle(pending, Missing(pending.ask.name, MissingCause.SKIPPED), SourceStatus.SKIPPED, now_ns)
         return SourceStatus.SKIPPED
 
@@ -399,7 +405,7 @@ class Scatter:
             if pending.status is not None or pending.expires_ns == NEVER_NS:
                 continue
             if at_end or pending.expires_ns <= now_ns:
-                self._fail(pending, MissingCause.TIMEOUT, now_ns)
+                self._fail(pending, _TIMED_OUT, now_ns)
             else:
                 self._next_expiry_ns = min(self._next_expiry_ns, pending.expires_ns)
         if self._ready:

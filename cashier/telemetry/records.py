@@ -1,4 +1,4 @@
-"""Records of consultations and unsettled payments, as workers hand them to operators.
+"""Records of consultations, as workers hand them to operators.
 
 JSON by `msgspec.json`. No personal data: no user or merchant ids but pseudonyms, and no amounts
 outside `facts`. Times `_ms` count from the consultation's start, from which its deadline counts
@@ -16,6 +16,7 @@ from msgspec import Struct
 from cashier.consultation.end import ConsultationOutcome
 from cashier.domain.pay_method import Availability, Kind, ReasonCode
 from cashier.fanout.ask import Importance, SourceStatus
+from cashier.fanout.timeline import CallKind, CallOutcome, Flag
 
 
 class Verdict(StrEnum):
@@ -32,50 +33,6 @@ class Verdict(StrEnum):
     LATE = "LATE"
     SLOW = "SLOW"
     SAMPLED = "SAMPLED"
-
-
-class Flag(StrEnum):
-    """What happened to an ask or a call, in the manner of Envoy's response flags.
-
-    The table in `cashier/telemetry/README.md` explains each.
-    """
-
-    TIMEOUT = "UT"
-    BREAKER_OPEN = "UO"
-    AT_LIMIT = "UL"
-    FAILED = "UF"
-    HEDGE_SENT = "HS"
-    HEDGE_WON = "HW"
-    RETRIED = "RT"
-    CACHED = "CH"
-    STALE = "ST"
-    FALLBACK = "FB"
-    SECOND_LEVEL = "L2"
-    SHARED_FETCH = "SF"
-    BATCHED = "BA"
-    DIMMED = "SH"
-    SKIPPED = "SK"
-    NO_TIME = "NT"
-    BUDGET_USED_UP = "BU"
-    LATE = "LA"
-    CUT_OFF = "CO"
-
-
-class CallKind(StrEnum):
-    """FIRST: of an ask. HEDGE: beside a slow first one. RETRY: after a failed first one."""
-
-    FIRST = "FIRST"
-    HEDGE = "HEDGE"
-    RETRY = "RETRY"
-
-
-class CallOutcome(StrEnum):
-    """ANSWERED and FAILED: by the upstream. LATE: it went on without a waiter. CANCELLED: by us."""
-
-    ANSWERED = "ANSWERED"
-    FAILED = "FAILED"
-    LATE = "LATE"
-    CANCELLED = "CANCELLED"
 
 
 class CallRecord(Struct, frozen=True, omit_defaults=True):
@@ -154,19 +111,3 @@ class ConsultationRecord(Struct, frozen=True, omit_defaults=True, tag="consultat
     blocked: str | None = None
     problem: str | None = None
     facts: Any = None
-
-
-class PaymentRecord(Struct, frozen=True, omit_defaults=True):
-    """A payment that has no final status yet, as far as this worker knows.
-
-    `since`: when it reached `status`; `age_s`: since its submit. `last_step`: the last thing that
-    the worker did about it.
-    """
-
-    payment_id: str
-    order_id: str
-    kind: Kind
-    status: str
-    since: datetime
-    age_s: float
-    last_step: str

@@ -8,12 +8,13 @@ All randomness comes from the seed, so a violation is reproducible.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
 from cashier.consultation.source_table import CLAIMED, SOURCE_SPECS, SourceBinding
-from cashier.fanout.ask import Ask, Importance, Known
+from cashier.fanout.ask import Ask, Importance, Known, PendingCall
 from cashier.fanout.batch import Batch, BatchPolicy
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache
@@ -26,9 +27,10 @@ from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
 from cashier.fanout.s3fifo import S3FifoStore
-from cashier.fanout.scatter import Timing, scatter
+from cashier.fanout.scatter import Scatter, Timing
+from cashier.fanout.timeline import Flag, ask_timeline
 from cashier.fanout.upstream_protocol import Upstream
-from tests.fanout.invariants import FinishedConsultation, Invariants, MeteredUpstream, SourceRig
+from tests.fanout.invariants import FinishedConsultation, Invariants, MeteredAsk, MeteredUpstream, SourceRig
 from tests.fanout.simulated_upstreams import (
     MS_NS,
     Fact,
@@ -39,9 +41,12 @@ from tests.fanout.simulated_upstreams import (
     SimulatedUpstream,
     Truth,
 )
+from tests.fanout.timeline_invariants import timeline_faults
 from tests.support.virtual_time import VirtualLoop, timers_set
 
 RESERVE_MS = 3
+# Flags of an ask itself. Those of a call count once for each ask that shares it.
+PER_ASK = frozenset({Flag.SHARED_FETCH, Flag.CACHED, Flag.FALLBACK})
 
 
 class SourceShape(NamedTuple):
@@ -103,6 +108,7 @@ class Simulation:
         self.distinct_values = random.randint(1, 6)
         self.rigs = [self._rig(shape) for shape in shapes]
         self._draw_plan()
+        self.flags: Counter[tuple[str, Flag]] = Counter()
         self.running: list[asyncio.Task[FinishedConsultation]] = []
 
     def clock_ns(self) -> int:
@@ -234,6 +240,7 @@ class Simulation:
             await asyncio.sleep((2 * max(rig.meter.ceiling_ms for rig in self.rigs) + 50) / 1000)
             self.invariants.check_no_waiters(self.rigs)
         self.invariants.check_nothing_left(self.rigs, timers_set())
+        self._check_flags()
 
     def _at(self, at_s: float, happens: Callable[[], None]) -> None:
         self.loop.call_at(at_s, happens)
@@ -265,20 +272,52 @@ class Simulation:
         self, claims: dict[str, str], deadline_ms: int, grace_ms: int, *, concluding: bool = False
     ) -> FinishedConsultation:
         began_ns = self.clock_ns()
-        result = await scatter(
+        scatter = Scatter(
             self.plan,
-            claims,
             None,
             deadline_ns=began_ns + deadline_ms * MS_NS,
             timing=Timing(grace_ms * MS_NS, RESERVE_MS * MS_NS),
             conclusive=(lambda answers: True) if concluding else None,
             clock_ns=self.clock_ns,
         )
+        try:
+            result = await scatter.run(claims)
+            self._check_timelines(scatter)
+        finally:
+            scatter.close()
         consultation = FinishedConsultation(
             claims, began_ns, self.clock_ns(), deadline_ms - RESERVE_MS, grace_ms, result
         )
         self.invariants.check_consultation(consultation, self.rigs, concluding=concluding)
         return consultation
+
+    def _check_timelines(self, scatter: Scatter) -> None:
+        for pending in scatter.asks:
+            wrapped = pending.call, pending.ended_call
+            pending.call, pending.ended_call = map(unwrapped, wrapped)
+            timeline = ask_timeline(pending)
+            pending.call, pending.ended_call = wrapped
+            for fault in timeline_faults(pending, timeline, self.clock_ns()):
+                self.invariants.report(fault)
+            self.flags.update((pending.ask.name, flag) for flag in timeline.flags)
+
+    def _check_flags(self) -> None:
+        """No flag may be more frequent than what it stands for is counted."""
+        for rig in self.rigs:
+            counts = rig.guard.counts
+            bounds = {
+                Flag.HEDGE_SENT: counts.hedges,
+                Flag.HEDGE_WON: counts.hedges_won,
+                Flag.RETRIED: counts.retries,
+                Flag.SHARED_FETCH: rig.cache.joined,
+                Flag.DIMMED: counts.dimmed,
+                Flag.CACHED: rig.cache.hits + (self.l2.hits if self.l2 is not None else 0) + rig.cache.joined,
+                Flag.FALLBACK: rig.cache.served_stale,
+            }
+            for flag, most in bounds.items():
+                flagged = self.flags[rig.name, flag]
+                if (flag in PER_ASK or not rig.cache.joined) and flagged > most:
+                    self.invariants.report(f"{rig.name} has {flagged} times {flag}, and counts {most}")
 
     def _change(self) -> None:
         """Change facts upstream, and invalidate them after a while."""
@@ -371,10 +410,17 @@ class Simulation:
                 counts[name] = counts.get(name, 0) + getattr(guard_counts, name)
             for name in ("hits", "misses", "joined", "served_stale"):
                 counts[name] = counts.get(name, 0) + getattr(rig.cache, name)
+        for (_, flag), times in self.flags.items():
+            counts[flag] = counts.get(flag, 0) + times
         counts["evictions"] = self.store.evictions
         if self.l2 is not None:
             counts["l2_hits"], counts["l2_wrong_keys"] = self.l2.hits, self.l2.wrong_keys
         return counts
+
+
+def unwrapped(call: PendingCall | None) -> PendingCall | None:
+    """The call within the meter's."""
+    return call.call if isinstance(call, MeteredAsk) else call
 
 
 REVEALED = ("amount", "currency", "country", "of_s0", "of_s1")
