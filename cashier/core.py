@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -15,12 +15,17 @@ from typing import Any, Self
 import anyio
 import msgspec
 import structlog
+from msgspec import structs
 
 from cashier import wiring
 from cashier.consultation.answer import Consultation, NotOpen
+from cashier.consultation.failure_text import with_failures
 from cashier.consultation.source_reachability import source_reachability
 from cashier.domain.catalog import Catalog
-from cashier.domain.order import ConsultRequest
+from cashier.domain.explanation.evidence import Judgement, WhyRequest
+from cashier.domain.explanation.explain import explain_in_steps
+from cashier.domain.explanation.schema import Explanation
+from cashier.domain.order import ConsultRequest, Order
 from cashier.fanout.failure_log import FailureReport
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
 from cashier.fanout.load_shedding import DegradationLadder
@@ -188,6 +193,35 @@ class Cashier:
         """
         return self._consult.stream(self._checked(request), _call_headers(request_id, traceparent))
 
+    async def why(
+        self,
+        question: WhyRequest,
+        *,
+        internals: bool = True,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> Explanation:
+        """Explain what `consult` would answer now: every rule about every kind and method.
+
+        Asks the sources, within the deadline, and changes nothing else: no payer's consultation is
+        counted, nothing is learned. Answers too if the order is unknown or a required source is
+        silent. `internals`: with what only the operator may see: costs, scores, routes and the
+        addresses of sources. Raises `NotOpen`.
+        """
+        checked = self._checked(question.consult_request(None))
+        flow, config = self._recheck if question.fresh else self._consult, self.config
+        evidence = await flow.evidence(checked, _call_headers(request_id, traceparent))
+        order = evidence.answers["order"]
+        if isinstance(order, Order):
+            evidence = structs.replace(evidence, request=question.consult_request(order))
+        if internals:
+            evidence = structs.replace(evidence, sources=with_failures(evidence.sources, self.failures))
+        records = {} if self.payments is None else self.payments.channel_health.records
+        judgement = Judgement(
+            config.catalog, config.weights, config.routing, dict(records), int(self._monotonic()), internals
+        )
+        return await _step_by_step(explain_in_steps(evidence, judgement))
+
     @property
     def catalog(self) -> Catalog:
         """The payment kinds and texts of the present configuration."""
@@ -288,9 +322,13 @@ class Cashier:
             self._parts,
             self._bind(config),
             self._clock,
-            time.monotonic if self._clock is utc_now else lambda: self._clock().timestamp(),
+            self._monotonic,
             _call_headers,
         )
+
+    def _monotonic(self) -> float:
+        """Seconds, of the clock of payments and of what is learned about channels."""
+        return time.monotonic() if self._clock is utc_now else self._clock().timestamp()
 
     def _checked(self, request: ConsultRequest) -> ConsultRequest:
         if self._open is None:
@@ -301,7 +339,8 @@ class Cashier:
     def _bind(self, config: Configuration) -> PaymentPolicy:
         """Bind plan and flow to the current numbers of the pipelines, and return the policy."""
         self.plan, self._consult = wiring.consult_flow(self._parts, config, self._clock)
-        return wiring.payment_policy(self._parts, config, self._clock)
+        self._recheck = wiring.recheck_flow(self._parts, config, self._clock)
+        return wiring.payment_policy(config, self._recheck)
 
     async def _connect(self) -> None:
         """Open connections ahead, and wait for the required sources."""
@@ -367,6 +406,17 @@ class Cashier:
 
 def _call_headers(request_id: str | None, traceparent: str | None) -> CallHeaders:
     return CallHeaders(request_id or uuid.uuid4().hex, traceparent)
+
+
+async def _step_by_step(steps: Generator[None, None, Explanation]) -> Explanation:
+    """Let other requests run between two steps: an operator's question must delay no payer."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            explanation: Explanation = end.value
+            return explanation
+        await asyncio.sleep(0)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

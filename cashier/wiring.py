@@ -184,7 +184,7 @@ def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], dateti
     return plan, _consult_flow(parts, config, plan, config.settings.consult, clock)
 
 
-def payment_policy(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> PaymentPolicy:
+def recheck_flow(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> ConsultFlow:
     """The recheck reads no cache, and gives every source the time that the payer can wait.
 
     Also one that has to wait for the order first.
@@ -201,9 +201,12 @@ def payment_policy(parts: Parts, config: Configuration, clock: Callable[[], date
         reserve_ms=0,
         locale=settings.consult.locale,
     )
-    recheck = _consult_flow(parts, config, plan, patient, clock, recheck=True)
+    return _consult_flow(parts, config, plan, patient, clock, recheck=True)
+
+
+def payment_policy(config: Configuration, recheck: ConsultFlow) -> PaymentPolicy:
     return PaymentPolicy(
-        settings=settings.accept_in_effect,
+        settings=config.settings.accept_in_effect,
         catalog=config.catalog,
         routing=config.routing,
         consult_uncached=recheck.with_case,

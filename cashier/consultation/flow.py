@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
@@ -22,6 +22,8 @@ from cashier.consultation.end import ConsultationEnd, Observers
 from cashier.domain.assembly import assemble
 from cashier.domain.catalog import Catalog
 from cashier.domain.consultation_case import ConsultationCase
+from cashier.domain.explanation.evidence import Evidence
+from cashier.domain.explanation.schema import SourceEvidence
 from cashier.domain.facts import Facts
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked, ConsultRequest, Order
@@ -30,7 +32,7 @@ from cashier.domain.pay_method import PayMethod
 from cashier.domain.ranking import Weights, rank_offers
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.plan import Plan
-from cashier.fanout.scatter import Conclusive, Scatter, ScatterResult, Timing
+from cashier.fanout.scatter import Conclusive, Scatter, ScatterResult, Timing, scatter
 from cashier.fanout.streaming_scatter import StreamingScatter
 from cashier.source_errors import Missing, MissingCause
 
@@ -123,6 +125,23 @@ class ConsultFlow:
             silent = tuple(name for name, answer in gathered.answers.items() if isinstance(answer, Missing))
             payable = run.completed(self._payable(case, gathered))
             return ConsultationWithCase(payable, case, silent, order.user_id is not None)
+
+    async def evidence(self, request: ConsultRequest, call_headers: Any) -> Evidence:
+        """What the sources answer now, by the same plan and deadline, for an explanation.
+
+        No observer is told, because no payer consults. It does not end early either: an operator
+        wants the checks behind the first that fails.
+        """
+        now = self._now()
+        gathered = await scatter(
+            self._plan,
+            self._known_inputs(request),
+            call_headers,
+            deadline_ns=self._clock_ns() + self._budget_ns(request),
+            timing=self._timing,
+            clock_ns=self._clock_ns,
+        )
+        return Evidence(request, gathered.answers, now, tuple(_source_evidence(gathered)))
 
     async def stream(self, request: ConsultRequest, call_headers: Any) -> AsyncGenerator[Consultation, None]:
         """Yield the first usable answer, then each better one.
@@ -337,6 +356,20 @@ class _Run(Generic[S]):
                 recheck=self._recheck,
                 streamed=isinstance(scatter, StreamingScatter),
             )
+        )
+
+
+def _source_evidence(gathered: ScatterResult) -> Iterator[SourceEvidence]:
+    for report in gathered.reports:
+        answer = gathered.answers[report.name]
+        yield SourceEvidence(
+            name=report.name,
+            importance=report.importance,
+            status=report.status,
+            started_ms=report.started_ms,
+            elapsed_ms=report.elapsed_ms,
+            age_ms=report.age_ms,
+            cause=answer.cause if isinstance(answer, Missing) else None,
         )
 
 

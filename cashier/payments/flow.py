@@ -71,6 +71,7 @@ class PaymentFlow:
         forget: ForgetFacts,
     ) -> None:
         self.policy = policy
+        self.channel_health = channel_health
         engine = RememberingEngine(ports.engine)
         self._ports = ports = replace(ports, engine=engine)
         self._tokens = tokens

@@ -28,6 +28,7 @@ from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_guard import RequestGuard
 from cashier.web.request_headers import read_request_id
 from cashier.web.response import HeaderList, problem_response, send_response
+from cashier.web.why_endpoint import WhyEndpoint
 
 CashierFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[ConsultService]]
 
@@ -85,6 +86,7 @@ class CashierApp:
             self._health,
             body_limit_bytes,
             InvalidateEndpoint(guard),
+            WhyEndpoint(guard),
             self._payment_endpoints.routes(),
             secured=guard.secured,
         )

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import inspect
 
 from cashier.consultation.answer import Consultation
+from cashier.domain.explanation.evidence import WhyRequest
 from cashier.domain.order import USER_ID_REQUIRED, ConsultRequest, Product
 from cashier.domain.payment_request import PaymentChoice
 from cashier.fanout.ask import SourceReport, SourceStatus
@@ -27,7 +28,7 @@ _encoder = msgspec.json.Encoder()
 _untyped = msgspec.json.Decoder(Any, float_hook=float)
 _CONSULT_REQUEST = inspect.type_info(ConsultRequest)
 # Bodies whose `__post_init__` is `require_payer`.
-_WITH_PAYER = (ConsultRequest, PaymentChoice)
+_WITH_PAYER = (ConsultRequest, PaymentChoice, WhyRequest)
 T = TypeVar("T")
 
 # The largest number of allowed values that is listed in a message and searched for a similar one.
@@ -144,6 +145,8 @@ def _field_problems(
             yield from _list_problems(type_info, value, field)
         case inspect.StrType():
             yield from _text_problems(type_info, value, field, description)
+        case inspect.BoolType() if not isinstance(value, bool):
+            yield _wrong_type(field, "true or false", value)
         case inspect.IntType():
             yield from _number_problems(type_info, value, field)
 
@@ -152,9 +155,9 @@ def _object_problems(type_info: inspect.StructType, value: object, field: str) -
     if not isinstance(value, dict):
         yield _wrong_type(field, "an object", value)
         return
-    payer_missing = (
-        issubclass(type_info.cls, _WITH_PAYER) and value.get("user_id") is None and value.get("product") != Product.SCAN
-    )
+    # An explanation takes the order's own product where it names none.
+    product = value.get("product", Product.SCAN if type_info.cls is WhyRequest else None)
+    payer_missing = issubclass(type_info.cls, _WITH_PAYER) and value.get("user_id") is None and product != Product.SCAN
     for member in type_info.fields:
         path = f"{field}.{member.encode_name}" if field else member.encode_name
         if payer_missing and path == "user_id":

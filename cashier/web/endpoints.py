@@ -23,6 +23,7 @@ from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.openapi import document
 from cashier.web.payment_endpoints import PaymentOperation
 from cashier.web.problem import Problem, ProblemCode, RequestRefused, encode_problem, make_problem
+from cashier.web.why_endpoint import WhyEndpoint
 
 _log = structlog.get_logger("cashier.web")
 
@@ -31,6 +32,7 @@ def other_endpoints(
     health: HealthCheck,
     body_limit_bytes: int,
     invalidate_endpoint: InvalidateEndpoint,
+    why_endpoint: WhyEndpoint,
     payment_routes: Sequence[Route],
     *,
     secured: bool,
@@ -49,6 +51,9 @@ def other_endpoints(
     async def invalidate(request: Request) -> Response:
         return _json(request, msgspec.json.encode(await invalidate_endpoint(request)))
 
+    async def why(request: Request) -> Response:
+        return _json(request, msgspec.json.encode(await why_endpoint(request)))
+
     @cache
     def openapi_document() -> bytes:
         return document(body_limit_bytes, secured=secured)
@@ -57,7 +62,8 @@ def other_endpoints(
         return _json(request, openapi_document())
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/openapi.json", openapi)]
-    routes += [Route("/v1/invalidate", invalidate, methods=["POST"]), *payment_routes]
+    routes += [Route("/v1/invalidate", invalidate, methods=["POST"]), Route("/v1/why", why, methods=["POST"])]
+    routes += payment_routes
     starlette = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _http_error, RequestRefused: _refusal, Exception: _internal_error},

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from cashier.consultation.answer import Consultation
 from cashier.domain.catalog import Catalog
+from cashier.domain.explanation.evidence import WhyRequest
+from cashier.domain.explanation.schema import Explanation
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
 from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
@@ -156,6 +158,16 @@ class ConsultService(Protocol):
         Raises as `consult`, but only before the first. Close the generator
         (`contextlib.aclosing`) if you stop early.
         """
+
+    async def why(
+        self,
+        question: WhyRequest,
+        *,
+        internals: bool = True,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> Explanation:
+        """Explain what `consult` would answer now. `internals`: see `Judgement`."""
 
     async def ainvalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         """Drop cached answers of `key`, or of all keys with `prefix`, in all workers.

@@ -71,6 +71,17 @@ class RequestGuard:
             return ANYONE
         return self._bearer_auth.admit(headers.get(b"authorization"), scope, time())
 
+    def admit_operator(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """The caller, which has the scope `operations`. Without authentication: who is near.
+
+        Raises `RequestRefused`: UNAUTHENTICATED or FORBIDDEN.
+        """
+        if self._bearer_auth is None and not self._trusts_named_payers:
+            raise RequestRefused(
+                ProblemCode.FORBIDDEN, "Without authentication this is served on loopback addresses only."
+            )
+        return self.admit(headers, TokenScope.OPERATIONS)
+
     def payer_of(self, caller: Caller, named: str | None) -> str:
         """The user that the caller is. Raises `RequestRefused`: see `caller.payer_of`."""
         return payer_of(caller, named, trusts_named=self._trusts_named_payers)

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from cashier.consultation.answer import Consultation, OrderSummary
+from cashier.domain.explanation.evidence import WhyRequest
+from cashier.domain.explanation.schema import Explanation
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.domain.pay_method import (
@@ -32,7 +34,8 @@ from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.fanout.l2.interface import Invalidated, Reach
 from cashier.fanout.reachability import Reachability, SourceReachability
 from cashier.web import CashierFactory, PaymentsPort
-from tests.domain.builders import CATALOG
+from tests.domain.builders import CATALOG, one_of_each
+from tests.domain.explanation.evidence import explained
 
 ASKED = ConsultRequest(
     order_id="o_1001",
@@ -170,6 +173,7 @@ class FakeService:
         self.catalog = CATALOG
         self.calls: list[tuple[ConsultRequest, str, str | None]] = []
         self.since_ns: list[int] = []
+        self.questions: list[tuple[WhyRequest, bool]] = []
         self.invalidated: list[tuple[str, str | None, str | None]] = []
         self.raises: Exception | None = None
         self.open = asyncio.Event()
@@ -200,6 +204,21 @@ class FakeService:
         self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None
     ) -> AsyncGenerator[Consultation, None]:
         yield await self.consult(request, request_id=request_id, traceparent=traceparent)
+
+    async def why(
+        self,
+        question: WhyRequest,
+        *,
+        internals: bool = True,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> Explanation:
+        if self.raises is not None:
+            raise self.raises
+        self.questions.append((question, internals))
+        self.entered.set()
+        await self.open.wait()
+        return explained(one_of_each())
 
     async def ainvalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         if self.raises is not None:

@@ -22,6 +22,8 @@ from pathlib import Path
 import msgspec
 
 from cashier.consultation.answer import Consultation
+from cashier.domain.explanation.evidence import WhyRequest
+from cashier.domain.explanation.schema import Explanation
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated, Reach
@@ -82,6 +84,16 @@ class SlowService:
         """One consultation at once, and the result of `consult`."""
         yield consultation(request.order_id)
         yield await self.consult(request, request_id=request_id, traceparent=traceparent)
+
+    async def why(
+        self,
+        question: WhyRequest,
+        *,
+        internals: bool = True,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> Explanation:
+        raise NotImplementedError
 
     async def ainvalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         return Invalidated(source, 0, Reach.THIS_WORKER)

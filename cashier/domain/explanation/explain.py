@@ -145,7 +145,7 @@ class _Explainer:
         self._case = case
         self._offers = {offer.method_id: offer for offer in offers}
         self._methods = methods
-        self._parts = score_parts(case, list(offers), judgement.weights)
+        self._parts = score_parts(case, list(offers), judgement.weights) if judgement.internals else {}
 
     def kind(self, kind: Kind) -> Generator[None, None, KindExplanation]:
         methods = []
@@ -180,7 +180,7 @@ class _Explainer:
         stop = first_stop(checks)
         refused_by = None if stop is None else stop.rule
         amounts, reason = method.amount, method.reason
-        parts = self._parts[method.method_id]
+        parts = self._parts.get(method.method_id)
         return MethodExplanation(
             method_id=method.method_id,
             availability=method.availability,
@@ -197,7 +197,7 @@ class _Explainer:
             options=tuple(self._option(method, option) for option in method.options),
             limits=self._limits(part),
             promotions=method_promotions(self._case, part.kind, part.method_id, offer.quote),
-            score=sum(each.score for each in parts),
+            score=None if parts is None else sum(each.score for each in parts),
             parts=parts,
             route=self._route(method),
             sentence=self._sentence(method, stop, parts),
@@ -220,7 +220,7 @@ class _Explainer:
             checks=checks,
             channels=self._channels(part),
             limits=self._limits(part),
-            route=route_of(self._case, self._judgement, method.method_id, option.option_id) if usable else None,
+            route=self._routed(method.method_id, option.option_id) if usable else None,
         )
 
     def _with_option(self, method: PayMethod, option_id: str) -> ConsultationCase:
@@ -311,13 +311,19 @@ class _Explainer:
         return limits_of(part.case, kind, card_id, part.quote, ceiling)
 
     def _route(self, method: PayMethod) -> RouteExplanation | None:
-        if method.availability is not Availability.AVAILABLE or (method.options and not method.legs):
+        needs_option = method.options and not method.legs
+        if method.availability is not Availability.AVAILABLE or needs_option:
             return None
-        return route_of(self._case, self._judgement, method.method_id)
+        return self._routed(method.method_id, None)
 
-    def _sentence(self, method: PayMethod, stop: Check | None, parts: Sequence[ScorePart]) -> str:
+    def _routed(self, method_id: str, option_id: str | None) -> RouteExplanation | None:
+        return route_of(self._case, self._judgement, method_id, option_id) if self._judgement.internals else None
+
+    def _sentence(self, method: PayMethod, stop: Check | None, parts: Sequence[ScorePart] | None) -> str:
         if stop is not None:
             return stop.sentence
+        if parts is None:
+            return f"Available, rank {method.rank}."
         counted = ", ".join(f"{each.term} {each.score:+,}" for each in parts if each.score) or "nothing counts"
         place = f"rank {method.rank} by a score of {sum(each.score for each in parts):,} ({counted})"
         ties = "equal scores are ordered by payable amount, the kind's position and the id"

@@ -162,7 +162,8 @@ class OptionExplanation(Struct, frozen=True):
 class MethodExplanation(Struct, frozen=True):
     """One method. The first fields are those of the answer; `checks` has every rule in order.
 
-    `refused_by`: the first rule that did not pass. `parts`: of `score`, which is their sum.
+    `refused_by`: the first rule that did not pass. `parts`: of `score`, which is their sum; null
+    for a caller that may not see them, as `route` is.
     """
 
     method_id: str
@@ -180,8 +181,8 @@ class MethodExplanation(Struct, frozen=True):
     options: tuple[OptionExplanation, ...]
     limits: tuple[LimitExplanation, ...]
     promotions: tuple[PromotionExplanation, ...]
-    score: int
-    parts: tuple[ScorePart, ...]
+    score: int | None
+    parts: tuple[ScorePart, ...] | None
     route: RouteExplanation | None
     sentence: str
 

@@ -17,6 +17,8 @@ import orjson
 from msgspec import Struct
 
 from cashier.consultation.answer import Consultation
+from cashier.domain.explanation.evidence import WhyRequest
+from cashier.domain.explanation.schema import Explanation
 from cashier.domain.money import MAX_VALUE
 from cashier.domain.offer_diff import Change
 from cashier.domain.order import ID_PATTERN, ConsultRequest
@@ -56,6 +58,8 @@ _STRUCTS: dict[str, type[Struct]] = {
         Problem,
         Invalidation,
         Invalidated,
+        WhyRequest,
+        Explanation,
         PaymentRequest,
         ChallengeAnswer,
         Cancellation,
@@ -72,6 +76,7 @@ _STRUCTS: dict[str, type[Struct]] = {
 _PROBLEM_GROUPS: dict[str, tuple[ProblemCode, ...]] = {
     "any": (ProblemCode.INVALID, ProblemCode.INTERNAL, ProblemCode.NOT_READY),
     "page": (ProblemCode.ORIGIN_NOT_ALLOWED,),
+    "operator": (ProblemCode.FORBIDDEN, ProblemCode.OVERLOADED),
     "own": (ProblemCode.CALLER_MISMATCH, ProblemCode.ORIGIN_NOT_ALLOWED),
     "body": (
         ProblemCode.MALFORMED,

@@ -196,7 +196,7 @@ def test_the_parts_of_a_score_add_up_to_what_ranks(world: World) -> None:
 
 def test_a_score_names_its_parts() -> None:
     world = cards(member=member((Kind.QUICK_PAY, 1), last_used=(Kind.QUICK_PAY, "c_CMB")))
-    parts = {part.term: part.score for part in explained_method(world, CARD).parts if part.score}
+    parts = {part.term: part.score for part in explained_method(world, CARD).parts or () if part.score}
     weights = Weights()
     assert parts == {
         "last_used": weights.last_used * 10_000,

@@ -100,7 +100,7 @@ def test_the_chosen_channel_alone_gives_the_verdict_of_the_method(world: World, 
 def test_the_parts_of_a_score_order_the_methods(world: World, silent: Any) -> None:
     for each in Availability:
         scores = [
-            why.score
+            why.score or 0
             for method, why in sorted(pairs(world.but(silent=silent)), key=lambda pair: pair[0].rank)
             if method.availability is each
         ]
