@@ -17,7 +17,7 @@ from cashier.fanout.waterfall import TimelineRow, timeline_rows
 from cashier.web.problem import ProblemCode
 
 # Mark and colour by availability.
-_MARKS = {"AVAILABLE": ("●", "green"), "UNDETERMINED": ("?", "yellow"), "UNAVAILABLE": ("○", "dim")}
+MARKS = {"AVAILABLE": ("●", "green"), "UNDETERMINED": ("?", "yellow"), "UNAVAILABLE": ("○", "dim")}
 _COLOURS = {
     SourceStatus.FRESH: "green",
     SourceStatus.CACHED: "cyan",
@@ -106,7 +106,7 @@ def method_lines(methods: Sequence[dict[str, Any]], width: int) -> Iterator[Text
         rows.append(_method_row(method))
     yield from table(_METHOD_COLUMNS, rows, width)
     yield Text()
-    legend = Text("   ").join(Text.assemble(mark, f" {name.lower()}") for name, mark in _MARKS.items())
+    legend = Text("   ").join(Text.assemble(mark, f" {name.lower()}") for name, mark in MARKS.items())
     yield from paragraph(legend, width, 4)
 
 
@@ -118,7 +118,7 @@ def _method_row(method: dict[str, Any]) -> tuple[Text, ...]:
     amount = method["amount"]
     row = (
         Text(str(method["rank"])),
-        Text(*_MARKS[method["availability"]]),
+        Text(*MARKS[method["availability"]]),
         title,
         Text(money_text(amount["payable"]) if amount else "unknown"),
         Text(_adjustments(amount) if amount else "", style="dim"),

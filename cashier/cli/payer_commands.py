@@ -73,7 +73,7 @@ def consult(
         "country": country,
         "locale": locale,
         "deadline_ms": deadline_ms,
-        "chosen_promotions": _chosen(promotion, no_promotions),
+        "chosen_promotions": chosen_promotions(promotion, no_promotions),
     }
     request |= {key: value for key, value in given.items() if value is not None}
     if json and stream:
@@ -124,7 +124,7 @@ def pay(
     Exit status 0 means paid.
     """
     request = {**known_case(case).request, "locale": locale}
-    chosen = _chosen(promotion, no_promotions)
+    chosen = chosen_promotions(promotion, no_promotions)
     if chosen is not None:
         request["chosen_promotions"] = chosen
     ids = None if promotions is None else tuple(part for part in promotions.split(",") if part)
@@ -199,7 +199,7 @@ def _console(json: bool) -> Console:
     return Console(quiet=True) if json else terminal()
 
 
-def _chosen(promotions: list[str] | None, none: bool) -> list[str] | None:
+def chosen_promotions(promotions: list[str] | None, none: bool) -> list[str] | None:
     """The promotions that may count; None: the best set."""
     if none and promotions:
         stop("--promotion and --no-promotions exclude each other: choose one")

@@ -37,6 +37,12 @@ async def consult(url: str, request: dict[str, Any]) -> tuple[dict[str, Any], fl
         return _json(body, url), (time.perf_counter() - start_s) * 1000
 
 
+async def why(url: str, question: dict[str, Any], token: str | None) -> dict[str, Any]:
+    """An explanation, or a problem. `token`: of an operator. Raises `RequestFailed`."""
+    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        return _json(await _exchange(session, "POST", url, "/v1/why", question, _SERVICE, token), url)
+
+
 class StreamEvent(NamedTuple):
     """An event of a stream: `answer`, `end` or `error`; `problem` where there is no stream.
 
@@ -170,12 +176,18 @@ async def change_weather(url: str, source: str | None, profile: dict[str, Any] |
 
 
 async def _exchange(
-    session: aiohttp.ClientSession, method: str, url: str, path: str, request: dict[str, Any] | None, server: str
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    path: str,
+    request: dict[str, Any] | None,
+    server: str,
+    token: str | None = None,
 ) -> bytes:
     """The response's bytes. `server`: the command that starts what answers at `url`."""
-    data = _encode(request)
+    data, headers = _encode(request), _JSON | ({"Authorization": f"Bearer {token}"} if token else {})
     with _transport_errors(url, server):
-        async with session.request(method, _address(url, path), data=data, headers=_JSON) as response:
+        async with session.request(method, _address(url, path), data=data, headers=headers) as response:
             return await response.read()
 
 

@@ -326,8 +326,7 @@ class _Explainer:
             return f"Available, rank {method.rank}."
         counted = ", ".join(f"{each.term} {each.score:+,}" for each in parts if each.score) or "nothing counts"
         place = f"rank {method.rank} by a score of {sum(each.score for each in parts):,} ({counted})"
-        ties = "equal scores are ordered by payable amount, the kind's position and the id"
-        return f"{'Preferred: the first that is available, ' if method.preferred else 'Available, '}{place}; {ties}."
+        return f"{'Preferred: the first that is available, ' if method.preferred else 'Available, '}{place}."
 
 
 def _with_term(channel: Channel, term_id: str) -> Channel:

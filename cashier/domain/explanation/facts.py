@@ -16,6 +16,7 @@ from cashier.domain.explanation.rules import Rule
 from cashier.domain.explanation.schema import Fact
 from cashier.domain.facts import Account, Agreement, Card, Channel
 from cashier.domain.kinds import complete
+from cashier.domain.money import MAX_VALUE, Money
 from cashier.domain.pay_method import Kind, LegType, Limits
 from cashier.domain.quote import Quote
 from cashier.domain.split_payment import ID_SUFFIX
@@ -254,7 +255,8 @@ def _unclear(subject: Subject) -> Iterator[NamedFact]:
 def _to_pay(subject: Subject) -> Iterator[NamedFact]:
     yield ("order amount", subject.case.amount, "order")
     if subject.case.promotions.most_off:
-        yield ("promotions, at most", subject.case.promotions.most_off, "marketing")
+        most_off = Money(subject.case.currency, min(subject.case.promotions.most_off, MAX_VALUE))
+        yield ("promotions, all together", most_off, "marketing")
 
 
 def _term(subject: Subject) -> Iterator[NamedFact]:

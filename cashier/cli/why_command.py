@@ -1,0 +1,89 @@
+"""`cashier why`: why an order has the payment methods that it has, or had."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from cashier.cli import service_client
+from cashier.cli.consultation_printer import problem_lines
+from cashier.cli.invocation import known_case, parse_money, print_json, run, stop
+from cashier.cli.layout import terminal, write
+from cashier.cli.payer_commands import ChosenPromotions, NoPromotions, Url, chosen_promotions
+from cashier.cli.why_printer import why_lines
+from cashier.domain.pay_method import Kind
+
+TOKEN_VARIABLE = "CASHIER_OPERATIONS_TOKEN"  # noqa: S105 - a name
+
+
+def why(
+    url: Url = "http://127.0.0.1:8080",
+    case: Annotated[
+        str | None, typer.Option(help="Order to explain, a name from `cashier cases`; the options below override it.")
+    ] = None,
+    order_id: Annotated[str | None, typer.Option(help="Order id.")] = None,
+    user_id: Annotated[str | None, typer.Option(help="User id of the payer.", show_default="a walk-in")] = None,
+    merchant_id: Annotated[str | None, typer.Option(help="Merchant id.")] = None,
+    product: Annotated[str | None, typer.Option(help="Checkout product.", show_default="the order's own")] = None,
+    terminal_type: Annotated[
+        str | None, typer.Option("--terminal", help="Terminal of the payer.", show_default="APP, at a till POS")
+    ] = None,
+    amount: Annotated[str | None, typer.Option(help="Claimed amount in minor units, such as CNY:12800.")] = None,
+    country: Annotated[str | None, typer.Option(help="Claimed country, two letters (ISO 3166).")] = None,
+    deadline_ms: Annotated[
+        int | None, typer.Option(help="Deadline in ms.", show_default="[consult] deadline_ms of the service")
+    ] = None,
+    promotion: ChosenPromotions = None,
+    no_promotions: NoPromotions = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Read no cache.")] = False,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Kind of payment method to show in full, such as WALLET; repeat it for more."),
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar=TOKEN_VARIABLE, help="Bearer token with the scope operations.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the response body as JSON.")] = False,
+) -> None:
+    """Explain which payment methods an order has now: every rule, with the facts that decided.
+
+    Changes nothing. Exit status 1 means that there is no explanation.
+    """
+    kinds = _known_kinds(kind or [])
+    question: dict[str, Any] = {} if case is None else _of_case(case)
+    given = {
+        "order_id": order_id,
+        "user_id": user_id,
+        "merchant_id": merchant_id,
+        "product": product,
+        "terminal": terminal_type,
+        "amount": None if amount is None else parse_money(amount),
+        "country": country,
+        "deadline_ms": deadline_ms,
+        "chosen_promotions": chosen_promotions(promotion, no_promotions),
+    }
+    question |= {key: value for key, value in given.items() if value is not None} | ({"fresh": True} if fresh else {})
+    _show(run(service_client.why(url, question, token)), kinds, json=json)
+
+
+def _show(answer: dict[str, Any], kinds: frozenset[str], *, json: bool) -> None:
+    explained = "outcome" in answer
+    if json:
+        print_json(answer)
+    else:
+        console = terminal()
+        write(console, (why_lines(answer, kinds, console.width) if explained else problem_lines(answer, console.width)))
+    if not explained:
+        raise typer.Exit(1)
+
+
+def _of_case(name: str) -> dict[str, Any]:
+    return {key: value for key, value in known_case(name).request.items() if key != "deadline_ms"}
+
+
+def _known_kinds(names: list[str]) -> frozenset[str]:
+    kinds = frozenset(name.upper() for name in names)
+    for name in sorted(kinds - set(Kind)):
+        stop(f"{name!r} is no kind of payment method; known are {', '.join(Kind)}")
+    return kinds

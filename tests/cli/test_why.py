@@ -1,0 +1,110 @@
+"""`cashier why`: an explanation at every width, in short and in full, and its exit status."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+from rich.cells import cell_len
+from typer.testing import CliRunner
+
+from cashier.cli import service_client
+from cashier.cli.commands import cli
+from cashier.cli.why_printer import why_lines
+from cashier.domain.order import OrderStatus
+from cashier.domain.pay_method import Kind
+from cashier.source_errors import MissingCause
+from tests.domain.builders import World, account, one_of_each, order, promotion, quota
+from tests.domain.explanation.evidence import explained
+
+WIDTHS = (40, 60, 80, 120)
+WORLDS = {
+    "one of each": one_of_each(),
+    "silent": one_of_each(silent={"quota": MissingCause.TIMEOUT, "card": MissingCause.GARBLED}),
+    "blocked": one_of_each(order=order(status=OrderStatus.PAID)),
+    "short of balance": one_of_each(
+        accounts=(account(5),),
+        promotions=(promotion("p_1", 100), promotion("p_2", 50, kinds=(Kind.WALLET,))),
+        quotas=(quota(Kind.QUICK_PAY, daily=(100, 1)),),
+    ),
+    "empty": World(),
+}
+
+
+def document(world: World) -> Any:
+    return orjson.loads(msgspec.json.encode(explained(world)))
+
+
+def printed(world: World, *kinds: str, width: int = 120) -> str:
+    return "\n".join(line.plain for line in why_lines(document(world), kinds, width))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", WORLDS)
+def test_no_line_is_wider_than_the_terminal(name: str, width: int) -> None:
+    for kinds in ((), tuple(Kind)):
+        wide = [line for line in printed(WORLDS[name], *kinds, width=width).split("\n") if cell_len(line) > width]
+        assert wide == []
+
+
+def test_every_kind_is_there_with_the_verdict_of_each_method() -> None:
+    text = printed(WORLDS["short of balance"])
+    for kind in Kind:
+        assert f"\n {kind}\n" in text
+    assert "○ BALANCE:b_1" in text
+    assert "BALANCE_SUFFICIENT" in text
+    assert "DAILY_LIMIT_EXCEEDED: the payable amount must be within what is left of the day's quota" in text
+    assert "Not listed: the order must leave something to pay" in text
+
+
+def test_a_chosen_kind_is_shown_alone_and_in_full() -> None:
+    text = printed(WORLDS["short of balance"], "QUICK_PAY")
+    assert "\n WALLET\n" not in text
+    assert "CARD_EXPIRY" in text
+    assert re.search(r"DAILY_LIMIT +refused", text)
+    assert "OTHER_KIND: It is for WALLET only." in text
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, body: Any) -> list[tuple[str, dict[str, Any], str | None]]:
+    asked = []
+
+    async def why(url: str, question: dict[str, Any], token: str | None) -> Any:
+        asked.append((url, question, token))
+        return body
+
+    monkeypatch.setattr(service_client, "why", why)
+    return asked
+
+
+def test_the_question_has_what_was_given_and_the_token_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answer_with(monkeypatch, document(one_of_each()))
+    words = ["why", "--url", "http://here", "--order-id", "o_1", "--merchant-id", "m_1", "--fresh", "--amount", "CNY:5"]
+    done = CliRunner().invoke(cli, words, env={"CASHIER_OPERATIONS_TOKEN": "secret", "COLUMNS": "80"})
+    assert done.exit_code == 0
+    question = {"order_id": "o_1", "merchant_id": "m_1", "amount": {"currency": "CNY", "value": 5}, "fresh": True}
+    assert asked == [("http://here", question, "secret")]
+    assert "secret" not in done.output
+
+
+def test_json_is_the_body_of_the_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = document(one_of_each())
+    answer_with(monkeypatch, body)
+    done = CliRunner().invoke(cli, ["why", "--case", "chinese_shop", "--json"])
+    assert (done.exit_code, orjson.loads(done.stdout_bytes)) == (0, body)
+
+
+def test_a_problem_ends_with_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(monkeypatch, {"title": "Forbidden", "status": 403, "code": "FORBIDDEN", "detail": "It lacks a scope."})
+    done = CliRunner().invoke(cli, ["why", "--case", "chinese_shop"])
+    assert done.exit_code == 1
+    assert "403 FORBIDDEN" in done.output
+
+
+def test_an_unknown_kind_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answer_with(monkeypatch, {})
+    done = CliRunner().invoke(cli, ["why", "--case", "chinese_shop", "--kind", "cash"])
+    assert (done.exit_code, asked) == (1, [])
+    assert "known are QUICK_PAY" in done.output
