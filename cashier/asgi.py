@@ -22,11 +22,15 @@ from cashier.logs import configure_logs
 from cashier.ops.run_directory import worker_store
 from cashier.settings.loader import file_digest, load
 from cashier.settings.schema import Configuration, ConfigurationError
+from cashier.telemetry.operations_link import OperationsLink
 from cashier.web.application import CashierApp, owning_app
 from cashier.web.auth import BearerAuth, is_loopback
 from cashier.web.cross_origin import AllowedOrigins
 
 _log = structlog.get_logger("cashier")
+
+# How often a worker reports its state.
+STATE_S = 1.0
 
 
 def configured_app(path: str, server: Mapping[str, Any] | None = None, run_directory: Path | None = None) -> CashierApp:
@@ -42,7 +46,7 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
     cashier = Cashier(config=config, ladder=ladder, metrics=worker_store(run_directory))
     origins = AllowedOrigins(config.settings.merchants)
     return owning_app(
-        lambda: open_and_reload(cashier, origins, read),
+        lambda: open_and_reload(cashier, origins, read, run_directory),
         bearer_auth=bearer_auth(config),
         ladder=ladder,
         origins=origins,
@@ -78,10 +82,15 @@ def log_warnings(config: Configuration) -> None:
 
 @asynccontextmanager
 async def open_and_reload(
-    cashier: Cashier, origins: AllowedOrigins, read: Callable[[], Configuration]
+    cashier: Cashier, origins: AllowedOrigins, read: Callable[[], Configuration], run_directory: Path | None = None
 ) -> AsyncIterator[Cashier]:
-    """Open the cashier and reload it on SIGHUP. Needs the main thread, which receives signals."""
+    """Open the cashier and reload it on SIGHUP. Needs the main thread, which receives signals.
+
+    `run_directory`: where the operations port's process takes records and states.
+    """
     async with cashier, anyio.create_task_group() as tasks:
+        if run_directory is not None:
+            tasks.start_soon(_report, cashier, OperationsLink(run_directory, cashier.metrics))
         with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
             # The server blocks the signal while no receiver exists: it would end the process, which
             # may be waiting for payments under way.
@@ -92,6 +101,19 @@ async def open_and_reload(
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             tasks.cancel_scope.cancel()
+
+
+async def _report(cashier: Cashier, link: OperationsLink) -> None:
+    """Report records, and the state once a second, to the operations port's process."""
+    cashier.recorder.send = link.send_record
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(link.run)
+            while True:
+                link.send_state(cashier.state())
+                await anyio.sleep(STATE_S)
+    finally:
+        cashier.recorder.send = None
 
 
 async def _reload_on_signal(

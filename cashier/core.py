@@ -40,6 +40,7 @@ from cashier.settings.schema import Configuration
 from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.source_upstream import UpstreamFunction
 from cashier.telemetry.configuration_history import ConfigurationHistory
+from cashier.telemetry.recorder import Recorder
 from cashier.telemetry.worker_report import loop_state, payments_state, shared_cache_state, source_states
 from cashier.telemetry.worker_state import WorkerState
 from cashier.wire.reachability import await_reachable
@@ -141,6 +142,11 @@ class Cashier:
     def failures(self) -> tuple[FailureReport, ...]:
         """Why upstreams gave no answer since the opening, the latest reason first."""
         return self._parts.failures.reports()
+
+    @property
+    def recorder(self) -> Recorder:
+        """The records of the last sampled or bad consultations: `recorder.records()`."""
+        return self._parts.recorder
 
     async def __aenter__(self) -> Self:
         if self._in_use:
@@ -266,6 +272,7 @@ class Cashier:
         policy = self._bind(config)
         if self.payments is not None:
             self.payments.policy = policy
+        self.recorder.reconfigure(config.settings.telemetry)
         self.configuration_history.record_applied(config, needs_restart)
         return needs_restart
 

@@ -48,6 +48,7 @@ from cashier.sources.risk import RiskClient
 from cashier.sources.service_adapter import AdapterTransport, ServiceAdapter
 from cashier.sources.service_object import local_transport
 from cashier.sources.source_upstream import FunctionUpstream, UpstreamFunction, WireUpstream
+from cashier.telemetry.recorder import Recorder
 from cashier.tokens.token_service import TokenService
 from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpClient
@@ -94,6 +95,7 @@ class Parts(Struct, frozen=True):
     failures: FailureLog
     metrics: Store
     observers: Observers
+    recorder: Recorder
 
 
 def build(
@@ -114,6 +116,8 @@ def build(
     builder = _UpstreamBuilder(config, given, failures, resolver)
     pipelines = builder.pipelines(ladder, valkey)
     payment_ports = builder.payment_ports()
+    observers, recorder = Observers(), Recorder(config.settings.telemetry, metrics)
+    observers.add(recorder)
     return Parts(
         pipelines=pipelines,
         transports=builder.transports,
@@ -126,7 +130,8 @@ def build(
         payment_ports=payment_ports,
         failures=failures,
         metrics=metrics,
-        observers=Observers(),
+        observers=observers,
+        recorder=recorder,
     )
 
 

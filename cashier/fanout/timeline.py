@@ -81,12 +81,14 @@ class CallTimeline(Struct, frozen=True):
 class AskTimeline(Struct, frozen=True):
     """`timeout_ns`: how long it would have been waited for; None if it never started.
 
+    `error`: why there is no answer of its own, if so.
     `calls`: the first one first. One of another ask (`SF`) may have started earlier.
     """
 
     timeout_ns: int | None
     flags: tuple[Flag, ...]
     calls: tuple[CallTimeline, ...]
+    error: SourceError | None
 
 
 _BY_CAUSE = {
@@ -112,7 +114,7 @@ def ask_timeline(pending: PendingAsk) -> AskTimeline:
     elif pending.status is SourceStatus.SKIPPED:
         flags.append(Flag.SKIPPED)
     timeout_ns = None if pending.expires_ns == NEVER_NS else pending.expires_ns - pending.started_ns
-    return AskTimeline(timeout_ns, tuple(flags), calls)
+    return AskTimeline(timeout_ns, tuple(flags), calls, pending.error)
 
 
 def _answer_flags(pending: PendingAsk, call: Any) -> Iterator[Flag]:

@@ -209,6 +209,15 @@ _ROWS = (
         "Any increase without a restart: the log says why; look for memory limits and hangs.",
     ),
     Family(
+        "cashier_consultation_records_total",
+        _COUNTER,
+        "Records of sampled or bad consultations: made, refused (too many in a second), unsent (the operations port's"
+        " process did not take them).",
+        "Refused: look for the cause of so many bad answers; `[telemetry] records_per_second` bounds the records."
+        " Unsent: that process is starved.",
+        ("result",),
+    ),
+    Family(
         "cashier_build_info",
         _GAUGE,
         "Always 1; the labels say what runs.",

@@ -22,7 +22,9 @@ from starlette.routing import BaseRoute, Route
 
 from cashier.ops.access import AccessGuard
 from cashier.ops.aggregation import WorkerStores
+from cashier.ops.collector import collecting
 from cashier.ops.metrics_endpoint import metrics_routes
+from cashier.ops.record_store import RecordStore
 from cashier.settings.schema import Configuration
 from cashier.web.auth import BearerAuth
 
@@ -43,6 +45,7 @@ class OperationsState:
         self.run_directory = run_directory
         self.auth = auth
         self.stores = WorkerStores(run_directory)
+        self.records = RecordStore()
         self.stopping = stopping
 
 
@@ -74,7 +77,7 @@ async def _folding(state: OperationsState) -> AsyncIterator[None]:
 
 
 ROUTES: tuple[Routes, ...] = (_health_routes, lambda state: metrics_routes(state.stores))
-SERVICES: tuple[Service, ...] = (_folding,)
+SERVICES: tuple[Service, ...] = (_folding, lambda state: collecting(state.run_directory, state.records))
 
 
 def application(state: OperationsState) -> Starlette:

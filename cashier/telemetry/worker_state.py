@@ -157,7 +157,7 @@ class ConfigurationState(Struct, frozen=True):
     reloads: tuple[Reload, ...] = ()
 
 
-class WorkerState(Struct, frozen=True):
+class WorkerState(Struct, frozen=True, tag="worker_state", tag_field="type"):
     """`payments`: None without payment services. `shared_cache`: None without one."""
 
     pid: int

@@ -1,0 +1,122 @@
+"""What workers have reported within the last hour, in bounded memory.
+
+Records stay when their worker has ended, and so do the payments that it left unsettled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+
+import msgspec
+from msgspec import Struct
+
+from cashier.telemetry.records import ConsultationRecord
+from cashier.telemetry.worker_state import LivePayment, WorkerState
+
+KEPT_S = 3_600.0
+MOST_BYTES = 64 << 20
+MOST_PAYMENTS = 10_000
+
+
+class _Kept(Struct, frozen=True, gc=False):
+    """A record as JSON: a tenth of the memory of its objects. `at_s`: by the monotonic clock."""
+
+    at_s: float
+    order_id: str
+    request_id: str
+    body: bytes
+
+
+# Of one kept record beside its body.
+_ENTRY_BYTES = 400
+
+
+class UnsettledPayment(Struct, frozen=True):
+    """A payment that had no final status when its worker last named it.
+
+    `worker`: its process id. `seen_at`: seconds since 1970. `live`: the worker still names it;
+    False: it has ended, or the worker has.
+    """
+
+    payment: LivePayment
+    worker: int
+    seen_at: float
+    live: bool
+
+
+class RecordStore:
+    """Belongs to the event loop of the operations port."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, most_bytes: int = MOST_BYTES) -> None:
+        self._monotonic = monotonic
+        self._most_bytes = most_bytes
+        self._kept: deque[_Kept] = deque()
+        self._bytes = 0
+        self._decoder = msgspec.json.Decoder(ConsultationRecord)
+        self._payments: OrderedDict[str, tuple[float, UnsettledPayment]] = OrderedDict()  # the oldest first
+        # The last state of each worker that is connected, by process id.
+        self.states: dict[int, WorkerState] = {}
+
+    def __repr__(self) -> str:
+        return f"<RecordStore {len(self._kept)} records, {self._bytes} bytes, {len(self.states)} workers>"
+
+    @property
+    def bytes_held(self) -> int:
+        return self._bytes
+
+    def put_record(self, record: ConsultationRecord, body: bytes) -> None:
+        """`body`: the record as JSON."""
+        self._kept.append(_Kept(self._monotonic(), record.order_id, record.request_id, body))
+        self._bytes += len(body) + _ENTRY_BYTES
+        self._expire()
+
+    def put_state(self, state: WorkerState) -> None:
+        before = self.states.get(state.pid)
+        self.states[state.pid] = state
+        named = {} if state.payments is None else {each.payment_id: each for each in state.payments.listed}
+        if before is not None and before.payments is not None:
+            for each in before.payments.listed:
+                if each.payment_id not in named:
+                    self._not_live(each.payment_id)
+        now_s = self._monotonic()
+        for payment_id, payment in named.items():
+            self._payments[payment_id] = now_s, UnsettledPayment(payment, state.pid, state.at, live=True)
+            self._payments.move_to_end(payment_id)
+        self._expire()
+
+    def worker_left(self, pid: int) -> None:
+        """The worker has ended, or its connection has."""
+        state = self.states.pop(pid, None)
+        if state is not None and state.payments is not None:
+            for each in state.payments.listed:
+                self._not_live(each.payment_id)
+
+    def records(self, *, order_id: str | None = None, request_id: str | None = None) -> Iterator[ConsultationRecord]:
+        """The records of the last hour, the latest first; those of one order or request if named.
+
+        An iterator is for use at once: the next message may change what it reads.
+        """
+        self._expire()
+        for kept in reversed(self._kept):
+            if order_id in (None, kept.order_id) and request_id in (None, kept.request_id):
+                yield self._decoder.decode(kept.body)
+
+    def payments(self) -> list[UnsettledPayment]:
+        """The unsettled payments of the last hour, those seen last first."""
+        self._expire()
+        return [payment for _, payment in reversed(self._payments.values())]
+
+    def _not_live(self, payment_id: str) -> None:
+        if (seen := self._payments.get(payment_id)) is not None:
+            self._payments[payment_id] = seen[0], msgspec.structs.replace(seen[1], live=False)
+
+    def _expire(self) -> None:
+        oldest_s = self._monotonic() - KEPT_S
+        kept = self._kept
+        while kept and (kept[0].at_s < oldest_s or self._bytes > self._most_bytes):
+            self._bytes -= len(kept.popleft().body) + _ENTRY_BYTES
+        payments = self._payments
+        while payments and (next(iter(payments.values()))[0] < oldest_s or len(payments) > MOST_PAYMENTS):
+            payments.popitem(last=False)

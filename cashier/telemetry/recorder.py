@@ -1,0 +1,158 @@
+"""The recorder of one worker: records, log lines and traces of sampled and of bad consultations.
+
+A good consultation that is not sampled costs it a few comparisons. Bad ones can come in thousands a
+second, just when the service has no time, so their number per second is bounded: beyond, one is
+only counted. What the calls did is read at the end of the consultation; everything else waits until
+the answer is out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+
+from cashier.consultation.end import ConsultationEnd
+from cashier.fanout.ask import SourceStatus
+from cashier.fanout.timeline import AskTimeline, ask_timeline
+from cashier.metrics.store import Store
+from cashier.telemetry.consultation_record import consultation_record, is_good, verdicts_of
+from cashier.telemetry.records import ConsultationRecord, SourceRecord, Verdict
+from cashier.telemetry.sampling import Sampling, SecondBudget
+from cashier.telemetry.settings import TelemetrySettings
+from cashier.telemetry.trace_context import TraceContext
+from cashier.wire.transport import CallHeaders
+
+_log = structlog.get_logger("cashier.consultation")
+
+# Records that this process keeps.
+MOST_KEPT = 500
+_QUIET = frozenset({SourceStatus.FRESH, SourceStatus.CACHED})
+
+
+class _Ended(NamedTuple):
+    end: ConsultationEnd
+    timelines: Sequence[AskTimeline]
+    verdicts: tuple[Verdict, ...]
+
+
+class Recorder:
+    """An observer of consultations.
+
+    `send`: takes each record, once a collector of records listens. `replay_facts`: makes the
+    `facts` of a record. `on_traced`: takes each record of a traced consultation, whose call headers
+    are then of a type of their own; None while nothing is traced.
+    """
+
+    def __init__(self, settings: TelemetrySettings, metrics: Store, log: Callable[..., Any] | None = None) -> None:
+        """`log`: takes the level's name, the event and its fields."""
+        self.send: Callable[[ConsultationRecord], None] | None = None
+        self.replay_facts: Callable[[ConsultationEnd], Any] | None = None
+        self.on_traced: Callable[[ConsultationEnd, ConsultationRecord], None] | None = None
+        self._log = log or _write
+        self._kept: deque[ConsultationRecord] = deque(maxlen=MOST_KEPT)
+        self._ended: deque[_Ended] = deque()
+        self._made = metrics.counter("cashier_consultation_records_total", "made")
+        self._refused = metrics.counter("cashier_consultation_records_total", "refused")
+        self._bad = SecondBudget(0)
+        self._good = SecondBudget(0)
+        self._lines = SecondBudget(0)
+        self._sampling = Sampling(0)
+        self._slow_bps = 0
+        self.reconfigure(settings)
+
+    def __repr__(self) -> str:
+        return f"<Recorder of {self._made.value} records, {self._refused.value} refused>"
+
+    def reconfigure(self, settings: TelemetrySettings) -> None:
+        self._slow_bps = settings.slow_bps
+        self._sampling.share_bps = settings.sample_bps
+        # Apart, so that a caller who samples everything does not hide what is bad.
+        self._bad.most = self._good.most = settings.records_per_second
+        self._lines.most = settings.lines_per_second
+
+    def records(self) -> tuple[ConsultationRecord, ...]:
+        """The last records, the latest first."""
+        self._finish_all()
+        return tuple(reversed(self._kept))
+
+    def __call__(self, end: ConsultationEnd) -> None:
+        good = is_good(end, self._slow_bps)
+        sampled = self._is_sampled(end.call_headers)
+        if good and not sampled:
+            return
+        verdicts = () if good else tuple(verdicts_of(end, self._slow_bps))
+        if sampled:
+            verdicts += (Verdict.SAMPLED,)
+        elif not verdicts:
+            return  # such as an order that the acquirer does not know
+        if not (self._good if verdicts == (Verdict.SAMPLED,) else self._bad).take(end.ended_ns):
+            self._refused.add()
+            return
+        if not self._ended:
+            asyncio.get_running_loop().call_soon(self._finish_all)
+        self._ended.append(_Ended(end, [ask_timeline(pending) for pending in end.asks], verdicts))
+
+    def _is_sampled(self, headers: CallHeaders) -> bool:
+        if self.on_traced is not None:  # the trace has decided, before the first call
+            return headers.__class__ is not CallHeaders
+        return self._sampling.sampled(headers.traceparent)
+
+    def _finish_all(self) -> None:
+        while self._ended:
+            self._finish(self._ended.popleft())
+
+    def _finish(self, ended: _Ended) -> None:
+        end = ended.end
+        facts = None if self.replay_facts is None else self.replay_facts(end)
+        record = consultation_record(
+            end, ended.timelines, ended.verdicts, os.getpid(), _trace_id(end.call_headers), facts
+        )
+        self._made.add()
+        self._kept.append(record)
+        if self.send is not None:
+            self.send(record)
+        if self.on_traced is not None and end.call_headers.__class__ is not CallHeaders:
+            self.on_traced(end, record)
+        if self._lines.take(end.ended_ns):
+            suppressed, self._lines.refused = self._lines.refused, 0
+            level = "info" if record.verdicts == (Verdict.SAMPLED,) else "warning"
+            self._log(level, "consultation", **line_fields(record, suppressed))
+
+
+def _trace_id(headers: CallHeaders) -> str | None:
+    context = None if headers.traceparent is None else TraceContext.parse(headers.traceparent)
+    return None if context is None else context.trace_id
+
+
+def line_fields(record: ConsultationRecord, suppressed: int) -> dict[str, Any]:
+    """The log line of a record. `suppressed`: lines that were left out before it."""
+    fields: dict[str, Any] = {
+        "request_id": record.request_id,
+        "trace_id": record.trace_id,
+        "order_id": record.order_id,
+        "product": record.product,
+        "outcome": record.outcome.value,
+        "verdicts": [verdict.value for verdict in record.verdicts],
+        "elapsed_ms": record.elapsed_ms,
+        "deadline_ms": record.deadline_ms,
+        "blocked": record.blocked,
+        "recheck": record.recheck,
+        "streamed": record.streamed,
+        "sources": {source.name: _source_text(source) for source in record.sources if source.status not in _QUIET},
+        "suppressed": suppressed,
+    }
+    return {name: value for name, value in fields.items() if value or name in ("verdicts", "elapsed_ms")}
+
+
+def _source_text(source: SourceRecord) -> str:
+    """Status, reason and flags: `TIMEOUT TIMEOUT UT,LA`."""
+    return f"{source.status.value} {source.reason or '-'} {','.join(source.flags) or '-'}"
+
+
+def _write(level: str, event: str, **fields: Any) -> None:
+    getattr(_log, level)(event, **fields)
