@@ -23,8 +23,17 @@ from starlette.routing import BaseRoute, Route
 from cashier.ops.access import AccessGuard
 from cashier.ops.aggregation import WorkerStores
 from cashier.ops.collector import collecting
+from cashier.ops.console.routes import Console
+from cashier.ops.console.sandbox_weather import SandboxWeather
+from cashier.ops.console.sign_in import sign_in_routes
+from cashier.ops.console.weather import weather_routes
+from cashier.ops.history import STEP_S
+from cashier.ops.host_guard import HostGuard
+from cashier.ops.live_state import LiveState
 from cashier.ops.metrics_endpoint import metrics_routes
+from cashier.ops.overview_endpoint import overview_routes
 from cashier.ops.record_store import RecordStore
+from cashier.ops.security_headers import SecurityHeaders
 from cashier.settings.schema import Configuration
 from cashier.web.auth import BearerAuth
 
@@ -47,6 +56,7 @@ class OperationsState:
         self.stores = WorkerStores(run_directory)
         self.records = RecordStore()
         self.stopping = stopping
+        self.live = LiveState(self.stores.snapshot, self.records.states.values, self.records.records, stopping)
 
 
 Routes: TypeAlias = Callable[[OperationsState], Sequence[BaseRoute]]
@@ -59,6 +69,17 @@ def _health_routes(_state: OperationsState) -> Sequence[BaseRoute]:
         return PlainTextResponse("ok\n")
 
     return (Route("/healthz", healthz),)
+
+
+def _console_routes(state: OperationsState) -> Sequence[BaseRoute]:
+    sandbox = state.config.settings.operations.sandbox
+    console = Console(state.live, with_weather=bool(sandbox))
+    routes = [*console.routes()]
+    if state.auth is not None:
+        routes += sign_in_routes(console, state.auth, state.live.sessions)
+    if sandbox:
+        routes += weather_routes(console, SandboxWeather(sandbox), state.live.sessions)
+    return routes
 
 
 @asynccontextmanager
@@ -76,15 +97,44 @@ async def _folding(state: OperationsState) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
-ROUTES: tuple[Routes, ...] = (_health_routes, lambda state: metrics_routes(state.stores))
-SERVICES: tuple[Service, ...] = (_folding, lambda state: collecting(state.run_directory, state.records))
+@asynccontextmanager
+async def _sampling(state: OperationsState) -> AsyncIterator[None]:
+    """Keep the numbers of the last minutes, for rates and quantiles."""
+
+    async def sample() -> None:
+        while True:
+            state.live.history.sample()
+            await anyio.sleep(STEP_S)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sample)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+ROUTES: tuple[Routes, ...] = (
+    _health_routes,
+    lambda state: metrics_routes(state.stores),
+    lambda state: overview_routes(state.live),
+    _console_routes,
+)
+SERVICES: tuple[Service, ...] = (
+    _folding,
+    _sampling,
+    lambda state: collecting(state.run_directory, state.records),
+)
 
 
 def application(state: OperationsState) -> Starlette:
+    settings = state.config.settings.operations
     routes = [route for routes_of in ROUTES for route in routes_of(state)]
     starlette = Starlette(
         routes=routes,
-        middleware=[Middleware(AccessGuard, auth=state.auth)],
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(HostGuard, hosts=(settings.host, *settings.hosts)),
+            Middleware(AccessGuard, auth=state.auth, sessions=state.live.sessions),
+        ],
         exception_handlers={HTTPException: _http_error},
     )
     starlette.router.redirect_slashes = False

@@ -10,17 +10,23 @@ from msgspec import Meta, Struct
 from cashier.web.auth import AuthSettings, is_loopback
 from cashier.web.server import ServerSettings
 
+# A name or address without scheme, port and path.
+HOST_PATTERN = r"^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$"
+
 
 class OperationsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[operations]`. `enabled = false`: no port, and nothing is counted.
 
     On an address beyond loopback, every request but health needs a token with the scope
-    `operations`.
+    `operations`. `hosts`: names by which browsers and scrapers may reach the port, beside loopback
+    and its own address. `sandbox`: the url of a sandbox, whose weather the console then changes.
     """
 
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 9464
+    hosts: tuple[Annotated[str, Meta(pattern=HOST_PATTERN)], ...] = ()
+    sandbox: Annotated[str, Meta(pattern=r"^(https?://[^/?#@]+/?)?$")] = ""
 
 
 def operations_faults(settings: OperationsSettings, auth: AuthSettings, server: ServerSettings) -> Iterator[str]:

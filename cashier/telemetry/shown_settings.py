@@ -29,7 +29,7 @@ _BY_SECTION: Mapping[str, tuple[str, ...]] = {
         "mode", "issuer", "audience", "jwks_file", "scope", "leeway_s", "user_claim", "order_claim", "merchant_claim",
         "insecure",
     ),
-    "operations": ("enabled", "host", "port"),
+    "operations": ("enabled", "host", "port", "hosts", "sandbox"),
     "telemetry": ("sample_bps", "slow_bps", "records_per_second", "lines_per_second"),
     "consult": ("deadline_ms", "max_deadline_ms", "grace_ms", "reserve_ms", "locale", "extra_calls_bps"),
     "accept": (

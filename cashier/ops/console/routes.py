@@ -1,0 +1,143 @@
+"""Routes of the console: pages, their events, records, and assets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.resources import files
+from itertools import islice
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from cashier.ops.console.forms import cookie_of
+from cashier.ops.console.live_pages import LivePages
+from cashier.ops.console.rendering import PAGES, WEATHER, Page, context, environment
+from cashier.ops.console.texts import FLAG_TEXTS, VERDICT_TEXTS
+from cashier.ops.console.waterfall import waterfall
+from cashier.ops.live_state import LiveState
+from cashier.telemetry.records import ConsultationRecord
+
+_ASSETS = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
+# Reloading without JavaScript: the shortest and longest interval in seconds.
+_REFRESH_S = range(2, 121)
+# Records on the page.
+MOST_SHOWN = 40
+
+
+class Console:
+    """Renders pages. `with_weather`: there is a sandbox to show."""
+
+    def __init__(self, live: LiveState, *, with_weather: bool) -> None:
+        self._live = live
+        self._templates = environment()
+        self._pages = (*PAGES, WEATHER) if with_weather else PAGES
+        self.live_pages = LivePages(self._templates, self._look, live.stopping)
+
+    def routes(self) -> Sequence[BaseRoute]:
+        return [
+            *(Route(page.path, self._page(page)) for page in PAGES),
+            Route("/consultations/{key}", self._record),
+            Route("/consultations/{key}/record.json", self._download),
+            Route("/events/{page}", self._events),
+            Route("/assets/{name}", _asset),
+        ]
+
+    def render(self, request: Request, template: str, page: Page, status: int = 200, **fields: Any) -> Response:
+        """A page that knows who looks at it."""
+        cookie = cookie_of(request)
+        sessions = self._live.sessions
+        common: dict[str, Any] = {
+            "overview": None,
+            "pages": self._pages,
+            "page": page.name,
+            "title": page.title,
+            "live": "",
+            "refresh": None,
+            "signed_in": sessions.is_open(cookie),
+            "form_token": sessions.form_token(cookie),
+        }
+        html = self._templates.get_template(template).render({**common, **fields})
+        return Response(html, status, media_type="text/html")
+
+    def _look(self) -> dict[str, Any]:
+        records = [(record_key(each), each, waterfall(each)) for each in islice(self._live.records(), MOST_SHOWN)]
+        return context(self._live.overview(), records=records)
+
+    def _page(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+        async def show(request: Request) -> Response:
+            fields = {**self._look(), "fragments": page.fragments, "live": page.name, "refresh": _refresh(request)}
+            return self.render(request, "page.html", page, **fields)
+
+        return show
+
+    async def _events(self, request: Request) -> Response:
+        page = next((page for page in PAGES if page.name == request.path_params["page"]), None)
+        if page is None:
+            return self._message(request, 404, "There is nothing at this path.")
+        if self.live_pages.is_full:
+            return Response("Too many pages are open.\n", 503, {"retry-after": "30"}, media_type="text/plain")
+        return StreamingResponse(
+            self.live_pages.events(page), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
+        )
+
+    async def _record(self, request: Request) -> Response:
+        record = self._found(request)
+        if record is None:
+            text = "This record is no longer kept: the oldest make room for new ones, and a restart loses all."
+            return self._message(request, 404, text)
+        fall = waterfall(record)
+        flags = [flag for flag in FLAG_TEXTS if any(flag in source.flags for source in record.sources)]
+        return self.render(
+            request,
+            "record.html",
+            Page("consultations", "", "Consultation"),
+            key=record_key(record),
+            record=record,
+            fall=fall,
+            calls=[f"{row.source.name}: {call.text}" for row in fall.rows for call in row.calls],
+            flags=flags,
+            flag_texts=FLAG_TEXTS,
+            verdict_texts=VERDICT_TEXTS,
+        )
+
+    async def _download(self, request: Request) -> Response:
+        record = self._found(request)
+        if record is None:
+            return self._message(request, 404, "This record is no longer kept.")
+        name = f"{record_key(record)}.json"
+        return Response(
+            msgspec.json.encode(record),
+            media_type="application/json",
+            headers={"content-disposition": f'attachment; filename="{name}"'},
+        )
+
+    def _found(self, request: Request) -> ConsultationRecord | None:
+        """By the key in the path. The request id beside it spares reading all records."""
+        key, request_id = request.path_params["key"], request.query_params.get("request_id")
+        return next((each for each in self._live.records(request_id=request_id) if record_key(each) == key), None)
+
+    def _message(self, request: Request, status: int, text: str) -> Response:
+        return self.render(request, "message.html", Page("", "", "Not found"), status, text=text)
+
+
+async def _asset(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in _ASSETS:
+        return Response("There is nothing at this path.\n", 404, media_type="text/plain")
+    body = files("cashier.ops.console").joinpath("assets", name).read_bytes()
+    return Response(body, media_type=_ASSETS[name], headers={"cache-control": "no-cache"})
+
+
+def record_key(record: ConsultationRecord) -> str:
+    """A key that is safe in a path and in a file name: clients choose request ids."""
+    text = f"{record.worker} {record.request_id} {record.started_at.timestamp()} {record.order_id}"
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _refresh(request: Request) -> int | None:
+    value = request.query_params.get("refresh", "")
+    return int(value) if value.isdecimal() and len(value) < 4 and int(value) in _REFRESH_S else None

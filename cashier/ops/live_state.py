@@ -1,0 +1,51 @@
+"""What the live views of the operations port share: the console, `/api/overview`, `cashier top`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from cashier.metrics.snapshot import Snapshot
+from cashier.ops.history import SnapshotHistory
+from cashier.ops.overview import Overview
+from cashier.ops.overview_builder import build_overview
+from cashier.ops.sessions import Sessions
+from cashier.telemetry.records import ConsultationRecord
+from cashier.telemetry.worker_state import WorkerState
+
+
+class FindRecords(Protocol):
+    """Recorded consultations, the latest first."""
+
+    def __call__(self, *, request_id: str | None = None) -> Iterator[ConsultationRecord]:
+        """All, or those of one request."""
+
+
+class LiveState:
+    """`take`: the numbers of all workers now. `states`: the last one of each connected worker.
+
+    `stopping`: ends streams.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[], Snapshot],
+        states: Callable[[], Iterable[WorkerState]],
+        records: FindRecords,
+        stopping: asyncio.Event,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.records = records
+        self.stopping = stopping
+        self.sessions = Sessions()
+        self.history = SnapshotHistory(take)
+        self._states = states
+        self._now = now
+
+    def __repr__(self) -> str:
+        return f"<LiveState {self.history!r} {self.sessions!r}>"
+
+    def overview(self) -> Overview:
+        return build_overview(self.history, self._states(), self._now())
