@@ -23,6 +23,7 @@ from cashier.ops.run_directory import worker_store
 from cashier.settings.loader import file_digest, load
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.telemetry.operations_link import OperationsLink
+from cashier.telemetry.pseudonyms import Pseudonyms, key_of_run
 from cashier.web.application import CashierApp, owning_app
 from cashier.web.auth import BearerAuth, is_loopback
 from cashier.web.cross_origin import AllowedOrigins
@@ -43,7 +44,12 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
     read = partial(load, path, server=server)
     config = read()
     ladder = DegradationLadder(config.settings.shed)
-    cashier = Cashier(config=config, ladder=ladder, metrics=worker_store(run_directory))
+    cashier = Cashier(
+        config=config,
+        ladder=ladder,
+        metrics=worker_store(run_directory),
+        pseudonyms=Pseudonyms(key_of_run(run_directory)),
+    )
     origins = AllowedOrigins(config.settings.merchants)
     return owning_app(
         lambda: open_and_reload(cashier, origins, read, run_directory),

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from msgspec import structs
 
 from cashier import wiring
 from cashier.consultation.answer import Consultation, NotOpen
-from cashier.consultation.failure_text import with_failures
+from cashier.consultation.source_evidence import with_failures
 from cashier.consultation.source_reachability import source_reachability
 from cashier.domain.catalog import Catalog
 from cashier.domain.explanation.evidence import Judgement, WhyRequest
@@ -40,7 +41,9 @@ from cashier.settings.schema import Configuration
 from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.source_upstream import UpstreamFunction
 from cashier.telemetry.configuration_history import ConfigurationHistory
+from cashier.telemetry.pseudonyms import Pseudonyms, new_key
 from cashier.telemetry.recorder import Recorder
+from cashier.telemetry.replay import digest_of, facts_of
 from cashier.telemetry.worker_report import loop_state, payments_state, shared_cache_state, source_states
 from cashier.telemetry.worker_state import WorkerState
 from cashier.wire.reachability import await_reachable
@@ -77,6 +80,7 @@ class Cashier:
     `ladder`: what to leave undone while the event loop is overloaded. Without one nothing is left
     undone, because an embedding program's loop may be busy with other work.
     `metrics`: where this process counts; see the attribute.
+    `pseudonyms`: of the ids in records; those of one service share a key.
     `clock`: the time of day, for simulations.
     """
 
@@ -87,6 +91,7 @@ class Cashier:
         config: Configuration | Mapping[str, Any] | None = None,
         ladder: DegradationLadder | None = None,
         metrics: Store | None = None,
+        pseudonyms: Pseudonyms | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         if not isinstance(config, Configuration):
@@ -96,6 +101,7 @@ class Cashier:
         self._given = sources or {}
         self._ladder = ladder
         # What this process has counted: `metrics.snapshot()`, or `metrics.render()` as text.
+        self._pseudonyms = pseudonyms or Pseudonyms(new_key())
         self.metrics = metrics or Store(enabled=config.settings.operations.enabled)
         self._loop_lag = LoopLagMonitor(ladder) if ladder is not None else None
         self._tokens = wiring.token_service(config)
@@ -347,6 +353,8 @@ class Cashier:
         """Bind plan and flow to the current numbers of the pipelines, and return the policy."""
         self.plan, self._consult = wiring.consult_flow(self._parts, config, self._clock)
         self._recheck = wiring.recheck_flow(self._parts, config, self._clock)
+        digest = digest_of(config.catalog, config.weights)
+        self.recorder.replay_facts = partial(facts_of, digest=digest, pseudonyms=self._pseudonyms)
         return wiring.payment_policy(config, self._recheck)
 
     async def _connect(self) -> None:

@@ -41,6 +41,10 @@ def stop(*lines: str) -> NoReturn:
     raise typer.Exit(1)
 
 
+def warn(line: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, style="yellow", markup=False)
+
+
 def known_case(name: str) -> Any:
     if name not in CASES:
         stop(f"there is no case {name!r}; `cashier cases` lists them")

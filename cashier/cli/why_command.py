@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
+import orjson
 import typer
+from msgspec import Struct
 
 from cashier.cli import service_client
 from cashier.cli.consultation_printer import problem_lines
-from cashier.cli.invocation import known_case, parse_money, print_json, run, stop
+from cashier.cli.invocation import known_case, parse_money, print_json, refuse, run, stop, warn
 from cashier.cli.layout import terminal, write
 from cashier.cli.payer_commands import ChosenPromotions, NoPromotions, Url, chosen_promotions
 from cashier.cli.why_printer import why_lines
 from cashier.domain.pay_method import Kind
+from cashier.settings.loader import load
+from cashier.settings.schema import ConfigurationError
+from cashier.telemetry.replay import CannotReplay, replayed, unpacked
+
+
+class _Record(Struct):
+    """The part of a `ConsultationRecord` that is replayed."""
+
+    facts: bytes | None = None
+
 
 TOKEN_VARIABLE = "CASHIER_OPERATIONS_TOKEN"  # noqa: S105 - a name
 
@@ -44,13 +58,26 @@ def why(
     token: Annotated[
         str | None, typer.Option(envvar=TOKEN_VARIABLE, help="Bearer token with the scope operations.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the response body as JSON.")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option("--from", help="File with the record of a consultation: replay it, without any service."),
+    ] = None,
+    config: Annotated[Path, typer.Option("--config", "-c", help="With --from: the configuration that decides.")] = Path(
+        "config/cashier.toml"
+    ),
+    json: Annotated[bool, typer.Option("--json", help="Print the explanation as JSON.")] = False,
 ) -> None:
     """Explain which payment methods an order has now: every rule, with the facts that decided.
 
-    Changes nothing. Exit status 1 means that there is no explanation.
+    With --from, which ones it had, from a record of the operations port. Changes nothing. Exit
+    status 1 means that there is no explanation.
     """
     kinds = _known_kinds(kind or [])
+    if record is not None:
+        if case is not None or order_id is not None:
+            stop("--from has the order of its record: leave --case and --order-id out")
+        _show(_replayed(record, config), kinds, json=json)
+        return
     question: dict[str, Any] = {} if case is None else _of_case(case)
     given = {
         "order_id": order_id,
@@ -76,6 +103,28 @@ def _show(answer: dict[str, Any], kinds: frozenset[str], *, json: bool) -> None:
         write(console, (why_lines(answer, kinds, console.width) if explained else problem_lines(answer, console.width)))
     if not explained:
         raise typer.Exit(1)
+
+
+def _replayed(file: Path, config: Path) -> dict[str, Any]:
+    """The explanation of a recorded consultation. What differs now goes to stderr."""
+    try:
+        facts = unpacked(msgspec.json.decode(file.read_bytes(), type=_Record).facts)
+        loaded = load(config)
+    except OSError as error:
+        stop(f"{file}: cannot be read: {error.strerror}")
+    except msgspec.DecodeError as error:
+        stop(f"{file}: is no record of a consultation: {error}")
+    except CannotReplay as error:
+        stop(f"{file}: {error}")
+    except ConfigurationError as error:
+        refuse(error)
+    replay = replayed(facts, loaded.catalog, loaded.weights)
+    if not replay.same_configuration:
+        warn(f"{config} has other terms or weights than the service had: methods may differ")
+    for difference in replay.differences:
+        warn(difference)
+    explanation: dict[str, Any] = orjson.loads(msgspec.json.encode(replay.explanation))
+    return explanation
 
 
 def _of_case(name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
@@ -19,11 +19,11 @@ from cashier.consultation.answer import (
     RequiredSourceUnavailable,
 )
 from cashier.consultation.end import ConsultationEnd, Observers
+from cashier.consultation.source_evidence import source_evidence
 from cashier.domain.assembly import assemble
 from cashier.domain.catalog import Catalog
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.explanation.evidence import Evidence
-from cashier.domain.explanation.schema import SourceEvidence
 from cashier.domain.facts import Facts
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked, ConsultRequest, Order
@@ -141,7 +141,7 @@ class ConsultFlow:
             timing=self._timing,
             clock_ns=self._clock_ns,
         )
-        return Evidence(request, gathered.answers, now, tuple(_source_evidence(gathered)))
+        return Evidence(request, gathered.answers, now, source_evidence(gathered))
 
     async def stream(self, request: ConsultRequest, call_headers: Any) -> AsyncGenerator[Consultation, None]:
         """Yield the first usable answer, then each better one.
@@ -356,20 +356,6 @@ class _Run(Generic[S]):
                 recheck=self._recheck,
                 streamed=isinstance(scatter, StreamingScatter),
             )
-        )
-
-
-def _source_evidence(gathered: ScatterResult) -> Iterator[SourceEvidence]:
-    for report in gathered.reports:
-        answer = gathered.answers[report.name]
-        yield SourceEvidence(
-            name=report.name,
-            importance=report.importance,
-            status=report.status,
-            started_ms=report.started_ms,
-            elapsed_ms=report.elapsed_ms,
-            age_ms=report.age_ms,
-            cause=answer.cause if isinstance(answer, Missing) else None,
         )
 
 

@@ -51,7 +51,7 @@ class Recorder:
     def __init__(self, settings: TelemetrySettings, metrics: Store, log: Callable[..., Any] | None = None) -> None:
         """`log`: takes the level's name, the event and its fields."""
         self.send: Callable[[ConsultationRecord], None] | None = None
-        self.replay_facts: Callable[[ConsultationEnd], Any] | None = None
+        self.replay_facts: Callable[[ConsultationEnd], bytes | None] | None = None
         self.on_traced: Callable[[ConsultationEnd, ConsultationRecord], None] | None = None
         self._log = log or _write
         self._kept: deque[ConsultationRecord] = deque(maxlen=MOST_KEPT)

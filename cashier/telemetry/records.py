@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from msgspec import Struct
 
@@ -87,7 +86,7 @@ class ConsultationRecord(Struct, frozen=True, omit_defaults=True, tag="consultat
     `worker`: the process id. `waited_ms`: in the queue, before the first source was asked.
     `recheck`: it was the check of a payment before its submit. `blocked`: the code of an order that
     cannot be paid. `problem`: the code of an error response. `facts`: what a replay takes, with
-    pseudonyms for ids.
+    pseudonyms for ids; see `replay.unpacked`.
     """
 
     started_at: datetime
@@ -110,4 +109,4 @@ class ConsultationRecord(Struct, frozen=True, omit_defaults=True, tag="consultat
     methods: tuple[MethodRecord, ...] = ()
     blocked: str | None = None
     problem: str | None = None
-    facts: Any = None
+    facts: bytes | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,11 +15,15 @@ from typer.testing import CliRunner
 from cashier.cli import service_client
 from cashier.cli.commands import cli
 from cashier.cli.why_printer import why_lines
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.order import OrderStatus
 from cashier.domain.pay_method import Kind
+from cashier.domain.ranking import Weights
 from cashier.source_errors import MissingCause
-from tests.domain.builders import World, account, one_of_each, order, promotion, quota
-from tests.domain.explanation.evidence import explained
+from cashier.telemetry.pseudonyms import Pseudonyms
+from cashier.telemetry.replay import digest_of, packed, recorded
+from tests.domain.builders import CATALOG, World, account, card, channel, one_of_each, order, promotion, quota
+from tests.domain.explanation.evidence import evidence_of, explained
 
 WIDTHS = (40, 60, 80, 120)
 WORLDS = {
@@ -108,3 +113,52 @@ def test_an_unknown_kind_is_refused_before_anything_is_asked(monkeypatch: pytest
     done = CliRunner().invoke(cli, ["why", "--case", "chinese_shop", "--kind", "cash"])
     assert (done.exit_code, asked) == (1, [])
     assert "known are QUICK_PAY" in done.output
+
+
+def configured(folder: Path, ranking: str = "") -> Path:
+    path = folder / "cashier.toml"
+    sources = [name for name in SOURCE_NAMES if name != "marketing"]
+    path.write_text("".join(f'[sources.{name}]\nurl = "http://127.0.0.1:1"\n' for name in sources))
+    if ranking:
+        (folder / "ranking.toml").write_text(ranking)
+    return path
+
+
+def recorded_in(folder: Path, **changes: Any) -> Path:
+    world = World(cards=(card("CMB"),), channels=(channel(Kind.QUICK_PAY, "CMB"),), accounts=(account(50_000),))
+    digest = digest_of(CATALOG, Weights())
+    facts = recorded(evidence_of(world), world.methods(), digest, Pseudonyms(b"k" * 32))
+    path = folder / "record.json"
+    path.write_bytes(msgspec.json.encode({"request_id": "r-1", "facts": packed(facts)} | changes))
+    return path
+
+
+def test_a_record_is_replayed_without_a_service(tmp_path: Path) -> None:
+    words = ["why", "--from", str(recorded_in(tmp_path)), "--config", str(configured(tmp_path))]
+    done = CliRunner().invoke(cli, words)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "● QUICK_PAY:2_i_" in done.output
+    assert "BALANCE:" in done.output
+    json = orjson.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout_bytes)
+    assert json["outcome"] == "ANSWERED"
+
+
+def test_another_configuration_is_named_with_what_it_changes(tmp_path: Path) -> None:
+    config = configured(tmp_path, "cost = 10_000\nfailure = 10_000\n")
+    done = CliRunner().invoke(cli, ["why", "--from", str(recorded_in(tmp_path)), "--config", str(config)])
+    assert done.exit_code == 0
+    assert "has other terms or weights" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"), [({"facts": None}, "has no facts"), ({"facts": b"x"}, "cannot be read")]
+)
+def test_a_record_that_cannot_be_replayed_ends_in_one_line(tmp_path: Path, changes: Any, reason: str) -> None:
+    config = configured(tmp_path)
+    done = CliRunner().invoke(cli, ["why", "--from", str(recorded_in(tmp_path, **changes)), "--config", str(config)])
+    assert done.exit_code == 1
+    assert reason in done.stderr
+    (tmp_path / "text").write_text("no json")
+    for name in ("text", "nothing"):
+        done = CliRunner().invoke(cli, ["why", "--from", str(tmp_path / name), "--config", str(config)])
+        assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)

@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from cashier import Cashier, ConsultRequest
+from cashier import Cashier, ConsultRequest, RequiredSourceUnavailable
 from cashier.consultation.end import ConsultationEnd
 from cashier.domain.explanation.evidence import WhyRequest
 from cashier.domain.explanation.schema import Explanation, MethodExplanation, Outcome, Result
 from cashier.domain.pay_method import Kind
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
+from cashier.telemetry.records import ConsultationRecord
+from cashier.telemetry.replay import replayed, unpacked
 
 # No second passes between two consultations that a test compares.
 NOW = datetime(2026, 5, 12, 12, tzinfo=UTC)
@@ -146,3 +148,38 @@ async def test_an_unknown_order_is_explained() -> None:
     async with opened() as cashier:
         why = await cashier.why(question("order_unknown"))
     assert (why.outcome, why.order_checks, why.kinds) == (Outcome.ORDER_UNKNOWN, (), ())
+
+
+async def test_the_record_of_a_consultation_replays_to_its_methods() -> None:
+    async with opened(config={**CONFIG, "telemetry": {"sample_bps": 10_000}}) as cashier:
+        consultation = await cashier.consult(msgspec.convert(CASES["chinese_shop"].request, ConsultRequest))
+        [record] = cashier.recorder.records()
+        config = cashier.config
+    facts = unpacked(msgspec.json.decode(msgspec.json.encode(record), type=ConsultationRecord).facts)
+    replay = replayed(facts, config.catalog, config.weights)
+    assert (replay.differences, replay.same_configuration) == ((), True)
+    found = sorted(methods(replay.explanation), key=lambda why: why.rank)
+    assert [(each.kind, each.availability) for each in consultation.methods] == [
+        (why.method_id.partition(":")[0], why.availability) for why in found
+    ]
+    text = msgspec.json.encode(facts).decode()
+    payer = CASES["chinese_shop"].request["user_id"]
+    assert f'"{payer}"' not in text
+
+
+async def test_a_blocked_and_a_failed_consultation_replay_too() -> None:
+    async def fails(**_: Any) -> None:
+        raise RuntimeError("the members are out")
+
+    telemetry = {**CONFIG, "telemetry": {"sample_bps": 10_000}}
+    async with opened(config=telemetry) as cashier:
+        await cashier.consult(msgspec.convert(CASES["order_paid"].request, ConsultRequest))
+        [record] = cashier.recorder.records()
+        replay = replayed(unpacked(record.facts), cashier.config.catalog, cashier.config.weights)
+    assert (replay.explanation.outcome, replay.explanation.blocked) == (Outcome.BLOCKED, "ORDER_PAID")
+    async with opened({"member": fails}, telemetry) as cashier:
+        with pytest.raises(RequiredSourceUnavailable):
+            await cashier.consult(msgspec.convert(CASES["chinese_shop"].request, ConsultRequest))
+        [record] = cashier.recorder.records()
+        replay = replayed(unpacked(record.facts), cashier.config.catalog, cashier.config.weights)
+    assert replay.explanation.outcome is Outcome.REQUIRED_SOURCE_UNAVAILABLE

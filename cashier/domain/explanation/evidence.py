@@ -50,12 +50,13 @@ class Evidence(Struct, frozen=True):
 class Judgement(Struct, frozen=True):
     """The configuration, and what this process has learned about channels.
 
-    `records`, `now_s`: as for `routing.route`. `internals`: costs, scores and routes are shown.
+    `routing`: None leaves routes out. `records`, `now_s`: as for `routing.route`. `internals`:
+    costs, scores and routes are shown.
     """
 
     catalog: Catalog
     weights: Weights
-    routing: Routing
+    routing: Routing | None
     records: Mapping[str, ChannelRecord] = {}
     now_s: int = 0
     internals: bool = True

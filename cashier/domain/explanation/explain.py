@@ -317,7 +317,10 @@ class _Explainer:
         return self._routed(method.method_id, None)
 
     def _routed(self, method_id: str, option_id: str | None) -> RouteExplanation | None:
-        return route_of(self._case, self._judgement, method_id, option_id) if self._judgement.internals else None
+        judgement = self._judgement
+        if judgement.routing is None or not judgement.internals:
+            return None
+        return route_of(self._case, judgement.routing, judgement, method_id, option_id)
 
     def _sentence(self, method: PayMethod, stop: Check | None, parts: Sequence[ScorePart] | None) -> str:
         if stop is not None:

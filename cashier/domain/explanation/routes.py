@@ -23,7 +23,7 @@ _WHY = {
 
 
 def route_of(
-    case: ConsultationCase, judgement: Judgement, method_id: str, option_id: str | None = None
+    case: ConsultationCase, routing: Routing, judgement: Judgement, method_id: str, option_id: str | None
 ) -> RouteExplanation | None:
     """None if nothing would be routed: it is refused, needs no channel, or an option is missing."""
     found = candidates(case, ChosenMethod(method_id, option_id))
@@ -32,9 +32,9 @@ def route_of(
         return None
     # Another payment of the same order may draw another channel: each has its own seed.
     seed = f"why {case.request.order_id}"
-    decision = route(judgement.routing, payment, found.channels, judgement.records, judgement.now_s, seed)
+    decision = route(routing, payment, found.channels, judgement.records, judgement.now_s, seed)
     return RouteExplanation(
-        rules=tuple(_rules(judgement.routing, payment)),
+        rules=tuple(_rules(routing, payment)),
         channel_id=decision.channel_id,
         why=decision.why,
         alternatives=decision.alternatives,

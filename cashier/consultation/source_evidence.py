@@ -1,14 +1,34 @@
-"""The latest failure of each source, for an explanation."""
+"""How each source fared in a consultation, as an explanation shows it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from msgspec import structs
 
 from cashier.domain.explanation.schema import SourceEvidence
+from cashier.fanout.ask import SourceReport
 from cashier.fanout.failure_log import FailureReport
+from cashier.fanout.scatter import ScatterResult
+from cashier.source_errors import Missing
+
+
+def source_evidence(gathered: ScatterResult) -> tuple[SourceEvidence, ...]:
+    return tuple(_evidence(report, gathered.answers[report.name]) for report in gathered.reports)
+
+
+def _evidence(report: SourceReport, answer: Any) -> SourceEvidence:
+    return SourceEvidence(
+        name=report.name,
+        importance=report.importance,
+        status=report.status,
+        started_ms=report.started_ms,
+        elapsed_ms=report.elapsed_ms,
+        age_ms=report.age_ms,
+        cause=answer.cause if isinstance(answer, Missing) else None,
+    )
 
 
 def with_failures(sources: Iterable[SourceEvidence], failures: Iterable[FailureReport]) -> tuple[SourceEvidence, ...]:
