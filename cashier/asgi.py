@@ -5,6 +5,7 @@ A reload takes effect between requests. A faulty file changes nothing.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -118,6 +119,8 @@ async def _report(cashier: Cashier, link: OperationsLink) -> None:
             while True:
                 link.send_state(cashier.state())
                 await anyio.sleep(STATE_S)
+    except Exception:  # noqa: BLE001 - a bug here must not end the service
+        _log.exception("operators do not see this worker any more, except its metrics", pid=os.getpid())
     finally:
         cashier.recorder.send = None
 

@@ -94,12 +94,9 @@ class RecordStore:
                 self._not_live(each.payment_id)
 
     def records(self, *, order_id: str | None = None, request_id: str | None = None) -> Iterator[ConsultationRecord]:
-        """The records of the last hour, the latest first; those of one order or request if named.
-
-        An iterator is for use at once: the next message may change what it reads.
-        """
+        """The records of the last hour, the latest first; of one order or request, if named."""
         self._expire()
-        for kept in reversed(self._kept):
+        for kept in tuple(reversed(self._kept)):
             if order_id in (None, kept.order_id) and request_id in (None, kept.request_id):
                 yield self._decoder.decode(kept.body)
 

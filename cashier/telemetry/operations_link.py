@@ -48,9 +48,9 @@ class OperationsLink:
     def __repr__(self) -> str:
         return f"<OperationsLink {self._path}, {self._queued_bytes} bytes queued>"
 
-    def send_record(self, record: ConsultationRecord) -> None:
-        """Queue a record. Without room for it, it is dropped and counted."""
-        frame = self._frame(record)
+    def send_record(self, body: bytes) -> None:
+        """Queue a record as JSON. Without room for it, it is dropped and counted."""
+        frame = _frame(body)
         if frame is None or self._queued_bytes + len(frame) > MOST_QUEUED_BYTES:
             self._unsent.add()
             return
@@ -60,7 +60,7 @@ class OperationsLink:
 
     def send_state(self, state: WorkerState) -> None:
         """Replace the state that has not been sent: an older one is of no use."""
-        self._state = self._frame(state)
+        self._state = _frame(self._encoder.encode(state))
         self._wake.set()
 
     async def run(self) -> None:
@@ -105,8 +105,7 @@ class OperationsLink:
             self._queued_bytes -= len(frame)
         return frame
 
-    def _frame(self, message: Message) -> bytes | None:
-        body = self._encoder.encode(message)
-        if len(body) > MOST_FRAME_BYTES:
-            return None
-        return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+def _frame(body: bytes) -> bytes | None:
+    """None for a message beyond the bound."""
+    return None if len(body) > MOST_FRAME_BYTES else len(body).to_bytes(HEADER_BYTES, "big") + body

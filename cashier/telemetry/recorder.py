@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 
 from cashier.consultation.end import ConsultationEnd
@@ -29,8 +31,11 @@ from cashier.wire.transport import CallHeaders
 
 _log = structlog.get_logger("cashier.consultation")
 
-# Records that this process keeps.
+# Records that this process keeps, as JSON: a tenth of the memory of their objects.
 MOST_KEPT = 500
+MOST_KEPT_BYTES = 2 << 20
+# How often a bug is reported that no record can be made.
+REPORT_S = 60.0
 _QUIET = frozenset({SourceStatus.FRESH, SourceStatus.CACHED})
 
 
@@ -43,18 +48,22 @@ class _Ended(NamedTuple):
 class Recorder:
     """An observer of consultations.
 
-    `send`: takes each record, once a collector of records listens. `replay_facts`: makes the
-    `facts` of a record. `on_traced`: takes each record of a traced consultation, whose call headers
-    are then of a type of their own; None while nothing is traced.
+    `send`: takes each record as JSON, once a collector of records listens. `replay_facts`: makes
+    the `facts` of a record. `on_traced`: takes each record of a traced consultation, whose call
+    headers are then of a type of their own; None while nothing is traced.
     """
 
     def __init__(self, settings: TelemetrySettings, metrics: Store, log: Callable[..., Any] | None = None) -> None:
         """`log`: takes the level's name, the event and its fields."""
-        self.send: Callable[[ConsultationRecord], None] | None = None
+        self.send: Callable[[bytes], None] | None = None
         self.replay_facts: Callable[[ConsultationEnd], bytes | None] | None = None
         self.on_traced: Callable[[ConsultationEnd, ConsultationRecord], None] | None = None
         self._log = log or _write
-        self._kept: deque[ConsultationRecord] = deque(maxlen=MOST_KEPT)
+        self._encoder = msgspec.json.Encoder()
+        self._decoder = msgspec.json.Decoder(ConsultationRecord)
+        self._kept: deque[bytes] = deque()
+        self._kept_bytes = 0
+        self._reported_s = -REPORT_S
         self._ended: deque[_Ended] = deque()
         self._made = metrics.counter("cashier_consultation_records_total", "made")
         self._refused = metrics.counter("cashier_consultation_records_total", "refused")
@@ -78,7 +87,7 @@ class Recorder:
     def records(self) -> tuple[ConsultationRecord, ...]:
         """The last records, the latest first."""
         self._finish_all()
-        return tuple(reversed(self._kept))
+        return tuple(map(self._decoder.decode, reversed(self._kept)))
 
     def __call__(self, end: ConsultationEnd) -> None:
         good = is_good(end, self._slow_bps)
@@ -104,7 +113,16 @@ class Recorder:
 
     def _finish_all(self) -> None:
         while self._ended:
-            self._finish(self._ended.popleft())
+            try:
+                self._finish(self._ended.popleft())
+            except Exception as bug:  # noqa: BLE001 - it must not keep the next records from being made
+                self._report(bug)
+
+    def _report(self, bug: Exception) -> None:
+        now_s = time.monotonic()
+        if now_s - self._reported_s >= REPORT_S:
+            self._reported_s = now_s
+            _log.error("a record of a consultation could not be made", exc_info=bug)
 
     def _finish(self, ended: _Ended) -> None:
         end = ended.end
@@ -112,16 +130,23 @@ class Recorder:
         record = consultation_record(
             end, ended.timelines, ended.verdicts, os.getpid(), _trace_id(end.call_headers), facts
         )
+        body = self._encoder.encode(record)
         self._made.add()
-        self._kept.append(record)
+        self._keep(body)
         if self.send is not None:
-            self.send(record)
+            self.send(body)
         if self.on_traced is not None and end.call_headers.__class__ is not CallHeaders:
             self.on_traced(end, record)
         if self._lines.take(end.ended_ns):
             suppressed, self._lines.refused = self._lines.refused, 0
             level = "info" if record.verdicts == (Verdict.SAMPLED,) else "warning"
             self._log(level, "consultation", **line_fields(record, suppressed))
+
+    def _keep(self, body: bytes) -> None:
+        self._kept.append(body)
+        self._kept_bytes += len(body)
+        while len(self._kept) > MOST_KEPT or self._kept_bytes > MOST_KEPT_BYTES:
+            self._kept_bytes -= len(self._kept.popleft())
 
 
 def _trace_id(headers: CallHeaders) -> str | None:

@@ -7,16 +7,23 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
+from cashier.asgi import open_and_reload
+from cashier.consultation.source_table import SOURCE_NAMES
+from cashier.core import Cashier
 from cashier.metrics.store import Store
 from cashier.ops import collector
 from cashier.ops.collector import collecting
 from cashier.ops.record_store import RecordStore
 from cashier.telemetry import operations_link
 from cashier.telemetry.operations_link import MOST_FRAME_BYTES, MOST_QUEUED_BYTES, SOCKET_NAME, OperationsLink
+from cashier.telemetry.worker_state import WorkerState
+from cashier.web.cross_origin import AllowedOrigins
 from tests.telemetry.sample_records import payment, record, state
 
 
@@ -50,7 +57,7 @@ async def test_records_and_states_arrive(tmp_path: Path) -> None:
     async with collecting(tmp_path, records), linked(tmp_path) as link:
         link.send_state(state(7, payment()))
         for number in range(50):
-            link.send_record(record(request_id=f"r_{number}"))
+            link.send_record(msgspec.json.encode(record(request_id=f"r_{number}")))
         await until(lambda: len(list(records.records())) == 50 and bool(records.states))
         assert next(records.records()) == record(request_id="r_49")
         assert records.states == {7: state(7, payment())}
@@ -65,7 +72,7 @@ async def test_what_is_sent_before_anything_listens_arrives_later(
     monkeypatch.setattr(operations_link, "RETRY_S", 0.01)
     records = RecordStore()
     async with linked(tmp_path) as link:
-        link.send_record(record())
+        link.send_record(msgspec.json.encode(record()))
         link.send_state(state(7, at=1.0))
         link.send_state(state(7, at=2.0))
         await asyncio.sleep(0.03)
@@ -77,7 +84,7 @@ async def test_what_is_sent_before_anything_listens_arrives_later(
         async with collecting(tmp_path, records):
             await asyncio.sleep(0.03)
             link.send_state(state(7, at=3.0))
-            link.send_record(record(request_id="r_2"))
+            link.send_record(msgspec.json.encode(record(request_id="r_2")))
             await until(lambda: 7 in records.states)
 
 
@@ -87,13 +94,13 @@ async def test_a_worker_never_waits_and_counts_what_nobody_takes(tmp_path: Path)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / SOCKET_NAME))
     listener.listen()
-    body = "x" * 10_000
+    body = b"x" * 10_000
     async with linked(tmp_path, metrics) as link:
         for _ in range(3 * MOST_QUEUED_BYTES // len(body)):
-            link.send_record(record(facts=body))
+            link.send_record(msgspec.json.encode(record(facts=body)))
         await asyncio.sleep(0.05)
         for _ in range(3 * MOST_QUEUED_BYTES // len(body)):
-            link.send_record(record(facts=body))
+            link.send_record(msgspec.json.encode(record(facts=body)))
         assert unsent(metrics) > 200
         assert "bytes queued" in repr(link)
     listener.close()
@@ -102,7 +109,7 @@ async def test_a_worker_never_waits_and_counts_what_nobody_takes(tmp_path: Path)
 async def test_a_record_beyond_the_bound_is_not_sent(tmp_path: Path) -> None:
     metrics = Store()
     async with linked(tmp_path, metrics) as link:
-        link.send_record(record(facts="x" * MOST_FRAME_BYTES))
+        link.send_record(msgspec.json.encode(record(facts=b"x" * MOST_FRAME_BYTES)))
     assert unsent(metrics) == 1
 
 
@@ -131,7 +138,7 @@ async def test_a_broken_peer_is_disconnected_and_disturbs_no_other(tmp_path: Pat
         writer.write_eof()
         assert await reader.read() == b""
         writer.close()
-        link.send_record(record())
+        link.send_record(msgspec.json.encode(record()))
         await until(lambda: bool(list(records.records())))
         assert len(list(records.records())) == 1
 
@@ -164,3 +171,24 @@ async def test_no_place_for_the_socket_is_no_fault(tmp_path: Path) -> None:
         pass
     async with collecting(None, RecordStore()):
         pass
+
+
+async def test_a_bug_in_reporting_does_not_end_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(**_inputs: Any) -> Any:
+        raise ConnectionRefusedError
+
+    called = asyncio.Event()
+
+    def broken(cashier: Cashier) -> WorkerState:
+        called.set()
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Cashier, "state", broken)
+    cashier = Cashier(sources=dict.fromkeys(SOURCE_NAMES, silent))
+    with structlog.testing.capture_logs() as logged:
+        async with open_and_reload(cashier, AllowedOrigins({}), lambda: cashier.config, tmp_path):
+            await called.wait()
+            await until(lambda: bool(logged))
+            assert cashier.ready
+            assert cashier.recorder.send is None
+    assert "operators do not see this worker" in logged[0]["event"]

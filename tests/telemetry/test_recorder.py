@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from cashier.domain.pay_method import Availability
 from cashier.fanout.timeline import Flag
 from cashier.metrics.store import Store
 from cashier.telemetry.consultation_record import is_good, verdicts_of
-from cashier.telemetry.recorder import MOST_KEPT, Recorder
+from cashier.telemetry.recorder import MOST_KEPT, MOST_KEPT_BYTES, Recorder
 from cashier.telemetry.records import ConsultationRecord, Verdict
 from cashier.telemetry.settings import TelemetrySettings
 from cashier.wire.transport import CallHeaders
@@ -148,6 +149,37 @@ async def test_the_ring_keeps_the_latest() -> None:
     for _ in range(MOST_KEPT + 1):
         await rig.consult()
     assert len(rig.recorder.records()) == MOST_KEPT
+
+
+async def test_the_ring_is_bounded_by_bytes_too() -> None:
+    rig = Rig(EVERYTHING)
+    rig.recorder.replay_facts = lambda end: b"x" * (MOST_KEPT_BYTES // 20)
+    for _ in range(30):
+        await rig.consult()
+    assert 5 < len(rig.recorder.records()) < 16
+
+
+async def test_a_bug_in_making_one_record_does_not_cost_the_next() -> None:
+    rig, broken = Rig(EVERYTHING), iter((True, True, False))
+
+    def facts(end: ConsultationEnd) -> bytes:
+        if next(broken):
+            raise RuntimeError("a bug")
+        return b"facts"
+
+    rig.recorder.replay_facts = facts
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(3):
+            await rig.consult()
+        assert [record.facts for record in rig.recorder.records()] == [b"facts"]
+    assert [(line["log_level"], str(line["exc_info"])) for line in logged] == [("error", "a bug")], "one a minute"
+
+
+async def test_what_a_collector_takes_is_the_record() -> None:
+    rig, taken = Rig(EVERYTHING), list[bytes]()
+    rig.recorder.send = taken.append
+    await rig.consult()
+    assert [rig.record] == [msgspec.json.decode(body, type=ConsultationRecord) for body in taken]
 
 
 async def test_a_stream_and_a_recheck_are_told_apart() -> None:
