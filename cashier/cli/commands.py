@@ -21,7 +21,7 @@ import typer
 from cashier import __version__
 from cashier.adapter_trial import CannotTry, try_adapter
 from cashier.asgi import bearer_auth, configured_app, log_warnings
-from cashier.cli import demo, payer_commands, service_client, weather_printer
+from cashier.cli import demo, payer_commands, service_client, top, weather_printer
 from cashier.cli.adapter_printer import trial_lines
 from cashier.cli.invocation import Locale, known_case, parse_money, print_json, refuse, run, stop
 from cashier.cli.layout import definitions, terminal, write
@@ -361,6 +361,9 @@ def _weather_line(source: str, fault: str | None, reply: dict[str, Any]) -> str:
     if fault is None:
         return weather_printer.profile_line(source, reply[source])
     return weather_printer.change_line(source, reply[source], slow=fault == "slow")
+
+
+cli.command(name="top", short_help="Watch a running service in the terminal.")(top.command)
 
 
 @cli.command(short_help="List the sandbox's orders by name, for --case.")

@@ -51,8 +51,8 @@ def write(console: Console, lines: Iterable[Text]) -> None:
 
 
 def one_line(text: str) -> str:
-    """Text from an upstream, without line breaks and tabs."""
-    return " ".join(text.split())
+    """Text from an upstream, without line breaks, tabs, and characters that control a terminal."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in " ".join(text.split()))
 
 
 def paragraph(text: Text, width: int, indent: int = 0, hanging: int = 0) -> Iterator[Text]:

@@ -59,7 +59,7 @@ async def stream(url: str, request: dict[str, Any]) -> AsyncGenerator[StreamEven
     headers = {**_JSON, "Accept": "text/event-stream"}
     endpoint = _address(url, "/v1/consult")
     start_s, name = time.perf_counter(), ""
-    with _transport_errors(url, _SERVICE):
+    with transport_errors(url, _SERVICE):
         async with (
             aiohttp.ClientSession(timeout=_TIMEOUT, read_bufsize=_LONGEST_LINE_BYTES) as session,
             session.post(endpoint, data=_encode(request), headers=headers) as response,
@@ -124,7 +124,7 @@ class PaymentsClient:
         data = _encode(request)
         headers = (_JSON if data else {}) | headers
         start_s = time.perf_counter()
-        with _transport_errors(self._url, _SERVICE):
+        with transport_errors(self._url, _SERVICE):
             async with self._session.request(method, url, data=data, headers=headers) as response:
                 body = _json(await response.read(), self._url)
                 retry_after = response.headers.get("Retry-After", "")
@@ -186,7 +186,7 @@ async def _exchange(
 ) -> bytes:
     """The response's bytes. `server`: the command that starts what answers at `url`."""
     data, headers = _encode(request), _JSON | ({"Authorization": f"Bearer {token}"} if token else {})
-    with _transport_errors(url, server):
+    with transport_errors(url, server):
         async with session.request(method, _address(url, path), data=data, headers=headers) as response:
             return await response.read()
 
@@ -196,7 +196,8 @@ def _address(url: str, path: str) -> str:
 
 
 @contextmanager
-def _transport_errors(url: str, server: str) -> Iterator[None]:
+def transport_errors(url: str, server: str) -> Iterator[None]:
+    """Raise `RequestFailed` in their place. `server`: the command that starts what answers."""
     try:
         yield
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
