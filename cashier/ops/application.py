@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -33,6 +34,8 @@ from cashier.ops.live_state import LiveState
 from cashier.ops.metrics_endpoint import metrics_routes
 from cashier.ops.overview_endpoint import overview_routes
 from cashier.ops.record_store import RecordStore
+from cashier.ops.records_endpoint import records_routes
+from cashier.ops.replay_view import replay_view
 from cashier.ops.security_headers import SecurityHeaders
 from cashier.settings.schema import Configuration
 from cashier.web.auth import BearerAuth
@@ -73,7 +76,7 @@ def _health_routes(_state: OperationsState) -> Sequence[BaseRoute]:
 
 def _console_routes(state: OperationsState) -> Sequence[BaseRoute]:
     sandbox = state.config.settings.operations.sandbox
-    console = Console(state.live, with_weather=bool(sandbox))
+    console = Console(state.live, partial(replay_view, config=state.config), with_weather=bool(sandbox))
     routes = [*console.routes()]
     if state.auth is not None:
         routes += sign_in_routes(console, state.auth, state.live.sessions)
@@ -116,6 +119,7 @@ ROUTES: tuple[Routes, ...] = (
     _health_routes,
     lambda state: metrics_routes(state.stores),
     lambda state: overview_routes(state.live),
+    lambda state: records_routes(state.records),
     _console_routes,
 )
 SERVICES: tuple[Service, ...] = (

@@ -5,6 +5,7 @@ Records stay when their worker has ended, and so do the payments that it left un
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -117,3 +118,9 @@ class RecordStore:
         payments = self._payments
         while payments and (next(iter(payments.values()))[0] < oldest_s or len(payments) > MOST_PAYMENTS):
             payments.popitem(last=False)
+
+
+def record_key(record: ConsultationRecord) -> str:
+    """A key that is safe in a path and in a file name: clients choose request ids."""
+    text = f"{record.worker} {record.request_id} {record.started_at.timestamp()} {record.order_id}"
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]

@@ -11,12 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from cashier.domain.pay_method import Kind
+from cashier.domain.ranking import Weights
 from cashier.fanout.timeline import Flag
 from cashier.ops.console.live_pages import LONGEST_STREAM_S, LivePages
 from cashier.ops.console.rendering import PAGES, context, environment
-from cashier.ops.console.routes import record_key
 from cashier.ops.console.texts import FLAG_TEXTS, VERDICT_TEXTS
+from cashier.ops.record_store import record_key
+from cashier.telemetry.pseudonyms import Pseudonyms
 from cashier.telemetry.records import ConsultationRecord, Verdict
+from cashier.telemetry.replay import digest_of, packed, recorded
 from cashier.telemetry.worker_state import (
     BreakerState,
     EndpointState,
@@ -24,6 +28,8 @@ from cashier.telemetry.worker_state import (
     Reload,
     ReloadResult,
 )
+from tests.domain.builders import CATALOG, World, card, channel, promotion
+from tests.domain.explanation.evidence import evidence_of
 from tests.ops.fixtures import AT, URL, Port, configuration_state, failure, live_payment, record, source, worker
 
 PATHS = [page.path for page in PAGES]
@@ -271,3 +277,21 @@ def test_an_unknown_stream_and_an_unknown_asset_are_not_found() -> None:
     assert client.get("/events/nothing").status_code == 404
     assert client.get("/assets/..%2frouting.py").status_code == 404
     assert client.get("/assets/routes.py").status_code == 404
+
+
+def test_a_record_is_explained_rule_by_rule() -> None:
+    world = World(
+        cards=(card("CMB", status="FROZEN"),),
+        channels=(channel(Kind.QUICK_PAY, "CMB"),),
+        promotions=(promotion(HOSTILE, 5),),
+    )
+    facts = recorded(evidence_of(world), world.methods(), digest_of(CATALOG, Weights()), Pseudonyms(b"k" * 32))
+    port = troubled()
+    port.records[0] = msgspec.structs.replace(port.records[0], facts=packed(facts))
+    html = page(port, record_path(port))
+    assert "CARD_FROZEN: the card must be active" in html
+    assert "CARD_STATUS" in html
+    assert parsed(html).forbidden == []
+    assert "have changed since" not in html
+    without = page(troubled(), record_path(troubled()))
+    assert "No replay: the record has no facts" in without

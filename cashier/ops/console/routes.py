@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from itertools import islice
@@ -19,6 +18,8 @@ from cashier.ops.console.rendering import PAGES, WEATHER, Page, context, environ
 from cashier.ops.console.texts import FLAG_TEXTS, VERDICT_TEXTS
 from cashier.ops.console.waterfall import waterfall
 from cashier.ops.live_state import LiveState
+from cashier.ops.record_store import record_key
+from cashier.ops.replay_view import ReplayView
 from cashier.telemetry.records import ConsultationRecord
 
 _ASSETS = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -29,10 +30,13 @@ MOST_SHOWN = 40
 
 
 class Console:
-    """Renders pages. `with_weather`: there is a sandbox to show."""
+    """Renders pages. `replay`: of a record. `with_weather`: there is a sandbox to show."""
 
-    def __init__(self, live: LiveState, *, with_weather: bool) -> None:
+    def __init__(
+        self, live: LiveState, replay: Callable[[ConsultationRecord], ReplayView], *, with_weather: bool
+    ) -> None:
         self._live = live
+        self._replay = replay
         self._templates = environment()
         self._pages = (*PAGES, WEATHER) if with_weather else PAGES
         self.live_pages = LivePages(self._templates, self._look, live.stopping)
@@ -100,6 +104,7 @@ class Console:
             fall=fall,
             calls=[f"{row.source.name}: {call.text}" for row in fall.rows for call in row.calls],
             flags=flags,
+            why=self._replay(record),
             flag_texts=FLAG_TEXTS,
             verdict_texts=VERDICT_TEXTS,
         )
@@ -130,12 +135,6 @@ async def _asset(request: Request) -> Response:
         return Response("There is nothing at this path.\n", 404, media_type="text/plain")
     body = files("cashier.ops.console").joinpath("assets", name).read_bytes()
     return Response(body, media_type=_ASSETS[name], headers={"cache-control": "no-cache"})
-
-
-def record_key(record: ConsultationRecord) -> str:
-    """A key that is safe in a path and in a file name: clients choose request ids."""
-    text = f"{record.worker} {record.request_id} {record.started_at.timestamp()} {record.order_id}"
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _refresh(request: Request) -> int | None:
