@@ -34,9 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="with --proof: draw the same cases in every run",
     )
     parser.addoption(
-        "--require-gateways",
+        "--require-programs",
         action="store_true",
-        help="fail, instead of skip, where nginx, HAProxy, Caddy or Envoy is missing",
+        help="fail, instead of skip, where nginx, HAProxy, Caddy, Envoy or Chromium is missing",
     )
 
 

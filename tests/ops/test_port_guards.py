@@ -77,7 +77,7 @@ def test_every_response_has_the_strict_headers(path: str) -> None:
     assert "unsafe" not in policy
     assert "http" not in policy
     assert headers["x-frame-options"] == "DENY"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] in ("no-store", "no-cache")
     assert path.startswith("/assets") or headers["cache-control"] == "no-store"

@@ -47,7 +47,7 @@ def gateway(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if program_of(name) is None:
         reason = f"{name} is not installed"
-        (pytest.fail if request.config.getoption("--require-gateways") else pytest.skip)(reason)
+        (pytest.fail if request.config.getoption("--require-programs") else pytest.skip)(reason)
     return name
 
 

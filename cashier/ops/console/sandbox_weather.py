@@ -83,8 +83,9 @@ def _described(profile: dict[str, Any]) -> dict[str, str]:
     faults = [f"{name} {share / 100:g} %" for name, share in (profile.get("faults") or {}).items()]
     planned = [f"next: {each['fault']}" for each in profile.get("next") or ()]
     share_bps = stragglers["share_bps"]
+    numbers = ", ".join(f"{name.removesuffix('_ms').replace('_', ' ')} {value:g} ms" for name, value in latency.items())
     return {
-        "latency": f"{shape} {', '.join(f'{name} {value:g}' for name, value in latency.items())}",
+        "latency": f"{shape}: {numbers.removeprefix('ms ')}",
         "stragglers": f"{share_bps / 100:g} % take {stragglers['factor']:g} times as long" if share_bps else "none",
         "faults": ", ".join([*faults, *planned]),
     }
