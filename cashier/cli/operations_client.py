@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TypeVar
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import msgspec
 
 from cashier.cli.service_client import RequestFailed, transport_errors
-from cashier.cli.why_command import TOKEN_VARIABLE
 from cashier.ops.overview import Overview
+from cashier.ops.records_endpoint import RecordList
 
+TOKEN_VARIABLE = "CASHIER_OPERATIONS_TOKEN"  # noqa: S105 - a name
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 # The overview of 8 sources with 32 addresses each has some 100 kB.
 _MOST_BYTES = 1 << 24
 _decoder = msgspec.json.Decoder(Overview)
+_records_decoder = msgspec.json.Decoder(RecordList)
+T = TypeVar("T")
 
 _REFUSALS = {
     401: f"it wants a token with the scope `operations`: name its file with --token-file, or set {TOKEN_VARIABLE}",
@@ -39,8 +43,20 @@ class OperationsClient:
     async def overview(self) -> tuple[Overview, bytes]:
         """The overview, decoded and as JSON. Raises `RequestFailed`."""
         body = await self._get("/api/overview")
+        return self._decoded(body, _decoder), body
+
+    async def records(self, order_id: str | None = None) -> RecordList:
+        """Recorded consultations, the latest first; of one order. Raises `RequestFailed`."""
+        query = "" if order_id is None else f"?order_id={quote(order_id, safe='')}"
+        return self._decoded(await self._get(f"/api/records{query}"), _records_decoder)
+
+    async def record(self, key: str) -> bytes:
+        """A record as JSON. Raises `RequestFailed`."""
+        return await self._get(f"/api/records/{key}")
+
+    def _decoded(self, body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         try:
-            return _decoder.decode(body), body
+            return decoder.decode(body)
         except msgspec.DecodeError as error:
             raise RequestFailed(f"{self.url} answers in another form, maybe of another version: {error}") from None
 

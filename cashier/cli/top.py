@@ -21,10 +21,9 @@ from rich.text import Text
 
 from cashier.cli.invocation import run
 from cashier.cli.layout import one_line, paragraph, terminal, write
-from cashier.cli.operations_client import OperationsClient
+from cashier.cli.operations_client import TOKEN_VARIABLE, OperationsClient
 from cashier.cli.overview_printer import clock, overview_lines
 from cashier.cli.service_client import RequestFailed
-from cashier.cli.why_command import TOKEN_VARIABLE
 from cashier.ops.overview import Overview
 
 _QUIT = frozenset(b"qQ\x03")

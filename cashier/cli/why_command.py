@@ -14,8 +14,9 @@ from cashier.cli import service_client
 from cashier.cli.consultation_printer import problem_lines
 from cashier.cli.invocation import known_case, parse_money, print_json, refuse, run, stop, warn
 from cashier.cli.layout import terminal, write
+from cashier.cli.operations_client import TOKEN_VARIABLE, OperationsClient
 from cashier.cli.payer_commands import ChosenPromotions, NoPromotions, Url, chosen_promotions
-from cashier.cli.why_printer import why_lines
+from cashier.cli.why_printer import record_lines, why_lines
 from cashier.domain.pay_method import Kind
 from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
@@ -26,9 +27,6 @@ class _Record(Struct):
     """The part of a `ConsultationRecord` that is replayed."""
 
     facts: bytes | None = None
-
-
-TOKEN_VARIABLE = "CASHIER_OPERATIONS_TOKEN"  # noqa: S105 - a name
 
 
 def why(
@@ -62,21 +60,36 @@ def why(
         Path | None,
         typer.Option("--from", help="File with the record of a consultation: replay it, without any service."),
     ] = None,
-    config: Annotated[Path, typer.Option("--config", "-c", help="With --from: the configuration that decides.")] = Path(
+    ops: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of an operations port: replay the last recorded consultation of --order-id, or list all."
+        ),
+    ] = None,
+    config: Annotated[Path, typer.Option("--config", "-c", help="Configuration for --from and --ops.")] = Path(
         "config/cashier.toml"
     ),
     json: Annotated[bool, typer.Option("--json", help="Print the explanation as JSON.")] = False,
 ) -> None:
     """Explain which payment methods an order has now: every rule, with the facts that decided.
 
-    With --from, which ones it had, from a record of the operations port. Changes nothing. Exit
-    status 1 means that there is no explanation.
+    With --from or --ops, which ones it had, from a record of the operations port. Changes nothing.
+    Exit status 1 means that there is no explanation.
     """
     kinds = _known_kinds(kind or [])
+    if ops is not None:
+        if case is not None or record is not None:
+            stop("--ops takes the order by --order-id: leave --case and --from out")
+        _show_recorded(OperationsClient(ops, None, token), order_id, config, kinds, json=json)
+        return
     if record is not None:
         if case is not None or order_id is not None:
             stop("--from has the order of its record: leave --case and --order-id out")
-        _show(_replayed(record, config), kinds, json=json)
+        try:
+            body = record.read_bytes()
+        except OSError as error:
+            stop(f"{record}: cannot be read: {error.strerror}")
+        _show(_replayed(str(record), body, config), kinds, json=json)
         return
     question: dict[str, Any] = {} if case is None else _of_case(case)
     given = {
@@ -105,17 +118,32 @@ def _show(answer: dict[str, Any], kinds: frozenset[str], *, json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _replayed(file: Path, config: Path) -> dict[str, Any]:
+def _show_recorded(
+    client: OperationsClient, order_id: str | None, config: Path, kinds: frozenset[str], *, json: bool
+) -> None:
+    listed = run(client.records(order_id)).records
+    if order_id is None:
+        if json:
+            print_json(msgspec.to_builtins(listed))
+        else:
+            console = terminal()
+            write(console, record_lines(msgspec.to_builtins(listed), console.width))
+        return
+    found = next((each for each in listed if each.replays), None)
+    if found is None:
+        stop(f"no recorded consultation of {order_id}: only bad and sampled ones are, for an hour")
+    _show(_replayed(f"record {found.key}", run(client.record(found.key)), config), kinds, json=json)
+
+
+def _replayed(name: str, record: bytes, config: Path) -> dict[str, Any]:
     """The explanation of a recorded consultation. What differs now goes to stderr."""
     try:
-        facts = unpacked(msgspec.json.decode(file.read_bytes(), type=_Record).facts)
+        facts = unpacked(msgspec.json.decode(record, type=_Record).facts)
         loaded = load(config)
-    except OSError as error:
-        stop(f"{file}: cannot be read: {error.strerror}")
     except msgspec.DecodeError as error:
-        stop(f"{file}: is no record of a consultation: {error}")
+        stop(f"{name}: is no record of a consultation: {error}")
     except CannotReplay as error:
-        stop(f"{file}: {error}")
+        stop(f"{name}: {error}")
     except ConfigurationError as error:
         refuse(error)
     replay = replayed(facts, loaded.catalog, loaded.weights)

@@ -28,6 +28,13 @@ _SOURCE_COLUMNS = (
     Column("age", right=True),
     Column("missing because", least=24, detail=True),
 )
+_RECORD_COLUMNS = (
+    Column("started, UTC", least=10),
+    Column("order", least=10),
+    Column("took", right=True),
+    Column("verdicts", least=12, detail=True),
+    Column("without an answer", least=12, detail=True, label="without "),
+)
 _RULE_COLUMNS = (Column("rule"), Column("result"), Column("why", least=30, detail=True))
 _CHANNEL_COLUMNS = (Column("channel", least=12), Column("pays", right=True), Column("why", least=30, detail=True))
 _LIMIT_COLUMNS = (
@@ -62,6 +69,25 @@ def why_lines(why: Json, kinds: Collection[str], width: int) -> Iterator[Text]:
     for kind in why["kinds"]:
         if not kinds or kind["kind"] in kinds:
             yield from _titled(kind["kind"], _kind_lines(kind, width, in_full=bool(kinds)))
+
+
+def record_lines(records: Sequence[Json], width: int) -> Iterator[Text]:
+    """Recorded consultations, one a line."""
+    yield Text()
+    if not records:
+        yield from paragraph(Text("No consultation was bad or sampled within the last hour."), width, 1)
+        return
+    rows = [
+        (
+            Text(record["started_at"][:19].replace("T", " ")),
+            Text(record["order_id"], style="bold"),
+            Text(f"{record['elapsed_ms']:.0f} of {record['deadline_ms']:.0f} ms"),
+            Text(" ".join(record["verdicts"]), style="yellow"),
+            Text(" ".join(record["sources"])),
+        )
+        for record in records
+    ]
+    yield from table(_RECORD_COLUMNS, rows, width)
 
 
 def _titled(title: str, lines: Iterator[Text]) -> Iterator[Text]:

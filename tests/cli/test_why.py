@@ -14,15 +14,18 @@ from typer.testing import CliRunner
 
 from cashier.cli import service_client
 from cashier.cli.commands import cli
+from cashier.cli.operations_client import OperationsClient
 from cashier.cli.why_printer import why_lines
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.order import OrderStatus
 from cashier.domain.pay_method import Kind
 from cashier.domain.ranking import Weights
+from cashier.ops.records_endpoint import RecordList, RecordSummary
 from cashier.source_errors import MissingCause
 from cashier.telemetry.pseudonyms import Pseudonyms
+from cashier.telemetry.records import Verdict
 from cashier.telemetry.replay import digest_of, packed, recorded
-from tests.domain.builders import CATALOG, World, account, card, channel, one_of_each, order, promotion, quota
+from tests.domain.builders import CATALOG, NOW, World, account, card, channel, one_of_each, order, promotion, quota
 from tests.domain.explanation.evidence import evidence_of, explained
 
 WIDTHS = (40, 60, 80, 120)
@@ -162,3 +165,48 @@ def test_a_record_that_cannot_be_replayed_ends_in_one_line(tmp_path: Path, chang
     for name in ("text", "nothing"):
         done = CliRunner().invoke(cli, ["why", "--from", str(tmp_path / name), "--config", str(config)])
         assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+
+
+def operations_port(monkeypatch: pytest.MonkeyPatch, folder: Path, *orders: str) -> None:
+    """A port with the record of `recorded_in` for each order."""
+    body = recorded_in(folder).read_bytes()
+    listed = tuple(
+        RecordSummary(
+            key="k1", started_at=NOW, order_id=order_id, request_id="r-1", trace_id=None, outcome="PAYABLE",
+            verdicts=(Verdict.LATE, Verdict.DEGRADED), elapsed_ms=160.0, deadline_ms=150.0, sources=("quota",),
+            recheck=False, replays=True,
+        )
+        for order_id in orders
+    )  # fmt: skip
+
+    async def records(_: OperationsClient, order_id: str | None = None) -> RecordList:
+        return RecordList(tuple(each for each in listed if order_id in (None, each.order_id)), True)
+
+    async def record(_: OperationsClient, key: str) -> bytes:
+        assert key == "k1"
+        return body
+
+    monkeypatch.setattr(OperationsClient, "records", records)
+    monkeypatch.setattr(OperationsClient, "record", record)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_recorded_consultations_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, width: int) -> None:
+    operations_port(monkeypatch, tmp_path, "o_1", "o_2")
+    done = CliRunner().invoke(cli, ["why", "--ops", "http://here"], env={"COLUMNS": str(width)})
+    assert done.exit_code == 0
+    assert all(word in done.output for word in ("o_1", "o_2", "LATE", "quota"))
+    assert max(map(cell_len, done.output.splitlines())) <= width
+
+
+def test_the_last_recorded_consultation_of_an_order_is_replayed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    operations_port(monkeypatch, tmp_path, "o_1")
+    words = ["why", "--ops", "http://here", "--config", str(configured(tmp_path))]
+    done = CliRunner().invoke(cli, [*words, "--order-id", "o_1"])
+    assert done.exit_code == 0
+    assert "● QUICK_PAY:2_i_" in done.output
+    none = CliRunner().invoke(cli, [*words, "--order-id", "o_9"])
+    assert none.exit_code == 1
+    assert "no recorded consultation of o_9" in none.stderr
