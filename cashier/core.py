@@ -16,6 +16,7 @@ from typing import Any, Self
 import anyio
 import msgspec
 import structlog
+from anyio import to_thread
 from msgspec import structs
 
 from cashier import wiring
@@ -44,6 +45,7 @@ from cashier.telemetry.configuration_history import ConfigurationHistory
 from cashier.telemetry.pseudonyms import Pseudonyms, new_key
 from cashier.telemetry.recorder import Recorder
 from cashier.telemetry.replay import digest_of, facts_of
+from cashier.telemetry.trace_context import TraceContext
 from cashier.telemetry.worker_report import loop_state, payments_state, shared_cache_state, source_states
 from cashier.telemetry.worker_state import WorkerState
 from cashier.wire.reachability import await_reachable
@@ -193,7 +195,7 @@ class Cashier:
         waited since then. Raises `OrderUnknown`, `RequiredSourceUnavailable`, `NotOpen`;
         msgspec.ValidationError for a request out of bounds.
         """
-        return await self._consult(self._checked(request), _call_headers(request_id, traceparent), since_ns)
+        return await self._consult(self._checked(request), self._consult_headers(request_id, traceparent), since_ns)
 
     def stream(
         self, request: ConsultRequest, *, request_id: str | None = None, traceparent: str | None = None
@@ -203,7 +205,7 @@ class Cashier:
         The last one equals the result of `consult`. Raises the same errors, only before the first
         answer. Close the generator (`contextlib.aclosing`) if you stop early.
         """
-        return self._consult.stream(self._checked(request), _call_headers(request_id, traceparent))
+        return self._consult.stream(self._checked(request), self._consult_headers(request_id, traceparent))
 
     async def why(
         self,
@@ -279,6 +281,8 @@ class Cashier:
         if self.payments is not None:
             self.payments.policy = policy
         self.recorder.reconfigure(config.settings.telemetry)
+        if self._parts.tracing is not None:
+            self._parts.tracing.reconfigure(config.settings.telemetry)
         self.configuration_history.record_applied(config, needs_restart)
         return needs_restart
 
@@ -300,6 +304,11 @@ class Cashier:
         """What closes them again."""
         valkey = self._parts.valkey
         async with AsyncExitStack() as stack:
+            if self._parts.tracing is not None:
+                exporter = self._parts.tracing.exporter
+                # It waits for the collector, within a bound.
+                stack.push_async_callback(lambda: to_thread.run_sync(exporter.stop))
+                exporter.start()
             stack.callback(self._parts.resolver.close)
             stack.push_async_callback(_close, (*self._parts.transports, *self._parts.adapter_hooks))
             stack.callback(self._close_pipelines)
@@ -329,6 +338,8 @@ class Cashier:
         )
         self._sources_reached = not self._parts.required
         self.pipelines = self._parts.pipelines
+        tracing = self._parts.tracing
+        self._consult_headers = _call_headers if tracing is None else tracing.traced(_call_headers)
         for pipeline in self.pipelines.values():
             pipeline.guard.on_recovery = self._probe_soon
         self.payments = wiring.payment_flow(
@@ -420,7 +431,9 @@ class Cashier:
 
 
 def _call_headers(request_id: str | None, traceparent: str | None) -> CallHeaders:
-    return CallHeaders(request_id or uuid.uuid4().hex, traceparent)
+    """A `traceparent` that is not valid is left out."""
+    valid = traceparent is not None and TraceContext.parse(traceparent) is not None
+    return CallHeaders(request_id or uuid.uuid4().hex, traceparent if valid else None)
 
 
 async def _step_by_step(steps: Generator[None, None, Explanation]) -> Explanation:

@@ -48,8 +48,18 @@ from cashier.sources.risk import RiskClient
 from cashier.sources.service_adapter import AdapterTransport, ServiceAdapter
 from cashier.sources.service_object import local_transport
 from cashier.sources.source_upstream import FunctionUpstream, UpstreamFunction, WireUpstream
+from cashier.telemetry.collector_client import CollectorClient
+from cashier.telemetry.collector_url import CollectorUrl
+from cashier.telemetry.otlp_environment import otlp_headers, resource_attributes
 from cashier.telemetry.recorder import Recorder
+from cashier.telemetry.span_exporter import SpanExporter
+from cashier.telemetry.traced_payments import TracedPaymentFlow
+from cashier.telemetry.traced_ports import traced_ports, traced_recheck
+from cashier.telemetry.traced_transport import TracedTransport
+from cashier.telemetry.tracing import Tracing
 from cashier.tokens.token_service import TokenService
+from cashier.version import __version__
+from cashier.web.payment_problems import refusal_for
 from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
@@ -62,6 +72,10 @@ WrapTransport = Callable[[str, Transport], Transport]
 """Takes the name of a source and its transport; returns the one to use."""
 OnMapping = Callable[[str, bytes], None]
 """Takes the name of a source, and the answer of its adapter as JSON before it is checked."""
+
+
+def _unchanged(_name: str, transport: Transport) -> Transport:
+    return transport
 
 
 class CoherenceCallbacks(NamedTuple):
@@ -80,7 +94,7 @@ class Parts(Struct, frozen=True):
 
     `required`: those of the transports, by source, without which there is no answer. `network`:
     those with connections, by source or service. `observers`: what is called after each
-    consultation.
+    consultation. `tracing`: None if it is off.
     """
 
     pipelines: dict[str, SourcePipeline]
@@ -96,6 +110,7 @@ class Parts(Struct, frozen=True):
     metrics: Store
     observers: Observers
     recorder: Recorder
+    tracing: Tracing | None
 
 
 def build(
@@ -113,11 +128,14 @@ def build(
     resolver = Resolver()
     valkey = _valkey(config, coherence, resolver)
     failures = FailureLog(_log.warning)
-    builder = _UpstreamBuilder(config, given, failures, resolver)
+    tracing = _tracing(config, metrics)
+    builder = _UpstreamBuilder(config, given, failures, resolver, _unchanged if tracing is None else TracedTransport)
     pipelines = builder.pipelines(ladder, valkey)
     payment_ports = builder.payment_ports()
     observers, recorder = Observers(), Recorder(config.settings.telemetry, metrics)
     observers.add(recorder)
+    if tracing is not None:
+        recorder.on_traced = tracing.on_traced
     return Parts(
         pipelines=pipelines,
         transports=builder.transports,
@@ -132,6 +150,7 @@ def build(
         metrics=metrics,
         observers=observers,
         recorder=recorder,
+        tracing=tracing,
     )
 
 
@@ -214,7 +233,7 @@ def payment_policy(config: Configuration, recheck: ConsultFlow) -> PaymentPolicy
         settings=config.settings.accept_in_effect,
         catalog=config.catalog,
         routing=config.routing,
-        consult_uncached=recheck.with_case,
+        consult_uncached=traced_recheck(recheck.with_case),
     )
 
 
@@ -228,8 +247,13 @@ def payment_flow(
     """None without payment services."""
     if parts.payment_ports is None:
         return None
-    return PaymentFlow(
-        ports=parts.payment_ports,
+    make: Callable[..., PaymentFlow] = PaymentFlow
+    ports, tracing = parts.payment_ports, parts.tracing
+    if tracing is not None:
+        make, ports = partial(TracedPaymentFlow, tracing.payments), traced_ports(ports)
+        call_headers = tracing.payments.traced(call_headers)
+    return make(
+        ports=ports,
         policy=policy,
         tokens=parts.tokens,
         channel_health=ChannelHealth(),
@@ -239,6 +263,26 @@ def payment_flow(
         call_headers=call_headers,
         forget=CacheInvalidation(parts.pipelines, parts.valkey).forget,
     )
+
+
+def _tracing(config: Configuration, metrics: Store) -> Tracing | None:
+    """None if it is off: then nothing of OpenTelemetry is imported."""
+    settings = config.settings.telemetry
+    if not settings.otlp_url:
+        return None
+    try:
+        from cashier.telemetry.otlp_encoder import OtlpEncoder  # noqa: PLC0415 - what it imports is an extra
+    except ImportError:
+        remedy = "pip install 'cashier[otel]', or leave it empty"
+        raise ConfigurationError([f"{config.source}: [telemetry] otlp_url needs OpenTelemetry: {remedy}"]) from None
+    encoder = OtlpEncoder(resource_attributes(settings.service_name, __version__), __version__)
+    client = CollectorClient(CollectorUrl.parse(settings.otlp_url), otlp_headers())
+    return Tracing(SpanExporter(client, encoder, metrics), settings, _status_of)
+
+
+def _status_of(error: Exception) -> int:
+    refusal = refusal_for(error)
+    return 500 if refusal is None else refusal.problem.status
 
 
 def check_plan(config: Configuration, given: Iterable[str]) -> None:
@@ -260,6 +304,11 @@ def changes_that_need_a_restart(before: Configuration, after: Configuration) -> 
     for table in ("server", "auth", "operations", "tokens", "cache", "shed"):
         if getattr(old, table) != getattr(new, table):
             yield f"[{table}] has changed"
+    yield from (
+        f"[telemetry] {key} has changed"
+        for key in ("otlp_url", "service_name")
+        if getattr(old.telemetry, key) != getattr(new.telemetry, key)
+    )
     if old.accept.most_under_way != new.accept.most_under_way:
         yield "[accept] most_under_way has changed"
     for name in SOURCE_NAMES:
@@ -309,7 +358,7 @@ class _UpstreamBuilder:
         given: Mapping[str, Any],
         failures: FailureLog,
         resolver: Resolver,
-        wrap: WrapTransport = lambda name, transport: transport,
+        wrap: WrapTransport = _unchanged,
         on_mapping: OnMapping = lambda name, body: None,
     ) -> None:
         self._source = config.source

@@ -218,6 +218,13 @@ _ROWS = (
         ("result",),
     ),
     Family(
+        "cashier_trace_exports_total",
+        _COUNTER,
+        "Traced operations by what became of their spans: exported, refused, overflowed.",
+        "Refused: look at the collector; the log has the reason. Overflowed: it is slower than what comes.",
+        ("result",),
+    ),
+    Family(
         "cashier_build_info",
         _GAUGE,
         "Always 1; the labels say what runs.",

@@ -26,7 +26,7 @@ from cashier.payments.settings import AcceptSettings
 from cashier.settings.operations import OperationsSettings, operations_faults
 from cashier.sources.batch_call import BatchSettings
 from cashier.sources.idempotent_retry import RetrySettings
-from cashier.telemetry.settings import TelemetrySettings
+from cashier.telemetry.settings import TelemetrySettings, telemetry_faults
 from cashier.web.auth import AuthSettings, auth_faults
 from cashier.web.cross_origin import MerchantSettings, origin_faults
 from cashier.web.server import ServerSettings
@@ -198,6 +198,7 @@ def settings_faults(settings: Settings) -> Iterator[str]:
     yield from auth_faults(settings.auth, settings.server.host)
     yield from operations_faults(settings.operations, settings.auth, settings.server)
     yield from origin_faults(settings.merchants)
+    yield from telemetry_faults(settings.telemetry)
     deadline = f"deadline_ms = {consult.deadline_ms}"
     if consult.reserve_ms >= consult.deadline_ms:
         yield f"[consult] reserve_ms = {consult.reserve_ms} leaves nothing of {deadline}; lower it, 3 is the default"

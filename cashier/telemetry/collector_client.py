@@ -6,11 +6,11 @@ import http.client
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-_PATH = "/v1/traces"
+from cashier.telemetry.collector_url import CollectorUrl
+
 _TIMEOUT_S = 5.0
 # The answer to an export has a few bytes.
 _MOST_ANSWER_BYTES = 65_536
@@ -29,41 +29,6 @@ class Delivery(Struct, frozen=True):
     retry: bool = False
     retry_after_s: float = 0.0
     body: bytes = b""
-
-
-class CollectorUrl(Struct, frozen=True):
-    """Where exports go. `text` for logs."""
-
-    secure: bool
-    host: str
-    port: int
-    path: str
-
-    @classmethod
-    def parse(cls, url: str) -> CollectorUrl:
-        """Of the collector, or of its endpoint for traces. Raises ValueError."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("is no URL like http://127.0.0.1:4318")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("must not hold a password; the environment's OTEL_EXPORTER_OTLP_HEADERS may")
-        if parts.query or parts.fragment:
-            raise ValueError("must have no query")
-        if not parts.path.isascii() or any(character <= " " for character in parts.path):
-            raise ValueError("must have a path of visible ASCII")
-        path = parts.path.rstrip("/")
-        secure = parts.scheme == "https"
-        return cls(
-            secure=secure,
-            host=parts.hostname,
-            port=parts.port or (443 if secure else 80),
-            path=path if path.endswith(_PATH) else path + _PATH,
-        )
-
-    @property
-    def text(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.secure else 'http'}://{host}:{self.port}{self.path}"
 
 
 class CollectorClient:

@@ -40,9 +40,13 @@ _QUIET = frozenset({SourceStatus.FRESH, SourceStatus.CACHED})
 
 
 class _Ended(NamedTuple):
+    """`kept`: as a record; a traced one beyond the bounds only becomes spans."""
+
     end: ConsultationEnd
     timelines: Sequence[AskTimeline]
     verdicts: tuple[Verdict, ...]
+    kept: bool
+    traced: bool
 
 
 class Recorder:
@@ -91,25 +95,34 @@ class Recorder:
 
     def __call__(self, end: ConsultationEnd) -> None:
         good = is_good(end, self._slow_bps)
-        sampled = self._is_sampled(end.call_headers)
-        if good and not sampled:
+        traced = self.on_traced is not None and end.call_headers.__class__ is not CallHeaders
+        sampled = self._is_sampled(end, traced=traced)
+        if good and not sampled and not traced:
             return
         verdicts = () if good else tuple(verdicts_of(end, self._slow_bps))
         if sampled:
             verdicts += (Verdict.SAMPLED,)
-        elif not verdicts:
-            return  # such as an order that the acquirer does not know
-        if not (self._good if verdicts == (Verdict.SAMPLED,) else self._bad).take(end.ended_ns):
-            self._refused.add()
+        kept = self._keeps(verdicts, end.ended_ns)
+        if not kept and not traced:
             return
         if not self._ended:
             asyncio.get_running_loop().call_soon(self._finish_all)
-        self._ended.append(_Ended(end, [ask_timeline(pending) for pending in end.asks], verdicts))
+        self._ended.append(_Ended(end, [ask_timeline(pending) for pending in end.asks], verdicts, kept, traced))
 
-    def _is_sampled(self, headers: CallHeaders) -> bool:
-        if self.on_traced is not None:  # the trace has decided, before the first call
-            return headers.__class__ is not CallHeaders
-        return self._sampling.sampled(headers.traceparent)
+    def _keeps(self, verdicts: tuple[Verdict, ...], now_ns: int) -> bool:
+        if not verdicts:
+            return False  # such as an order that the acquirer does not know
+        keeps = (self._good if verdicts == (Verdict.SAMPLED,) else self._bad).take(now_ns)
+        if not keeps:
+            self._refused.add()
+        return keeps
+
+    def _is_sampled(self, end: ConsultationEnd, *, traced: bool) -> bool:
+        if self.on_traced is not None:
+            # The trace has decided, before the first call. That of a payment says nothing about
+            # consultations.
+            return traced and not end.recheck
+        return self._sampling.sampled(end.call_headers.traceparent)
 
     def _finish_all(self) -> None:
         while self._ended:
@@ -126,17 +139,19 @@ class Recorder:
 
     def _finish(self, ended: _Ended) -> None:
         end = ended.end
-        facts = None if self.replay_facts is None else self.replay_facts(end)
+        facts = self.replay_facts(end) if self.replay_facts is not None and ended.kept else None
         record = consultation_record(
             end, ended.timelines, ended.verdicts, os.getpid(), _trace_id(end.call_headers), facts
         )
+        if self.on_traced is not None and ended.traced:
+            self.on_traced(end, record)
+        if not ended.kept:
+            return
         body = self._encoder.encode(record)
         self._made.add()
         self._keep(body)
         if self.send is not None:
             self.send(body)
-        if self.on_traced is not None and end.call_headers.__class__ is not CallHeaders:
-            self.on_traced(end, record)
         if self._lines.take(end.ended_ns):
             suppressed, self._lines.refused = self._lines.refused, 0
             level = "info" if record.verdicts == (Verdict.SAMPLED,) else "warning"

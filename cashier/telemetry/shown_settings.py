@@ -30,7 +30,10 @@ _BY_SECTION: Mapping[str, tuple[str, ...]] = {
         "insecure",
     ),
     "operations": ("enabled", "host", "port", "hosts", "sandbox"),
-    "telemetry": ("sample_bps", "slow_bps", "records_per_second", "lines_per_second"),
+    "telemetry": (
+        "sample_bps", "slow_bps", "records_per_second", "lines_per_second", "otlp_url", "service_name",
+        "payment_sample_bps",
+    ),
     "consult": ("deadline_ms", "max_deadline_ms", "grace_ms", "reserve_ms", "locale", "extra_calls_bps"),
     "accept": (
         "check_ms", "decide_ms", "submit_ms", "look_ms", "every_gating_source", "wait_ms", "follow_s",

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 import structlog
 
+from cashier.metrics.store import Store
 from cashier.telemetry.collector_client import CollectorClient
 from cashier.telemetry.span import Span
 
@@ -53,6 +54,7 @@ class SpanExporter:
         self,
         client: CollectorClient,
         encoder: Encoder,
+        metrics: Store,
         *,
         gather_s: float = GATHER_S,
         waits_s: Sequence[float] = WAITS_S,
@@ -71,10 +73,13 @@ class SpanExporter:
         self._reported_s = -REPORT_S
         self._reported = 0
         self._thread = threading.Thread(target=self._run, name="cashier-spans", daemon=True)
-        self.exported = self.overflowed = self.refused = 0
+        # The loop's thread writes one, the exporter's the other two.
+        self.overflowed, self.exported, self.refused = (
+            metrics.counter("cashier_trace_exports_total", result) for result in ("overflowed", "exported", "refused")
+        )
 
     def __repr__(self) -> str:
-        return f"<SpanExporter {self._client!r} queued={len(self._queue)} exported={self.exported}>"
+        return f"<SpanExporter {self._client!r} queued={len(self._queue)} exported={self.exported.value}>"
 
     def start(self) -> None:
         self._thread.start()
@@ -82,7 +87,7 @@ class SpanExporter:
     def put(self, build: BuildSpans) -> None:
         """Queue the spans of one operation. Never blocks."""
         if len(self._queue) >= MOST_QUEUED:
-            self.overflowed += 1
+            self.overflowed.add()
             return
         self._queue.append(build)
         if not self._queued.is_set():
@@ -119,7 +124,7 @@ class SpanExporter:
         try:
             return self._encoder.encode(build())
         except Exception as bug:  # noqa: BLE001 - one operation's spans; the thread must live
-            self.refused += 1
+            self.refused.add()
             self._report(f"{type(bug).__name__} while they were built")
             return None
 
@@ -129,13 +134,13 @@ class SpanExporter:
         for wait_s in (*self._waits_s, None):
             delivery = self._client.post(body)
             if not delivery.fault:
-                self.exported += operations
+                self.exported.add(operations)
                 if rejected := self._encoder.rejected(delivery.body):
                     self._report(f"the collector rejected {rejected} spans")
                 return
             if wait_s is None or not delivery.retry or self._stopping.wait(max(wait_s, delivery.retry_after_s)):
                 break
-        self.refused += operations
+        self.refused.add(operations)
         self._report(delivery.fault)
 
     def _report(self, why: str) -> None:
@@ -143,6 +148,6 @@ class SpanExporter:
         now_s = self._clock_s()
         if now_s - self._reported_s < REPORT_S:
             return
-        dropped = self.overflowed + self.refused
+        dropped = self.overflowed.value + self.refused.value
         self._warn("spans were not exported", url=self._client.url.text, why=why, operations=dropped - self._reported)
         self._reported_s, self._reported = now_s, dropped

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from cashier.telemetry.collector_client import CollectorClient, CollectorUrl
+from cashier.metrics.store import Store
+from cashier.telemetry.collector_client import CollectorClient
+from cashier.telemetry.collector_url import CollectorUrl
 from cashier.telemetry.otlp_encoder import OtlpEncoder
 from cashier.telemetry.otlp_environment import otlp_headers, resource_attributes
 from cashier.telemetry.span import Span, SpanEvent, SpanKind
@@ -51,6 +53,7 @@ class Exports:
         self.exporter = SpanExporter(
             CollectorClient(CollectorUrl.parse(url), headers or {}, timeout_s),
             encoder,
+            Store(),
             gather_s=0.0,
             waits_s=(0.0,) * len(WAITS_S),
             clock_s=lambda: self.now_s,
@@ -62,7 +65,7 @@ class Exports:
         self.exporter.put(partial(spans, *names))
 
     async def counted(self, **counts: int) -> None:
-        await until(lambda: all(getattr(self.exporter, name) == count for name, count in counts.items()))
+        await until(lambda: all(getattr(self.exporter, name).value == count for name, count in counts.items()))
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         await asyncio.to_thread(self.exporter.stop, timeout_s)
@@ -114,7 +117,7 @@ async def test_operations_queued_together_leave_in_one_export(received: Collecto
     await exports.stop()
     assert [span.name for span in received.spans] == ["first", "second", "its child", "third"]
     assert len(received.bodies) == 2
-    assert exports.exporter.exported == 3
+    assert exports.exporter.exported.value == 3
 
 
 async def test_headers_of_the_environment_are_sent_and_never_shown(received: Collector) -> None:
@@ -156,7 +159,7 @@ async def test_an_overloaded_collector_is_asked_again(received: Collector, statu
     await until(lambda: bool(received.spans))
     await exports.stop()
     assert len(received.bodies) == len(WAITS_S) + 1
-    assert (exports.exporter.exported, exports.exporter.refused, exports.lines) == (1, 0, [])
+    assert (exports.exporter.exported.value, exports.exporter.refused.value, exports.lines) == (1, 0, [])
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 500])
@@ -168,7 +171,7 @@ async def test_a_refused_export_is_dropped_at_once_counted_and_logged(received: 
     exports.put("two")
     await exports.stop()
     assert [span.name for span in received.spans] == ["two"]
-    assert (exports.exporter.exported, exports.exporter.refused) == (1, 1)
+    assert (exports.exporter.exported.value, exports.exporter.refused.value) == (1, 1)
     assert exports.lines == [{"url": f"{received.url}/v1/traces", "why": f"status {status}", "operations": 1}]
 
 
@@ -194,10 +197,10 @@ async def test_a_collector_that_does_not_answer_costs_what_does_not_fit_into_the
     await until(lambda: bool(received.bodies))
     for _ in range(MOST_QUEUED + 5):
         exports.put("queued")
-    assert exports.exporter.overflowed == 5
+    assert exports.exporter.overflowed.value == 5
     received.held.set()
     await exports.stop()
-    assert exports.exporter.exported == MOST_QUEUED + 1
+    assert exports.exporter.exported.value == MOST_QUEUED + 1
 
 
 async def test_a_stop_waits_for_a_hung_collector_no_longer_than_its_bound(received: Collector) -> None:
@@ -220,7 +223,7 @@ async def test_spans_that_cannot_be_built_cost_only_themselves(received: Collect
     exports.put("next")
     await exports.stop()
     assert [span.name for span in received.spans] == ["next"]
-    assert exports.exporter.refused == 1
+    assert exports.exporter.refused.value == 1
     assert exports.lines[0]["why"] == "ZeroDivisionError while they were built"
 
 
@@ -253,7 +256,7 @@ async def test_the_connection_stays_open_and_is_replaced_when_the_collector_has_
             exports.put("one")
             await exports.counted(exported=number)
         await exports.stop()
-    assert (connections, exports.exporter.refused) == (2, 0)
+    assert (connections, exports.exporter.refused.value) == (2, 0)
 
 
 @pytest.mark.parametrize(
