@@ -134,7 +134,7 @@ def _runtime(window: Window, workers: Sequence[WorkerState], at: float) -> Runti
             )
             for worker in workers
         ),
-        restarts=sum(_totals(window.after, "cashier_worker_restarts_total").values()),
+        restarts=sum(_totals(window.after, "cashier_worker_ends_total").values()),
         lag_ms=max((loop.lag_ms for loop in loops), default=None),
         step=max(steps, key=list(SheddingStep).index, default=SheddingStep.CLEAR).value,
         queue_wait=quantiles(together(value for _, value in window.recorded("cashier_queue_wait_seconds"))),
