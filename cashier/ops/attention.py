@@ -100,6 +100,14 @@ def _of_runtime(runtime: RuntimeOverview) -> Iterator[Attention]:
             "Another program, a CPU quota or blocking code takes it: look at the machine.",
             "/runtime",
         )
+    if runtime.traces_lost:
+        yield Attention(
+            Health.WARN,
+            "Traces",
+            f"{runtime.traces_lost} operations were not exported.",
+            "Look at the collector of traces; the log names its answer.",
+            "/runtime",
+        )
     lost = [worker for worker in runtime.workers if worker.shared_cache and not worker.shared_cache.coherent]
     if lost:
         yield Attention(

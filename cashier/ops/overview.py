@@ -195,7 +195,9 @@ class RefusedCount(Struct, frozen=True):
 class RuntimeOverview(Struct, frozen=True):
     """`lag_ms`: the largest. `step`: the worst of all workers. `queue_wait`: of consultations.
 
-    `restarts`: of workers, since the start of the service.
+    `restarts`: of workers, since the start of the service. `trace_exports`: operations since the
+    start by result; without an exporter empty. `traces_lost`: of these, within the window, those
+    that the collector did not get.
     """
 
     workers: tuple[WorkerOverview, ...]
@@ -204,6 +206,8 @@ class RuntimeOverview(Struct, frozen=True):
     step: str
     queue_wait: Quantiles
     refused: tuple[RefusedCount, ...]
+    trace_exports: dict[str, int]
+    traces_lost: int
     version: str
 
 

@@ -32,6 +32,7 @@ from cashier.ops.overview import (
 from cashier.ops.source_overview import source_overviews
 from cashier.telemetry.worker_state import MOST_PAYMENTS, WorkerState
 
+_EXPORTS = "cashier_trace_exports_total"
 _NO_WINDOW = Window({}, {}, 0.0)
 
 
@@ -143,6 +144,8 @@ def _runtime(window: Window, workers: Sequence[WorkerState], at: float) -> Runti
             for labels, count in sorted(window.counted("cashier_shed_total"))
             if totals[labels]
         ),
+        trace_exports={labels[0]: total for labels, total in _totals(window.after, _EXPORTS).items()},
+        traces_lost=sum(count for labels, count in window.counted(_EXPORTS) if labels[0] != "exported"),
         version=", ".join(sorted(labels[0] for labels in window.after.get("cashier_build_info", {}))),
     )
 

@@ -126,6 +126,8 @@ def sick_overview() -> Overview:
             step=SheddingStep.DIMMING,
             queue_wait=Quantiles(0.4, 1.0, 2.2),
             refused=(RefusedCount("low", "refused", 0.5, 3),),
+            trace_exports={},
+            traces_lost=0,
             version="0.1.0",
         ),
         configuration=ConfigurationOverview(

@@ -233,7 +233,9 @@ def test_a_page_reloads_by_itself_without_javascript_if_asked_to(busy: Port) -> 
 
 async def test_a_stream_sends_whole_parts_first_and_then_only_what_changed() -> None:
     port = Port()
-    live = LivePages(environment(), lambda: context(port.live.overview(), records=[]), port.stopping, port.clock, 0.0)
+    live = LivePages(
+        environment(), lambda: context(port.live.overview(), records=[], silence={}), port.stopping, port.clock, 0.0
+    )
     page = next(page for page in PAGES if page.name == "configuration")
     async with aclosing(live.events(page)) as events:
 

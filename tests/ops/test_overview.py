@@ -170,6 +170,17 @@ def test_late_answers_and_failed_consultations_are_counted_apart() -> None:
     assert subjects(overview) == ["Consultations"]
 
 
+def test_traces_that_the_collector_did_not_get_need_attention() -> None:
+    port = Port()
+    assert after(sampled(port)).runtime.trace_exports == {}
+    port.metrics.counter("cashier_trace_exports_total", "exported").add(9)
+    assert after(port).attention == ()
+    port.metrics.counter("cashier_trace_exports_total", "refused").add(2)
+    overview = after(port)
+    assert overview.runtime.trace_exports == {"exported": 9, "refused": 2}
+    assert (subjects(overview), overview.runtime.traces_lost) == (["Traces"], 2)
+
+
 def test_trends_have_a_point_for_each_step() -> None:
     port = sampled(Port())
     for number in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from itertools import islice
@@ -69,7 +70,8 @@ class Console:
 
     def _look(self) -> dict[str, Any]:
         records = [(record_key(each), each, waterfall(each)) for each in islice(self._live.records(), MOST_SHOWN)]
-        return context(self._live.overview(), records=records)
+        silence = Counter(row.source.name for _, _, fall in records for row in fall.rows if row.is_bad)
+        return context(self._live.overview(), records=records, silence=dict(silence.most_common()))
 
     def _page(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
         async def show(request: Request) -> Response:

@@ -12,6 +12,7 @@ from cashier.telemetry.records import CallRecord, ConsultationRecord, SourceReco
 WIDTH = 1000
 # Room right of the later of deadline and end.
 _MARGIN = 1.04
+_AT_ONCE_MS = 0.1
 _BAD = frozenset({"TIMEOUT", "ERROR", "GARBLED", "WRONG_IDENTITY", "SHED", "BREAKER_OPEN"})
 
 
@@ -40,6 +41,11 @@ class Waterfall(Struct, frozen=True):
     deadline_x: float
     end_x: float
     ticks: tuple[tuple[float, str], ...]
+
+    @property
+    def waited(self) -> tuple[WaterfallRow, ...]:
+        """Without the sources that answered at once, from the cache."""
+        return tuple(row for row in self.rows if row.is_bad or row.source.elapsed_ms >= _AT_ONCE_MS)
 
 
 def waterfall(record: ConsultationRecord) -> Waterfall:
