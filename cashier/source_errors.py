@@ -97,6 +97,7 @@ class SourceError(Exception):
     sent: bool = True
     elsewhere: bool = False
     final: bool = False
+    text_is_for_operators = True
 
     def __init__(self, detail: str, *, reason: FailureReason | None = None) -> None:
         super().__init__(detail)

@@ -33,6 +33,7 @@ from cashier.core import Cashier
 from cashier.domain.money import Money
 from cashier.domain.order import Country, Id
 from cashier.logs import configure_logs
+from cashier.logs.standard_library import log_uncaught
 from cashier.ops.server import operations_port
 from cashier.probe import probe
 from cashier.sandbox import CASES, World, weather_named
@@ -133,6 +134,7 @@ def serve(
     After SIGTERM it waits for load balancers to leave, [server] shutdown_delay_s. SIGHUP reloads
     the configuration.
     """
+    log_uncaught()
     given = {key: value for key, value in (("host", host), ("port", port), ("workers", workers)) if value is not None}
     try:
         loaded = load(config, server=given)

@@ -187,6 +187,8 @@ class Configuration(Struct, frozen=True):
 class ConfigurationError(Exception):
     """A configuration with faults. `faults`: one sentence each, with file, key and remedy."""
 
+    text_is_for_operators = True
+
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults

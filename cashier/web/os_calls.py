@@ -1,4 +1,4 @@
-"""What the server sets in the kernel: a socket filter, a death signal, the limit of open files."""
+"""What the server sets in the kernel: a socket filter, a death signal, open files and their limit."""
 
 from __future__ import annotations
 
@@ -44,6 +44,16 @@ def refuse_new_connections(sockets: Iterable[socket.socket]) -> bool:
     except OSError:
         return False
     return True
+
+
+def open_standard_streams() -> None:
+    """Open those that the process was started without, here and for its workers.
+
+    Else the next socket takes the number of standard error, and gets what others write to it.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
 
 
 def signal_with_parent(number: signal.Signals) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from cashier.web.os_calls import raise_open_files_limit
+from cashier.web.os_calls import open_standard_streams, raise_open_files_limit
 from cashier.web.server import BuildApp, ServerConfig, ServerSettings, StoppableServer
 from cashier.web.supervisor import Supervisor
 
@@ -36,6 +36,7 @@ def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, in
     """
     # A SIGHUP that arrives before the application listens for it must not end the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    open_standard_streams()
     settings = fit_open_files(settings)
     config = ServerConfig(settings, build)
     with _bound_socket(settings) as listener:

@@ -26,6 +26,8 @@ from msgspec import Meta, Struct
 from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 
+from cashier.logs.line_writer import flush_lines
+from cashier.logs.standard_library import log_loop_exception
 from cashier.web.application import CashierApp
 from cashier.web.connection import ClientConnection, StoppableState
 from cashier.web.os_calls import refuse_new_connections, signal_with_parent
@@ -124,6 +126,7 @@ class StoppableServer(Server):
         super().__init__(config)
         self.server_state = StoppableState()
         self._has_supervisor = has_supervisor
+        self._owns_loop = False
         self._on_open = on_open
         self.is_listening = False
         delay_s = config.settings.shutdown_delay_s
@@ -131,8 +134,22 @@ class StoppableServer(Server):
         # When the delay ends, by the monotonic clock. None before SIGTERM.
         self._delayed_until_s: float | None = None
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve in an event loop of its own."""
+        self._owns_loop = True
+        super().run(sockets)
+
+    async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super()._serve(sockets)
+        finally:
+            if self._owns_loop:
+                flush_lines()  # uvicorn then raises the signal again that ended it
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the application, then listen. A signal meanwhile ends it without either."""
+        if self._owns_loop:
+            asyncio.get_running_loop().set_exception_handler(log_loop_exception)
         if self._has_supervisor:
             signal.signal(STOP_NOW, self._stop_now)
             signal_with_parent(STOP_NOW)

@@ -24,6 +24,8 @@ from uvicorn import Config
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
+from cashier.logs import configure_logs
+from cashier.logs.standard_library import log_uncaught
 from cashier.web.os_calls import refuse_new_connections
 from cashier.web.server import STOP_NOW, ServerConfig, StoppableServer
 
@@ -59,6 +61,16 @@ class Worker(multiprocess.Process):
             super().start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        """The worker process. Its end by an exception is a line of the log, as any other event."""
+        configure_logs()
+        log_uncaught()
+        try:
+            super().target(sockets)
+        except Exception:  # noqa: BLE001 - multiprocessing would print it, with its text
+            _log.exception("a worker failed")
+            raise SystemExit(STARTUP_FAILURE) from None
 
     @property
     def server(self) -> StoppableServer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -36,12 +37,13 @@ def only_line(written: io.StringIO) -> dict[str, Any]:
 
 
 def test_an_event_is_one_line_of_json_with_its_fields_in_order(written: io.StringIO) -> None:
-    structlog.get_logger().warning("two\nlines", source="カード", share=0.5, faults=("a", "b"), last=None)
+    structlog.get_logger("cashier").warning("two\nlines", source="カード", share=0.5, faults=("a", "b"), last=None)
     line = only_line(written)
-    assert list(line) == ["source", "share", "faults", "last", "event", "level", "timestamp"]
+    common = ["timestamp", "level", "event", "logger", "pid"]
+    assert list(line) == [*common, "source", "share", "faults", "last"]
     assert datetime.fromisoformat(line.pop("timestamp")).utcoffset() is not None
     fields = {"source": "カード", "share": 0.5, "faults": ["a", "b"], "last": None}
-    assert line == fields | {"event": "two\nlines", "level": "warning"}
+    assert line == fields | {"event": "two\nlines", "level": "warning", "logger": "cashier", "pid": os.getpid()}
 
 
 def test_a_traceback_has_no_local_variables(written: io.StringIO) -> None:
