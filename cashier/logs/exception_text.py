@@ -43,7 +43,7 @@ def exception_chain(raised: Any) -> list[dict[str, Any]]:
     error = raised[1] if isinstance(raised, tuple) else raised
     if not isinstance(error, BaseException):
         error = sys.exception()
-    chain = []
+    chain: list[dict[str, Any]] = []
     while error is not None and len(chain) < _MOST_EXCEPTIONS:
         chain.append(_described(error))
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

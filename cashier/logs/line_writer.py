@@ -90,10 +90,12 @@ class LineWriter:
                 return
 
     def _write_piece(self, lines: list[bytes]) -> None:
+        if not lines:
+            return
         lost = self.lost - self._reported
         if lost and self._put(self._lost_lines(lost).encode() + b"\n"):
             self._reported += lost
-        if lines and not self._put(b"".join(lines)):
+        if not self._put(b"".join(lines)):
             self._unwritten += len(lines)
 
     def _put(self, data: bytes) -> bool:

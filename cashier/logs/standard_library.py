@@ -90,8 +90,8 @@ def _log_warning(
     category: type[Warning],
     filename: str,
     lineno: int,
-    _file: TextIO | None = None,
-    _line: str | None = None,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     text = exception_text(message) if isinstance(message, Warning) else ""
     _log.warning("python warning", category=category.__qualname__, text=text, filename=filename, lineno=lineno)

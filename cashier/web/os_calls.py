@@ -1,4 +1,4 @@
-"""What the server sets in the kernel: a socket filter, a death signal, open files and their limit."""
+"""What the server sets in the kernel: a socket filter, a death signal, open files."""
 
 from __future__ import annotations
 
