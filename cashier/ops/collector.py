@@ -56,14 +56,17 @@ class _Collector:
         self._records = records
         self._decoder = msgspec.json.Decoder(Message)
         self._serving: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._serving) >= MOST_CONNECTIONS or not _is_own_user(writer):
+        if self._closed or len(self._serving) >= MOST_CONNECTIONS or not _is_own_user(writer):
             writer.close()
             return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+        # Not in the task, which an end may cancel before it has run.
+        task.add_done_callback(lambda _: writer.close())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read one worker's messages until it leaves."""
@@ -78,7 +81,6 @@ class _Collector:
         finally:
             for pid in pids:
                 self._records.worker_left(pid)
-            writer.close()
 
     async def _read(self, reader: asyncio.StreamReader, pids: set[int]) -> None:
         while True:
@@ -94,6 +96,7 @@ class _Collector:
                 self._records.put_record(message, body)
 
     async def close(self) -> None:
+        self._closed = True
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)

@@ -13,6 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import TypeAlias
 
+import anyio
 import msgspec
 
 from cashier.metrics.store import Store
@@ -75,8 +76,10 @@ class OperationsLink:
                 finally:
                     for task in tasks:
                         task.cancel()
-                    await asyncio.gather(*tasks, return_exceptions=True)
-                    await self._close(writer)
+                    # A cancelled scope of anyio would cancel each wait anew.
+                    with anyio.CancelScope(shield=True):
+                        await asyncio.gather(*tasks, return_exceptions=True)
+                        await self._close(writer)
             await asyncio.sleep(RETRY_S)
 
     async def _write(self, writer: asyncio.StreamWriter) -> None:
