@@ -44,6 +44,7 @@ _BY_EVENT: Mapping[str, str] = {
     "engine: unknown": "The engine does not have it yet; a reversal will settle it by itself within minutes.",
     "acquirer silent": "The acquirer does not answer: ask its team what it knows about this order.",
 }
+LEFT_PAYMENT_ADVICE = "Its worker has gone. The next caller looks it up: the payer's page, or cashier payment."
 # From then on a payment that is unknown needs a person.
 NEEDS_A_PERSON_S = 120.0
 

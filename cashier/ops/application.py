@@ -59,7 +59,9 @@ class OperationsState:
         self.stores = WorkerStores(run_directory)
         self.records = RecordStore()
         self.stopping = stopping
-        self.live = LiveState(self.stores.snapshot, self.records.states.values, self.records.records, stopping)
+        self.live = LiveState(
+            self.stores.snapshot, self.records.states.values, self.records.records, stopping, self.records.payments
+        )
 
 
 Routes: TypeAlias = Callable[[OperationsState], Sequence[BaseRoute]]

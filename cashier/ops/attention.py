@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cashier.fanout.load_shedding import SheddingStep
-from cashier.ops.advice import NEEDS_A_PERSON_S
+from cashier.ops.advice import LEFT_PAYMENT_ADVICE, NEEDS_A_PERSON_S
 from cashier.ops.overview import (
     Attention,
     ConfigurationOverview,
@@ -35,6 +35,7 @@ def attention(
         *_of_consultations(consultations),
         *_of_sources(sources),
         *_of_payments(payments),
+        *_of_left_payments(payments),
         *_of_runtime(runtime),
         *_of_configuration(configuration),
     ]
@@ -79,6 +80,12 @@ def _of_payments(payments: PaymentsOverview) -> Iterator[Attention]:
             "Money may have moved: see what to do about each." if needs_a_person else "They are being looked up.",
             "/payments",
         )
+
+
+def _of_left_payments(payments: PaymentsOverview) -> Iterator[Attention]:
+    if payments.left:
+        finding = f"{len(payments.left)} without an end were left by a worker that has gone."
+        yield Attention(Health.WARN, "Payments", finding, LEFT_PAYMENT_ADVICE, "/payments")
 
 
 def _of_runtime(runtime: RuntimeOverview) -> Iterator[Attention]:

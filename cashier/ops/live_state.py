@@ -11,6 +11,7 @@ from cashier.metrics.snapshot import Snapshot
 from cashier.ops.history import SnapshotHistory
 from cashier.ops.overview import Overview
 from cashier.ops.overview_builder import build_overview
+from cashier.ops.record_store import UnsettledPayment
 from cashier.ops.sessions import Sessions
 from cashier.telemetry.records import ConsultationRecord
 from cashier.telemetry.worker_state import WorkerState
@@ -26,7 +27,7 @@ class FindRecords(Protocol):
 class LiveState:
     """`take`: the numbers of all workers now. `states`: the last one of each connected worker.
 
-    `stopping`: ends streams.
+    `unsettled`: the payments of the last hour. `stopping`: ends streams.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class LiveState:
         states: Callable[[], Iterable[WorkerState]],
         records: FindRecords,
         stopping: asyncio.Event,
+        unsettled: Callable[[], Iterable[UnsettledPayment]] = tuple,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.records = records
@@ -42,10 +44,11 @@ class LiveState:
         self.sessions = Sessions()
         self.history = SnapshotHistory(take)
         self._states = states
+        self._unsettled = unsettled
         self._now = now
 
     def __repr__(self) -> str:
         return f"<LiveState {self.history!r} {self.sessions!r}>"
 
     def overview(self) -> Overview:
-        return build_overview(self.history, self._states(), self._now())
+        return build_overview(self.history, self._states(), self._unsettled(), self._now())

@@ -162,6 +162,7 @@ class PaymentsOverview(Struct, frozen=True):
     """`unknown`: payments of which neither engine nor acquirer says what became of the submit.
 
     `listed`: those first, then the oldest. `configured`: false where the service only consults.
+    `left`: those whose worker has gone: nothing looks after them until their next caller.
     """
 
     configured: bool
@@ -170,6 +171,7 @@ class PaymentsOverview(Struct, frozen=True):
     unknown_oldest_s: float | None
     listed: tuple[ListedPayment, ...]
     counts: tuple[PaymentCount, ...]
+    left: tuple[ListedPayment, ...] = ()
 
 
 class WorkerOverview(Struct, frozen=True):

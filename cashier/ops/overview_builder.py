@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cashier.fanout.load_shedding import SheddingStep
 from cashier.metrics.snapshot import Snapshot
-from cashier.ops.advice import payment_advice
+from cashier.ops.advice import LEFT_PAYMENT_ADVICE, payment_advice
 from cashier.ops.attention import attention
 from cashier.ops.history import (
     CONSULTATIONS,
@@ -29,8 +29,9 @@ from cashier.ops.overview import (
     RuntimeOverview,
     WorkerOverview,
 )
+from cashier.ops.record_store import PaymentFate, UnsettledPayment
 from cashier.ops.source_overview import source_overviews
-from cashier.telemetry.worker_state import MOST_PAYMENTS, WorkerState
+from cashier.telemetry.worker_state import MOST_PAYMENTS, LivePayment, WorkerState
 
 _EXPORTS = "cashier_trace_exports_total"
 _NO_WINDOW = Window({}, {}, 0.0)
@@ -40,13 +41,15 @@ _NO_WINDOW = Window({}, {}, 0.0)
 SILENT_S = 5.0
 
 
-def build_overview(history: SnapshotHistory, states: Iterable[WorkerState], at: float) -> Overview:
+def build_overview(
+    history: SnapshotHistory, states: Iterable[WorkerState], unsettled: Iterable[UnsettledPayment], at: float
+) -> Overview:
     """`states`: the last one of each worker that is connected. `at`: seconds since 1970."""
     window = history.window() or _NO_WINDOW
     workers = sorted(states, key=lambda state: state.pid)
     sources = source_overviews(window, [worker for worker in workers if _reports(worker, at)], history.trends)
     consultations = _consultations(window, history)
-    payments = _payments(window, workers, at)
+    payments = _payments(window, workers, unsettled, at)
     runtime = _runtime(window, workers, at)
     configuration = _configuration(workers)
     return Overview(
@@ -92,16 +95,13 @@ def _methods(window: Window) -> tuple[MethodCount, ...]:
     )
 
 
-def _payments(window: Window, workers: Sequence[WorkerState], at: float) -> PaymentsOverview:
+def _payments(
+    window: Window, workers: Sequence[WorkerState], unsettled: Iterable[UnsettledPayment], at: float
+) -> PaymentsOverview:
     totals = _totals(window.after, "cashier_payments_total")
     states = [(worker.pid, worker.payments) for worker in workers if worker.payments is not None]
     listed = [
-        ListedPayment(
-            payment=payment,
-            worker=pid,
-            age_s=round(max(0.0, at - payment.sent_at), 1),
-            action=payment_advice(payment.event, unknown=payment.unknown, age_s=at - payment.sent_at),
-        )
+        _listed(payment, pid, at, payment_advice(payment.event, unknown=payment.unknown, age_s=at - payment.sent_at))
         for pid, state in states
         for payment in state.listed
     ]
@@ -116,7 +116,16 @@ def _payments(window: Window, workers: Sequence[WorkerState], at: float) -> Paym
             PaymentCount(labels[0], labels[1], rate=round(window.per_s(count), 3), total=totals[labels])
             for labels, count in sorted(window.counted("cashier_payments_total"))
         ),
+        left=tuple(
+            _listed(each.payment, each.worker, at, LEFT_PAYMENT_ADVICE)
+            for each in unsettled
+            if each.fate is PaymentFate.LEFT
+        )[:MOST_PAYMENTS],
     )
+
+
+def _listed(payment: LivePayment, worker: int, at: float, action: str) -> ListedPayment:
+    return ListedPayment(payment, worker, round(max(0.0, at - payment.sent_at), 1), action)
 
 
 def _runtime(window: Window, workers: Sequence[WorkerState], at: float) -> RuntimeOverview:

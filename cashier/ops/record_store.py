@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 
 import msgspec
 from msgspec import Struct
@@ -34,17 +35,27 @@ class _Kept(Struct, frozen=True, gc=False):
 _ENTRY_BYTES = 400
 
 
+class PaymentFate(StrEnum):
+    """LIVE: its worker looks after it. ENDED: it does not any more, mostly because it is final.
+
+    LEFT: the worker has gone, so the payment waits for its next caller.
+    """
+
+    LIVE = "LIVE"
+    ENDED = "ENDED"
+    LEFT = "LEFT"
+
+
 class UnsettledPayment(Struct, frozen=True):
     """A payment that had no final status when its worker last named it.
 
-    `worker`: its process id. `seen_at`: seconds since 1970. `live`: the worker still names it;
-    False: it has ended, or the worker has.
+    `worker`: its process id. `seen_at`: seconds since 1970.
     """
 
     payment: LivePayment
     worker: int
     seen_at: float
-    live: bool
+    fate: PaymentFate
 
 
 class RecordStore:
@@ -76,23 +87,25 @@ class RecordStore:
     def put_state(self, state: WorkerState) -> None:
         before = self.states.get(state.pid)
         self.states[state.pid] = state
-        named = {} if state.payments is None else {each.payment_id: each for each in state.payments.listed}
-        if before is not None and before.payments is not None:
-            for each in before.payments.listed:
+        named = {each.payment_id: each for each in _listed(state)}
+        # A worker names only so many: one that is not named may be live all the same.
+        names_all = state.payments is None or state.payments.live <= len(named)
+        if before is not None and names_all:
+            for each in _listed(before):
                 if each.payment_id not in named:
-                    self._not_live(each.payment_id)
+                    self._set_fate(each.payment_id, PaymentFate.ENDED)
         now_s = self._monotonic()
         for payment_id, payment in named.items():
-            self._payments[payment_id] = now_s, UnsettledPayment(payment, state.pid, state.at, live=True)
+            self._payments[payment_id] = now_s, UnsettledPayment(payment, state.pid, state.at, PaymentFate.LIVE)
             self._payments.move_to_end(payment_id)
         self._expire()
 
     def worker_left(self, pid: int) -> None:
         """The worker has ended, or its connection has."""
         state = self.states.pop(pid, None)
-        if state is not None and state.payments is not None:
-            for each in state.payments.listed:
-                self._not_live(each.payment_id)
+        if state is not None:
+            for each in _listed(state):
+                self._set_fate(each.payment_id, PaymentFate.LEFT)
 
     def records(self, *, order_id: str | None = None, request_id: str | None = None) -> Iterator[ConsultationRecord]:
         """The records of the last hour, the latest first; of one order or request, if named."""
@@ -106,9 +119,9 @@ class RecordStore:
         self._expire()
         return [payment for _, payment in reversed(self._payments.values())]
 
-    def _not_live(self, payment_id: str) -> None:
+    def _set_fate(self, payment_id: str, fate: PaymentFate) -> None:
         if (seen := self._payments.get(payment_id)) is not None:
-            self._payments[payment_id] = seen[0], msgspec.structs.replace(seen[1], live=False)
+            self._payments[payment_id] = seen[0], msgspec.structs.replace(seen[1], fate=fate)
 
     def _expire(self) -> None:
         oldest_s = self._monotonic() - KEPT_S
@@ -124,3 +137,7 @@ def record_key(record: ConsultationRecord) -> str:
     """A key that is safe in a path and in a file name: clients choose request ids."""
     text = f"{record.worker} {record.request_id} {record.started_at.timestamp()} {record.order_id}"
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _listed(state: WorkerState) -> Sequence[LivePayment]:
+    return () if state.payments is None else state.payments.listed

@@ -1,5 +1,7 @@
 """`GET /api/records` and `/api/records/{key}`: recorded consultations, to find and to download.
 
+`GET /api/payments`: the payments of the last hour that had no final status when last seen.
+
 `cashier why --from` replays a downloaded one.
 """
 
@@ -75,7 +77,14 @@ def records_routes(store: RecordStore) -> Sequence[BaseRoute]:
             raise HTTPException(404, "This record is no longer kept.")
         return _json(msgspec.json.encode(found))
 
-    return (Route("/api/records", listing), Route("/api/records/{key}", record))
+    async def payments(_request: Request) -> Response:
+        return _json(msgspec.json.encode({"payments": store.payments()[:MOST_LISTED]}))
+
+    return (
+        Route("/api/records", listing),
+        Route("/api/records/{key}", record),
+        Route("/api/payments", payments),
+    )
 
 
 def _filter(query: Mapping[str, str]) -> Matches:

@@ -19,7 +19,7 @@ from cashier.core import Cashier
 from cashier.metrics.store import Store
 from cashier.ops import collector
 from cashier.ops.collector import collecting
-from cashier.ops.record_store import RecordStore
+from cashier.ops.record_store import PaymentFate, RecordStore
 from cashier.telemetry import operations_link
 from cashier.telemetry.operations_link import MOST_FRAME_BYTES, MOST_QUEUED_BYTES, SOCKET_NAME, OperationsLink
 from cashier.telemetry.worker_state import WorkerState
@@ -63,7 +63,7 @@ async def test_records_and_states_arrive(tmp_path: Path) -> None:
         assert records.states == {7: state(7, payment())}
     assert records.states == {}, "the worker has left"
     assert len(list(records.records())) == 50
-    assert [each.live for each in records.payments()] == [False]
+    assert [each.fate for each in records.payments()] == [PaymentFate.LEFT]
 
 
 async def test_what_is_sent_before_anything_listens_arrives_later(

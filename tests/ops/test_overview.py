@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from cashier.ops.overview import Attention, Health, Overview, SourceOverview
+from cashier.ops.record_store import RecordStore
 from cashier.telemetry.worker_state import BreakerState, EndpointState, PaymentsState, Reload, ReloadResult
 from tests.ops.fixtures import (
     AT,
@@ -202,3 +203,21 @@ def test_the_endpoint_answers_with_the_documented_struct() -> None:
     response = port.client().get("/api/overview")
     assert response.headers["content-type"] == "application/json"
     assert msgspec.json.decode(response.content, type=Overview).window_s == 0.0
+
+
+def test_payments_of_a_worker_that_has_gone_are_listed_apart() -> None:
+    port = sampled(Port())
+    store = RecordStore()
+    for pid, payment_id in ((1, "pay_left"), (2, "pay_live")):
+        store.put_state(worker(pid=pid, payments=PaymentsState(1, 1, (live_payment(payment_id),))))
+    store.worker_left(1)
+    port.live._unsettled = store.payments
+    port.workers = list(store.states.values())
+    overview = after(port)
+    payments = overview.payments
+    assert "left by a worker that has gone" in " ".join(each.finding for each in overview.attention)
+    assert [each.payment.payment_id for each in payments.listed] == ["pay_live"]
+    assert [(each.payment.payment_id, each.worker) for each in payments.left] == [("pay_left", 1)]
+    html = port.client().get("/payments").text
+    assert "Left by workers that have gone" in html
+    assert "pay_left" in html

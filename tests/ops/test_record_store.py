@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
-from cashier.ops.record_store import KEPT_S, RecordStore
+from cashier.ops.record_store import KEPT_S, PaymentFate, RecordStore
 from cashier.telemetry.records import ConsultationRecord
+from cashier.telemetry.worker_state import PaymentsState
 from tests.telemetry.sample_records import payment, record, state
+
+LIVE, ENDED, LEFT = PaymentFate
 
 
 class Rig:
@@ -53,13 +57,13 @@ def test_unsettled_payments_stay_when_they_end_or_their_worker_does() -> None:
     rig = Rig()
     rig.store.put_state(state(1, payment("p_1"), payment("p_2")))
     rig.store.put_state(state(2, payment("p_3"), at=5.0))
-    assert [(each.payment.payment_id, each.worker, each.live) for each in rig.store.payments()] == [
-        ("p_3", 2, True), ("p_2", 1, True), ("p_1", 1, True),
+    assert [(each.payment.payment_id, each.worker, each.fate) for each in rig.store.payments()] == [
+        ("p_3", 2, LIVE), ("p_2", 1, LIVE), ("p_1", 1, LIVE),
     ]  # fmt: skip
     rig.store.put_state(state(1, payment("p_1", status="ACTION_REQUIRED")))
     rig.store.worker_left(2)
-    assert {each.payment.payment_id: (each.payment.status, each.live) for each in rig.store.payments()} == {
-        "p_1": ("ACTION_REQUIRED", True), "p_2": ("PROCESSING", False), "p_3": ("PROCESSING", False),
+    assert {each.payment.payment_id: (each.payment.status, each.fate) for each in rig.store.payments()} == {
+        "p_1": ("ACTION_REQUIRED", LIVE), "p_2": ("PROCESSING", ENDED), "p_3": ("PROCESSING", LEFT),
     }  # fmt: skip
     assert list(rig.store.states) == [1]
 
@@ -71,3 +75,11 @@ def test_payments_are_kept_for_an_hour_after_they_were_seen_last() -> None:
     rig.store.put_state(state(1, payment("p_2")))
     rig.now_s += 2
     assert [each.payment.payment_id for each in rig.store.payments()] == ["p_2"]
+
+
+def test_a_payment_that_a_worker_has_no_room_to_name_has_not_ended() -> None:
+    rig = Rig()
+    rig.store.put_state(state(1, payment("p_1")))
+    crowded = state(1, payment("p_2"))
+    rig.store.put_state(replace(crowded, payments=PaymentsState(2, 0, (payment("p_2"),))))
+    assert {each.payment.payment_id: each.fate for each in rig.store.payments()} == {"p_1": LIVE, "p_2": LIVE}

@@ -21,7 +21,7 @@ from cashier.telemetry.records import ConsultationRecord, MethodRecord, SourceRe
 from cashier.telemetry.replay import digest_of, packed, recorded
 from tests.domain.builders import CATALOG, World, account, card, channel, quota
 from tests.domain.explanation.evidence import evidence_of
-from tests.telemetry.sample_records import record
+from tests.telemetry.sample_records import payment, record, state
 
 QUOTA_SILENT = SourceRecord("quota", Importance.GATING, SourceStatus.TIMEOUT, 0.0, 100.0)
 CARD_FRESH = SourceRecord("card", Importance.GATING, SourceStatus.FRESH, 0.0, 3.0)
@@ -123,3 +123,11 @@ def test_a_record_without_facts_says_so() -> None:
     view = replay_view(record(), configuration({}, ""))
     assert view.unavailable is not None
     assert "no facts" in view.unavailable
+
+
+def test_unsettled_payments_are_listed_with_what_became_of_them() -> None:
+    store = RecordStore()
+    store.put_state(state(7, payment("p_1"), payment("p_2")))
+    store.put_state(state(7, payment("p_2")))
+    listed = TestClient(Starlette(routes=records_routes(store))).get("/api/payments").json()["payments"]
+    assert [(each["payment"]["payment_id"], each["fate"]) for each in listed] == [("p_2", "LIVE"), ("p_1", "ENDED")]
