@@ -234,7 +234,7 @@ def test_a_page_reloads_by_itself_without_javascript_if_asked_to(busy: Port) -> 
 async def test_a_stream_sends_whole_parts_first_and_then_only_what_changed() -> None:
     port = Port()
     live = LivePages(
-        environment(), lambda: context(port.live.overview(), records=[], silence={}), port.stopping, port.clock, 0.0
+        environment(), lambda _: context(port.live.overview(), records=[], silence={}), port.stopping, port.clock, 0.0
     )
     page = next(page for page in PAGES if page.name == "configuration")
     async with aclosing(live.events(page)) as events:
@@ -257,7 +257,7 @@ async def test_a_stream_sends_whole_parts_first_and_then_only_what_changed() -> 
 @pytest.mark.parametrize("stop", [True, False])
 async def test_streams_end_when_the_port_stops_and_after_some_minutes(stop: bool) -> None:
     port = Port()
-    live = LivePages(environment(), lambda: context(port.live.overview()), port.stopping, port.clock, 0.0)
+    live = LivePages(environment(), lambda _: context(port.live.overview()), port.stopping, port.clock, 0.0)
     events = live.events(next(page for page in PAGES if page.name == "methods"))
     assert (await anext(events)).startswith(b"retry:")
     assert (await anext(events)).startswith(b"event: parts")

@@ -23,12 +23,12 @@ _SHARED_S = 1.0
 
 
 class LivePages:
-    """`look`: the context of the templates now."""
+    """`look`: the context of a page's templates now."""
 
     def __init__(
         self,
         templates: Environment,
-        look: Callable[[], Mapping[str, Any]],
+        look: Callable[[Page], Mapping[str, Any]],
         stopping: asyncio.Event,
         clock_s: Callable[[], float] = time.monotonic,
         tick_s: float = TICK_S,
@@ -53,7 +53,7 @@ class LivePages:
         now_s = self._clock_s()
         at_s, parts = self._rendered.get(page.name, (float("-inf"), {}))
         if now_s - at_s >= _SHARED_S:
-            seen = self._look()
+            seen = self._look(page)
             parts = {
                 name: self._templates.get_template(f"live/{page.name}-{name}.html").render(seen)
                 for name in page.fragments

@@ -68,14 +68,16 @@ class Console:
         html = self._templates.get_template(template).render({**common, **fields})
         return Response(html, status, media_type="text/html")
 
-    def _look(self) -> dict[str, Any]:
-        records = [(record_key(each), each, waterfall(each)) for each in islice(self._live.records(), MOST_SHOWN)]
+    def _look(self, page: Page) -> dict[str, Any]:
+        """What the templates of the page take. Records are decoded for the page that lists them."""
+        listed = islice(self._live.records(), MOST_SHOWN) if page.name == "consultations" else ()
+        records = [(record_key(each), each, waterfall(each)) for each in listed]
         silence = Counter(row.source.name for _, _, fall in records for row in fall.rows if row.is_bad)
         return context(self._live.overview(), records=records, silence=dict(silence.most_common()))
 
     def _page(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
         async def show(request: Request) -> Response:
-            fields = {**self._look(), "fragments": page.fragments, "live": page.name, "refresh": _refresh(request)}
+            fields = {**self._look(page), "fragments": page.fragments, "live": page.name, "refresh": _refresh(request)}
             return self.render(request, "page.html", page, **fields)
 
         return show
