@@ -145,11 +145,13 @@ def serve(
     server = loaded.settings.server
     try:
         with operations_port(loaded, bearer_auth(loaded)) as operations:
-            serve_app(
-                server,
-                partial(configured_app, str(config), given, operations.run_directory),
-                announce=lambda at, bound: print(f"Serving on http://{host_and_port(at, bound)}", flush=True),
-            )
+
+            def announce(at: str, bound: int) -> None:
+                print(f"Serving on http://{host_and_port(at, bound)}", flush=True)
+                if operations.url is not None:
+                    print(f"Operations on {operations.url}", flush=True)
+
+            serve_app(server, partial(configured_app, str(config), given, operations.run_directory), announce)
     except OSError as error:
         stop(listen_fault(server.host, server.port, error))
 

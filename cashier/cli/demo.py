@@ -22,6 +22,8 @@ from cashier.consultation.flow import ConsultSettings
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.core import Cashier
 from cashier.fanout.ask import SourceStatus
+from cashier.ops.run_directory import worker_store
+from cashier.ops.server import operations_port
 from cashier.sandbox import CASES, World, serve, weather_named
 from cashier.settings.loader import configuration
 from cashier.web.application import app
@@ -44,16 +46,19 @@ async def run_demo(
             "consult": {"deadline_ms": consult.deadline_ms},
             "sources": sources,
             "tokens": {"secrets": [token_urlsafe(32)]},
+            "operations": {"port": 0},
         }
         config = configuration(table, "the demonstration's configuration")
-        async with Cashier(config=config) as cashier, _service(cashier) as (url, served):
-            # The first consultation opens connections and warms code paths.
-            await service_client.consult(url, _warm_up_request(request))
-            await show_consultation(console, url, request, sentence)
-            await demo_payment.pay(console, url, sandbox_url, request)
-            if not once:
-                write(console, _next_commands(url, sandbox_url, console.width))
-                await served
+        with operations_port(config, None) as operations:
+            cashier = Cashier(config=config, metrics=worker_store(operations.run_directory))
+            async with cashier, _service(cashier) as (url, served):
+                # The first consultation opens connections and warms code paths.
+                await service_client.consult(url, _warm_up_request(request))
+                await show_consultation(console, url, request, sentence)
+                await demo_payment.pay(console, url, sandbox_url, request)
+                if not once:
+                    write(console, _next_commands(url, sandbox_url, operations.url, console.width))
+                    await served
 
 
 def _warm_up_request(request: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +140,7 @@ async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[No
             await served
 
 
-def _next_commands(url: str, sandbox_url: str, width: int) -> Iterator[Text]:
+def _next_commands(url: str, sandbox_url: str, operations_url: str | None, width: int) -> Iterator[Text]:
     """Commands to copy, each group under a comment."""
     consult, pay = f"cashier consult --url {url}", f"cashier pay --url {url}"
     weather = f"cashier weather --url {sandbox_url}"
@@ -165,8 +170,10 @@ def _next_commands(url: str, sandbox_url: str, width: int) -> Iterator[Text]:
         ),
     )
     addresses = Text.assemble("service ", (url, "bold"), "   sandbox ", (sandbox_url, "bold"))
+    if operations_url is not None:
+        addresses.append_text(Text.assemble("   operations ", (operations_url, "bold")))
     yield from paragraph(addresses, width, 1, 2)
-    yield Text(" Ctrl-C ends both", style="dim")
+    yield Text(" Ctrl-C ends all", style="dim")
     yield Text()
     yield Text.assemble((" Try next", "bold"), ", in another terminal:")
     for comment, commands in groups:

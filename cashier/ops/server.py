@@ -53,7 +53,7 @@ class OperationsPort:
 
     def open(self) -> None:
         """Bind the port if it is free, and start the thread."""
-        self._bind(report=True)
+        self._bind(is_first=True)
         # Signals are for the main thread, which waits for them.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -71,12 +71,12 @@ class OperationsPort:
         if self._listener is not None:
             self._listener.close()
 
-    def _bind(self, *, report: bool) -> None:
+    def _bind(self, *, is_first: bool) -> None:
         settings = self._config.settings.operations
         try:
             self._listener = bound_socket(settings.host, settings.port)
         except OSError as error:
-            if report:
+            if is_first:
                 _log.warning(
                     "the operations port is not open; it is tried again",
                     host=settings.host,
@@ -86,7 +86,8 @@ class OperationsPort:
             return
         host = f"[{settings.host}]" if ":" in settings.host.strip("[]") else settings.host
         self.url = f"http://{host}:{self._listener.getsockname()[1]}"
-        _log.info("the operations port is open", url=self.url)
+        if not is_first:
+            _log.info("the operations port is open", url=self.url)
 
     def _run(self) -> None:
         try:
@@ -106,7 +107,7 @@ class OperationsPort:
             for service in SERVICES:
                 await services.enter_async_context(service(state))
             while self._listener is None and not await _is_set_within(self._stop, RETRY_S):
-                self._bind(report=False)
+                self._bind(is_first=False)
             if self._listener is not None:
                 await _serve_until(self._stop, application(state), self._listener)
 
