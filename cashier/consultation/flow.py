@@ -328,9 +328,11 @@ class _Run(Generic[S]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Observers read the asks, so they come before the close, which drops what these did."""
-        if not self._observed and self._observers.registered:
-            self._observe(self.sent, error)
-        self.scatter.close()
+        try:
+            if not self._observed and self._observers.registered:
+                self._observe(self.sent, error)
+        finally:
+            self.scatter.close()
 
     def completed(self, consultation: Consultation) -> Consultation:
         self._observed = True

@@ -45,6 +45,8 @@ _BY_EVENT: Mapping[str, str] = {
     "acquirer silent": "The acquirer does not answer: ask its team what it knows about this order.",
 }
 LEFT_PAYMENT_ADVICE = "Its worker has gone. The next caller looks it up: the payer's page, or cashier payment."
+# How long such a payment needs attention: then its order is over, or a caller has looked.
+LEFT_FOR_S = 900.0
 # From then on a payment that is unknown needs a person.
 NEEDS_A_PERSON_S = 120.0
 

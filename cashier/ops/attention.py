@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cashier.fanout.load_shedding import SheddingStep
-from cashier.ops.advice import LEFT_PAYMENT_ADVICE, NEEDS_A_PERSON_S
+from cashier.ops.advice import LEFT_FOR_S, LEFT_PAYMENT_ADVICE, NEEDS_A_PERSON_S
 from cashier.ops.overview import (
     Attention,
     ConfigurationOverview,
@@ -83,8 +83,9 @@ def _of_payments(payments: PaymentsOverview) -> Iterator[Attention]:
 
 
 def _of_left_payments(payments: PaymentsOverview) -> Iterator[Attention]:
-    if payments.left:
-        finding = f"{len(payments.left)} without an end were left by a worker that has gone."
+    recent = [each for each in payments.left if each.age_s < LEFT_FOR_S]
+    if recent:
+        finding = f"{len(recent)} without an end were left by a worker that has gone."
         yield Attention(Health.WARN, "Payments", finding, LEFT_PAYMENT_ADVICE, "/payments")
 
 

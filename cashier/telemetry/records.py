@@ -53,7 +53,7 @@ class CallRecord(Struct, frozen=True, omit_defaults=True):
 class SourceRecord(Struct, frozen=True, omit_defaults=True):
     """What the ask of one source did. `reason` and `detail`: why there is no answer of its own.
 
-    `timeout_ms`: how long it would have been waited for; None: it was not called. `age_ms`: of the
+    `timeout_ms`: how long it would have been waited for; None: it never started. `age_ms`: of the
     answer.
     """
 

@@ -16,7 +16,7 @@ from cashier.fanout.ask import SourceStatus
 from cashier.fanout.scatter import Scatter
 from cashier.wire.transport import CallHeaders
 from tests.support.virtual_consultation import DEADLINE_MS, NEVER_MS, Behaviour, flow_over, request
-from tests.support.virtual_time import MS_NS, clock_ns
+from tests.support.virtual_time import MS_NS, clock_ns, timers_set
 
 pytestmark = pytest.mark.virtual_time
 HEADERS = CallHeaders("r_1")
@@ -139,3 +139,21 @@ async def test_an_observed_consultation_leaves_nothing_behind() -> None:
         assert [each for each in gc.get_objects() if isinstance(each, Scatter)] == []
     finally:
         gc.enable()
+
+
+async def test_the_calls_end_whatever_an_observer_raises() -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stopping(end: ConsultationEnd) -> None:
+        raise Stopped
+
+    observed = Observed({"order": Behaviour(NEVER_MS)})
+    observed.observers.add(stopping)
+    asking = asyncio.create_task(observed.flow(request("chinese_shop"), HEADERS))
+    await asyncio.sleep(0.002)
+    asking.cancel()
+    with pytest.raises(Stopped):
+        await asking
+    await asyncio.sleep(0.01)
+    assert timers_set() == []
