@@ -1,0 +1,141 @@
+"""The port of a process: metrics by HTTP, a taken port, its end."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import threading
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from cashier.metrics.exposition import CONTENT_TYPE
+from cashier.ops import run_directory as run_directory_module
+from cashier.ops import server
+from cashier.ops.run_directory import worker_store
+from cashier.ops.server import OperationsPort, operations_port
+from cashier.settings.loader import configuration
+from cashier.settings.schema import Configuration
+from tests.support.command_processes import eventually
+
+SHED = "cashier_shed_total"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(run_directory_module, "places", lambda: (tmp_path,))
+    return tmp_path
+
+
+def config(**operations: Any) -> Configuration:
+    return configuration({"operations": {"port": 0, **operations}}, "test")
+
+
+@pytest.fixture
+def port() -> Iterator[OperationsPort]:
+    with operations_port(config(), None) as port:
+        yield port
+
+
+def ask(port: OperationsPort, method: str, path: str, **headers: str) -> tuple[HTTPResponse, bytes]:
+    assert port.url is not None
+    connection = HTTPConnection(port.url.removeprefix("http://"), timeout=10)
+    connection.request(method, path, headers=headers)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response, body
+
+
+def test_metrics_are_the_sum_of_the_workers(port: OperationsPort) -> None:
+    stores = [worker_store(port.run_directory) for _ in range(2)]
+    for store in stores:
+        assert store is not None
+        store.counter(SHED, "low", "3").add(2)
+    response, body = ask(port, "GET", "/metrics")
+    assert (response.status, response.headers["content-type"]) == (200, CONTENT_TYPE)
+    samples = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+    assert (samples[SHED], samples["cashier_workers"]) == (4, 2)
+
+
+def test_metrics_are_compressed_where_the_scraper_takes_that(port: OperationsPort) -> None:
+    plain = ask(port, "GET", "/metrics")[1]
+    response, body = ask(port, "GET", "/metrics", **{"Accept-Encoding": "br, GZIP;q=0.5"})
+    assert response.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(body) == plain
+    assert ask(port, "GET", "/metrics", **{"Accept-Encoding": "gzip;q=0"})[0].headers["content-encoding"] is None
+
+
+def test_head_wrong_path_and_wrong_method(port: OperationsPort) -> None:
+    response, body = ask(port, "HEAD", "/metrics")
+    assert (response.status, body) == (200, b"")
+    assert int(response.headers["content-length"]) > 0
+    assert ask(port, "GET", "/metric")[0].status == 404
+    assert ask(port, "GET", "/metrics/")[0].status == 404
+    response, _ = ask(port, "POST", "/metrics")
+    assert (response.status, set(response.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+
+
+def test_a_huge_head_is_refused(port: OperationsPort) -> None:
+    try:
+        status = ask(port, "GET", "/metrics", padding="x" * 200_000)[0].status
+    except ConnectionError:  # a reset overtakes the response
+        status = 400
+    assert status == 400
+    assert ask(port, "GET", "/healthz")[0].status == 200
+
+
+def test_a_taken_port_is_logged_once_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "RETRY_S", 0.01)
+    opened = threading.Event()
+    bind = server.bound_socket
+
+    def note(host: str, number: int) -> socket.socket:
+        bound = bind(host, number)
+        opened.set()
+        return bound
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        with capture_logs() as logs:
+            port = OperationsPort(config(port=number), None, None)
+            port.open()
+        assert [(log["event"], log["port"]) for log in logs] == [
+            ("the operations port is not open; it is tried again", number)
+        ]
+        with pytest.raises(AssertionError):
+            ask(port, "GET", "/healthz")
+        monkeypatch.setattr(server, "bound_socket", note)
+    try:
+        assert opened.wait(10)
+        eventually(lambda: port.url is not None, "the port is open")
+        assert ask(port, "GET", "/healthz")[0].status == 200
+    finally:
+        port.close()
+
+
+def test_the_port_and_the_directory_end_with_the_service(place: Path) -> None:
+    with operations_port(config(), None) as port:
+        assert ask(port, "GET", "/healthz")[0].status == 200
+        assert len(list(place.iterdir())) == 1
+    with pytest.raises(ConnectionRefusedError):
+        ask(port, "GET", "/healthz")
+    assert list(place.iterdir()) == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "operations"]
+
+
+def test_switched_off_there_is_neither(place: Path) -> None:
+    with operations_port(config(enabled=False), None) as port:
+        assert (port.url, port.run_directory) == (None, None)
+        assert list(place.iterdir()) == []

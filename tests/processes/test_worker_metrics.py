@@ -1,0 +1,130 @@
+"""Metrics of `cashier serve` while its workers are killed under load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cashier.sandbox import CASES
+from tests.support.command_processes import Command, configured, eventually, running
+
+pytestmark = pytest.mark.processes
+
+ENDS = "cashier_worker_ends_total"
+BODY = msgspec.json.encode(CASES["balance_is_enough"].request)
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+class Load(threading.Thread):
+    """Consults one after the other until it is stopped. `answered`: with status 200."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.answered = 0
+        self._address = url.removeprefix("http://")
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopped.is_set():
+            connection = HTTPConnection(self._address, timeout=30)
+            try:
+                connection.request("POST", "/v1/consult", BODY, {"Content-Type": "application/json"})
+                self.answered += connection.getresponse().status == 200
+            except (OSError, HTTPException):
+                continue  # of the worker that was killed
+            finally:
+                connection.close()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+
+def scraped(url: str) -> Samples:
+    connection = HTTPConnection(url.removeprefix("http://"), timeout=30)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        if family.type in ("counter", "histogram")
+        for sample in family.samples
+    }
+
+
+def total(samples: Samples, name: str) -> float:
+    return sum(value for (of, _), value in samples.items() if of == name)
+
+
+def workers(service: Command) -> set[int]:
+    pid = service.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
+
+
+def test_totals_survive_kills_of_workers_under_load(tmp_path: Path) -> None:
+    with running("sandbox", "--port", "0") as sandbox:
+        path = configured(tmp_path, sandbox.address("Sandbox on"))
+        path.write_text(path.read_text().replace("port = 9464", "port = 0"))
+        with running("serve", "--config", str(path), "--workers", "2") as service:
+            url, operations = service.address("Serving on"), service.address("Operations on")
+            eventually(lambda: len(workers(service)) == 2, "both workers run")
+            loads = [Load(url) for _ in range(2)]
+            for load in loads:
+                load.start()
+            before: Samples = {}
+            try:
+                for kills in range(1, 4):
+                    reached = sum(load.answered for load in loads) + 10
+                    eventually(lambda reached=reached: sum(load.answered for load in loads) >= reached, "load")  # type: ignore[misc]
+                    os.kill(min(workers(service)), signal.SIGKILL)
+
+                    def ended(kills: int = kills) -> bool:
+                        nonlocal before
+                        now = scraped(operations)
+                        fallen = {
+                            key: (value, now.get(key)) for key, value in before.items() if now.get(key, -1) < value
+                        }
+                        assert not fallen
+                        before = now
+                        return total(now, ENDS) == kills and len(workers(service)) == 2
+
+                    eventually(ended, "the worker is counted as ended, and replaced")
+            finally:
+                for load in loads:
+                    load.stop()
+            directory = {path for path in Path("/dev/shm").glob("cashier-*") if service_has(service, path)}
+            assert service.end()[0] == 0
+            assert not [path for path in directory if path.exists()]
+
+
+def test_a_start_removes_the_directory_of_a_killed_service(tmp_path: Path) -> None:
+    path = configured(tmp_path, "http://127.0.0.1:9")
+    path.write_text(path.read_text().replace("port = 9464", "port = 0"))
+    with running("serve", "--config", str(path)) as killed:
+        killed.address("Serving on")
+        (left,) = [path for path in Path("/dev/shm").glob("cashier-*") if service_has(killed, path)]
+        killed.kill()
+        killed.wait()
+    assert left.exists()
+    with running("serve", "--config", str(path)) as service:
+        service.address("Operations on")
+        assert not left.exists()
+        (own,) = [path for path in Path("/dev/shm").glob("cashier-*") if service_has(service, path)]
+        assert service.end()[0] == -signal.SIGTERM
+    assert not own.exists()
+
+
+def service_has(service: Command, directory: Path) -> bool:
+    """Whether the process holds the directory open, and so locked."""
+    files = Path(f"/proc/{service.process.pid}/fd")
+    return any(os.path.realpath(file) == str(directory) for file in files.iterdir() if file.is_symlink())
