@@ -51,6 +51,11 @@ class TraceContext(Struct, frozen=True):
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
 
+def is_traceparent(header: str) -> bool:
+    """Whether the header is valid."""
+    return _TRACEPARENT.fullmatch(header) is not None
+
+
 def new_span_id() -> str:
     return "%016x" % (getrandbits(64) or 1)
 

@@ -32,7 +32,7 @@ from cashier.telemetry.span import Attributes, Span, SpanEvent, SpanKind
 from cashier.telemetry.span_exporter import BuildSpans
 from cashier.telemetry.trace_context import TraceContext, payment_root, sampled_share_bps
 from cashier.telemetry.traced_ports import DECIDE, RECHECK, SUBMIT, code_of
-from cashier.telemetry.traced_step import MakeHeaders, TracedOperation, TracedStep
+from cashier.telemetry.traced_step import MakeHeaders, TracedOperation, TracedStep, contained
 from cashier.tokens.payment_state_token import PaymentClaims
 from cashier.wire.transport import CallHeaders
 
@@ -106,13 +106,15 @@ class PaymentTracing:
         try:
             yield operation
         except BaseException as error:
-            operation.raised(error, self._status_of)
+            with contained():
+                operation.raised(error, self._status_of)
             raise
         finally:
             self._live.pop(step.context.traceparent, None)
             step.end()
             if in_full or operation.is_news:
-                self._export(step, operation, payment_id)
+                with contained():
+                    self._export(step, operation, payment_id)
 
     def _samples(self, caller: TraceContext | None, own_root: TraceContext | None) -> bool:
         if caller is not None:
@@ -156,13 +158,15 @@ class PaymentOperation:
         """Note the result. Without a change it has the `payment_token` that was handed in."""
         if self.step is not None:
             self.is_news = payment.payment_token != payment_token
-            self.step.attributes |= _payment_attributes(payment)
+            with contained():
+                self.step.attributes |= _payment_attributes(payment)
         return payment
 
     def streamed(self, payment: Payment) -> Payment:
         """Note one result of several."""
         if self.step is not None:
-            self.step.attributes |= {**_payment_attributes(payment), "http.response.status_code": 200}
+            with contained():
+                self.step.attributes |= {**_payment_attributes(payment), "http.response.status_code": 200}
             if len(self.events) < _MOST_STATUSES:
                 self.events.append((time.perf_counter_ns(), {"cashier.payment.status": payment.status.value}))
         return payment

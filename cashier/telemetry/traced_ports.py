@@ -24,7 +24,7 @@ from cashier.domain.risk_contract import Challenged, ChallengeVerification, Inqu
 from cashier.payments.ports import AcquirerPort, ConsultUncached, PaymentPorts, ReasonedEnginePort, RiskPort
 from cashier.source_errors import SourceError
 from cashier.telemetry.span import Attributes
-from cashier.telemetry.traced_step import TracedCallHeaders, TracedStep
+from cashier.telemetry.traced_step import TracedCallHeaders, TracedStep, contained
 
 # The names of the steps.
 RECHECK, DECIDE, VERIFY, SUBMIT = "recheck", "risk decide", "risk verify", "engine submit"
@@ -114,15 +114,15 @@ async def _traced(
     step.attributes.update(attributes or {})
     try:
         outcome = await ask(step.call_headers(call_headers.request_id))
-        _describe(step, outcome)
-    except ConsultError as error:
-        step.attributes["cashier.outcome"] = code_of(type(error))
-        raise
     except BaseException as error:
-        step.error = code_of(type(error))
-        raise
-    finally:
+        step.attributes["cashier.outcome"] = code_of(type(error))
+        if not isinstance(error, ConsultError):
+            step.error = code_of(type(error))
         step.end()
+        raise
+    with contained():
+        _describe(step, outcome)
+    step.end()
     return outcome
 
 

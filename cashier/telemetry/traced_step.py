@@ -6,8 +6,10 @@ Times are those of `time.perf_counter_ns`.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from cashier.source_errors import SourceError
@@ -124,6 +126,15 @@ class TracedOperation:
     def step_ended(self, step: TracedStep) -> None:
         if self.on_late_step is not None:
             self.on_late_step(step)
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Report a bug of tracing to the event loop: it must cost no payment and no answer."""
+    try:
+        yield
+    except Exception as bug:  # noqa: BLE001 - whatever it is, the payer has a right to the result
+        asyncio.get_running_loop().call_exception_handler({"message": "cashier: tracing raised", "exception": bug})
 
 
 class TracedCallHeaders(CallHeaders, frozen=True, kw_only=True):

@@ -116,8 +116,13 @@ def consult_request(case: str = CASE, **fields: Any) -> ConsultRequest:
 
 
 @asynccontextmanager
-async def rig(workers: int = 1, sources: dict[str, Any] | None = None, **telemetry: Any) -> AsyncIterator[Rig]:
-    """`sources`: settings of single sources. `telemetry`: of that section, without the URL."""
+async def rig(
+    workers: int = 1,
+    sources: dict[str, Any] | None = None,
+    accept: dict[str, Any] | None = None,
+    **telemetry: Any,
+) -> AsyncIterator[Rig]:
+    """`sources`: settings of single sources. `accept`, `telemetry`: of these sections."""
     async with AsyncExitStack() as stack:
         opened = Rig(await stack.enter_async_context(collector()))
         app = create_app(opened.world, opened.weather)
@@ -131,7 +136,7 @@ async def rig(workers: int = 1, sources: dict[str, Any] | None = None, **telemet
         names = (*SOURCE_NAMES, *SERVICES)
         table: dict[str, Any] = {
             "consult": {"deadline_ms": 20_000, "max_deadline_ms": 20_000, "grace_ms": 20_000},
-            "accept": {"check_ms": 20_000, "most_in_background": 0},
+            "accept": {"check_ms": 20_000, "most_in_background": 0, **(accept or {})},
             "tokens": {"secrets": ("s" * 32,)},
             "telemetry": {"otlp_url": opened.collector.url, "sample_bps": 10_000, **telemetry},
             "sources": {name: {"url": url, **(sources or {}).get(name, {})} for name in names},

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing, suppress
 
 import pytest
 
 from cashier import Cashier, OrderUnknown, RequiredSourceUnavailable
 from cashier.consultation.source_table import SOURCE_NAMES
+from cashier.fanout.ask import Importance, SourceStatus
+from cashier.fanout.timeline import CallKind, CallOutcome, Flag
+from cashier.telemetry.consultation_spans import source_spans
+from cashier.telemetry.operation_spans import UnixClock
+from cashier.telemetry.records import CallRecord, SourceRecord
+from cashier.telemetry.trace_context import TraceContext
+from cashier.telemetry.traced_step import TracedOperation, TracedStep
 from tests.telemetry.collector import until
 from tests.telemetry.rig import consult_request, rig, tree
+from tests.telemetry.sample_records import record
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = CALLER[:-2] + "00"
@@ -137,6 +146,33 @@ async def test_a_retry_is_an_event_and_a_span_of_its_own_under_the_sources() -> 
     assert (retry.parent_id, retry.kind, retry.attributes["http.request.resend_count"]) == (quota.span_id, "CLIENT", 1)
     assert sent == [(quota.trace_id, quota.span_id), (retry.trace_id, retry.span_id)]
     assert quota.started_ns <= retry.started_ns <= retry.ended_ns <= quota.ended_ns
+
+
+async def test_a_hedge_is_an_event_and_a_span_of_its_own() -> None:
+    """The trace is built of a slow first call and a second one beside it."""
+    now_ns = time.perf_counter_ns()
+    step = TracedStep("POST /v1/consult", TraceContext.root(), TracedOperation(None))
+    step.started_ns, step.ended_ns = now_ns, now_ns + 20_000_000
+    step.record_zero_ns = now_ns
+    first, second = (step.begin_call("card", "GET") for _ in range(2))
+    assert first is not None
+    assert second is not None
+    first.started_ns, second.started_ns, second.ended_ns = now_ns, now_ns + 5_000_000, now_ns + 9_000_000
+    second.status = 200
+    calls = (
+        CallRecord("http://10.0.0.1:1", CallKind.FIRST, 0.0, None, CallOutcome.UNFINISHED),
+        CallRecord("http://10.0.0.2:1", CallKind.HEDGE, 5.0, 9.0, CallOutcome.ANSWERED),
+    )
+    flags = (Flag.HEDGE_SENT, Flag.HEDGE_WON, Flag.LATE)
+    source = SourceRecord("card", Importance.GATING, SourceStatus.FRESH, 0.0, 9.0, flags=flags, calls=calls)
+    consultation = record(sources=(source,))
+    card, hedge = source_spans(step, consultation, UnixClock())
+    assert card.attributes["cashier.source.flags"] == "HS,HW,LA"
+    assert [(event.name, event.attributes["server.address"]) for event in card.events] == [("hedge", "10.0.0.2")]
+    assert (hedge.name, hedge.parent_id) == ("card hedge", card.context.span_id)
+    assert (card.context, hedge.context) == (first.context, second.context)
+    assert hedge.started_ns - card.started_ns == 5_000_000
+    assert hedge.ended_ns == card.ended_ns
 
 
 async def test_a_source_that_fails_has_the_reason() -> None:

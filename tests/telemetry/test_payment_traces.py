@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
+from cashier.domain.order_result import NoOrder
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import CheckUnavailable, RiskRejected
+from cashier.payments.ports import PaymentPorts
 from cashier.telemetry.trace_context import payment_root
 from cashier.telemetry.traced_payments import LOOKS_IN_FULL
-from tests.telemetry.collector import ReceivedSpan
+from cashier.telemetry.traced_ports import traced_ports
+from cashier.telemetry.traced_step import MOST_LATE_STEPS, TracedOperation, TracedStep
+from tests.telemetry.collector import ReceivedSpan, until
 from tests.telemetry.rig import OTP, Rig, rig, tree
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -195,3 +201,59 @@ async def test_a_found_payment_is_linked_with_the_order_that_was_asked_for() -> 
     assert found.payment_id == payment.payment_id
     assert in_own.trace_id == payment_root(payment.payment_id).trace_id != asked.trace_id
     assert asked.links == ((in_own.trace_id, in_own.span_id),)
+
+
+async def test_a_bug_of_tracing_costs_no_payment(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*_: object) -> None:
+        raise ZeroDivisionError
+
+    for place in ("traced_payments._payment_attributes", "traced_payments._places", "traced_ports._describe"):
+        monkeypatch.setattr(f"cashier.telemetry.{place}", faulty)
+    reported: list[object] = []
+    async with rig(sample_bps=0) as shop:
+        request = await shop.payment_request("balance_is_enough", "BALANCE:acc_1")
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        payment = await shop.payments().submit(request, "k1")
+    assert payment.status is PaymentStatus.SUCCEEDED
+    assert {type(bug) for bug in reported} == {ZeroDivisionError}
+
+
+async def test_the_workers_own_polls_of_a_payment_belong_to_its_submit() -> None:
+    async with rig(sample_bps=0, accept={"most_in_background": 10}) as shop:
+        payment = await submit(shop, "chinese_shop", "WALLET:ALIPAY")
+        assert shop.world.engine.settle(payment.payment_id, "SUCCEEDED", None).status == 200
+        before = len(shop.requests)
+        await until(lambda: [request.name for request in shop.requests[before:]].count("acquirer") > 0)
+        polls = shop.requests[before:]
+        await until(lambda: not list(shop.payments().watched()))
+        spans = await ended(shop)
+    (root,) = (span for span in spans if span.name == SUBMIT)
+    below = {(span.trace_id, span.span_id) for span in spans if span.parent_id == root.span_id}
+    assert {poll.span for poll in polls} <= below
+    late = [span for span in spans if span.started_ns > root.ended_ns]
+    assert {span.name for span in late} == {"engine look up", "acquirer result"}
+
+
+async def test_the_polls_of_a_worker_are_bounded_and_later_ones_are_not_sampled() -> None:
+    exported: list[TracedStep] = []
+    operation = TracedOperation(None)
+    step = TracedStep("POST /v1/payments", payment_root("pay_1"), operation)
+    operation.on_late_step = exported.append
+    service: Any = FakeService()
+    ports = traced_ports(PaymentPorts(risk=service, engine=service, acquirer=service))
+    for _ in range(MOST_LATE_STEPS + 3):
+        await ports.acquirer.result("o_1", step.call_headers("r-1"), 10)
+    assert len(exported) == MOST_LATE_STEPS
+    sampled = [headers.traceparent[-2:] for headers in service.received]
+    assert sampled == ["01"] * MOST_LATE_STEPS + ["00"] * 3
+
+
+class FakeService:
+    """An acquirer. `received`: the headers of the calls."""
+
+    def __init__(self) -> None:
+        self.received: list[Any] = []
+
+    async def result(self, order_id: str, call_headers: Any, budget_ms: int) -> NoOrder:
+        self.received.append(call_headers)
+        return NoOrder()
