@@ -46,7 +46,7 @@ async def run_demo(
             "consult": {"deadline_ms": consult.deadline_ms},
             "sources": sources,
             "tokens": {"secrets": [token_urlsafe(32)]},
-            "operations": {"port": 0},
+            "operations": {"port": 0, "sandbox": sandbox_url},
         }
         config = configuration(table, "the demonstration's configuration")
         with operations_port(config, None) as operations:
