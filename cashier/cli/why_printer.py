@@ -58,6 +58,7 @@ _PART_COLUMNS = (
 
 def why_lines(why: Json, kinds: Collection[str], width: int) -> Iterator[Text]:
     """A whole explanation. `kinds`: those to show alone and in full; none: all, in short."""
+    why = printable(why)
     yield Text()
     yield from paragraph(Text.assemble((why["request"]["order_id"], "bold"), f"  {why['sentence']}"), width, 1, 2)
     if why["sources"]:
@@ -73,6 +74,7 @@ def why_lines(why: Json, kinds: Collection[str], width: int) -> Iterator[Text]:
 
 def record_lines(records: Sequence[Json], width: int) -> Iterator[Text]:
     """Recorded consultations, one a line."""
+    records = printable(list(records))
     yield Text()
     if not records:
         yield from paragraph(Text("No consultation was bad or sampled within the last hour."), width, 1)
@@ -88,6 +90,18 @@ def record_lines(records: Sequence[Json], width: int) -> Iterator[Text]:
         for record in records
     ]
     yield from table(_RECORD_COLUMNS, rows, width)
+
+
+def printable(document: Any) -> Any:
+    """The document without characters that steer a terminal: ids are upstreams' words."""
+    match document:
+        case str():
+            return "".join(character if character.isprintable() else "\ufffd" for character in document)
+        case list():
+            return [printable(item) for item in document]
+        case dict():
+            return {key: printable(value) for key, value in document.items()}
+    return document
 
 
 def _titled(title: str, lines: Iterator[Text]) -> Iterator[Text]:

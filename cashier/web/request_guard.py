@@ -72,10 +72,13 @@ class RequestGuard:
         return self._bearer_auth.admit(headers.get(b"authorization"), scope, time())
 
     def admit_operator(self, headers: Mapping[bytes, bytes]) -> Caller:
-        """The caller, which has the scope `operations`. Without authentication: who is near.
+        """The caller, which has the scope `operations`. Without authentication: a local program.
 
-        Raises `RequestRefused`: UNAUTHENTICATED or FORBIDDEN.
+        A page has an origin, and no page asks: one from elsewhere may have rebound its name to this
+        address. Raises `RequestRefused`: UNAUTHENTICATED, FORBIDDEN or ORIGIN_NOT_ALLOWED.
         """
+        if self._bearer_auth is None and b"origin" in headers:
+            raise RequestRefused(ProblemCode.ORIGIN_NOT_ALLOWED, "No web page may use this without a bearer token.")
         if self._bearer_auth is None and not self._trusts_named_payers:
             raise RequestRefused(
                 ProblemCode.FORBIDDEN, "Without authentication this is served on loopback addresses only."

@@ -210,3 +210,11 @@ def test_the_last_recorded_consultation_of_an_order_is_replayed(
     none = CliRunner().invoke(cli, [*words, "--order-id", "o_9"])
     assert none.exit_code == 1
     assert "no recorded consultation of o_9" in none.stderr
+
+
+def test_words_of_upstreams_do_not_steer_the_terminal() -> None:
+    world = one_of_each(promotions=(promotion("\x1b[2J\x9bevil\r\u202e", 5),))
+    for kinds in ((), ("WALLET",)):
+        text = printed(world, *kinds)
+        assert "evil" in text
+        assert all(character.isprintable() or character == "\n" for character in text)

@@ -129,3 +129,10 @@ async def test_a_cancelled_or_failed_explanation_makes_room(application: Cashier
         assert (await why(application)).status == 503
     service.raises = None
     assert (await why(application)).status == 200
+
+
+async def test_no_page_reaches_it_without_a_token(application: CashierApp, service: FakeService) -> None:
+    """A page of another host may have rebound its name to this address: it is same-origin then."""
+    response = await why(application, origin="http://rebound.example:8080", host="rebound.example:8080")
+    assert response.problem() == (403, "ORIGIN_NOT_ALLOWED")
+    assert service.questions == []

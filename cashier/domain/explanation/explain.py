@@ -35,7 +35,7 @@ from cashier.domain.explanation.walk import (
     quote_of,
     sentence_of,
 )
-from cashier.domain.facts import Card, Cards, Channel, Facts
+from cashier.domain.facts import Balances, Card, Cards, Channel, Facts
 from cashier.domain.kinds import KINDS, Listing
 from cashier.domain.money import Money
 from cashier.domain.offer import Offer
@@ -48,6 +48,11 @@ from cashier.domain.split_payment import ID_SUFFIX
 from cashier.source_errors import Missing
 
 _REQUIRED = ("order", "merchant", "member")
+# Cards, accounts and channels that are assembled in all. A usual order takes two thousand; an
+# upstream may send hundreds of each, and every card is combined with every account.
+MOST_ASSEMBLED = 20_000
+_ASSEMBLED_AT_LEAST = 8
+_NOT_EXPLAINED = "Not explained: there are too many instruments and channels."
 
 
 def explain(evidence: Evidence, judgement: Judgement) -> Explanation:
@@ -62,7 +67,7 @@ def explain(evidence: Evidence, judgement: Judgement) -> Explanation:
 
 
 def explain_in_steps(evidence: Evidence, judgement: Judgement) -> Generator[None, None, Explanation]:
-    """As `explain`, with a pause after each method: all of it can take twenty milliseconds."""
+    """As `explain`, with pauses: all of it takes some ten milliseconds, at worst a second."""
     answers, request = evidence.answers, evidence.request
     order, merchant, member = (answers[name] for name in _REQUIRED)
     if order is None:
@@ -92,6 +97,7 @@ def explain_in_steps(evidence: Evidence, judgement: Judgement) -> Generator[None
         order_checks=order_checks(evidence),
         promotions=order_promotions(case),
         kinds=tuple(kinds),
+        complete=explainer.complete,
         sentence=_summary(methods, evidence.silent),
     )
 
@@ -108,6 +114,7 @@ def _without_methods(evidence: Evidence, outcome: Outcome, sentence: str, blocke
         order_checks=order_checks(evidence) if known else (),
         promotions=(),
         kinds=(),
+        complete=True,
         sentence=sentence,
     )
 
@@ -145,14 +152,14 @@ class _Explainer:
         self._case = case
         self._offers = {offer.method_id: offer for offer in offers}
         self._methods = methods
+        self._left = MOST_ASSEMBLED
         self._parts = score_parts(case, list(offers), judgement.weights) if judgement.internals else {}
 
     def kind(self, kind: Kind) -> Generator[None, None, KindExplanation]:
         methods = []
         for method in self._methods:
             if method.kind is kind:
-                methods.append(self._method(method))
-                yield
+                methods.append((yield from self._method(method)))
         return KindExplanation(
             kind=kind,
             checks=checks_of_kind(self._evidence, self._case, kind),
@@ -172,11 +179,20 @@ class _Explainer:
         facts = facts_of(self._evidence, rule, self._case, kind, kind, Quote(None))
         return Check(rule, Result.REFUSED, None, None, facts, sentence_of(f"Not listed: {ROWS[rule].demand}", facts))
 
-    def _method(self, method: PayMethod) -> MethodExplanation:
+    @property
+    def complete(self) -> bool:
+        """Whether everything was explained."""
+        return self._left >= 0
+
+    def _method(self, method: PayMethod) -> Generator[None, None, MethodExplanation]:
         offer = self._offers[method.method_id]
         # The price and the verdict of a method are those of its best option.
-        part = _Part(method.kind, method.method_id, self._case, offer.quote)
+        part = _Part(method.kind, method.method_id, self._with_method(method), offer.quote)
         checks = self._checks(part)
+        channels = yield from self._channels(part)
+        options = []
+        for option in method.options:
+            options.append((yield from self._option(method, part, option)))
         stop = first_stop(checks)
         refused_by = None if stop is None else stop.rule
         amounts, reason = method.amount, method.reason
@@ -193,21 +209,22 @@ class _Explainer:
             rank_reasons=method.rank_reasons,
             refused_by=refused_by,
             checks=checks,
-            channels=self._channels(part),
-            options=tuple(self._option(method, option) for option in method.options),
+            channels=channels,
+            options=tuple(options),
             limits=self._limits(part),
             promotions=method_promotions(self._case, part.kind, part.method_id, offer.quote),
             score=None if parts is None else sum(each.score for each in parts),
             parts=parts,
             route=self._route(method),
-            sentence=self._sentence(method, stop, parts),
+            sentence=self._sentence(method, stop, parts) if checks else _NOT_EXPLAINED,
         )
 
-    def _option(self, method: PayMethod, option: Option) -> OptionExplanation:
-        case = self._with_option(method, option.option_id)
-        quote = quote_of(case, method.kind, method.method_id) or Quote(None)
+    def _option(self, method: PayMethod, part: _Part, option: Option) -> Generator[None, None, OptionExplanation]:
+        case = self._with_option(part, option.option_id) if self._permits(part.case) else part.case
+        quote = (quote_of(case, method.kind, method.method_id) if self.complete else None) or Quote(None)
         part = _Part(method.kind, method.method_id, case, quote)
         checks = self._checks(part)
+        channels = yield from self._channels(part)
         stop = first_stop(checks)
         usable = option.availability is Availability.AVAILABLE
         return OptionExplanation(
@@ -218,38 +235,80 @@ class _Explainer:
             payable=None if option.amount is None else option.amount.payable,
             refused_by=None if stop is None else stop.rule,
             checks=checks,
-            channels=self._channels(part),
+            channels=channels,
             limits=self._limits(part),
             route=self._routed(method.method_id, option.option_id) if usable else None,
         )
 
-    def _with_option(self, method: PayMethod, option_id: str) -> ConsultationCase:
+    def _with_method(self, method: PayMethod) -> ConsultationCase:
+        """The case with no other instruments and channels: it is assembled many times."""
+        case = self._with_instrument(method)
+        part = _Part(method.kind, method.method_id, case, Quote(None))
+        gateway = case.facts.channel
+        if isinstance(gateway, Missing):
+            return case
+        return with_channels(case, [each for each in gateway.by_id.values() if self._concerns(each, part)])
+
+    def _with_instrument(self, method: PayMethod) -> ConsultationCase:
+        listing, instrument_id = KINDS[method.kind].listing, method.method_id.partition(":")[2]
+        cards, balances = self._case.facts.card, self._case.facts.balance
+        if listing is Listing.PER_CARD and isinstance(cards, Cards):
+            own = tuple(card for card in cards.cards if card.card_id == instrument_id)
+            return with_facts(self._case, card=Cards(cards.user_id, own, ()))
+        if listing is Listing.PER_AGREEMENT and isinstance(cards, Cards):
+            signed = tuple(each for each in cards.agreements if each.agreement_id == instrument_id)
+            return with_facts(self._case, card=Cards(cards.user_id, (), signed))
+        if listing is Listing.PER_ACCOUNT and isinstance(balances, Balances):
+            account_id = instrument_id.removesuffix(ID_SUFFIX)
+            held = tuple(account for account in balances.accounts if account.account_id == account_id)
+            return with_facts(self._case, balance=Balances(balances.user_id, held))
+        return self._case
+
+    def _with_option(self, part: _Part, option_id: str) -> ConsultationCase:
         """The case as if the method had this option only."""
-        facts, listing = self._case.facts, KINDS[method.kind].listing
+        facts, listing = part.case.facts, KINDS[part.kind].listing
         if listing is Listing.PER_ACCOUNT:
             held = facts.card
             if isinstance(held, Missing):
-                return self._case
+                return part.case
             cards = tuple(card for card in held.cards if card.card_id == option_id)
-            return with_facts(self._case, card=Cards(held.user_id, cards, held.agreements))
+            return with_facts(part.case, card=Cards(held.user_id, cards, held.agreements))
         gateway = facts.channel
         if isinstance(gateway, Missing):
-            return self._case
-        own = [channel for channel in gateway.by_id.values() if channel.kind == method.kind]
+            return part.case
+        own = [channel for channel in gateway.by_id.values() if channel.kind == part.kind]
         if listing is Listing.TERM_PER_PROVIDER:
-            return with_channels(self._case, [_with_term(channel, option_id) for channel in own])
-        return with_channels(self._case, [channel for channel in own if channel.provider == option_id])
+            return with_channels(part.case, [_with_term(channel, option_id) for channel in own])
+        return with_channels(part.case, [channel for channel in own if channel.provider == option_id])
+
+    def _permits(self, case: ConsultationCase) -> bool:
+        """Whether this case may be assembled once more. False once the bound is met."""
+        facts, rows = case.facts, _ASSEMBLED_AT_LEAST
+        rows += 0 if isinstance(facts.card, Missing) else len(facts.card.cards) + len(facts.card.agreements)
+        rows += 0 if isinstance(facts.balance, Missing) else len(facts.balance.accounts)
+        rows += 0 if isinstance(facts.channel, Missing) else len(facts.channel.by_id)
+        self._left -= rows if self._left >= 0 else 0
+        return self._left >= 0
 
     def _checks(self, part: _Part) -> tuple[Check, ...]:
+        """None once the bound is met."""
+        if not self._permits(part.case):
+            return ()
         return checks_of_method(self._evidence, part.case, part.kind, part.method_id, part.quote)
 
-    def _channels(self, part: _Part) -> tuple[ChannelExplanation, ...]:
+    def _channels(self, part: _Part) -> Generator[None, None, tuple[ChannelExplanation, ...]]:
         """Each channel that could carry the method, as if there were no other."""
         gateway = part.case.facts.channel
         if isinstance(gateway, Missing) or Rule.CHANNEL_EXISTS not in rules_of_method(part.kind, part.method_id):
             return ()
-        found = [channel for channel in gateway.by_id.values() if self._concerns(channel, part)]
-        return tuple(self._channel(channel, part) for channel in found)
+        found = []
+        for channel in gateway.by_id.values():
+            if self._concerns(channel, part):
+                if not self._permits(part.case):
+                    break
+                found.append(self._channel(channel, part))
+                yield
+        return tuple(found)
 
     def _concerns(self, channel: Channel, part: _Part) -> bool:
         """Whether the channel is one of the method's kind, and of its bank or provider."""

@@ -14,7 +14,7 @@ from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.explanation.evidence import CLOCK, CONFIGURATION, REQUEST, Evidence
 from cashier.domain.explanation.rules import Rule
 from cashier.domain.explanation.schema import Fact
-from cashier.domain.facts import Account, Agreement, Card, Channel
+from cashier.domain.facts import Account, Agreement, Card, Channel, Channels
 from cashier.domain.kinds import complete
 from cashier.domain.money import MAX_VALUE, Money
 from cashier.domain.pay_method import Kind, LegType, Limits
@@ -29,6 +29,7 @@ NamedFact: TypeAlias = tuple[str, Any, str]
 class Subject(Struct, frozen=True):
     """The method that a rule was applied to, and its quote there."""
 
+    evidence: Evidence
     case: ConsultationCase
     kind: Kind
     method_id: str
@@ -67,7 +68,7 @@ class Subject(Struct, frozen=True):
 def facts_of(
     evidence: Evidence, rule: Rule, case: ConsultationCase, kind: Kind, method_id: str, quote: Quote
 ) -> tuple[Fact, ...]:
-    named = _FACTS[rule](Subject(case, kind, method_id, quote))
+    named = _FACTS[rule](Subject(evidence, case, kind, method_id, quote))
     return tuple(evidence.fact(name, _plain(value), source) for name, value, source in named)
 
 
@@ -218,7 +219,9 @@ def _quotas_known(subject: Subject) -> Iterator[NamedFact]:
 
 def _channel_exists(subject: Subject) -> Iterator[NamedFact]:
     case, card, agreement = subject.case, subject.card, subject.agreement
-    channels = [] if case.channels is None else case.channels.by_id.values()
+    # All that there are: the case may have those of the method only.
+    gateway = subject.evidence.answers.get("channel")
+    channels = gateway.by_id.values() if isinstance(gateway, Channels) else ()
     offered = [channel.channel_id for channel in channels if channel.kind == subject.kind]
     where = f"{subject.kind} in {case.currency}/{case.facts.order.country}"
     if card is not None:

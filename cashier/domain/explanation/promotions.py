@@ -16,6 +16,8 @@ from cashier.domain.promotion import ApplicablePromotion, Inapplicable, UsablePr
 from cashier.domain.quote import Quote
 from cashier.source_errors import Missing
 
+# Upstreams send thousands at worst; each method lists them again.
+MOST_LISTED = 64
 APPLIES, USED = "APPLIES", "USED"
 _SENTENCES = {
     APPLIES: "It applies to the order.",
@@ -38,12 +40,12 @@ _SENTENCES = {
 
 
 def order_promotions(case: ConsultationCase) -> tuple[PromotionExplanation, ...]:
-    """Each promotion of the marketing service, and whether it applies to the order at all."""
+    """The first promotions of the marketing service, and whether it applies to the order at all."""
     marketing = case.facts.marketing
     if isinstance(marketing, Missing):
         return ()
     applicable = {each.promotion.promotion_id for each in case.promotions.applicable}
-    return tuple(_of_order(case, promotion, applicable) for promotion in marketing.promotions)
+    return tuple(_of_order(case, promotion, applicable) for promotion in marketing.promotions[:MOST_LISTED])
 
 
 def _of_order(case: ConsultationCase, promotion: Promotion, applicable: set[str]) -> PromotionExplanation:
@@ -85,7 +87,7 @@ class _Choice(NamedTuple):
 def method_promotions(
     case: ConsultationCase, kind: Kind, method_id: str, quote: Quote
 ) -> tuple[PromotionExplanation, ...]:
-    """Each promotion that counts for the order, and whether it counts for this method."""
+    """The most valuable promotions of the order, and whether each counts for this method."""
     amounts, channel = quote.amounts, quote.channel
     if amounts is None:
         return ()
@@ -106,7 +108,8 @@ def _of_method(case: ConsultationCase, choice: _Choice) -> Iterator[PromotionExp
     of_bank = {each.promotion.promotion_id for each in choice.usable.usable(choice.bank, 1)}
     in_steps = {each.promotion.promotion_id: each for each in choice.usable.usable(choice.bank, choice.step)}
     used = [each for promotion_id, each in in_steps.items() if promotion_id in choice.used]
-    for applicable in case.promotions.applicable:
+    # The most valuable first, so the used ones are among them but for odd groups.
+    for applicable in case.promotions.applicable[:MOST_LISTED]:
         promotion_id, value = applicable.promotion.promotion_id, applicable.value
         if promotion_id in choice.used:
             code, value = USED, in_steps[promotion_id].value

@@ -199,7 +199,8 @@ class KindExplanation(Struct, frozen=True):
 class Explanation(Struct, frozen=True):
     """Why an order has the payment methods that it has.
 
-    `kinds`: every kind, in the order of assembly; none unless the outcome is ANSWERED.
+    `kinds`: every kind, in the order of assembly; none unless the outcome is ANSWERED. `complete`:
+    no method, option or channel was left unexplained because there are too many of them.
     """
 
     outcome: Outcome
@@ -211,4 +212,5 @@ class Explanation(Struct, frozen=True):
     order_checks: tuple[Check, ...]
     promotions: tuple[PromotionExplanation, ...]
     kinds: tuple[KindExplanation, ...]
+    complete: bool
     sentence: str

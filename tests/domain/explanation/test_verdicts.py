@@ -8,14 +8,16 @@ from typing import Any
 from hypothesis import given
 
 from cashier.domain.assembly import assemble
+from cashier.domain.explanation.explain import MOST_ASSEMBLED, explain, explain_in_steps
 from cashier.domain.explanation.repairs import repaired
 from cashier.domain.explanation.rules import Rule, rules_of_method
 from cashier.domain.explanation.schema import Check, MethodExplanation, Outcome, Result
 from cashier.domain.explanation.walk import quote_of, stops_of_method
 from cashier.domain.pay_method import Availability, Kind, PayMethod
 from cashier.domain.ranking import rank_offers
-from tests.domain.builders import World
-from tests.domain.explanation.evidence import explained
+from tests.domain.builders import World, account, card, one_of_each
+from tests.domain.builders import channel as a_channel
+from tests.domain.explanation.evidence import evidence_of, explained, judgement_of
 from tests.domain.world_strategies import silences, worlds
 
 ORDER = list(Rule)
@@ -115,3 +117,22 @@ def test_every_kind_is_there_and_one_without_methods_says_why(world: World, sile
     for each in why.kinds:
         assert bool(each.methods) is (each.left_out is None)
         assert each.left_out is None or (each.left_out.facts and each.left_out.sentence)
+
+
+def test_an_absurd_number_of_instruments_and_channels_is_explained_in_bounded_work() -> None:
+    banks = [f"B{number}" for number in range(64)]
+    world = World(
+        cards=tuple(card(bank, f"c_{number}_{bank}") for bank in banks for number in range(2)),
+        accounts=tuple(account(5, f"b_{number}") for number in range(4)),
+        channels=tuple(a_channel(Kind.QUICK_PAY, bank) for bank in banks),
+    )
+    evidence, judgement = evidence_of(world), judgement_of(world)
+    steps = sum(1 for _ in explain_in_steps(evidence, judgement))
+    assert steps <= MOST_ASSEMBLED / 8
+    why = explain(evidence, judgement)
+    assert not why.complete
+    methods = {method.method_id: method for method in world.methods()}
+    for each in [each for kind in why.kinds for each in kind.methods]:
+        assert each.availability is methods[each.method_id].availability
+        assert each.checks or each.sentence.startswith("Not explained")
+    assert explained(one_of_each()).complete
