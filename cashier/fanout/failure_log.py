@@ -91,7 +91,7 @@ class FailureLog:
 
     def record(self, source: str, address: str, error: SourceError) -> None:
         if not isinstance(error, NotAsked):
-            self._reasons.record(source, address, error.detail, cause=error.cause.value)
+            self._reasons.record(source, address, error.detail, cause=error.cause.value, code=error.reason.value)
 
     def reports(self) -> tuple[FailureReport, ...]:
         """All reasons so far, the latest first."""

@@ -6,12 +6,12 @@ answer   look up → verify → recheck → route, legs → engine → status
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-import structlog
 from msgspec.structs import replace
 
 from cashier.domain import poll_schedule
@@ -65,12 +65,12 @@ from cashier.payments.ports import PaymentPorts
 from cashier.payments.recheck import AlreadySubmitted, Recheck, RecheckedOffer, ended_order
 from cashier.payments.status_follower import StatusFollower
 from cashier.payments.status_query import StatusQuery
+from cashier.payments.step_log import code_word, elapsed_ms, log_step
 from cashier.payments.submitter import Submitter
 from cashier.source_errors import Unanswered
 from cashier.tokens.consult_token import ConsultClaims
 from cashier.tokens.payment_state_token import PaymentClaims
 
-_log = structlog.get_logger("cashier.payments")
 # Refusals that say that this payment was not sent.
 _NOTHING_SENT = (ConsultChanged, RiskRejected, CheckUnavailable)
 _CHALLENGE_OPEN = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_OPEN, MessageCode.CHALLENGE)
@@ -118,6 +118,7 @@ class Acceptance:
             return existing
         if claims.told in FINAL or claims.cancelled or challenge is None or not self._is_open(challenge):
             return await self._status_follower.current(claims, operation)
+        started_s = time.monotonic()
         verification = await self._ports.risk.verify(
             challenge.challenge_id,
             claims.payment_id,
@@ -125,9 +126,19 @@ class Acceptance:
             operation.call_headers,
             operation.policy.settings.decide_ms,
         )
+        outcome = type(verification).__name__
+        log_step("challenge answered", claims, operation, "answer", outcome=outcome, elapsed_ms=elapsed_ms(started_s))
         match verification:
             case Unanswered(error):
-                _log.warning("no answer from risk to a verification", payment_id=claims.payment_id, why=error.detail)
+                log_step(
+                    "no answer from risk to a verification",
+                    claims,
+                    operation,
+                    "answer",
+                    level="warning",
+                    code=error.reason.value,
+                    why=error.detail,
+                )
                 raise CheckUnavailable(("risk",))
             case WrongAnswer(attempts_left):
                 return await self._not_passed(claims, after_wrong_answer(challenge, attempts_left), operation)
@@ -164,7 +175,16 @@ class Acceptance:
             is_over = partial(self._status_follower.is_over, operation=attempt.operation)
             async with self._attempt_guard.order_claim(attempt, is_over) as paid_by:
                 try:
+                    started_s = time.monotonic()
                     rechecked = await self._recheck.check(attempt)
+                    log_step(
+                        "offer rechecked",
+                        attempt,
+                        attempt.operation,
+                        "recheck",
+                        flags=["DEGRADED"] if rechecked.consultation.degraded else [],
+                        elapsed_ms=elapsed_ms(started_s),
+                    )
                     if paid_by is not None:
                         raise OrderBusy(paid_by)  # the order lags behind its own result
                     ends_s = int(rechecked.consultation.order.expires_at.timestamp())
@@ -189,6 +209,7 @@ class Acceptance:
         """
         operation = attempt.operation
         await self._challenge_counts.require_fewer(attempt)
+        started_s = time.monotonic()
         decision = await self._ports.risk.decide(
             _inquiry(attempt, rechecked), operation.call_headers, operation.policy.settings.decide_ms
         )
@@ -196,21 +217,43 @@ class Acceptance:
             await self._challenge_counts.add(attempt, decision.challenge.challenge_id)
         match decision:
             case Unanswered(error):
-                _log.warning("no decision from risk", payment_id=attempt.payment_id, why=error.detail)
+                log_step(
+                    "no decision from risk",
+                    attempt,
+                    operation,
+                    "risk",
+                    level="warning",
+                    code=error.reason.value,
+                    why=error.detail,
+                    elapsed_ms=elapsed_ms(started_s),
+                )
                 raise CheckUnavailable(("risk",), rechecked.consultation.sources)
             case Rejected(code=code):
-                _log.info(
+                log_step(
                     "payment rejected by risk",
-                    payment_id=attempt.payment_id,
-                    code=code if code is None or code.isidentifier() else "malformed",
+                    attempt,
+                    operation,
+                    "risk",
+                    code=code_word(code),
+                    elapsed_ms=elapsed_ms(started_s),
                 )
                 raise RiskRejected(code)
             case _ if attempt.order_ended(self._now_s()):
                 raise ended_order(attempt, rechecked)
             case Accepted(decision_id):
+                log_step("accepted by risk", attempt, operation, "risk", elapsed_ms=elapsed_ms(started_s))
                 return await self._send(attempt, rechecked, decision_id)
             case Challenged(decision_id, asked):
                 challenge = self._next_challenge(attempt, asked, decision_id, previous)
+                log_step(
+                    "challenge required by risk",
+                    attempt,
+                    operation,
+                    "challenge",
+                    type=code_word(challenge.type),
+                    attempts_left=challenge.attempts_left,
+                    elapsed_ms=elapsed_ms(started_s),
+                )
                 await self._attempt_guard.bind_key(attempt, challenge.expires_at - self._now_s())
                 claims = attempt.claims(
                     self._now_s(),
@@ -259,8 +302,21 @@ class Acceptance:
             route=prepared.route,
             promotion_titles=rechecked.promotion_titles,
         )
+        route = prepared.route
+        if route is not None:
+            log_step("route chosen", attempt, operation, "route", rule=route.rule, channel_id=route.channel_id)
+        started_s = time.monotonic()
         with self._attempt_guard.sending(claims):
             engine = await self._submitter.submit(attempt, prepared)
+        log_step(
+            "engine answered",
+            attempt,
+            operation,
+            "submit",
+            engine=engine.status.value,
+            code=code_word(engine.failure_code),
+            elapsed_ms=elapsed_ms(started_s),
+        )
         self._learning.from_submit(attempt)
         if engine.status is EngineReportStatus.SILENT:
             seconds = poll_schedule.arrival_s(operation.policy.settings.submit_ms)
@@ -276,9 +332,19 @@ class Acceptance:
         `claims`: of the caller's token. Raises `EngineUnavailable` if the engine does not say;
         `KeyReused`.
         """
-        chosen, operation = attempt.chosen, attempt.operation
+        chosen, operation, started_s = attempt.chosen, attempt.operation, time.monotonic()
         looked_up = await self._ports.engine.look_up(
             attempt.payment_id, chosen.order_id, operation.call_headers, operation.policy.settings.look_ms
+        )
+        log_step(
+            "payment looked up",
+            attempt,
+            operation,
+            "look_up",
+            # Most payments are new, and the steps after this one show it.
+            level="info" if isinstance(looked_up, EngineAnswered) else "debug",
+            engine=engine_report(looked_up).status.value,
+            elapsed_ms=elapsed_ms(started_s),
         )
         if isinstance(looked_up, Unanswered):
             raise EngineUnavailable

@@ -20,6 +20,7 @@ from cashier.domain.payment_request import AttemptRequest, PaymentChoice, Paymen
 from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
 from cashier.payments.acceptance import Acceptance
 from cashier.payments.attempt import (
+    Attempt,
     attempt_from_request,
     checked,
     refuse_card_numbers,
@@ -42,11 +43,14 @@ from cashier.payments.ports import PaymentPorts
 from cashier.payments.remembering_engine import RememberingEngine
 from cashier.payments.status_follower import StatusFollower
 from cashier.payments.status_query import StatusQuery
+from cashier.payments.step_log import log_step, refusals_logged
 from cashier.payments.submitter import Submitter
+from cashier.tokens.consult_token import ConsultClaims
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.payment_state_token import PaymentClaims
 from cashier.tokens.token_service import TokenService
 
+_REFUSALS = (AcceptError, ConsultError, TokenRefused)
 # A payment whose time is up may still have to be confirmed.
 _LEAST_TICKET_S = 60
 
@@ -78,7 +82,7 @@ class PaymentFlow:
         self._now = now
         self._call_headers = call_headers
         self._runs: SingleFlight[Payment] = SingleFlight(
-            policy.settings.most_under_way, join_running=True, expected=(AcceptError, ConsultError, TokenRefused)
+            policy.settings.most_under_way, join_running=True, expected=_REFUSALS
         )
         self._status_query = StatusQuery(ports, policy.settings.most_under_way, now)
         self._attempt_guard = AttemptGuard(attempt_leases, ports.engine)
@@ -154,7 +158,7 @@ class PaymentFlow:
         attempt = attempt_from_request(request, idempotency_key, claims, self._operation(request_id, traceparent))
         try:
             return await self._runs.run(
-                attempt.payment_id, lambda: self._acceptance.submit(attempt, claims), fingerprint=attempt.fingerprint
+                attempt.payment_id, lambda: self._submit(attempt, claims), fingerprint=attempt.fingerprint
             )
         except FingerprintMismatch:
             # Another body is under way here, but another worker may have sent this one first.
@@ -183,7 +187,7 @@ class PaymentFlow:
         # counts it.
         challenge_id = claims.challenge.challenge_id if claims.challenge is not None else ""
         key = f"{payment_id} {hashlib.sha256(f'{claims.fingerprint} {challenge_id} {value}'.encode()).hexdigest()}"
-        return await self._runs.run(key, lambda: self._acceptance.answer(claims, value, operation))
+        return await self._runs.run(key, lambda: self._answer(claims, value, operation))
 
     async def cancel(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
@@ -195,7 +199,10 @@ class PaymentFlow:
         Raises `TokenRefused`, `KeyReused` and `TooManyPayments`.
         """
         claims = replace(self._read_token(payment_id, payment_token), cancelled=True)
-        return await self._status_follower.current(claims, self._operation(request_id, traceparent))
+        operation = self._operation(request_id, traceparent)
+        log_step("cancellation asked for", claims, operation, "cancel")
+        with refusals_logged(claims, operation, "cancel", *_REFUSALS):
+            return await self._status_follower.current(claims, operation)
 
     async def look(
         self,
@@ -289,6 +296,14 @@ class PaymentFlow:
         return await self._attempt_recovery.replace(
             payment_id, checked(request), self._operation(request_id, traceparent)
         )
+
+    async def _submit(self, attempt: Attempt, claims: ConsultClaims) -> Payment:
+        with refusals_logged(attempt, attempt.operation, "submit", *_REFUSALS):
+            return await self._acceptance.submit(attempt, claims)
+
+    async def _answer(self, claims: PaymentClaims, value: str, operation: Operation) -> Payment:
+        with refusals_logged(claims, operation, "answer", *_REFUSALS):
+            return await self._acceptance.answer(claims, value, operation)
 
     def choice_of(self, payment_id: str, payment_token: str) -> PaymentChoice:
         """The payer's choice: it names order, user and merchant. Raises `TokenRefused`."""

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
-import structlog
 from msgspec.structs import replace
 
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
@@ -27,9 +26,9 @@ from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
 from cashier.payments.learning import Learning
 from cashier.payments.policy import Operation, PaymentPolicy
 from cashier.payments.status_query import ResolvedPayment, StatusQuery, UpstreamStatus, visibly_different
+from cashier.payments.step_log import StatusLog, log_step
 from cashier.tokens.payment_state_token import PaymentClaims
 
-_log = structlog.get_logger("cashier.payments")
 # The payer answers a challenge here, so poll slowly: it can only expire, or be passed in another
 # tab.
 _CHALLENGE_POLL_MS = 3_000
@@ -60,6 +59,7 @@ class StatusFollower:
         self._now = now
         self._monotonic = monotonic
         self._polls: SingleFlight[UpstreamStatus] = SingleFlight(expected=(TooManyPayments,))
+        self._status_log = StatusLog(monotonic)
         self._background = BackgroundQueries(self._poll)
 
     def __repr__(self) -> str:
@@ -240,10 +240,11 @@ class StatusFollower:
             upstream,
         )
         self._background.note(claims, resolved.resolution)
+        self._status_log.note(claims, operation, resolved)
         key, now_s = order_key(claims.chosen), self._now().timestamp()
         paid = resolved.upstream.acquirer.paid
         if resolved.resolution.status is PaymentStatus.SUCCEEDED and paid not in (None, claims.chosen.expected_payable):
-            _log.error("amount paid differs from amount requested", payment_id=claims.payment_id, paid=str(paid))
+            log_step("amount paid differs from amount requested", claims, operation, "status", level="error")
         if resolved.resolution.final:
             self._record_channel_outcome(claims, operation.policy.routing, resolved, now_s)
             self._learning.from_end(claims, operation, resolved.resolution.status, resolved.upstream.engine)

@@ -24,6 +24,8 @@ from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.errors import CheckUnavailable, ConsultChanged, EngineUnavailable, KeyReused, OrderBusy
 from cashier.payments.ports import EnginePort
 from cashier.payments.recheck import RecheckedOffer, offer_changed
+from cashier.payments.step_log import log_step
+from cashier.source_errors import SourceError
 from cashier.tokens.payment_state_token import TokenRoute
 
 # The alternatives travel in the payer's token, which must fit into a header. No engine tries a
@@ -92,12 +94,12 @@ class Submitter:
             case engine.EngineKeyReused():
                 raise KeyReused
             case engine.NotSent(error):
-                _log.warning("submit not sent", payment_id=attempt.payment_id, why=error.detail)
+                self._warn("submit not sent", attempt, error)
                 raise EngineUnavailable
             case engine.EngineAnswered(payment) if payment.fingerprint not in (None, attempt.fingerprint):
                 raise KeyReused
             case engine.OutcomeUnknown(error):
-                _log.warning("submit outcome unknown", payment_id=attempt.payment_id, why=error.detail)
+                self._warn("submit outcome unknown", attempt, error)
         report = engine_report(outcome)
         given = unkept_action(prepared.promised, attempt.kind, report)
         if given is not None:
@@ -109,6 +111,10 @@ class Submitter:
                 given=given.value,
             )
         return report
+
+    def _warn(self, event: str, attempt: Attempt, error: SourceError) -> None:
+        fields = {"code": error.reason.value, "why": error.detail}
+        log_step(event, attempt, attempt.operation, "submit", level="warning", **fields)
 
     def _route(self, attempt: Attempt, eligible: Candidates) -> TokenRoute | None:
         if eligible.routed_payment is None:

@@ -34,6 +34,7 @@ def test_a_reason_is_logged_at_once_and_then_once_a_minute_with_its_count() -> N
         "source": "card",
         "address": ADDRESS,
         "cause": "UNREACHABLE",
+        "code": "UNREACHABLE",
         "reason": "status 500",
         "times": 1,
     }
