@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import uvloop
 
@@ -45,6 +45,13 @@ class Group(NamedTuple):
 
 
 GROUPS = (Group("live", "All eight live", False, 2), Group("cached", "Cached as by default", True, 6))
+
+
+class Titled(Protocol):
+    """What a service of a pair differs by."""
+
+    @property
+    def title(self) -> str: ...
 
 
 class Side(NamedTuple):
@@ -126,7 +133,7 @@ def measure_pair(
 async def drive_pair(
     lab: Lab,
     group: Group,
-    order: Sequence[Build],
+    order: Sequence[Titled],
     served: Sequence[Served],
     upstream: LeanUpstream,
     requests: Sequence[bytes],

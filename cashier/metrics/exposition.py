@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
-from cashier.metrics.families import BUCKET_BOUNDS_NS, FAMILIES, NS_PER_S, Family
+from cashier.metrics.families import BUCKET_BOUNDS_NS, FAMILIES, NS_PER_S, Family, MetricKind
 from cashier.metrics.snapshot import HistogramValue, Snapshot, Value
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -13,28 +14,35 @@ _BOUNDS = (*(format(bound / NS_PER_S, "g") for bound in BUCKET_BOUNDS_NS), "+Inf
 
 
 def render(snapshot: Snapshot) -> str:
-    """Every family with its help, also one without children. The order is always the same."""
+    """Every family with its help, also one without children."""
     return "".join(line for family in FAMILIES.values() for line in _lines(family, snapshot.get(family.name, {})))
 
 
 def _lines(family: Family, children: dict[tuple[str, ...], Value]) -> Iterator[str]:
     yield f"# HELP {family.name} {_escaped_help(family.help)}\n# TYPE {family.name} {family.kind}\n"
-    for labels in sorted(children):
-        pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(family.labels, labels, strict=True))
-        value = children[labels]
+    for labels, value in children.items():
+        template = _template(family, labels)
         if isinstance(value, HistogramValue):
-            yield _histogram_lines(family.name, pairs, value)
+            cumulative = value.cumulative
+            yield template % (*cumulative, value.sum_seconds, cumulative[-1])
         else:
-            yield f"{family.name}{{{pairs}}} {value}\n" if pairs else f"{family.name} {value}\n"
+            yield template % value
 
 
-def _histogram_lines(name: str, pairs: str, value: HistogramValue) -> str:
-    first = f"{name}_bucket{{{pairs},le=" if pairs else f"{name}_bucket{{le="
-    cumulative = value.cumulative
-    lines = [f'{first}"{bound}"}} {count}\n' for bound, count in zip(_BOUNDS, cumulative, strict=True)]
-    labels = f"{{{pairs}}}" if pairs else ""
-    lines.append(f"{name}_sum{labels} {value.sum_seconds}\n{name}_count{labels} {cumulative[-1]}\n")
-    return "".join(lines)
+@lru_cache(maxsize=20_000)
+def _template(family: Family, labels: tuple[str, ...]) -> str:
+    """The lines of a child, with `%s` for its numbers: only these differ between two scrapes."""
+    pairs = [f'{name}="{_escaped(value)}"' for name, value in zip(family.labels, labels, strict=True)]
+    name = family.name
+    if family.kind is not MetricKind.HISTOGRAM:
+        return _line(name, pairs)
+    buckets = [_line(f"{name}_bucket", [*pairs, f'le="{bound}"']) for bound in _BOUNDS]
+    return "".join((*buckets, _line(f"{name}_sum", pairs), _line(f"{name}_count", pairs)))
+
+
+def _line(name: str, pairs: list[str]) -> str:
+    labels = f"{{{','.join(pairs)}}}" if pairs else ""
+    return f"{name}{labels}".replace("%", "%%") + " %s\n"
 
 
 def _escaped(value: str) -> str:

@@ -8,7 +8,7 @@ be in the middle of an entry, may have been killed, or may be another version of
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
@@ -22,9 +22,9 @@ _HEADER = struct.Struct("=8sq")
 HEADER_BYTES = _HEADER.size
 PUBLISHED_AT = 8
 CELLS_AT = 64
-CELLS = 1 << 17
+CELLS = 1 << 16
 DIRECTORY_AT = CELLS_AT + 8 * CELLS
-DIRECTORY_BYTES = 1 << 20
+DIRECTORY_BYTES = 3 << 18
 SIZE = DIRECTORY_AT + DIRECTORY_BYTES
 _ENTRY_LENGTH = struct.Struct("=H")
 
@@ -78,11 +78,15 @@ def entries_in(directory: bytes) -> Iterator[Entry]:
             yield entry
 
 
-def snapshot_of(entries: list[Entry], cells: memoryview) -> Snapshot:
+def snapshot_of(entries: Iterable[Entry], cells: memoryview) -> Snapshot:
     snapshot: Snapshot = {}
+    numbers = cells.tolist()
     for entry in entries:
-        values = tuple(cells[entry.first : entry.first + entry.cells])
-        snapshot.setdefault(entry.family, {})[entry.labels] = value_of(FAMILIES[entry.family], values)
+        children = snapshot.get(entry.family)
+        if children is None:
+            children = snapshot[entry.family] = {}
+        first = entry.first
+        children[entry.labels] = value_of(FAMILIES[entry.family], numbers[first : first + entry.cells])
     return snapshot
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import accumulate
+from operator import add
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -30,7 +31,7 @@ class HistogramValue(Struct, frozen=True):
         return self.sum_ns / NS_PER_S
 
     def plus(self, other: HistogramValue) -> HistogramValue:
-        counts = tuple(map(int.__add__, self.counts, other.counts))
+        counts = tuple(map(add, self.counts, other.counts))
         return HistogramValue(counts, self.sum_ns + other.sum_ns)
 
 
@@ -42,10 +43,10 @@ A counter is an int; a gauge is in its unit.
 """
 
 
-def value_of(family: Family, cells: tuple[int, ...]) -> Value:
+def value_of(family: Family, cells: list[int]) -> Value:
     match family.kind:
         case MetricKind.HISTOGRAM:
-            return HistogramValue(cells[:-1], cells[-1])
+            return HistogramValue(tuple(cells[:-1]), cells[-1])
         case MetricKind.GAUGE if family.scale != 1:
             return cells[0] / family.scale
         case _:

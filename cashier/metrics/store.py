@@ -107,10 +107,8 @@ class Store:
         self._cells = self._memory[layout.CELLS_AT : layout.DIRECTORY_AT].cast("q")
         self._published = self._memory[layout.PUBLISHED_AT : layout.PUBLISHED_AT + 8].cast("q")
         layout.write_header(self._memory)
-        self._entries: list[layout.Entry] = []
-        # By family, then by labels: as asked for, and as named in the directory.
+        # By family, then by labels as named in the directory.
         self._children: dict[str, dict[tuple[str, ...], Any]] = {}
-        self._named: dict[str, dict[tuple[str, ...], Any]] = {}
         self._used_cells = _UNNAMED_CELLS
         self._is_full = False
 
@@ -154,25 +152,25 @@ class Store:
         return self._child(Histogram, MetricKind.HISTOGRAM, name, labels)
 
     def snapshot(self) -> Snapshot:
-        return layout.snapshot_of(self._entries, self._cells)
+        directory = self._memory[layout.DIRECTORY_AT : layout.DIRECTORY_AT + self._published[0]]
+        return layout.snapshot_of(layout.entries_in(directory.tobytes()), self._cells[: self._used_cells])
 
     def render(self) -> str:
         """The snapshot in Prometheus' text format."""
         return render(self.snapshot())
 
     def _child(self, cls: type[_Child], kind: MetricKind, name: str, labels: tuple[str, ...]) -> _Child:
-        family = FAMILIES[name]
-        children = self._children.setdefault(name, {})
-        if labels not in children:
+        child: _Child | None = self._children.setdefault(name, {}).get(labels)
+        if child is None or not isinstance(child, cls):
+            family = FAMILIES[name]
             if family.kind is not kind or len(labels) != len(family.labels):
                 raise ValueError(f"{name} is a {family.kind} with the labels {family.labels}, not a {kind} of {labels}")
-            children[labels] = self._bounded(cls, family, tuple(map(_clean, labels)))
-        child: _Child = children[labels]
+            child = self._bounded(cls, family, tuple(map(_clean, labels)))
         return child
 
     def _bounded(self, cls: type[_Child], family: Family, labels: tuple[str, ...]) -> _Child:
         """The child of clean labels, or that of `other` if the family has enough children."""
-        children = self._named.setdefault(family.name, {})
+        children = self._children[family.name]
         if labels not in children and len(children) >= family.most_children:
             labels = (OTHER,) * len(labels)
         if labels not in children:
@@ -194,7 +192,6 @@ class Store:
             return 0
         at = layout.DIRECTORY_AT + self._published[0]
         self._memory[at : at + len(encoded)] = encoded
-        self._entries.append(entry)
         self._used_cells += family.cells
         # Last: a reader believes the directory up to here.
         self._published[0] = end

@@ -60,7 +60,7 @@ def test_every_family_is_there_with_help_and_type_before_anything_happened() -> 
 
 
 HOSTILE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
-    ['"', "\\", "\n", '\\"', "\\n", '"} 1\n# TYPE x counter\nx{y="', "\r\n", "\u2028", ",", "{}", " ", ""]
+    ['"', "\\", "\n", '\\"', "\\n", '"} 1\n# TYPE x counter\nx{y="', "\r\n", "%s", "%", "\u2028", ",", "{}", " ", ""]
 )
 
 

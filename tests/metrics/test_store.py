@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,18 @@ def test_beyond_the_bound_every_child_is_other() -> None:
     counts = store.snapshot()[SHED]
     assert len(counts) == most + 1
     assert counts[OTHER, OTHER] == 5
+
+
+def test_labels_beyond_the_bound_are_not_remembered() -> None:
+    store = Store()
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            store.counter(SHED, f"low-{number}\0", "x" * 300).add()
+        assert tracemalloc.get_traced_memory()[0] < 300_000
+    finally:
+        tracemalloc.stop()
+    assert sum(map(int, store.snapshot()[SHED].values())) == 20_000  # type: ignore[arg-type]
 
 
 def test_every_family_fits_with_as_many_children_as_it_may_have() -> None:
