@@ -6,6 +6,7 @@ A reload takes effect between requests. A faulty file changes nothing.
 from __future__ import annotations
 
 import os
+import platform
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -20,11 +21,13 @@ import structlog
 from cashier.core import Cashier
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.logs import configure_logs
+from cashier.metrics.store import Store
 from cashier.ops.run_directory import worker_store
 from cashier.settings.loader import file_digest, load
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.telemetry.operations_link import OperationsLink
 from cashier.telemetry.pseudonyms import Pseudonyms, key_of_run
+from cashier.version import __version__
 from cashier.web.application import CashierApp, owning_app
 from cashier.web.auth import BearerAuth, is_loopback
 from cashier.web.cross_origin import AllowedOrigins
@@ -44,11 +47,13 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
     configure_logs()  # a worker process starts here
     read = partial(load, path, server=server)
     config = read()
-    ladder = DegradationLadder(config.settings.shed)
+    metrics = worker_store(run_directory) or Store(enabled=config.settings.operations.enabled)
+    metrics.gauge("cashier_build_info", __version__, platform.python_version()).set(1)
+    ladder = DegradationLadder(config.settings.shed, metrics)
     cashier = Cashier(
         config=config,
         ladder=ladder,
-        metrics=worker_store(run_directory),
+        metrics=metrics,
         pseudonyms=Pseudonyms(key_of_run(run_directory)),
     )
     origins = AllowedOrigins(config.settings.merchants)
@@ -62,20 +67,24 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
 
 
 async def reload(cashier: Cashier, origins: AllowedOrigins, read: Callable[[], Configuration]) -> None:
-    """Read the configuration again and apply it. The log has the outcome."""
+    """Read the configuration again and apply it. The log has the outcome, and the metrics."""
+    reloads = partial(cashier.metrics.counter, "cashier_config_reload_total")
     try:
         config = await anyio.to_thread.run_sync(read)  # file I/O would block the event loop
         takes_a_restart = cashier.reload(config)
         origins.replace(config.settings.merchants)
     except ConfigurationError as error:
         _log.error("configuration not reloaded: it has faults", faults=error.faults)
+        reloads("refused").add()
         cashier.configuration_history.record_refused(file_digest(cashier.config.source), error.faults)
         return
     except Exception:  # noqa: BLE001 - a bug must not end the task that waits for signals, and so the service
         _log.exception("configuration not reloaded")
+        reloads("error").add()
         cashier.configuration_history.record_crashed(file_digest(cashier.config.source))
         return
     log_warnings(config)
+    reloads("partial" if takes_a_restart else "applied").add()
     if takes_a_restart:
         _log.warning("configuration reloaded, except for changes that take a restart", takes_a_restart=takes_a_restart)
     else:

@@ -42,6 +42,8 @@ from cashier.settings.schema import Configuration
 from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.source_upstream import UpstreamFunction
 from cashier.telemetry.configuration_history import ConfigurationHistory
+from cashier.telemetry.gauge_sampler import GaugeSampler
+from cashier.telemetry.payment_gauges import PaymentGauges
 from cashier.telemetry.pseudonyms import Pseudonyms, new_key
 from cashier.telemetry.recorder import Recorder
 from cashier.telemetry.replay import digest_of, facts_of
@@ -104,7 +106,9 @@ class Cashier:
         self._ladder = ladder
         # What this process has counted: `metrics.snapshot()`, or `metrics.render()` as text.
         self._pseudonyms = pseudonyms or Pseudonyms(new_key())
-        self.metrics = metrics or Store(enabled=config.settings.operations.enabled)
+        if metrics is None:
+            metrics = Store(enabled=config.settings.operations.enabled) if ladder is None else ladder.metrics
+        self.metrics = metrics
         self._loop_lag = LoopLagMonitor(ladder) if ladder is not None else None
         self._tokens = wiring.token_service(config)
         self._started_at = time.time()
@@ -323,7 +327,23 @@ class Cashier:
             if self._loop_lag is not None:
                 self._loop_lag.start()
                 stack.callback(self._loop_lag.stop)
+            if self.metrics.enabled:
+                sampler = self._gauge_sampler()
+                sampler.start()
+                stack.callback(sampler.stop)
             return stack.pop_all()
+
+    def _gauge_sampler(self) -> GaugeSampler:
+        """Measures the lag of the loop where no `LoopLagMonitor` does."""
+        samples: list[Callable[[], None]] = [self._parts.answers.sample]
+        samples += [pipeline.guard.sample for pipeline in self.pipelines.values()]
+        if self._parts.valkey is not None:
+            samples.append(self._parts.valkey.sample)
+        if self.payments is not None:
+            gauges = PaymentGauges(self.metrics, self.payments.watched, lambda: self._clock().timestamp())
+            samples.append(gauges.sample)
+        measured = self._loop_lag is not None and self._loop_lag.running
+        return GaugeSampler(samples, None if measured else self.metrics.histogram("cashier_loop_lag_seconds"))
 
     def _build(self, config: Configuration) -> None:
         # `_built`: what the parts that cannot change at run time were made from.

@@ -50,6 +50,7 @@ from cashier.sources.service_object import local_transport
 from cashier.sources.source_upstream import FunctionUpstream, UpstreamFunction, WireUpstream
 from cashier.telemetry.collector_client import CollectorClient
 from cashier.telemetry.collector_url import CollectorUrl
+from cashier.telemetry.consultation_metrics import ConsultationMetrics
 from cashier.telemetry.otlp_environment import otlp_headers, resource_attributes
 from cashier.telemetry.recorder import Recorder
 from cashier.telemetry.span_exporter import SpanExporter
@@ -108,6 +109,7 @@ class Parts(Struct, frozen=True):
     payment_ports: PaymentPorts | None
     failures: FailureLog
     metrics: Store
+    answers: S3FifoStore
     observers: Observers
     recorder: Recorder
     tracing: Tracing | None
@@ -126,13 +128,17 @@ def build(
     Raises `ConfigurationError`.
     """
     resolver = Resolver()
-    valkey = _valkey(config, coherence, resolver)
+    valkey = _valkey(config, coherence, resolver, metrics)
     failures = FailureLog(_log.warning)
     tracing = _tracing(config, metrics)
-    builder = _UpstreamBuilder(config, given, failures, resolver, _unchanged if tracing is None else TracedTransport)
-    pipelines = builder.pipelines(ladder, valkey)
+    wrap = _unchanged if tracing is None else TracedTransport
+    builder = _UpstreamBuilder(config, given, failures, resolver, metrics, wrap)
+    answers = S3FifoStore(config.settings.cache.l1_entries, metrics)
+    pipelines = builder.pipelines(ladder, valkey, answers)
     payment_ports = builder.payment_ports()
     observers, recorder = Observers(), Recorder(config.settings.telemetry, metrics)
+    if metrics.enabled:
+        observers.add(ConsultationMetrics(metrics).on_end)
     observers.add(recorder)
     if tracing is not None:
         recorder.on_traced = tracing.on_traced
@@ -148,6 +154,7 @@ def build(
         payment_ports=payment_ports,
         failures=failures,
         metrics=metrics,
+        answers=answers,
         observers=observers,
         recorder=recorder,
         tracing=tracing,
@@ -164,7 +171,7 @@ def upstreams(
 
     `wrap` may replace each one's transport. Raises `ConfigurationError`.
     """
-    builder = _UpstreamBuilder(config, given, FailureLog(_log.warning), Resolver(), wrap, on_mapping)
+    builder = _UpstreamBuilder(config, given, FailureLog(_log.warning), Resolver(), Store(), wrap, on_mapping)
     return builder.upstreams(), builder.payment_ports(), builder.adapter_hooks
 
 
@@ -262,6 +269,7 @@ def payment_flow(
         monotonic=monotonic,
         call_headers=call_headers,
         forget=CacheInvalidation(parts.pipelines, parts.valkey).forget,
+        metrics=parts.metrics,
     )
 
 
@@ -358,6 +366,7 @@ class _UpstreamBuilder:
         given: Mapping[str, Any],
         failures: FailureLog,
         resolver: Resolver,
+        metrics: Store,
         wrap: WrapTransport = _unchanged,
         on_mapping: OnMapping = lambda name, body: None,
     ) -> None:
@@ -368,6 +377,7 @@ class _UpstreamBuilder:
         self._services = {name: value for name, value in given.items() if name in SERVICES}
         self._failures = failures
         self._resolver = resolver
+        self._metrics = metrics
         self._wrap = wrap
         self._on_mapping = on_mapping
         self.transports: list[Transport] = []
@@ -375,8 +385,9 @@ class _UpstreamBuilder:
         self.required: dict[str, Transport] = {}
         self.network: dict[str, NetworkTransport] = {}
 
-    def pipelines(self, ladder: DegradationLadder, valkey: ValkeyCache | None) -> dict[str, SourcePipeline]:
-        store = S3FifoStore(self._settings.cache.l1_entries)
+    def pipelines(
+        self, ladder: DegradationLadder, valkey: ValkeyCache | None, answers: S3FifoStore
+    ) -> dict[str, SourcePipeline]:
         upstreams = self.upstreams()
         pipelines = {
             spec.source.name: SourcePipeline(
@@ -384,9 +395,10 @@ class _UpstreamBuilder:
                 upstream=upstreams[spec.source.name],
                 settings=self._settings,
                 ladder=ladder,
-                store=store,
+                store=answers,
                 l2=valkey,
                 on_failure=self._failures.of(spec.source.name),
+                metrics=self._metrics,
             )
             for spec in SOURCE_SPECS
             if spec.source.name in upstreams
@@ -456,7 +468,8 @@ class _UpstreamBuilder:
         if settings.adapter is not None:
             return self._adapted_upstream(spec, settings, settings.adapter, transport)
         if settings.batch:
-            return Batch(BatchWireUpstream(source, transport, settings.batch.path), settings.batch)
+            batched = BatchWireUpstream(source, transport, settings.batch.path)
+            return Batch(batched, settings.batch, source=source.name, metrics=self._metrics)
         return WireUpstream(ParseCache(source) if source.repetitive else source, transport)
 
     def _adapted_upstream(
@@ -465,7 +478,8 @@ class _UpstreamBuilder:
         adapter = load_adapter(spec, settings, text, self._folder, partial(self._on_mapping, spec.source.name))
         self.adapter_hooks.append(AdapterHooks(adapter, _log.warning))
         if settings.batch:
-            return Batch(AdapterBatchUpstream(adapter, transport, settings.batch.path), settings.batch)
+            batched = AdapterBatchUpstream(adapter, transport, settings.batch.path)
+            return Batch(batched, settings.batch, source=spec.source.name, metrics=self._metrics)
         return AdapterUpstream(adapter, transport)
 
     def _service_transport(self, name: str) -> Transport:
@@ -501,12 +515,21 @@ class _UpstreamBuilder:
         return transport
 
 
-def _valkey(config: Configuration, coherence: CoherenceCallbacks, resolver: Resolver) -> ValkeyCache | None:
+def _valkey(
+    config: Configuration, coherence: CoherenceCallbacks, resolver: Resolver, metrics: Store
+) -> ValkeyCache | None:
     url = config.settings.cache.shared
     if not url:
         return None
     try:
-        return ValkeyCache(url, coherence.drop, coherence.drop_all, on_cut_off=coherence.distrust, resolve=resolver.ips)
+        return ValkeyCache(
+            url,
+            coherence.drop,
+            coherence.drop_all,
+            on_cut_off=coherence.distrust,
+            resolve=resolver.ips,
+            metrics=metrics,
+        )
     except ValueError as fault:
         raise ConfigurationError([f"{config.source}: [cache] shared: {fault}"]) from None
 

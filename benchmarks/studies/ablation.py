@@ -68,7 +68,8 @@ def first_calls(cashier: Cashier) -> int:
     """First calls of all sources. A batch is one."""
     guards = [pipeline.guard for pipeline in cashier.pipelines.values()]
     return sum(
-        guard.upstream.calls if isinstance(guard.upstream, Batch) else guard.counts.first_calls for guard in guards
+        guard.upstream.calls.value if isinstance(guard.upstream, Batch) else guard.counts.first_calls.value
+        for guard in guards
     )
 
 
@@ -187,10 +188,10 @@ async def late(bench: InProcessBench, on: bool) -> Figures:
     await bench.behave(3, marketing=60)
     async with bench.cashier(marketing={"late": on}) as cashier:
         await bench.run(cashier, 100, 0.5)
-        opened, harvested = (await bench.seen()).opened, cashier.pipelines["marketing"].guard.counts.late_answers
+        opened, harvested = (await bench.seen()).opened, cashier.pipelines["marketing"].guard.counts.late_answers.value
         arrivals = await bench.run(cashier, 100, 1.2)
         opened = (await bench.seen()).opened - opened - 1  # without the control connection
-        harvested = cashier.pipelines["marketing"].guard.counts.late_answers - harvested
+        harvested = cashier.pipelines["marketing"].guard.counts.late_answers.value - harvested
     return {
         "connections per 1,000": 1_000 * opened / arrivals.consultations,
         "answers kept per 1,000": 1_000 * harvested / arrivals.consultations,
@@ -209,7 +210,9 @@ async def retry(bench: InProcessBench, on: bool) -> Figures:
             counts = [pipeline.guard.counts for pipeline in cashier.pipelines.values()]
     return {
         "without an answer %": 100 * arrivals.lost / arrivals.consultations,
-        "retries per 100 calls": 100 * sum(each.retries for each in counts) / sum(each.first_calls for each in counts),
+        "retries per 100 calls": 100
+        * sum(each.retries.value for each in counts)
+        / sum(each.first_calls.value for each in counts),
     }
 
 

@@ -173,7 +173,9 @@ async def cashier_fanout(url: str, sources: int) -> AsyncIterator[FanoutVariant]
         await wire.open()
     try:
         counts = [pipeline.guard.counts for pipeline in pipelines]
-        yield FanoutVariant("cashier", sources, consult, lambda: sum(each.hedges + each.retries for each in counts))
+        yield FanoutVariant(
+            "cashier", sources, consult, lambda: sum(each.hedges.value + each.retries.value for each in counts)
+        )
     finally:
         for pipeline in pipelines:
             pipeline.close()

@@ -22,6 +22,7 @@ from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.upstream_protocol import Upstream
+from cashier.metrics.store import Store
 from cashier.settings.schema import Settings, SourceSettings
 
 # For a source that is a function of the embedding program and has no section in the configuration.
@@ -41,6 +42,7 @@ class SourcePipeline:
         l2: SecondLevel | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         on_failure: OnFailure = ignore_failure,
+        metrics: Store | None = None,
     ) -> None:
         self.spec = spec
         self.name = spec.source.name
@@ -55,6 +57,7 @@ class SourcePipeline:
             subject=spec.subject,
             clock_ns=clock_ns,
             on_failure=on_failure,
+            metrics=metrics,
         )
         self.cache = Cache(
             guard=self.guard, key_of=spec.key, settings=cache_settings(spec, own), store=store, l2=l2, clock_ns=clock_ns

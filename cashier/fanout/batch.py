@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 
 from cashier.fanout.ask import Known
 from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
+from cashier.metrics.store import Store
 from cashier.source_errors import FailureReason, SourceError, Unreachable
 
 _MS_NS = 1_000_000
@@ -83,20 +84,27 @@ def departure(keys: int, in_flight: int, policy: BatchPolicy) -> Departure:
 
 
 class Batch:
-    """An `Upstream` made from a `BatchUpstream`. `calls` and `keys` count what was sent.
+    """An `Upstream` made from a `BatchUpstream`. `calls` and `asks` count what was sent.
 
     Keys with different `avoid` gather apart: a hedge goes to another address, and only for the keys
     that need it. A call has the `call_headers` of its first key and the longest remaining budget.
     """
 
-    __slots__ = ("_clock_ns", "_gathering", "_in_flight", "_policy", "_upstream", "addresses", "calls", "keys")
+    __slots__ = ("_clock_ns", "_gathering", "_in_flight", "_policy", "_upstream", "addresses", "asks", "calls")
 
     def __init__(
-        self, upstream: BatchUpstream, policy: BatchPolicy, clock_ns: Callable[[], int] = time.perf_counter_ns
+        self,
+        upstream: BatchUpstream,
+        policy: BatchPolicy,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+        *,
+        source: str = "unnamed",
+        metrics: Store | None = None,
     ) -> None:
+        metrics = metrics or Store()
         self.addresses = upstream.addresses
-        self.calls = 0
-        self.keys = 0
+        self.calls = metrics.counter("cashier_source_calls_total", source, "batch")
+        self.asks = metrics.counter("cashier_batched_asks_total", source)
         self._upstream = upstream
         self._policy = policy
         self._clock_ns = clock_ns
@@ -163,8 +171,8 @@ class Batch:
             self._call_one_by_one(load, bug)
             return
         self._in_flight += 1
-        self.calls += 1
-        self.keys += len(waiters)
+        self.calls.add()
+        self.asks.add(len(waiters))
 
     def _call_one_by_one(self, load: BatchLoad, bug: Exception) -> None:
         """Retry each key alone after a bug prevented the call.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
+from enum import IntEnum
 from random import Random
 from typing import Annotated
 
@@ -46,6 +47,14 @@ class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     failed_bps: Annotated[int, Meta(ge=1, le=10_000)] = 5_000
     open_s: Annotated[float, Meta(gt=0)] = 2.0
     open_max_s: Annotated[float, Meta(gt=0)] = 5.0
+
+
+class BreakerState(IntEnum):
+    """The worse, the higher: the value of the metric."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
 
 
 class Breaker:
@@ -120,6 +129,12 @@ class Breaker:
         self._lease_ns = now_ns + lease_ns
         self._probe_ns = now_ns
         return True
+
+    def state(self, now_ns: int) -> BreakerState:
+        """HALF_OPEN: the pause is over, so the next call is a probe, or one is under way."""
+        if self.closed:
+            return BreakerState.CLOSED
+        return BreakerState.HALF_OPEN if now_ns >= self._open_until_ns else BreakerState.OPEN
 
     def probe_soon(self, now_ns: int) -> None:
         """End the pause: something that may share the trouble answers again.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -22,6 +23,7 @@ from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
 from cashier.fanout.l2.invalidation import covers_key
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.upstream_protocol import OnAnswer
+from cashier.metrics.store import Counter
 from cashier.source_errors import SourceError
 
 _MS_NS = 1_000_000
@@ -67,12 +69,13 @@ class Cache:
 
     `start` is a `Start`, `fallback` a `Fallback`.
 
-    `hits`, `misses`, `joined` and `served_stale` count asks.
+    Each ask counts in one of `hits`, `served_stale`, `joined` (it waits for the fetch of another
+    one), `found_in_l2` and `misses`; and in `fallbacks` if an old answer had to do after all.
     """
 
     __slots__ = (
         "_entries", "_fetches", "_index", "_joinable", "_key_of", "_random", "_store",
-        "clock_ns", "guard", "hits", "joined", "l2", "misses", "served_stale", "settings",
+        "clock_ns", "fallbacks", "found_in_l2", "guard", "hits", "joined", "l2", "misses", "served_stale", "settings",
     )  # fmt: skip
 
     def __init__(
@@ -97,10 +100,13 @@ class Cache:
         self._index = KeyIndex()
         self._joinable: dict[Hashable, Fetch] = {}
         self._fetches: set[Fetch] = set()  # all that may still bring an answer
-        self.hits = 0
-        self.misses = 0
-        self.joined = 0
-        self.served_stale = 0
+        requests = partial(guard.metrics.counter, "cashier_cache_requests_total", guard.name)
+        self.hits = requests("hit")
+        self.misses = requests("miss")
+        self.joined = requests("joined")
+        self.served_stale = requests("stale")
+        self.found_in_l2 = requests("shared")
+        self.fallbacks = requests("fallback")
 
     def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         """See `Start`."""
@@ -110,15 +116,15 @@ class Cache:
             now_ns = self.clock_ns()
             if now_ns < entry.early_ns:
                 entry.used = True
-                self.hits += 1
+                hits = self.hits
+                hits.cells[hits.index] += 1
                 done(entry.answer, SourceStatus.CACHED, (now_ns - entry.born_ns) // _MS_NS)
                 return None
             if self._serve_older(entry, known, call_headers, now_ns, done):
                 return None
-        self.misses += 1
         fetch = self._joinable.get(key)
         if fetch is not None and fetch.worth_joining:
-            self.joined += 1
+            self.joined.add()
             return fetch.join(budget_ms, done, shared=True)
         fetch = Fetch(self, key, known, call_headers)
         waiter = fetch.join(budget_ms, done)
@@ -134,7 +140,7 @@ class Cache:
         if now_ns >= entry.error_ns:
             return None
         entry.used = True
-        self.served_stale += 1
+        self.fallbacks.add()
         return entry.answer, (now_ns - entry.born_ns) // _MS_NS
 
     def _serve_older(self, entry: CacheEntry, known: Known, call_headers: Any, now_ns: int, done: OnOutcome) -> bool:
@@ -150,9 +156,11 @@ class Cache:
         entry.used = True
         fresh = now_ns < entry.fresh_ns
         if fresh:
-            self.hits += 1
+            self.hits.add()
         else:
-            self.served_stale += 1
+            self.served_stale.add()
+            if overloaded:
+                self.guard.ladder.served_stale.add()
         done(entry.answer, SourceStatus.CACHED if fresh else SourceStatus.STALE, (now_ns - entry.born_ns) // _MS_NS)
         return True
 
@@ -257,7 +265,7 @@ class Cache:
     def __repr__(self) -> str:
         return (
             f"<Cache of {self.guard.name}: {len(self)} answers, {len(self._fetches)} fetches,"
-            f" {self.hits} hits, {self.misses} misses>"
+            f" {self.hits.value} hits, {self.misses.value} misses>"
         )
 
 
@@ -292,6 +300,7 @@ class Fetch:
 
     __slots__ = (
         "_cache",
+        "_looks_up",
         "_pending",
         "_reading_l2",
         "_started_ns",
@@ -317,6 +326,7 @@ class Fetch:
         self.call: HedgedCall[OnAnswer] | None = None
         self._wanted_until_ns = 0  # the latest moment until which a waiter waits
         self._reading_l2 = False
+        self._looks_up = False  # for an ask that has not been counted yet
         self._version: bytes | None = None  # of the key in the second level, before the call
 
     @property
@@ -338,21 +348,30 @@ class Fetch:
         self._cache.stop_joining(self)
         if self._reading_l2:  # no call that could run on
             self._cache.closed(self)
+            self._count(self._cache.misses)
         if self._pending is not None:
             self._pending.abandon()
 
     def start(self) -> None:
         cache = self._cache
         cache.opened(self)
+        self._looks_up = bool(self._waiters)
         if cache.l2 is not None:
             self._reading_l2 = True
             self._pending = cache.l2.get(cache.guard.name, key_text(self.key), self._on_stored)
         else:
             self._call()
 
+    def _count(self, result: Counter) -> None:
+        """Count the ask that opened this fetch, once."""
+        if self._looks_up:
+            self._looks_up = False
+            result.add()
+
     def _call(self) -> None:
         """Call the source, with the full timeout: later waiters and the cache profit too."""
         cache = self._cache
+        self._count(cache.misses)
         now_ns = self._started_ns = cache.clock_ns()
         budget_ms = cache.call_timeout_ms
         try:
@@ -389,6 +408,7 @@ class Fetch:
                 fresh = now_ns < entry.fresh_ns
                 if fresh:
                     cache.closed(self)
+                self._count(cache.found_in_l2)
                 self._deliver(answer, SourceStatus.CACHED if fresh else SourceStatus.STALE, stored.age_ms)
                 if fresh:
                     return

@@ -13,6 +13,7 @@ from cashier.fanout.ask import Known
 from cashier.fanout.breaker import Breaker, BreakerSettings
 from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.limiter import Limiter, LimiterSettings
+from cashier.fanout.source_metrics import EndpointMetrics
 
 # A replica is slow at three times the usual latency of its siblings and at least 5 ms more: below
 # that, leaving it out costs more than it saves.
@@ -33,7 +34,9 @@ class Endpoint:
     failure may be specific to, see `Breaker`. `on_recovery`: its breaker closed.
     """
 
-    __slots__ = ("_on_recovery", "breaker", "in_flight", "latency_ns", "limiter", "name", "slow_ns", "subject")
+    __slots__ = (
+        "_on_recovery", "breaker", "in_flight", "latency_ns", "limiter", "metrics", "name", "slow_ns", "subject",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -42,11 +45,13 @@ class Endpoint:
         breaker: BreakerSettings | None,
         limiter: LimiterSettings | None,
         random: Random,
+        metrics: EndpointMetrics,
         subject: str | None = None,
         on_recovery: Callable[[], None] = _ignore,
     ) -> None:
         self._on_recovery = on_recovery
         self.name = name
+        self.metrics = metrics
         self.subject = subject
         self.in_flight = 0
         self.latency_ns = 0
@@ -69,7 +74,7 @@ class Endpoint:
             return
         breaker = self.breaker
         if took_ns >= self.slow_ns:
-            breaker.record_failure(started_ns, now_ns, self._key(known))
+            self._record_failure(started_ns, now_ns, self._key(known))
         elif breaker.closed:
             breaker.successes += 1
         elif breaker.record_success(started_ns, now_ns):
@@ -91,7 +96,13 @@ class Endpoint:
         if overload and self.breaker.closed:
             self.limiter.shrink(started_ns, now_ns, key)
         if not counted:
-            self.breaker.record_failure(started_ns, now_ns, key)
+            self._record_failure(started_ns, now_ns, key)
+
+    def _record_failure(self, started_ns: int, now_ns: int, key: Hashable) -> None:
+        was_closed = self.breaker.closed
+        self.breaker.record_failure(started_ns, now_ns, key)
+        if was_closed and not self.breaker.closed:
+            self.metrics.openings.add()
 
     def _key(self, known: Known | None) -> Hashable:
         return None if known is None or self.subject is None else known.get(self.subject)

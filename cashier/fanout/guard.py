@@ -69,10 +69,9 @@ class Guard(GuardedSource):
         # One call a second is made even if all callers lack time: only a call can show that the
         # source has become faster.
         if left_ms * _MS_NS < self._min_left_ns and now_ns - self._last_call_ns < LEARN_NS:
-            self.counts.skipped += 1
+            self.counts.skipped.add()
             return _SKIPPED
         if self._optional and left_ms < _UNSHEDDABLE_MS and self.ladder.dims_call():
-            self.counts.dimmed += 1
             return _DIMMED
         avoid = 0
         endpoint = self._sole_endpoint
@@ -86,7 +85,9 @@ class Guard(GuardedSource):
         elif not endpoint.admits_probe(now_ns, 2 * self.ceiling_ns, known):
             return self._refused(at_limit=False)
         self._last_call_ns = now_ns
-        self.counts.first_calls += 1
+        self._calls_to_learn += 1
+        first_calls = self.counts.first_calls
+        first_calls.cells[first_calls.index] += 1
         self.retry_budget.first_calls += 1
         call = kind(self, known, call_headers, budget_ms, callback, now_ns)
         call.send(call, budget_ms, avoid)
@@ -100,7 +101,7 @@ class Guard(GuardedSource):
 
     def _refused(self, *, at_limit: bool) -> NotAsked:
         if at_limit:
-            self.counts.at_limit += 1
+            self.counts.at_limit.add()
             return _AT_LIMIT
-        self.counts.breaker_open += 1
+        self.counts.breaker_open.add()
         return _BREAKER_OPEN

@@ -22,7 +22,9 @@ from cashier.fanout.latency_histogram import LatencyHistogram
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.retry_budget import RetryBudget
+from cashier.fanout.source_metrics import EndpointMetrics, GuardCounts, configured_url
 from cashier.fanout.upstream_protocol import Upstream
+from cashier.metrics.store import Gauge, Store
 
 _MS_NS = 1_000_000
 LEARN_NS = 1_000_000_000
@@ -44,26 +46,6 @@ class Mechanisms(Struct, frozen=True):
     extra_bps: int = 500
 
 
-class GuardCounts(Struct):
-    """Counts of one guard since its creation.
-
-    Calls made: `first_calls`, `hedges`, `retries`. Of these, `hedges_won` answered before the first
-    call, `late_calls` ran on without a waiter and `late_answers` of them filled the cache.
-    Calls not made: `skipped` for lack of time, `breaker_open`, `at_limit`, and `dimmed` under load.
-    """
-
-    first_calls: int = 0
-    hedges: int = 0
-    hedges_won: int = 0
-    retries: int = 0
-    late_calls: int = 0
-    late_answers: int = 0
-    skipped: int = 0
-    breaker_open: int = 0
-    at_limit: int = 0
-    dimmed: int = 0
-
-
 class GuardedSource:
     """One source with its mechanisms. Belongs to one event loop.
 
@@ -75,10 +57,10 @@ class GuardedSource:
     """
 
     __slots__ = (
-        "_all_addresses", "_first_calls_learned", "_last_call_ns", "_learning", "_min_left_ns",
+        "_all_addresses", "_budget_left", "_calls_to_learn", "_last_call_ns", "_learning", "_min_left_ns",
         "_next_learn_ns", "_optional", "_random", "_sole_endpoint", "_subject", "adaptive_timeout", "ceiling_ns",
-        "clock_ns", "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "multi_address", "name",
-        "on_failure", "on_recovery", "retry_budget", "timers", "upstream",
+        "clock_ns", "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "metrics",
+        "multi_address", "name", "on_failure", "on_recovery", "retry_budget", "timers", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -94,8 +76,9 @@ class GuardedSource:
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         random: Random | None = None,
         on_failure: OnFailure = ignore_failure,
+        metrics: Store | None = None,
     ) -> None:
-        """`subject`: see `Endpoint`."""
+        """`subject`: see `Endpoint`. `metrics`: where to count."""
         self._random = random or Random()
         self._subject = subject
         self.name = name
@@ -111,14 +94,16 @@ class GuardedSource:
         self.hedge = Hedge(mechanisms.hedge)
         self.retry_budget = RetryBudget(mechanisms.extra_bps)
         self.latencies = LatencyHistogram()
-        self.counts = GuardCounts()
+        self.metrics = metrics or Store()
+        self.counts = GuardCounts(self.metrics, name)
+        self._budget_left = self.metrics.gauge("cashier_extra_call_budget_ratio", name)
         self.on_recovery: Callable[[], None] | None = None
         self.endpoints: tuple[Endpoint, ...] = ()
         self.set_addresses(upstream.addresses)
         self.timers = CallTimers(self.hedge, self.adaptive_timeout, clock_ns)
         self._min_left_ns = 0  # with less time left, no call is made
         self._last_call_ns = 0
-        self._first_calls_learned = 0  # `counts.first_calls` at the last `learn`
+        self._calls_to_learn = 0  # first calls since the last `learn`
         self.learn(clock_ns())
 
     def set_addresses(self, addresses: tuple[str, ...]) -> None:
@@ -132,7 +117,16 @@ class GuardedSource:
         self.endpoints = tuple(
             known.pop(address)
             if address in known
-            else Endpoint(address, self.ceiling_ns, breaker, limiter, self._random, self._subject, self._recovered)
+            else Endpoint(
+                address,
+                self.ceiling_ns,
+                breaker,
+                limiter,
+                self._random,
+                EndpointMetrics(self.metrics, self.name, configured_url(address)),
+                self._subject,
+                self._recovered,
+            )
             for address in addresses
         )
         self._sole_endpoint = self.endpoints[0] if len(self.endpoints) == 1 else None
@@ -142,8 +136,7 @@ class GuardedSource:
     def learn(self, now_ns: int) -> None:
         """Update the mechanisms from the histogram and the counts, once a second."""
         self._next_learn_ns = now_ns + LEARN_NS
-        calls = self.counts.first_calls - self._first_calls_learned
-        self._first_calls_learned = self.counts.first_calls
+        calls, self._calls_to_learn = self._calls_to_learn, 0
         self.retry_budget.roll(now_ns)
         for endpoint in self.endpoints:
             endpoint.breaker.roll(now_ns)
@@ -160,6 +153,20 @@ class GuardedSource:
         # while a source that is skipped for its past latency would never be called again.
         slowest_ns = self.adaptive_timeout.timeout_ms * _MS_NS
         self._min_left_ns = p10_ns if count >= _MIN_CALLS and p10_ns <= slowest_ns else 0
+
+    def sample(self) -> None:
+        """Set the gauges, those of a URL for all its addresses together."""
+        now_ns = self.clock_ns()
+        self._budget_left.set(self.retry_budget.left_ratio(now_ns))
+        in_flight: dict[Gauge, int] = {}
+        states: dict[Gauge, int] = {}
+        for endpoint in self.endpoints:
+            metrics = endpoint.metrics
+            in_flight[metrics.in_flight] = in_flight.get(metrics.in_flight, 0) + endpoint.in_flight
+            worst = max(states.get(metrics.breaker_state, 0), endpoint.breaker.state(now_ns))
+            states[metrics.breaker_state] = worst
+        for gauge, number in (*in_flight.items(), *states.items()):
+            gauge.set(number)
 
     def probe_soon(self) -> None:
         """Let every open breaker probe with the next call: something else answers again."""

@@ -64,6 +64,7 @@ class CallAttempt(ABC):
             # A call that was not sent is no failure of the endpoint.
             if not isinstance(outcome, NotAsked):
                 overload = isinstance(outcome, Overloaded)
+                self.endpoint.metrics.failed.record(now_ns - self.started_ns)
                 self.endpoint.record_failure(
                     self.started_ns, now_ns, counted=self.counted, overload=overload, known=hedged_call.known
                 )
@@ -71,7 +72,9 @@ class CallAttempt(ABC):
             hedged_call.attempt_failed(self, outcome, now_ns)
         else:
             self.error = None
-            guard.latencies.record(now_ns - self.started_ns)
+            took_ns = now_ns - self.started_ns
+            guard.latencies.record(took_ns)
+            self.endpoint.metrics.answered.record(took_ns)
             self.endpoint.record_answer(self.started_ns, now_ns, counted=self.counted, known=hedged_call.known)
             hedged_call.attempt_answered(self, outcome, not_found, body)
 
@@ -197,7 +200,7 @@ class HedgedCall(CallAttempt, Generic[C]):
     def hedge(self, now_ns: int) -> None:
         """Send a second attempt beside the slow first one, if allowed."""
         if self._send_extra(now_ns):
-            self.guard.counts.hedges += 1
+            self.guard.counts.hedges.add()
 
     def _send_extra(self, now_ns: int) -> bool:
         guard = self.guard
@@ -222,9 +225,9 @@ class HedgedCall(CallAttempt, Generic[C]):
     def attempt_answered(self, attempt: CallAttempt, outcome: Any, not_found: bool, body: bytes | None) -> None:
         if self.callback is not None:
             if attempt is self.extra and not self.extra.is_retry:
-                self.guard.counts.hedges_won += 1
+                self.guard.counts.hedges_won.add()
             if self.late:
-                self.guard.counts.late_answers += 1
+                self.guard.counts.late_answers.add()
             self._deliver(outcome, not_found, body)
         if self.late or self.extra is not None or not self.ended:  # most calls have nothing to settle
             self._settle()
@@ -234,7 +237,7 @@ class HedgedCall(CallAttempt, Generic[C]):
         if self.first_error is None or isinstance(self.first_error, NotAsked):
             self.first_error = error
         if self._retryable(error) and self._send_extra(now_ns):
-            self.guard.counts.retries += 1
+            self.guard.counts.retries.add()
             return
         if self.ended and self.callback is not None:
             self._deliver(self.first_error)
@@ -291,7 +294,7 @@ class HedgedCall(CallAttempt, Generic[C]):
         ):
             self.late = True
             guard.timers.late_calls += 1
-            guard.counts.late_calls += 1
+            guard.counts.late_calls.add()
         else:
             self.cancel_attempts()
 
@@ -303,6 +306,7 @@ class HedgedCall(CallAttempt, Generic[C]):
         for attempt in (self, self.extra):
             if attempt is not None and attempt.call is not None:
                 guard.latencies.record_timeout()
+                attempt.endpoint.metrics.cancelled.record(now_ns - attempt.started_ns)
                 # A cancelled attempt cannot count as slow later.
                 if now_ns - attempt.started_ns >= slow_after_ns:
                     attempt.count_as_slow(now_ns, overload=True)

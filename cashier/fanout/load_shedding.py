@@ -12,12 +12,16 @@ from __future__ import annotations
 import math
 from collections import deque
 from enum import StrEnum
+from functools import partial
 from statistics import median
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from cashier.metrics.store import Store
+
 LOWEST, HIGHEST = 0, 3
+PRIORITY_NAMES = ("low", "normal", "high", "critical")
 # Often enough to notice a long loop turn; costs a thousandth of a core.
 TICK_MS = 5
 # The lag is the median of this number of ticks. One slow callback, such as a garbage collection,
@@ -171,18 +175,27 @@ class DegradationLadder:
     caller that it answers, and sets `queued_ms`, the CPU time that the queued callers will take,
     which counts like loop lag.
 
+    Counts: `dimmed` calls; `served_stale` answers, by caches, that would have been refreshed
+    without overload; callers by priority, `refused` by the admission rate and `refused_waits` by
+    the queue.
+
     `lag_ms`: the lag by our own work. `withheld_ms`: the lag that the machine causes, smoothed.
     """
 
-    def __init__(self, settings: ShedSettings | None = None) -> None:
+    def __init__(self, settings: ShedSettings | None = None, metrics: Store | None = None) -> None:
+        """`metrics`: where to count, and where a `Cashier` with this ladder counts by default."""
         self.settings = settings or ShedSettings()
+        self.metrics = metrics = metrics or Store()
         self.hedging = True
         self.serve_stale = False
         self.refusing = False
         self.answered = 0
         self.queued_ms = 0.0
-        self.dimmed = 0
-        self.refused = [0] * (HIGHEST + 1)
+        shed = partial(metrics.counter, "cashier_shed_total")
+        self.dimmed = shed("any", "dimmed")
+        self.served_stale = shed("any", "stale")
+        self.refused = [shed(name, "refused") for name in PRIORITY_NAMES]
+        self.refused_waits = [shed(name, "queue") for name in PRIORITY_NAMES]
         self.dim_share = 0.0
         self.lag_ms = 0.0
         self.withheld_ms = 0.0
@@ -199,8 +212,13 @@ class DegradationLadder:
 
     def __repr__(self) -> str:
         lag = f"lag={self.lag_ms:.1f}ms withheld={self.withheld_ms:.1f}ms"
-        load = f"{lag} dim={self.dim_share:.2f} refused={self.refused}"
+        load = f"{lag} dim={self.dim_share:.2f} refused={list(self.refused_by_priority)}"
         return f"<DegradationLadder {self.step.lower()} {load} {self._admission or ''}>"
+
+    @property
+    def refused_by_priority(self) -> tuple[int, ...]:
+        """The refused callers, from the lowest priority to the highest."""
+        return tuple(rate.value + wait.value for rate, wait in zip(self.refused, self.refused_waits, strict=True))
 
     @property
     def step(self) -> SheddingStep:
@@ -226,7 +244,7 @@ class DegradationLadder:
         if self._dim_owed < 1:
             return False
         self._dim_owed -= 1
-        self.dimmed += 1
+        self.dimmed.add()
         return True
 
     def admits(self, priority: int, now_ns: int) -> bool:
@@ -236,7 +254,7 @@ class DegradationLadder:
         """
         if self._admission is None or self._admission.admits(priority, now_ns):
             return True
-        self.refused[priority] += 1
+        self.refused[priority].add()
         return False
 
     def refuses_wait(self, work_ms: float, priority: int) -> bool:
@@ -250,7 +268,7 @@ class DegradationLadder:
         longest_ms = self.settings.refuse_lag_ms * (_MAX_WAIT_MARKS + priority - LOWEST)
         if not self.settings.enabled or self._wait_ms(work_ms) <= longest_ms:
             return False
-        self.refused[priority] += 1
+        self.refused_waits[priority].add()
         return True
 
     def tick(self, lag_ms: float, now_ns: int, off_cpu_ms: float = 0.0, run_delay_ms: float | None = None) -> None:

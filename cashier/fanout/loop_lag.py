@@ -74,9 +74,14 @@ class LoopLagMonitor:
         self._due_ns = 0
         self._logged_ns: int | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._lag = ladder.metrics.histogram("cashier_loop_lag_seconds")
 
     def __repr__(self) -> str:
         return f"<LoopLagMonitor {'running' if self._timer else 'stopped'} of {self._ladder!r}>"
+
+    @property
+    def running(self) -> bool:
+        return self._timer is not None
 
     def start(self) -> None:
         """Start in the loop to monitor. Does nothing if shedding is turned off."""
@@ -102,7 +107,9 @@ class LoopLagMonitor:
         delay_ms = None if delay_ns is None or last_delay_ns is None else (delay_ns - last_delay_ns) / _MS_NS
         # uvloop counts whole ms from the start of its turn, so a timer may also be up to 1 ms
         # early.
-        lag_ms = (now_ns - self._due_ns) / _MS_NS if now_ns > self._due_ns else 0.0
+        lag_ns = now_ns - self._due_ns if now_ns > self._due_ns else 0
+        lag_ms = lag_ns / _MS_NS
+        self._lag.record(lag_ns)
         # The two clocks differ a little.
         self._ladder.tick(lag_ms, now_ns, off_cpu_ms if off_cpu_ms > 0 else 0.0, delay_ms)
         if self._ladder.starved:

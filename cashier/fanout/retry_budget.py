@@ -39,6 +39,11 @@ class RetryBudget:
             self.first_calls = self.extra_calls = 0
         self._second = second
 
+    def left_ratio(self, now_ns: int) -> float:
+        """The unused part of the budget, from 0 to 1."""
+        self.roll(now_ns)
+        return max(0.0, 1 - self.used / self.allowed)
+
     def take(self, now_ns: int) -> bool:
         """Take one extra call from the budget. False if none is left."""
         self.roll(now_ns)

@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Protocol
 
+from cashier.metrics.store import Store
+
 _SMALL_SHARE = 10
 
 
@@ -29,11 +31,13 @@ class StoreEntry(Protocol):
 class S3FifoStore:
     """At most `capacity` entries of any number of caches. Keys are unique per cache only."""
 
-    __slots__ = ("_ghosts", "_main", "_small", "capacity", "evictions")
+    __slots__ = ("_ghosts", "_main", "_size", "_small", "capacity", "evictions")
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, metrics: Store | None = None) -> None:
+        metrics = metrics or Store()
         self.capacity = capacity
-        self.evictions = 0
+        self.evictions = metrics.counter("cashier_cache_evictions_total")
+        self._size = metrics.gauge("cashier_cache_entries")
         self._small: OrderedDict[StoreEntry, None] = OrderedDict()
         self._main: OrderedDict[StoreEntry, None] = OrderedDict()
         self._ghosts: OrderedDict[Hashable, None] = OrderedDict()
@@ -48,6 +52,10 @@ class S3FifoStore:
             self._main[entry] = None
         else:
             self._small[entry] = None
+
+    def sample(self) -> None:
+        """Set the gauge."""
+        self._size.set(len(self))
 
     def remove(self, entry: StoreEntry) -> None:
         """Remove the entry, if it is stored."""
@@ -70,11 +78,11 @@ class S3FifoStore:
                 entry.used = False
                 self._main[entry] = None
                 return
-        self.evictions += 1
+        self.evictions.add()
         entry.evicted()
 
     def __len__(self) -> int:
         return len(self._small) + len(self._main)
 
     def __repr__(self) -> str:
-        return f"<S3FifoStore {len(self)} of {self.capacity} entries, {self.evictions} evicted>"
+        return f"<S3FifoStore {len(self)} of {self.capacity} entries, {self.evictions.value} evicted>"

@@ -75,6 +75,8 @@ def _added(family: Family, one: Any, other: Any) -> Value:
         result = one.plus(other)
     elif family.kind is MetricKind.GAUGE and family.merge is Merge.MAX:
         result = max(one, other)
+    elif family.kind is MetricKind.GAUGE and family.merge is Merge.MIN:
+        result = min(one, other)
     else:
         result = one + other
     return result

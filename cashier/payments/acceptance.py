@@ -60,6 +60,7 @@ from cashier.payments.errors import (
     RiskRejected,
 )
 from cashier.payments.learning import Learning
+from cashier.payments.payment_metrics import PaymentMetrics
 from cashier.payments.policy import Operation
 from cashier.payments.ports import PaymentPorts
 from cashier.payments.recheck import AlreadySubmitted, Recheck, RecheckedOffer, ended_order
@@ -90,6 +91,7 @@ class Acceptance:
         attempt_recovery: AttemptRecovery,
         challenge_counts: ChallengeCounts,
         learning: Learning,
+        counts: PaymentMetrics,
         now: Callable[[], datetime],
     ) -> None:
         self._ports = ports
@@ -101,6 +103,7 @@ class Acceptance:
         self._attempt_recovery = attempt_recovery
         self._challenge_counts = challenge_counts
         self._learning = learning
+        self._counts = counts
         self._now = now
 
     async def submit(self, attempt: Attempt, claims: ConsultClaims) -> Payment:
@@ -305,6 +308,7 @@ class Acceptance:
         route = prepared.route
         if route is not None:
             log_step("route chosen", attempt, operation, "route", rule=route.rule, channel_id=route.channel_id)
+            self._counts.count_route(route.rule, route.channel_id)
         started_s = time.monotonic()
         with self._attempt_guard.sending(claims):
             engine = await self._submitter.submit(attempt, prepared)

@@ -17,6 +17,7 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.payment_state import PaymentEvent, PaymentStatus
 from cashier.domain.status_resolution import ResolvedStatus
 from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
+from cashier.payments.payment_metrics import PaymentMetrics
 from cashier.payments.policy import Operation
 from cashier.tokens.payment_state_token import PaymentClaims
 
@@ -71,17 +72,18 @@ class _Watched(Struct, eq=False):
 class BackgroundQueries:
     """`settled`: payments whose end was first seen here. `refused`: those beyond the bound."""
 
-    def __init__(self, query: Query) -> None:
+    def __init__(self, query: Query, counts: PaymentMetrics | None = None) -> None:
         self._query = query
         self._watched: dict[str, _Watched] = {}
         self._stopped = False
-        self.settled = self.refused = 0
+        self._counts = counts or PaymentMetrics()
 
     def __len__(self) -> int:
         return len(self._watched)
 
     def __repr__(self) -> str:
-        return f"<BackgroundQueries {len(self)} settled={self.settled} refused={self.refused}>"
+        settled, refused = self._counts.settled.value, self._counts.unwatched.value
+        return f"<BackgroundQueries {len(self)} settled={settled} refused={refused}>"
 
     def payments(self) -> Iterator[WatchedPayment]:
         """Those that are watched, in the order of their submits."""
@@ -112,7 +114,7 @@ class BackgroundQueries:
         if self._stopped or claims.payment_id in self._watched:
             return
         if len(self) >= settings.most_in_background:
-            self.refused += 1
+            self._counts.unwatched.add()
             return
         loop = asyncio.get_running_loop()
         now_s = loop.time()
@@ -129,7 +131,7 @@ class BackgroundQueries:
         if resolution.final:
             del self._watched[claims.payment_id]
             if watched.task is asyncio.current_task():
-                self.settled += 1
+                self._counts.settled.add()
             elif watched.task is not None:
                 watched.task.cancel()
             return

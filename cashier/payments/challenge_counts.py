@@ -17,6 +17,7 @@ from cashier.fanout.key_index import key_text
 from cashier.payments.attempt import Attempt
 from cashier.payments.attempt_leases import AttemptLeases
 from cashier.payments.errors import RiskRejected
+from cashier.payments.payment_metrics import PaymentMetrics
 
 # From the first challenge on.
 WINDOW_S = 3_600
@@ -32,13 +33,13 @@ class _Window(Struct, eq=False):
 class ChallengeCounts:
     """`refused` counts attempts beyond the bound."""
 
-    def __init__(self, attempt_leases: AttemptLeases) -> None:
+    def __init__(self, attempt_leases: AttemptLeases, counts: PaymentMetrics | None = None) -> None:
         self._attempt_leases = attempt_leases
         self._windows: OrderedDict[str, _Window] = OrderedDict()
-        self.refused = 0
+        self._counts = counts or PaymentMetrics()
 
     def __repr__(self) -> str:
-        return f"<ChallengeCounts {len(self._windows)} refused={self.refused}>"
+        return f"<ChallengeCounts {len(self._windows)} refused={self._counts.challenges_refused.value}>"
 
     async def require_fewer(self, attempt: Attempt) -> None:
         """Call before risk is asked: its decision may send a text message.
@@ -49,7 +50,7 @@ class ChallengeCounts:
         window = self._current(key)
         count = 0 if window is None else len(window.challenges)
         if max(count, await self._attempt_leases.count(key)) >= most:
-            self.refused += 1
+            self._counts.challenges_refused.add()
             raise RiskRejected("TOO_MANY_CHALLENGES")
 
     async def add(self, attempt: Attempt, challenge_id: str) -> None:

@@ -6,13 +6,14 @@ counts. `cashier/sources/README.md` has the table of all obligations, and what h
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from enum import StrEnum
 
 import structlog
 from msgspec import Struct
 
 from cashier.domain.engine_contract import EnginePayment, EngineStatus
+from cashier.payments.payment_metrics import PaymentMetrics
 
 _log = structlog.get_logger("cashier.payments")
 _MOST_LOGGED = 10_000
@@ -31,14 +32,14 @@ class Obligation(StrEnum):
 
 
 class BreachLog:
-    """`counts`: payments with a breach, by obligation."""
+    """Counts and logs each breach of a payment once."""
 
-    def __init__(self) -> None:
-        self.counts: Counter[Obligation] = Counter()
+    def __init__(self, counts: PaymentMetrics | None = None) -> None:
+        self._counts = counts or PaymentMetrics()
         self._logged: set[tuple[Obligation, str]] = set()
 
     def __repr__(self) -> str:
-        return f"<BreachLog {dict(self.counts)}>"
+        return f"<BreachLog of {len(self._logged)}>"
 
     def note(self, obligation: Obligation, payment_id: str, order_id: str, why: str) -> None:
         if (obligation, payment_id) in self._logged:
@@ -46,7 +47,7 @@ class BreachLog:
         if len(self._logged) >= _MOST_LOGGED:
             self._logged.clear()
         self._logged.add((obligation, payment_id))
-        self.counts[obligation] += 1
+        self._counts.count_breach(obligation.value)
         _log.error(
             "the engine broke an obligation",
             obligation=obligation.value,

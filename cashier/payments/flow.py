@@ -18,6 +18,7 @@ from cashier.consultation.answer import ConsultError
 from cashier.domain.order import Product, Terminal
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
 from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
+from cashier.metrics.store import Store
 from cashier.payments.acceptance import Acceptance
 from cashier.payments.attempt import (
     Attempt,
@@ -38,6 +39,7 @@ from cashier.payments.errors import (
     KeyReused,
 )
 from cashier.payments.learning import ForgetFacts, Learning
+from cashier.payments.payment_metrics import PaymentMetrics
 from cashier.payments.policy import Operation, PaymentPolicy
 from cashier.payments.ports import PaymentPorts
 from cashier.payments.remembering_engine import RememberingEngine
@@ -73,10 +75,12 @@ class PaymentFlow:
         monotonic: Callable[[], float],
         call_headers: Callable[[str | None, str | None], Any],
         forget: ForgetFacts,
+        metrics: Store | None = None,
     ) -> None:
+        counts = PaymentMetrics(metrics)
         self.policy = policy
         self.channel_health = channel_health
-        engine = RememberingEngine(ports.engine)
+        engine = RememberingEngine(ports.engine, counts)
         self._ports = ports = replace(ports, engine=engine)
         self._tokens = tokens
         self._now = now
@@ -84,15 +88,16 @@ class PaymentFlow:
         self._runs: SingleFlight[Payment] = SingleFlight(
             policy.settings.most_under_way, join_running=True, expected=_REFUSALS
         )
-        self._status_query = StatusQuery(ports, policy.settings.most_under_way, now)
+        self._status_query = StatusQuery(ports, policy.settings.most_under_way, now, counts)
         self._attempt_guard = AttemptGuard(attempt_leases, ports.engine)
-        self._challenge_counts = ChallengeCounts(attempt_leases)
-        self._learning = Learning(forget)
+        self._challenge_counts = ChallengeCounts(attempt_leases, counts)
+        self._learning = Learning(forget, counts)
         self._status_follower = StatusFollower(
             status_query=self._status_query,
             attempt_guard=self._attempt_guard,
             channel_health=channel_health,
             learning=self._learning,
+            counts=counts,
             sign=tokens.sign_payment_token,
             now=now,
             monotonic=monotonic,
@@ -109,6 +114,7 @@ class PaymentFlow:
             attempt_recovery=self._attempt_recovery,
             challenge_counts=self._challenge_counts,
             learning=self._learning,
+            counts=counts,
             now=now,
         )
 

@@ -14,6 +14,7 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.domain.upstream_report import EngineReport, EngineReportStatus
 from cashier.payments.attempt import Attempt, attempt_from_token
 from cashier.payments.errors import ConsultChanged
+from cashier.payments.payment_metrics import PaymentMetrics
 from cashier.payments.policy import Operation
 from cashier.tokens.payment_state_token import PaymentClaims
 
@@ -28,13 +29,13 @@ ForgetFacts = Callable[[FactGroups, ConsultRequest], None]
 class Learning:
     """`lessons` counts those that were passed on."""
 
-    def __init__(self, forget: ForgetFacts) -> None:
+    def __init__(self, forget: ForgetFacts, counts: PaymentMetrics | None = None) -> None:
         self._forget = forget
         self._ended: OrderedDict[tuple[str, PaymentStatus], None] = OrderedDict()
-        self.lessons = 0
+        self._counts = counts or PaymentMetrics()
 
     def __repr__(self) -> str:
-        return f"<Learning lessons={self.lessons}>"
+        return f"<Learning lessons={self._counts.lessons.value}>"
 
     def from_refusal(self, attempt: Attempt, changed: ConsultChanged) -> None:
         """The accepted offer no longer holds."""
@@ -60,5 +61,5 @@ class Learning:
 
     def _pass_on(self, learned: FactGroups, attempt: Attempt) -> None:
         if learned:
-            self.lessons += 1
+            self._counts.lessons.add()
             self._forget(learned, attempt.consult_request(with_claims=True))

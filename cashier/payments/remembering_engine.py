@@ -35,6 +35,7 @@ from cashier.domain.engine_contract import (
 )
 from cashier.domain.upstream_report import REVERSED
 from cashier.payments.engine_obligations import AttemptSightings, BreachLog, Obligation, Window
+from cashier.payments.payment_metrics import PaymentMetrics
 from cashier.payments.ports import ReasonedEnginePort
 from cashier.source_errors import WrongIdentity
 
@@ -68,13 +69,13 @@ class _Sent(Struct, frozen=True):
 class RememberingEngine:
     """An engine port. `breaches`: of the obligations that its answers show to be broken."""
 
-    def __init__(self, engine: ReasonedEnginePort) -> None:
+    def __init__(self, engine: ReasonedEnginePort, counts: PaymentMetrics | None = None) -> None:
         self._engine = engine
         self._ended: OrderedDict[str, _End] = OrderedDict()
         self._sent: OrderedDict[str, _Sent] = OrderedDict()
         self._sightings = AttemptSightings()
         self._count = count()
-        self.breaches = BreachLog()
+        self.breaches = BreachLog(counts)
 
     def __repr__(self) -> str:
         return f"<RememberingEngine ended={len(self._ended)} sent={len(self._sent)} {self.breaches!r}>"

@@ -24,6 +24,7 @@ from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import SingleFlight
 from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
 from cashier.payments.learning import Learning
+from cashier.payments.payment_metrics import PaymentMetrics
 from cashier.payments.policy import Operation, PaymentPolicy
 from cashier.payments.status_query import ResolvedPayment, StatusQuery, UpstreamStatus, visibly_different
 from cashier.payments.step_log import StatusLog, log_step
@@ -47,6 +48,7 @@ class StatusFollower:
         attempt_guard: AttemptGuard,
         channel_health: ChannelHealth,
         learning: Learning,
+        counts: PaymentMetrics,
         sign: Callable[[PaymentClaims], str],
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
@@ -55,12 +57,13 @@ class StatusFollower:
         self._attempt_guard = attempt_guard
         self._channel_health = channel_health
         self._learning = learning
+        self._counts = counts
         self._sign = sign
         self._now = now
         self._monotonic = monotonic
         self._polls: SingleFlight[UpstreamStatus] = SingleFlight(expected=(TooManyPayments,))
         self._status_log = StatusLog(monotonic)
-        self._background = BackgroundQueries(self._poll)
+        self._background = BackgroundQueries(self._poll, counts)
 
     def __repr__(self) -> str:
         return f"<StatusFollower {self._status_query!r} {self._polls!r} {self._background!r}>"
@@ -247,6 +250,7 @@ class StatusFollower:
             log_step("amount paid differs from amount requested", claims, operation, "status", level="error")
         if resolved.resolution.final:
             self._record_channel_outcome(claims, operation.policy.routing, resolved, now_s)
+            self._counts.count_end(claims, resolved.resolution.status)
             self._learning.from_end(claims, operation, resolved.resolution.status, resolved.upstream.engine)
             await self._attempt_guard.mark_ended(key, claims.payment_id, _paid_by(claims.payment_id, resolved))
         elif claims.sent_at is not None:

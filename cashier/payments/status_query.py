@@ -24,6 +24,7 @@ from cashier.domain.status_resolution import PaymentProgress, ResolvedStatus, re
 from cashier.domain.upstream_report import AcquirerReport, AcquirerReportStatus, EngineReport, EngineReportStatus
 from cashier.payments.coalescing import SingleFlight
 from cashier.payments.errors import KeyReused
+from cashier.payments.payment_metrics import PaymentMetrics
 from cashier.payments.policy import Operation
 from cashier.payments.ports import PaymentPorts
 
@@ -56,22 +57,29 @@ class ResolvedPayment(Struct, frozen=True):
 
 
 class StatusQuery:
-    """`now` is the wall clock. `corrections`: payments with a final status that was corrected.
+    """`now` is the wall clock.
 
     The final status that this worker reported last holds for tokens without one, too.
     """
 
-    def __init__(self, ports: PaymentPorts, most_under_way: int, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        ports: PaymentPorts,
+        most_under_way: int,
+        now: Callable[[], datetime],
+        counts: PaymentMetrics | None = None,
+    ) -> None:
         self._ports = ports
         self._now = now
         self._queries: SingleFlight[UpstreamStatus] = SingleFlight(most_under_way)
         self._reversals: SingleFlight[UpstreamStatus] = SingleFlight(most_under_way)
-        self.corrections = 0
+        self._counts = counts or PaymentMetrics()
         self._corrected: set[str] = set()
         self._ended: OrderedDict[str, PaymentStatus] = OrderedDict()
 
     def __repr__(self) -> str:
-        parts = f"queries={len(self._queries)} reversals={len(self._reversals)} corrections={self.corrections}"
+        corrections = self._counts.corrections.value
+        parts = f"queries={len(self._queries)} reversals={len(self._reversals)} corrections={corrections}"
         return f"<StatusQuery {parts}>"
 
     async def drain(self) -> None:
@@ -185,7 +193,7 @@ class StatusQuery:
         if len(self._corrected) >= _MOST_CORRECTED:
             self._corrected.clear()
         self._corrected.add(payment.payment_id)
-        self.corrections += 1
+        self._counts.corrections.add()
         _log.warning(
             "the acquirer corrected a final status",
             payment_id=payment.payment_id,

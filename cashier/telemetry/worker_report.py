@@ -53,7 +53,7 @@ def loop_state(ladder: DegradationLadder) -> LoopState:
         queued_ms=round(ladder.queued_ms, 2),
         step=ladder.step,
         dim_share=round(ladder.dim_share, 3),
-        refused=tuple(ladder.refused),
+        refused=ladder.refused_by_priority,
     )
 
 
@@ -71,10 +71,10 @@ def shared_cache_state(valkey: ValkeyCache) -> SharedCacheState:
         address=repr(valkey.address),
         reachable=valkey.reachable,
         coherent=valkey.coherent,
-        hits=valkey.hits,
-        misses=valkey.misses,
-        errors=valkey.errors,
-        losses=valkey.losses,
+        hits=valkey.hits.value,
+        misses=valkey.misses.value,
+        errors=valkey.errors.value,
+        losses=valkey.losses.value,
     )
 
 

@@ -21,6 +21,7 @@ from starlette.types import Scope, Send
 
 from cashier.domain.catalog import Catalog
 from cashier.domain.locale_match import MAX_HEADER
+from cashier.fanout.load_shedding import PRIORITY_NAMES
 from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.ports import ConsultService
 from cashier.web.problem import PROBLEM_TYPE, Headers, ProblemCode, encode_problem, make_problem
@@ -29,7 +30,7 @@ from cashier.web.request_headers import read_request_id
 from cashier.web.request_parser import FIELD_LINE
 
 LOW, NORMAL, HIGH, CRITICAL = range(4)
-PRIORITIES = {b"low": LOW, b"normal": NORMAL, b"high": HIGH, b"critical": CRITICAL}
+PRIORITIES = {name.encode(): priority for priority, name in enumerate(PRIORITY_NAMES)}
 RETRY_AFTER_S = 1
 DETAIL = "The service is overloaded. The request was not processed."
 

@@ -47,11 +47,11 @@ def lean_upstream(users: int) -> Iterator[str]:
 def upstream_calls(cashier: Cashier) -> int:
     upstreams = [pipeline.guard.upstream for pipeline in cashier.pipelines.values()]
     single = [
-        pipeline.guard.counts.first_calls
+        pipeline.guard.counts.first_calls.value
         for pipeline in cashier.pipelines.values()
         if not isinstance(pipeline.guard.upstream, Batch)
     ]
-    return sum(upstream.calls for upstream in upstreams if isinstance(upstream, Batch)) + sum(single)
+    return sum(upstream.calls.value for upstream in upstreams if isinstance(upstream, Batch)) + sum(single)
 
 
 def test_two_thousand_batched_consultations_a_second_cost_at_most_one_and_a_half_calls_each() -> None:

@@ -209,7 +209,7 @@ async def test_a_source_slower_than_the_grace_keeps_its_connections_only_with_la
         else:
             assert len(slow.peers) - opened >= 45
         await wait_until_idle(cashier)
-        assert cashier.pipelines["marketing"].guard.counts.late_answers == 0, "uncached, so not kept"
+        assert cashier.pipelines["marketing"].guard.counts.late_answers.value == 0, "uncached, so not kept"
 
 
 # Cancelled callers

@@ -144,7 +144,7 @@ class Invariants:
         """An ask after a delivery gets nothing older.
 
         Except after evictions, or with a second level."""
-        if rig.cache.l2 is not None or self.store.evictions:
+        if rig.cache.l2 is not None or self.store.evictions.value:
             return
         before = self._delivered.get((rig.name, fact.key))
         if before is not None and before[0] < started_ns - _ROUNDED_NS and fact.called_ns < before[1]:
@@ -276,7 +276,7 @@ class MeteredUpstream:
         if not 1 <= budget_ms <= self.ceiling_ms:
             self.invariants.report(f"{self.name} is called with {budget_ms} ms of {self.ceiling_ms}")
         key = self.key_of(known)
-        first, self._seen = self._guard.counts.first_calls - self._seen, self._guard.counts.first_calls
+        first, self._seen = self._guard.counts.first_calls.value - self._seen, self._guard.counts.first_calls.value
         second = self.clock_ns() // 1_000_000_000
         if first:
             self._firsts[second] += 1

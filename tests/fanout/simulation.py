@@ -28,6 +28,7 @@ from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import Scatter, Timing
+from cashier.fanout.source_metrics import GuardCounts
 from cashier.fanout.timeline import Flag, ask_timeline
 from cashier.fanout.upstream_protocol import Upstream
 from tests.fanout.invariants import FinishedConsultation, Invariants, MeteredAsk, MeteredUpstream, SourceRig
@@ -304,15 +305,15 @@ class Simulation:
     def _check_flags(self) -> None:
         """No flag may be more frequent than what it stands for is counted."""
         for rig in self.rigs:
-            counts = rig.guard.counts
+            counts, cache = rig.guard.counts, rig.cache
             bounds = {
-                Flag.HEDGE_SENT: counts.hedges,
-                Flag.HEDGE_WON: counts.hedges_won,
-                Flag.RETRIED: counts.retries,
-                Flag.SHARED_FETCH: rig.cache.joined,
-                Flag.DIMMED: counts.dimmed,
-                Flag.CACHED: rig.cache.hits + (self.l2.hits if self.l2 is not None else 0) + rig.cache.joined,
-                Flag.FALLBACK: rig.cache.served_stale,
+                Flag.HEDGE_SENT: counts.hedges.value,
+                Flag.HEDGE_WON: counts.hedges_won.value,
+                Flag.RETRIED: counts.retries.value,
+                Flag.SHARED_FETCH: cache.joined.value,
+                Flag.DIMMED: self.ladder.dimmed.value,
+                Flag.CACHED: cache.hits.value + cache.found_in_l2.value + cache.joined.value,
+                Flag.FALLBACK: cache.fallbacks.value,
             }
             for flag, most in bounds.items():
                 flagged = self.flags[rig.name, flag]
@@ -405,14 +406,14 @@ class Simulation:
         """Return the counts of all events."""
         counts: dict[str, int] = dict(self.invariants.statuses)
         for rig in self.rigs:
-            guard_counts = rig.guard.counts
-            for name in guard_counts.__struct_fields__:
-                counts[name] = counts.get(name, 0) + getattr(guard_counts, name)
-            for name in ("hits", "misses", "joined", "served_stale"):
-                counts[name] = counts.get(name, 0) + getattr(rig.cache, name)
+            for name in GuardCounts.__slots__:
+                counts[name] = counts.get(name, 0) + getattr(rig.guard.counts, name).value
+            for name in ("hits", "misses", "joined", "served_stale", "found_in_l2", "fallbacks"):
+                counts[name] = counts.get(name, 0) + getattr(rig.cache, name).value
         for (_, flag), times in self.flags.items():
             counts[flag] = counts.get(flag, 0) + times
-        counts["evictions"] = self.store.evictions
+        counts["dimmed"] = self.ladder.dimmed.value
+        counts["evictions"] = self.store.evictions.value
         if self.l2 is not None:
             counts["l2_hits"], counts["l2_wrong_keys"] = self.l2.hits, self.l2.wrong_keys
         return counts

@@ -92,7 +92,7 @@ async def test_a_full_call_leaves_within_the_loop_turn() -> None:
     assert rig.outcomes == {}
     await until_ms(20)
     assert rig.upstream.sent[2:] == [(10, "gh")]
-    assert (rig.batch.calls, rig.batch.keys) == (3, 8)
+    assert (rig.batch.calls.value, rig.batch.asks.value) == (3, 8)
 
 
 async def test_any_number_of_gathered_keys_needs_one_timer() -> None:

@@ -9,6 +9,8 @@ import pytest
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call, unavailable, update_slow_marks
 from cashier.fanout.limiter import LimiterSettings
+from cashier.fanout.source_metrics import EndpointMetrics
+from cashier.metrics.store import Store
 
 MS_NS = 1_000_000
 NOW_NS = 1_000_000_000_000
@@ -17,7 +19,8 @@ CEILING_NS = 100 * MS_NS
 
 
 def new_endpoint(*, limit: int = 10) -> Endpoint:
-    made = Endpoint("an address", CEILING_NS, BreakerSettings(), LimiterSettings(start=limit), Random(1))
+    metrics = EndpointMetrics(Store(), "card", "an address")
+    made = Endpoint("an address", CEILING_NS, BreakerSettings(), LimiterSettings(start=limit), Random(1), metrics)
     made.breaker.roll(NOW_NS)
     return made
 

@@ -66,7 +66,7 @@ async def test_no_call_is_made_with_less_time_left_than_the_tenth_percentile() -
     calls_before = len(upstream.calls)
     assert ask(guard.start, waits_ms=8).error_type is Skipped
     assert len(upstream.calls) == calls_before
-    assert guard.counts.skipped == 1
+    assert guard.counts.skipped.value == 1
     asker = ask(guard.start, waits_ms=60)
     await pass_ms(70)
     assert asker.error_type is None
@@ -122,7 +122,7 @@ async def test_with_all_endpoints_open_calls_are_refused_at_once() -> None:
     broken(guard)
     asker = ask(guard.start)
     assert asker.error_type is BreakerOpen
-    assert (upstream.calls, guard.counts.breaker_open) == ([], 1)
+    assert (upstream.calls, guard.counts.breaker_open.value) == ([], 1)
 
 
 @pytest.mark.parametrize("places", [1, 2])
@@ -132,7 +132,7 @@ async def test_with_all_endpoints_full_calls_are_shed_at_once(places: int) -> No
     for _ in range(3 * places):
         assert not ask(guard.start).answered
     assert ask(guard.start).error_type is Shed
-    assert guard.counts.at_limit == 1
+    assert guard.counts.at_limit.value == 1
     await pass_ms(55)
     assert not ask(guard.start).answered
 
@@ -177,7 +177,7 @@ async def test_only_enriching_calls_are_dimmed() -> None:
         guard = guarded(ScriptedUpstream(), importance=importance, ladder=ladder)
         dimmed = importance is Importance.ENRICHING
         assert ask(guard.start).error_type is (Shed if dimmed else None)
-        assert guard.counts.dimmed == dimmed
+        assert guard.ladder.dimmed.value == dimmed
 
 
 async def test_an_unsheddable_call_is_not_dimmed() -> None:
@@ -185,16 +185,16 @@ async def test_an_unsheddable_call_is_not_dimmed() -> None:
     ladder.dim_share = 1.0
     guard = guarded(ScriptedUpstream(), importance=Importance.ENRICHING, ladder=ladder)
     assert ask(guard.start_unsheddable).error_type is None
-    assert (guard.counts.first_calls, guard.counts.dimmed) == (1, 0)
+    assert (guard.counts.first_calls.value, guard.ladder.dimmed.value) == (1, 0)
 
 
 async def test_an_unsheddable_call_is_made_with_too_little_time_left() -> None:
     guard = guarded(ScriptedUpstream(lognormal(1, median_ms=20)))
     await ask_steadily(guard.start, every_ms=5, for_ms=2_000)
-    calls = guard.counts.first_calls
+    calls = guard.counts.first_calls.value
     assert ask(guard.start, waits_ms=1).error_type is Skipped
     assert ask(guard.start_unsheddable, waits_ms=1).error_type is None
-    assert guard.counts.first_calls == calls + 1
+    assert guard.counts.first_calls.value == calls + 1
     await pass_ms(100)
 
 

@@ -33,7 +33,12 @@ async def test_the_first_answer_wins_and_the_second_only_trains_the_histogram() 
     asker = ask(guard.start)
     await pass_ms(30)
     assert (asker.outcome, round(asker.took_ms)) == ("fast", 25)
-    assert (guard.counts.hedges, guard.counts.hedges_won, guard.counts.late_calls, guard.timers.late_calls) == (
+    assert (
+        guard.counts.hedges.value,
+        guard.counts.hedges_won.value,
+        guard.counts.late_calls.value,
+        guard.timers.late_calls,
+    ) == (
         1,
         1,
         1,
@@ -43,7 +48,7 @@ async def test_the_first_answer_wins_and_the_second_only_trains_the_histogram() 
     await pass_ms(40)
     assert [call.answered for call in upstream.calls] == [True, True], "the slower attempt was cancelled"
     assert repr(guard.latencies) == "<LatencyHistogram of 2 calls>"
-    assert (guard.timers.late_calls, guard.counts.late_answers) == (0, 0)
+    assert (guard.timers.late_calls, guard.counts.late_answers.value) == (0, 0)
     assert_consistent(guard, upstream)
     guard.close()
     assert_nothing_left(guard, upstream)
@@ -56,7 +61,7 @@ async def test_the_first_attempt_may_win_over_its_hedge() -> None:
     asker = ask(guard.start)
     await pass_ms(80)
     assert asker.outcome == "first"
-    assert (guard.counts.hedges, guard.counts.hedges_won) == (1, 0)
+    assert (guard.counts.hedges.value, guard.counts.hedges_won.value) == (1, 0)
 
 
 async def test_a_hedge_has_the_remaining_budget_and_another_address() -> None:
@@ -89,7 +94,7 @@ async def test_a_failed_hedge_leaves_the_first_attempt_its_time() -> None:
     set_hedge_delay(guard)
     asker = ask(guard.start)
     await pass_ms(60)
-    assert (asker.outcome, guard.counts.hedges, guard.counts.retries) == ("first", 1, 0)
+    assert (asker.outcome, guard.counts.hedges.value, guard.counts.retries.value) == ("first", 1, 0)
 
 
 async def test_a_fast_failure_is_retried_on_another_address_at_once() -> None:
@@ -98,7 +103,7 @@ async def test_a_fast_failure_is_retried_on_another_address_at_once() -> None:
     asker = ask(guard.start)
     await pass_ms(10)
     assert round(asker.took_ms) == 6
-    assert (guard.counts.retries, guard.counts.hedges, guard.counts.hedges_won) == (1, 0, 0)
+    assert (guard.counts.retries.value, guard.counts.hedges.value, guard.counts.hedges_won.value) == (1, 0, 0)
     assert [call.address_index for call in upstream.calls] in ([0, 1], [1, 0])
 
 

@@ -52,7 +52,7 @@ async def test_an_abandoned_call_runs_on_and_trains_the_histogram() -> None:
     assert guard.timers.late_calls == 1
     await pass_ms(70)
     assert upstream.abandoned == []
-    assert (guard.timers.late_calls, guard.counts.late_calls, guard.counts.late_answers) == (0, 1, 0)
+    assert (guard.timers.late_calls, guard.counts.late_calls.value, guard.counts.late_answers.value) == (0, 1, 0)
     assert repr(guard.latencies) == "<LatencyHistogram of 1 calls>"
     await pass_ms(100)
     assert timers_set() == []
@@ -91,7 +91,7 @@ async def test_a_late_answer_is_delivered_once_on_request(outcome: Any) -> None:
     await pass_ms(300)
     call.abandon()
     assert outcomes == [(outcome, True, b"a body")] if outcome == "an answer" else outcomes == [(outcome, False, None)]
-    assert guard.counts.late_answers == (outcome == "an answer")
+    assert guard.counts.late_answers.value == (outcome == "an answer")
     assert guard.timers.late_calls == 0
 
 

@@ -118,4 +118,4 @@ def test_a_source_that_answered_during_a_stall_is_neither_hedged_nor_counted_as_
 
     guard = uvloop.run(ask())
     assert outcomes == [b"an answer"]
-    assert guard.counts.hedges == 0
+    assert guard.counts.hedges.value == 0

@@ -36,7 +36,7 @@ OCCASIONS = (
     ),
     # The meter hides the batches.
     *(flag for flag in Flag if flag is not Flag.BATCHED),
-    *("hits", "misses", "joined", "served_stale", "evictions", "l2_hits", "l2_wrong_keys"),
+    *("hits", "misses", "joined", "served_stale", "fallbacks", "evictions", "l2_hits", "l2_wrong_keys"),
 )
 
 

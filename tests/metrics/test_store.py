@@ -15,7 +15,7 @@ from cashier.metrics.snapshot import HistogramValue, Snapshot, merged, without_g
 from cashier.metrics.store import LONGEST_LABEL, OTHER, Store
 
 SHED = "cashier_shed_total"
-LAG = "cashier_loop_lag_seconds"
+LAG = "cashier_payment_unknown_oldest_seconds"
 WAIT = "cashier_queue_wait_seconds"
 IN_FLIGHT = "cashier_in_flight"
 

@@ -20,7 +20,7 @@ from cashier.metrics.store import Store
 from cashier.ops.aggregation import WorkerStores
 
 SHED = "cashier_shed_total"
-LAG = "cashier_loop_lag_seconds"
+LAG = "cashier_payment_unknown_oldest_seconds"
 WAIT = "cashier_queue_wait_seconds"
 WORKERS = "cashier_workers"
 ENDS = "cashier_worker_ends_total"

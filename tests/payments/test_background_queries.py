@@ -38,7 +38,7 @@ async def test_a_scanned_code_is_reversed_after_45_s_though_the_till_has_gone(wa
     await asyncio.sleep(200)
     assert watched.times_s("look_up") == [0, 1, 3, 6, 11, 16, 21, 26, 31, 36, 41, 46]
     assert watched.times_s("reverse") == [46]
-    assert (len(background(watched)), background(watched).settled) == (0, 1)
+    assert (len(background(watched)), background(watched)._counts.settled.value) == (0, 1)
 
 
 async def test_it_is_reversed_also_if_streams_are_short() -> None:
@@ -66,7 +66,7 @@ async def test_the_end_of_a_payment_reaches_channel_health_without_its_payer(wat
     await asyncio.sleep(10)
     records = watched.payments._status_follower._channel_health.records
     assert payment.route.channel_id in records
-    assert background(watched).settled == 1
+    assert background(watched)._counts.settled.value == 1
 
 
 async def test_a_cancel_that_was_not_confirmed_is_asked_for_again_without_the_payer(watched: Checkout) -> None:
@@ -76,7 +76,7 @@ async def test_a_cancel_that_was_not_confirmed_is_asked_for_again_without_the_pa
     assert (await watched.look(payment)).status is PaymentStatus.ACTION_REQUIRED, "an older token does not know"
     del watched.replies["reverse"]
     await asyncio.sleep(30)
-    assert background(watched).settled == 1
+    assert background(watched)._counts.settled.value == 1
     assert (await watched.look(payment)).status is PaymentStatus.CLOSED
 
 
@@ -118,7 +118,7 @@ async def test_beyond_the_bound_a_payment_is_not_looked_after(most: int) -> None
     async with checkout(most_in_background=most) as shop:
         await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=NEVER_PAYS)
         payment = await shop.pay(CASE, WALLET)
-        assert (len(background(shop)), background(shop).refused) == (most, 2 - most)
+        assert (len(background(shop)), background(shop)._counts.unwatched.value) == (most, 2 - most)
         await asyncio.sleep(60)
         assert shop.count("reverse") == most
         assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
@@ -153,7 +153,7 @@ async def test_silent_upstreams_are_asked_again_until_they_answer(watched: Check
     assert len(background(watched)) == 1
     watched.replies.clear()
     await asyncio.sleep(20)
-    assert background(watched).settled == 1
+    assert background(watched)._counts.settled.value == 1
 
 
 async def test_a_second_key_finds_the_order_free_after_the_payer_of_the_first_left(watched: Checkout) -> None:

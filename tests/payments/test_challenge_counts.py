@@ -41,7 +41,7 @@ async def test_beyond_the_bound_risk_is_not_asked(shared: bool) -> None:
                 await shop.submit(request, f"another{worker}", worker)
             assert rejected.value.code == "TOO_MANY_CHALLENGES"
         assert shop.count("decide") == 0
-        assert shop.payments._challenge_counts.refused == 1
+        assert shop.payments._challenge_counts._counts.challenges_refused.value == 1
         await asyncio.sleep(WINDOW_S)
         if store is not None:
             store.sets.clear()

@@ -60,7 +60,7 @@ async def test_money_after_a_failure_reaches_every_token_and_the_log_once(
                 assert (await shop.look(token)).status is status
             assert (await shop.follow_to_end(failed)).status is status
             assert (await shop.cancel(failed)).status is status
-            assert shop.payments._status_query.corrections == 1
+            assert shop.payments._status_query._counts.corrections.value == 1
     corrections = [entry for entry in entries if entry["event"] == "the acquirer corrected a final status"]
     assert [(entry["payment_id"], entry["reported"], entry["corrected"]) for entry in corrections] == [
         (failed.payment_id, "FAILED", status.value)
@@ -83,7 +83,7 @@ async def test_a_correction_is_counted_whichever_caller_sees_it(caller: str) -> 
         }
         for _ in range(2):
             assert (await calls[caller]()).status is PaymentStatus.SUCCEEDED
-        assert shop.payments._status_query.corrections == 1
+        assert shop.payments._status_query._counts.corrections.value == 1
 
 
 async def test_a_success_that_the_acquirer_takes_back_is_told() -> None:
@@ -101,7 +101,7 @@ async def test_another_payments_money_corrects_nothing() -> None:
         sent, failed = await a_failed_payment(shop)
         report_result(shop, failed, status="PAID", payment_id="pay_other")
         assert {(await shop.look(token)).status for token in (sent, failed)} == {PaymentStatus.FAILED}
-        assert shop.payments._status_query.corrections == 0
+        assert shop.payments._status_query._counts.corrections.value == 0
 
 
 @pytest.mark.parametrize(

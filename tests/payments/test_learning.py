@@ -117,7 +117,7 @@ async def test_an_ended_payment_teaches_once(shop: Checkout) -> None:
     shop.settle(payment, "FAILED")
     for _ in range(5):
         await shop.look(payment)
-    assert shop.payments._learning.lessons == 2, "the submit and the end"
+    assert shop.payments._learning._counts.lessons.value == 2, "the submit and the end"
     assert "member" in cached_sources(await shop.consult(CASE)) or "member" in cached_sources(await shop.consult(CASE))
 
 

@@ -343,7 +343,7 @@ async def test_a_batch_over_sockets_gives_the_outcomes_of_single_calls(name: str
         batched = await outcomes_of_calls(batch.call, keys)
         single = await outcomes_of_calls(WireUpstream(SOURCES[name], transport).call, keys)
         await transport.close()
-    assert (batch.calls, batch.keys) == (1, 4)
+    assert (batch.calls.value, batch.asks.value) == (1, 4)
     assert batched == single
     assert batched[1][1], "the second key is unknown"
     assert not any(isinstance(outcome, SourceError) for outcome, _ in batched)

@@ -107,7 +107,7 @@ def test_a_higher_priority_may_wait_longer(priority: int) -> None:
     longest_ms = 20 * (2 + priority)
     assert not ladder.refuses_wait(longest_ms, priority)
     assert ladder.refuses_wait(longest_ms + 1, priority)
-    assert ladder.refused[priority] == 1
+    assert ladder.refused_waits[priority].value == 1
 
 
 def test_without_shedding_no_wait_is_too_long() -> None:

@@ -44,7 +44,6 @@ class InvalidationPublisher:
         self._epoch = ""
         self._work, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
-        self.refused = 0
 
     def __repr__(self) -> str:
         return f"<InvalidationPublisher {self._outbox!r} unconfirmed={len(self._sent)}>"
@@ -142,7 +141,6 @@ class InvalidationPublisher:
             except ResponseError as refusal:
                 refusals.append(refusal)
         if refusals:  # sending it again to this server is of no use
-            self.refused += 1
             outgoing.publish, outgoing.waiters = False, []
         outgoing.stored = True
         self._settle(token, outgoing)

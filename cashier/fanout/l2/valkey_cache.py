@@ -48,6 +48,7 @@ from cashier.fanout.l2.valkey_backend import (
 from cashier.fanout.l2.valkey_connection import Resolve
 from cashier.fanout.l2.valkey_url import parse_valkey_url
 from cashier.fanout.l2.write_behind import Put, WriteBehind
+from cashier.metrics.store import Store
 
 # Between two probes of a lost server.
 _LONGEST_PAUSE_S = 1
@@ -67,7 +68,7 @@ class ValkeyCache:
 
     `on_invalidation(source, key, prefix)`: another worker invalidated this. `on_cut_off()`: from
     now on invalidations may be lost. `on_gap()`: from now on they arrive, and some may have been
-    lost. All are called on the loop. The counters are plain integers. `resolve`: see `client_for`.
+    lost. All are called on the loop. `resolve`: see `client_for`.
     Raises ValueError for an invalid URL.
     """
 
@@ -81,6 +82,7 @@ class ValkeyCache:
         on_cut_off: Callable[[], None] = _ignore,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         resolve: Resolve | None = None,
+        metrics: Store | None = None,
     ) -> None:
         self.address = parse_valkey_url(url)
         self._resolve = resolve
@@ -103,10 +105,17 @@ class ValkeyCache:
         self._subscribed_since_ms = 0
         self._epoch = ""
         self._scripts = 0  # in progress
-        self.hits = self.misses = self.puts = self.dropped_puts = self.errors = self.losses = 0
+        metrics = metrics or Store()
+        self.hits = metrics.counter("cashier_valkey_reads_total", "hit")
+        self.misses = metrics.counter("cashier_valkey_reads_total", "miss")
+        self.puts = metrics.counter("cashier_valkey_writes_total", "stored")
+        self.dropped_puts = metrics.counter("cashier_valkey_writes_total", "dropped")
+        self.errors = metrics.counter("cashier_valkey_errors_total")
+        self.losses = metrics.counter("cashier_valkey_losses_total")
+        self._up = metrics.gauge("cashier_valkey_up")
 
     def __repr__(self) -> str:
-        counts = f"hits={self.hits} misses={self.misses}"
+        counts = f"hits={self.hits.value} misses={self.misses.value}"
         return (
             f"<ValkeyCache {self.address!r} {self._health!r} {counts} {self._queue!r} {self._publisher!r}"
             f" {self._tombstones!r}>"
@@ -119,6 +128,10 @@ class ValkeyCache:
     @property
     def coherent(self) -> bool:
         return self._subscribed
+
+    def sample(self) -> None:
+        """Set the gauge."""
+        self._up.set(self._subscribed)
 
     async def open(self) -> None:
         """Wait for the server as long as for any command, then continue without it.
@@ -152,7 +165,7 @@ class ValkeyCache:
 
     def get(self, source: str, key: str, on_read: OnRead) -> PendingCall:
         if not self._health.available or len(self._reads) >= self._settings.gets or len(key) > LONGEST_TEXT:
-            self.misses += 1
+            self.misses.add()
             return _PendingMiss(asyncio.get_running_loop().call_soon(on_read, None, None))
         read = _PendingRead(on_read)
         task = asyncio.get_running_loop().create_task(self._get(source, key, read))
@@ -168,7 +181,7 @@ class ValkeyCache:
             self._idle.clear()
             self._work.set()
         else:
-            self.dropped_puts += 1
+            self.dropped_puts.add()
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
         self._invalidate(sendable(source, key, prefix))
@@ -216,9 +229,9 @@ class ValkeyCache:
     async def _get(self, source: str, key: str, read: _PendingRead) -> None:
         answer, version = await self._read(source, key)
         if answer is None:
-            self.misses += 1
+            self.misses.add()
         else:
-            self.hits += 1
+            self.hits.add()
         read.deliver(answer, version)
 
     async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any:
@@ -257,12 +270,12 @@ class ValkeyCache:
             async with asyncio.timeout(self._settings.get_ms / 1000):
                 value = await command()
         except TimeoutError as slow:
-            self.errors += 1
+            self.errors.add()
             if self._health.record_slow(started_s, loop.time()):
                 self._announce_loss(slow)
             return None
         except ResponseError:  # the server works; it refuses this command
-            self.errors += 1
+            self.errors.add()
             return None
         except Exception as fault:  # noqa: BLE001 - every fault of a cache, of its client too, is a miss
             self._lose(fault)
@@ -285,38 +298,38 @@ class ValkeyCache:
         stored = put.stored
         left_ms = stored.born_ms + stored.ttl_ms - self._now_ms()
         if left_ms < 1 or not self._worth_writing(put.source, put.key, stored):
-            self.dropped_puts += 1
+            self.dropped_puts.add()
             return
         keys = entry_keys(self._epoch, put.source, put.key)
         try:
             async with asyncio.timeout(self._settings.command_ms / 1000):
                 written = await WRITE.run(self._client, *keys, *write_arguments(put.version, pack(stored), left_ms))
         except ReadOnlyError as fault:
-            self.dropped_puts += 1
+            self.dropped_puts.add()
             self._lose(fault)
         except ResponseError:  # out of memory, perhaps; reads still work
-            self.errors += 1
-            self.dropped_puts += 1
+            self.errors.add()
+            self.dropped_puts.add()
         except FAULTS as fault:
-            self.dropped_puts += 1
+            self.dropped_puts.add()
             self._lose(fault)
         else:
             if written:
-                self.puts += 1
+                self.puts.add()
             else:  # invalidated since the call; the message may be late or lost
-                self.dropped_puts += 1
+                self.dropped_puts.add()
                 self._on_invalidation(put.source, put.key, None)
 
     def _lose(self, fault: BaseException) -> None:
-        self.errors += 1
+        self.errors.add()
         if self._health.record_failure():
             self._announce_loss(fault)
         if isinstance(fault, ReadOnlyError):
             self._unsubscribe()
 
     def _announce_loss(self, fault: BaseException) -> None:
-        self.losses += 1
-        self.dropped_puts += self._queue.clear()
+        self.losses.add()
+        self.dropped_puts.add(self._queue.clear())
         self._lost.set()
         _log.warning("shared cache lost", server=repr(self.address), trouble=type(fault).__name__)
 
@@ -429,7 +442,7 @@ class ValkeyCache:
         try:
             message = decode_message(payload)
         except msgspec.DecodeError:
-            self.errors += 1
+            self.errors.add()
             return
         if message.sender == self._worker_id:
             self._publisher.returned(message.token)

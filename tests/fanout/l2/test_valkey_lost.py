@@ -53,33 +53,33 @@ async def test_an_absent_server_costs_misses_only() -> None:
             assert "lost" in repr(worker.level)
     assert [log["event"] for log in logs] == ["shared cache lost", "invalidations were not sent before the stop"]
     assert logs[-1]["unsent"] == {"card": 1}
-    assert (worker.level.misses, worker.level.dropped_puts, worker.level.losses) == (2, 1, 1)
+    assert (worker.level.misses.value, worker.level.dropped_puts.value, worker.level.losses.value) == (2, 1, 1)
 
 
 async def test_a_killed_server_costs_misses_until_it_is_back(server: Server) -> None:
     with capture_logs() as logs:
         async with l2_worker(server) as worker, l2_worker(server) as other:
             reads = [asyncio.create_task(ask_on(each)) for each in (worker, other)]
-            await until(lambda: worker.level.hits > 10 and other.level.hits > 10)
+            await until(lambda: worker.level.hits.value > 10 and other.level.hits.value > 10)
             server.kill()
             await until(lambda: not worker.level.reachable and not other.level.reachable)
-            misses = worker.level.misses
-            await until(lambda: worker.level.misses > misses + 10)
+            misses = worker.level.misses.value
+            await until(lambda: worker.level.misses.value > misses + 10)
             server.start()
             await worker.wait_for_invalidation(None)
             await other.wait_for_invalidation(None)
-            hits = (worker.level.hits, other.level.hits)
-            await until(lambda: worker.level.hits > hits[0] + 10 and other.level.hits > hits[1] + 10)
+            hits = (worker.level.hits.value, other.level.hits.value)
+            await until(lambda: worker.level.hits.value > hits[0] + 10 and other.level.hits.value > hits[1] + 10)
             for task in reads:
                 task.cancel()
             await asyncio.gather(*reads, return_exceptions=True)
             assert all(task.cancelled() for task in reads), "a read ended in an error"
-    assert worker.level.losses >= 1
+    assert worker.level.losses.value >= 1
     events = [log["event"] for log in logs]
     assert (
         events.count("shared cache lost")
         == events.count("shared cache recovered")
-        == worker.level.losses + other.level.losses
+        == worker.level.losses.value + other.level.losses.value
     )
 
 
@@ -107,10 +107,10 @@ async def test_a_stalled_server_is_waited_for_within_the_bound_and_then_lost(ser
             assert await worker.get("u_1") is None
         assert time.monotonic() - started < IMPATIENT.command_ms / 1000 / 2, "reads exceeded their bound"
         assert not worker.level.reachable
-        errors = worker.level.errors
+        errors = worker.level.errors.value
         for _ in range(100):
             assert await worker.get("u_1") is None
-        assert worker.level.errors == errors, "a lost server was called"
+        assert worker.level.errors.value == errors, "a lost server was called"
         server.go_on()
         await until(lambda: worker.level.reachable)
         for number in range(20):
@@ -192,7 +192,7 @@ async def test_a_bug_in_a_callback_is_reported_and_the_subscription_is_renewed(s
         level = ValkeyCache(server.url, broken, lambda: None, PATIENT)
         await level.open()
         other.level.drop("card", key="u_1")
-        await until(lambda: level.losses == 1 and level.reachable)
+        await until(lambda: level.losses.value == 1 and level.reachable)
         other.level.drop("card", key="u_2")
         await until(lambda: len(calls) == 2)
         await level.close()

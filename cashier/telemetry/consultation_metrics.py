@@ -1,0 +1,96 @@
+"""What is counted about each consultation: an observer of its end."""
+
+from __future__ import annotations
+
+from cashier.consultation.end import ConsultationEnd, ConsultationOutcome
+from cashier.domain.pay_method import PayMethod
+from cashier.domain.refusal import AVAILABILITY_BY_CODE, AVAILABLE
+from cashier.fanout.ask_state import PendingAsk
+from cashier.metrics.store import Counter, Histogram, Store
+from cashier.source_errors import FailureReason, Missing
+
+_OUTCOMES = {
+    ConsultationOutcome.PAYABLE: "complete",
+    ConsultationOutcome.BLOCKED: "blocked",
+    ConsultationOutcome.ORDER_UNKNOWN: "order_unknown",
+    ConsultationOutcome.SOURCE_UNAVAILABLE: "unavailable",
+    ConsultationOutcome.ABANDONED: "abandoned",
+    ConsultationOutcome.FAULT: "error",
+}
+
+
+class ConsultationMetrics:
+    """Counts consultations, and the asks of rechecks too. Label values are closed sets."""
+
+    def __init__(self, metrics: Store) -> None:
+        self._metrics = metrics
+        self._late = metrics.counter("cashier_consultations_late_total")
+        self._durations: dict[tuple[str, str], Histogram] = {}
+        # By the kind if the method is available, else by the kind and the code of the refusal.
+        self._methods: dict[object, Counter] = {}
+        self._answers: dict[tuple[str, object, object], Counter] = {}
+        self._degraded: dict[str, Counter] = {}
+
+    def on_end(self, end: ConsultationEnd) -> None:
+        self._count_answers(end)
+        if end.recheck:
+            return
+        consultation = end.consultation
+        degraded = consultation is not None and consultation.degraded and end.error is None
+        key = (end.request.product, "degraded" if degraded else _OUTCOMES[end.outcome])
+        duration = self._durations.get(key)
+        if duration is None:
+            duration = self._durations[key] = self._metrics.histogram("cashier_consultation_duration_seconds", *key)
+        duration.record(end.ended_ns - end.started_ns)
+        if end.ended_ns > end.deadline_ns and key[1] != "abandoned":
+            self._late.add()
+        if consultation is not None and end.error is None:
+            self._count_methods(consultation.methods)
+
+    def _count_answers(self, end: ConsultationEnd) -> None:
+        """An ask that never settled belongs to a caller that left, or to a bug."""
+        for pending in end.asks:
+            status = pending.status
+            if status is None:
+                continue
+            error = pending.error
+            counter = self._answers.get((pending.ask.name, status, None if error is None else error.reason))
+            if counter is None:
+                counter = self._new_answer(pending)
+            counter.cells[counter.index] += 1
+        gathered = end.gathered
+        if gathered is not None and not end.recheck and Missing in map(type, gathered.answers.values()):
+            for name, answer in gathered.answers.items():
+                if isinstance(answer, Missing):
+                    self._count_degraded(name)
+
+    def _new_answer(self, pending: PendingAsk) -> Counter:
+        name, status, error = pending.ask.name, pending.status, pending.error
+        assert status is not None  # noqa: S101  only settled asks are counted
+        reason = "" if error is None else error.reason.value if isinstance(error.reason, FailureReason) else "other"
+        counter = self._metrics.counter("cashier_source_answers_total", name, status.value, reason)
+        self._answers[name, status, None if error is None else error.reason] = counter
+        return counter
+
+    def _count_degraded(self, name: str) -> None:
+        counter = self._degraded.get(name)
+        if counter is None:
+            counter = self._degraded[name] = self._metrics.counter("cashier_degraded_total", name)
+        counter.add()
+
+    def _count_methods(self, methods: tuple[PayMethod, ...]) -> None:
+        known = self._methods
+        for method in methods:
+            reason = method.reason
+            counter = known.get(method.kind if reason is None else (method.kind, reason.code))
+            if counter is None:
+                counter = self._new_method(method)
+            counter.cells[counter.index] += 1
+
+    def _new_method(self, method: PayMethod) -> Counter:
+        kind, reason = method.kind, method.reason
+        availability = AVAILABLE if reason is None else AVAILABILITY_BY_CODE[reason.code]
+        code = "" if reason is None else reason.code.value
+        counter = self._metrics.counter("cashier_methods_total", kind, availability.value, code)
+        self._methods[kind if reason is None else (kind, reason.code)] = counter
+        return counter
