@@ -79,9 +79,7 @@ class Service:
 
     def workers(self) -> set[int]:
         """The serving processes: its worker children, or itself."""
-        children = [int(text) for text in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
-        serving = {child for child in children if b"spawn_main" in _command_line(child)}
-        return serving or {self.pid}
+        return workers_of(self.pid) or {self.pid}
 
     def owner(self, port: int) -> int | None:
         """The worker with a connection from this local port.
@@ -167,6 +165,12 @@ class Fleet:
 
     def end(self) -> None:
         end_all(self.all)
+
+
+def workers_of(pid: int) -> set[int]:
+    """The worker processes of a supervisor."""
+    children = [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return {child for child in children if b"spawn_main" in _command_line(child)}
 
 
 def _command_line(pid: int) -> bytes:
