@@ -20,7 +20,7 @@ import structlog
 
 from cashier.core import Cashier
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.logs import configure_logs
+from cashier.logs import configure_logs, set_log_level
 from cashier.metrics.store import Store
 from cashier.ops.run_directory import worker_store
 from cashier.settings.loader import file_digest, load
@@ -47,6 +47,7 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
     configure_logs()  # a worker process starts here
     read = partial(load, path, server=server)
     config = read()
+    set_log_level(config.settings.telemetry.log_level)
     metrics = worker_store(run_directory) or Store(enabled=config.settings.operations.enabled)
     metrics.gauge("cashier_build_info", __version__, platform.python_version()).set(1)
     ladder = DegradationLadder(config.settings.shed, metrics)
@@ -57,13 +58,15 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
         pseudonyms=Pseudonyms(key_of_run(run_directory)),
     )
     origins = AllowedOrigins(config.settings.merchants)
-    return owning_app(
+    application = owning_app(
         lambda: open_and_reload(cashier, origins, read, run_directory),
         bearer_auth=bearer_auth(config),
         ladder=ladder,
         origins=origins,
         trusts_named_payers=config.settings.auth.mode == "none" and is_loopback(config.settings.server.host),
     )
+    application.access_log = config.settings.telemetry.access_log
+    return application
 
 
 async def reload(cashier: Cashier, origins: AllowedOrigins, read: Callable[[], Configuration]) -> None:
@@ -73,6 +76,7 @@ async def reload(cashier: Cashier, origins: AllowedOrigins, read: Callable[[], C
         config = await anyio.to_thread.run_sync(read)  # file I/O would block the event loop
         takes_a_restart = cashier.reload(config)
         origins.replace(config.settings.merchants)
+        set_log_level(config.settings.telemetry.log_level)
     except ConfigurationError as error:
         _log.error("configuration not reloaded: it has faults", faults=error.faults)
         reloads("refused").add()

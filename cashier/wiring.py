@@ -314,7 +314,7 @@ def changes_that_need_a_restart(before: Configuration, after: Configuration) -> 
             yield f"[{table}] has changed"
     yield from (
         f"[telemetry] {key} has changed"
-        for key in ("otlp_url", "service_name")
+        for key in ("otlp_url", "service_name", "access_log")
         if getattr(old.telemetry, key) != getattr(new.telemetry, key)
     )
     if old.accept.most_under_way != new.accept.most_under_way:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from cashier.logs import LogLevel
 from cashier.telemetry.collector_url import CollectorUrl
 
 Share = Annotated[int, Meta(ge=0, le=10_000)]
@@ -21,6 +22,8 @@ class TelemetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     `otlp_url`: of the collector that takes spans; empty: no tracing. `service_name`: the spans'.
     `payment_sample_bps`: payments that are traced, unless the caller's `traceparent` decides.
+
+    `log_level`: events below it are left out. `access_log`: a line for each request.
     """
 
     sample_bps: Share = 10
@@ -30,6 +33,8 @@ class TelemetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
     otlp_url: str = ""
     service_name: Annotated[str, Meta(min_length=1, max_length=255)] = "cashier"
     payment_sample_bps: Share = 10_000
+    log_level: LogLevel = "info"
+    access_log: bool = False
 
 
 def telemetry_faults(settings: TelemetrySettings) -> Iterator[str]:

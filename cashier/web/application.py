@@ -62,6 +62,8 @@ class CashierApp:
         trusts_named_payers: bool = False,
     ) -> None:
         self.draining = False
+        # Whether the server writes a line for each request: see `access_log`.
+        self.access_log = False
         self.ladder = ladder
         self.body_limit_bytes = body_limit_bytes
         self.body_timeout_s = body_timeout_s

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import structlog
 from starlette.types import Message, Scope
 
+from cashier.web.access_log import AccessEntry
 from cashier.web.application import ADMITTED, CONSULT_PATH, CashierApp
 from cashier.web.problem import PROBLEM_TYPE, ProblemCode, encode_problem, make_problem
 from cashier.web.request_headers import read_request_id
@@ -81,7 +82,7 @@ class Exchange:
     """`received`: the request is complete. `closes`: the connection ends after the response."""
 
     __slots__ = (
-        "_admitted", "_body", "_changed", "_connection", "_delivered", "_expects_continue", "_fault",
+        "_access", "_admitted", "_body", "_changed", "_connection", "_delivered", "_expects_continue", "_fault",
         "_framing", "_head", "_is_event_stream", "_left", "_request", "closes", "disconnected", "received",
         "response_complete", "response_started",
     )  # fmt: skip
@@ -98,6 +99,7 @@ class Exchange:
         self._expects_continue = request.expects_continue
         self._fault: ProtocolError | None = None
         self._changed: asyncio.Event | None = None
+        self._access = AccessEntry(request) if connection.application.access_log else None
         self._head = b""
         self._framing = Framing.LENGTH
         self._is_event_stream = False
@@ -164,6 +166,8 @@ class Exchange:
                 if not self.response_started:
                     self._respond(*final_problem(ProblemCode.INTERNAL, "The request failed."))
         finally:
+            if self._access is not None:
+                self._access.write(complete=self.response_complete)
             if not self.response_complete:
                 self._connection.abandon(self)
 
@@ -222,6 +226,8 @@ class Exchange:
         self.response_started = True
         if data:
             self._connection.transport.write(data)
+            if self._access is not None:
+                self._access.sent(data)
         if not more:
             self.response_complete = True
             if self._changed is not None:
@@ -233,6 +239,8 @@ class Exchange:
         state = self._connection.server_state
         fields = [*state.default_headers, *headers]
         values = dict(fields)
+        if self._access is not None:
+            self._access.head(status, values)
         if values.get(b"connection") == b"close":
             self.closes = True
         elif self.closes or (state.draining and self._connection.is_last_request):

@@ -63,6 +63,7 @@ class Service:
         self._secrets = secrets
         self.url = ""
         self.output = ""
+        self.expected_errors: set[str] = set()
 
     @property
     def pid(self) -> int:
@@ -102,6 +103,9 @@ class Service:
     def stop(self) -> None:
         self._command.process.send_signal(signal.SIGTERM)
 
+    def reload(self) -> None:
+        self._command.process.send_signal(signal.SIGHUP)
+
     async def ended(self) -> int:
         """Wait for the end and return the exit status."""
         result = await asyncio.to_thread(self._command.wait)
@@ -127,6 +131,7 @@ class Service:
             return False
         record = json.loads(line)
         is_expected = record["event"] == "a worker is replaced" and record["pid"] in self._killed_workers
+        is_expected = is_expected or record["event"] in self.expected_errors
         return record["level"] in ("error", "critical") and not is_expected
 
 

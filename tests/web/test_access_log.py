@@ -1,0 +1,26 @@
+"""The access log names endpoints, never what a caller put into a path."""
+
+from __future__ import annotations
+
+import pytest
+
+from cashier.web.access_log import endpoint_of
+
+
+@pytest.mark.parametrize(
+    ("target", "endpoint"),
+    [
+        (b"/v1/consult", "/v1/consult"),
+        (b"/healthz?x=u_1", "/healthz"),
+        (b"/v1/payments", "/v1/payments"),
+        (b"/v1/payments/pay_1?wait_ms=5", "/v1/payments/{payment_id}"),
+        (b"/v1/payments/4111111111111111/events?ticket=t", "/v1/payments/{payment_id}/events"),
+        (b"/v1/payments/pay_1/4111111111111111", "other"),
+        (b"/v1/orders/o_1/payment?user_id=u_1", "/v1/orders/{order_id}/payment"),
+        (b"/v1/consult/u_1", "other"),
+        (b"http://u_1/v1/consult", "other"),
+        (b"/u_1", "other"),
+    ],
+)
+def test_an_endpoint_has_names_in_the_place_of_values(target: bytes, endpoint: str) -> None:
+    assert endpoint_of(target) == endpoint
