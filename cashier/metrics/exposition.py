@@ -21,7 +21,7 @@ def render(snapshot: Snapshot) -> str:
 def _lines(family: Family, children: dict[tuple[str, ...], Value]) -> Iterator[str]:
     yield f"# HELP {family.name} {_escaped_help(family.help)}\n# TYPE {family.name} {family.kind}\n"
     for labels, value in children.items():
-        template = _template(family, labels)
+        template = _template(family.name, labels)
         if isinstance(value, HistogramValue):
             cumulative = value.cumulative
             yield template % (*cumulative, value.sum_seconds, cumulative[-1])
@@ -30,10 +30,10 @@ def _lines(family: Family, children: dict[tuple[str, ...], Value]) -> Iterator[s
 
 
 @lru_cache(maxsize=20_000)
-def _template(family: Family, labels: tuple[str, ...]) -> str:
+def _template(name: str, labels: tuple[str, ...]) -> str:
     """The lines of a child, with `%s` for its numbers: only these differ between two scrapes."""
-    pairs = [f'{name}="{_escaped(value)}"' for name, value in zip(family.labels, labels, strict=True)]
-    name = family.name
+    family = FAMILIES[name]
+    pairs = [f'{label}="{_escaped(value)}"' for label, value in zip(family.labels, labels, strict=True)]
     if family.kind is not MetricKind.HISTOGRAM:
         return _line(name, pairs)
     buckets = [_line(f"{name}_bucket", [*pairs, f'le="{bound}"']) for bound in _BOUNDS]
