@@ -148,6 +148,7 @@ def serve(
 
             def announce(at: str, bound: int) -> None:
                 print(f"Serving on http://{host_and_port(at, bound)}", flush=True)
+                operations.warn_if_taken()
                 if operations.url is not None:
                     print(f"Operations on {operations.url}", flush=True)
 

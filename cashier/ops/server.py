@@ -45,6 +45,7 @@ class OperationsPort:
         self.url: str | None = None
         self._config = config
         self._auth = None if is_loopback(config.settings.operations.host) else auth
+        self._refusal: str | None = None
         self._listener: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name="operations", daemon=True)
         self._started = threading.Event()
@@ -62,6 +63,17 @@ class OperationsPort:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._started.wait()
 
+    def warn_if_taken(self) -> None:
+        """Once the service is open: if that cannot start either, its own address is the news."""
+        settings = self._config.settings.operations
+        if self.url is None and self._refusal is not None:
+            _log.warning(
+                "the operations port is not open; it is tried again",
+                host=settings.host,
+                port=settings.port,
+                reason=self._refusal,
+            )
+
     def close(self) -> None:
         """Close the port. Streams of the console end."""
         if self._thread.is_alive() and self._loop is not None and self._stop is not None:
@@ -76,13 +88,7 @@ class OperationsPort:
         try:
             self._listener = bound_socket(settings.host, settings.port)
         except OSError as error:
-            if is_first:
-                _log.warning(
-                    "the operations port is not open; it is tried again",
-                    host=settings.host,
-                    port=settings.port,
-                    reason=error.strerror,
-                )
+            self._refusal = error.strerror
             return
         host = f"[{settings.host}]" if ":" in settings.host.strip("[]") else settings.host
         self.url = f"http://{host}:{self._listener.getsockname()[1]}"

@@ -111,6 +111,7 @@ def test_a_taken_port_is_logged_once_and_tried_again(monkeypatch: pytest.MonkeyP
         with capture_logs() as logs:
             port = OperationsPort(config(port=number), None, None)
             port.open()
+            port.warn_if_taken()
         assert [(log["event"], log["port"]) for log in logs] == [
             ("the operations port is not open; it is tried again", number)
         ]

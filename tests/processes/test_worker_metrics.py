@@ -17,6 +17,7 @@ from tests.support.command_processes import Command, configured, eventually, run
 
 pytestmark = pytest.mark.processes
 
+CONSULTATIONS = "cashier_consultation_duration_seconds_count"
 ENDS = "cashier_worker_ends_total"
 BODY = msgspec.json.encode(CASES["balance_is_enough"].request)
 
@@ -102,6 +103,10 @@ def test_totals_survive_kills_of_workers_under_load(tmp_path: Path) -> None:
             finally:
                 for load in loads:
                     load.stop()
+            answered = sum(load.answered for load in loads)
+            counted = total(scraped(operations), CONSULTATIONS)
+            # Those that a killed worker had begun have no answer.
+            assert answered <= counted <= answered + len(loads) * 3
             directory = {path for path in Path("/dev/shm").glob("cashier-*") if service_has(service, path)}
             assert service.end()[0] == 0
             assert not [path for path in directory if path.exists()]
