@@ -315,6 +315,9 @@ class Cashier:
                 exporter.start()
             stack.callback(self._parts.resolver.close)
             stack.push_async_callback(_close, (*self._parts.transports, *self._parts.adapter_hooks))
+            sampler = self._gauge_sampler()
+            if self.metrics.enabled:
+                stack.callback(sampler.stop)  # after the calls have ended
             stack.callback(self._close_pipelines)
             if valkey is not None:
                 stack.push_async_callback(valkey.close)
@@ -328,9 +331,7 @@ class Cashier:
                 self._loop_lag.start()
                 stack.callback(self._loop_lag.stop)
             if self.metrics.enabled:
-                sampler = self._gauge_sampler()
                 sampler.start()
-                stack.callback(sampler.stop)
             return stack.pop_all()
 
     def _gauge_sampler(self) -> GaugeSampler:
@@ -342,7 +343,7 @@ class Cashier:
         if self.payments is not None:
             gauges = PaymentGauges(self.metrics, self.payments.watched, lambda: self._clock().timestamp())
             samples.append(gauges.sample)
-        measured = self._loop_lag is not None and self._loop_lag.running
+        measured = self._ladder is not None and self._ladder.settings.enabled
         return GaugeSampler(samples, None if measured else self.metrics.histogram("cashier_loop_lag_seconds"))
 
     def _build(self, config: Configuration) -> None:

@@ -79,10 +79,6 @@ class LoopLagMonitor:
     def __repr__(self) -> str:
         return f"<LoopLagMonitor {'running' if self._timer else 'stopped'} of {self._ladder!r}>"
 
-    @property
-    def running(self) -> bool:
-        return self._timer is not None
-
     def start(self) -> None:
         """Start in the loop to monitor. Does nothing if shedding is turned off."""
         if self._ladder.settings.enabled and self._timer is None:
