@@ -66,7 +66,14 @@ BARS: Sequence[Bar] = (
     Bar("CPU per extra source", "sources", "sources.cost_us", 45.0, 30.0, "µs"),
     Bar("Metrics, records and traces: CPU per consultation, on ÷ off", "observability", "observability.ratio", 1.03),
     Bar("Memory of a worker's metrics", "observability", "observability.store_mb", 4.0, None, "MB"),
-    Bar("Scrape of two workers, every metric full", "observability", "observability.scrape_ms", 20.0, None, "ms"),
+    Bar(
+        "CPU of a scrape of two workers, every metric full",
+        "observability",
+        "observability.scrape_ms",
+        20.0,
+        None,
+        "ms",
+    ),
     Bar(_SOAK + "all levels are flat (1: yes)", "soak", "soak.flat", 1.0, higher_is_better=True, every_round=True),
 )
 
