@@ -451,9 +451,15 @@ class _UpstreamBuilder:
         configured = {name: settings.service(name) or ServiceSettings("") for name in SERVICES}
         note = self._failures.of
         return PaymentPorts(
-            risk=RiskClient(risk, note("risk")),
-            engine=EngineClient(engine, configured["engine"].tries, note("engine"), seals=configured["engine"].seals),
-            acquirer=AcquirerClient(acquirer, configured["acquirer"].tries, note("acquirer")),
+            risk=RiskClient(risk, note("risk"), self._metrics),
+            engine=EngineClient(
+                engine,
+                configured["engine"].tries,
+                note("engine"),
+                seals=configured["engine"].seals,
+                metrics=self._metrics,
+            ),
+            acquirer=AcquirerClient(acquirer, configured["acquirer"].tries, note("acquirer"), self._metrics),
         )
 
     def _upstream(self, spec: SourceSpec, settings: SourceSettings | None) -> Upstream:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from cashier.domain.order_result import AcquirerResult, NoOrder, OrderResult
 from cashier.fanout.failure_log import OnFailure, ignore_failure
+from cashier.metrics.store import Store
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
 from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
-from cashier.sources.service_failure import note_failure
+from cashier.sources.service_calls import ServiceCalls
 from cashier.sources.service_request import ServiceRequest
 from cashier.sources.source import Inputs, define_source, parse_response
-from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Response, Transport
 
 
@@ -46,15 +47,18 @@ class AcquirerClient:
     """Queries the acquirer over a transport, with retries within the budget."""
 
     def __init__(
-        self, transport: Transport, retry: RetrySettings | None = None, on_failure: OnFailure = ignore_failure
+        self,
+        transport: Transport,
+        retry: RetrySettings | None = None,
+        on_failure: OnFailure = ignore_failure,
+        metrics: Store | None = None,
     ) -> None:
-        self._transport = transport
-        self._on_failure = on_failure
+        self._calls = ServiceCalls("acquirer", transport, on_failure, metrics)
         self._retry = retry or RetrySettings()
 
     async def result(self, order_id: str, call_headers: CallHeaders, budget_ms: int) -> AcquirerResult:
         async def attempt(attempt_ms: int) -> AcquirerResult:
-            response = await send_and_wait(self._transport, result_request(order_id), call_headers, attempt_ms)
-            return note_failure(parse_result(response, order_id), self._transport, self._on_failure)
+            parse = partial(parse_result, order_id=order_id)
+            return await self._calls.ask(result_request(order_id), parse, call_headers, attempt_ms)
 
         return await retry_until_answered(attempt, budget_ms, self._retry)

@@ -6,6 +6,7 @@ exist, and only a look-up settles it. Look-ups and reversals may be repeated.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,9 +29,10 @@ from cashier.domain.engine_contract import (
 )
 from cashier.domain.order import Id
 from cashier.fanout.failure_log import OnFailure, ignore_failure
+from cashier.metrics.store import Store
 from cashier.source_errors import FailureReason, Garbled, SourceError, Unanswered, WrongIdentity
 from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
-from cashier.sources.service_failure import note_failure
+from cashier.sources.service_calls import ServiceCalls
 from cashier.sources.service_request import ServiceRequest
 from cashier.sources.source import (
     Inputs,
@@ -40,7 +42,6 @@ from cashier.sources.source import (
     parse_or_error,
     parse_response,
 )
-from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Response, Transport
 
 
@@ -193,24 +194,21 @@ class EngineClient:
         on_failure: OnFailure = ignore_failure,
         *,
         seals: bool = True,
+        metrics: Store | None = None,
     ) -> None:
         self._seals = seals
-        self._transport = transport
-        self._on_failure = on_failure
+        self._calls = ServiceCalls("engine", transport, on_failure, metrics)
         self._retry = retry or RetrySettings()
 
     async def submit(self, submission: Submission, call_headers: CallHeaders, budget_ms: int) -> SubmitOutcome:
         """A caller cancelled meanwhile must assume `OutcomeUnknown`. A late answer is dropped."""
-        response = await send_and_wait(self._transport, submit_request(submission), call_headers, budget_ms)
-        outcome = parse_submit(response, submission.payment_id, submission.order_id)
-        return note_failure(outcome, self._transport, self._on_failure)
+        parse = partial(parse_submit, payment_id=submission.payment_id, order_id=submission.order_id)
+        return await self._calls.ask(submit_request(submission), parse, call_headers, budget_ms)
 
     async def look_up(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> LookUpOutcome:
         async def attempt(attempt_ms: int) -> LookUpOutcome:
-            response = await send_and_wait(
-                self._transport, look_up_request(payment_id, order_id), call_headers, attempt_ms
-            )
-            return note_failure(parse_look_up(response, payment_id, order_id), self._transport, self._on_failure)
+            parse = partial(parse_look_up, payment_id=payment_id, order_id=order_id)
+            return await self._calls.ask(look_up_request(payment_id, order_id), parse, call_headers, attempt_ms)
 
         return await retry_until_answered(attempt, budget_ms, self._retry)
 
@@ -226,10 +224,7 @@ class EngineClient:
         """After `Unanswered` the payment may be reversed or not: look it up."""
 
         async def attempt(attempt_ms: int) -> ReverseOutcome:
-            response = await send_and_wait(
-                self._transport, reverse_request(payment_id, order_id, reason), call_headers, attempt_ms
-            )
-            outcome = parse_reverse(response, payment_id, order_id, seals=self._seals)
-            return note_failure(outcome, self._transport, self._on_failure)
+            parse = partial(parse_reverse, payment_id=payment_id, order_id=order_id, seals=self._seals)
+            return await self._calls.ask(reverse_request(payment_id, order_id, reason), parse, call_headers, attempt_ms)
 
         return await retry_until_answered(attempt, budget_ms, self._retry)

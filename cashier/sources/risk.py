@@ -7,6 +7,7 @@ decision nothing is sent to the engine.
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -29,11 +30,11 @@ from cashier.domain.risk_contract import (
     WrongAnswer,
 )
 from cashier.fanout.failure_log import OnFailure, ignore_failure
+from cashier.metrics.store import Store
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
-from cashier.sources.service_failure import note_failure
+from cashier.sources.service_calls import ServiceCalls
 from cashier.sources.service_request import ServiceRequest
 from cashier.sources.source import check_not_found, error_of_response, parse_answer
-from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Response, Transport
 
 
@@ -146,17 +147,19 @@ def _check_identity(answered: str | None, payment_id: str) -> None:
 class RiskClient:
     """Calls the risk service over a transport."""
 
-    def __init__(self, transport: Transport, on_failure: OnFailure = ignore_failure) -> None:
-        self._transport = transport
-        self._on_failure = on_failure
+    def __init__(
+        self, transport: Transport, on_failure: OnFailure = ignore_failure, metrics: Store | None = None
+    ) -> None:
+        self._calls = ServiceCalls("risk", transport, on_failure, metrics)
 
     async def decide(self, inquiry: Inquiry, call_headers: CallHeaders, budget_ms: int) -> RiskDecision:
-        response = await send_and_wait(self._transport, decide_request(inquiry), call_headers, budget_ms)
-        return note_failure(parse_decision(response, inquiry.payment_id), self._transport, self._on_failure)
+        parse = partial(parse_decision, payment_id=inquiry.payment_id)
+        return await self._calls.ask(decide_request(inquiry), parse, call_headers, budget_ms)
 
     async def verify(
         self, challenge_id: str, payment_id: str, value: str, call_headers: CallHeaders, budget_ms: int
     ) -> ChallengeVerification:
         request = verify_request(challenge_id, payment_id, value)
-        response = await send_and_wait(self._transport, request, call_headers, budget_ms)
-        return note_failure(parse_verification(response, payment_id), self._transport, self._on_failure)
+        return await self._calls.ask(
+            request, partial(parse_verification, payment_id=payment_id), call_headers, budget_ms
+        )
