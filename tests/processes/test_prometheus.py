@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from cashier.sandbox import CASES
+from cashier.sandbox.weather import Constant, Fault, FaultProfile
 from cashier.settings.schema import SERVICES
 from tests.support.command_processes import Command
 from tests.support.programs import required_program
@@ -144,6 +145,14 @@ async def running(
     finally:
         service.kill()
         service.wait()
+
+
+async def test_a_silent_source_raises_its_alerts_and_no_others(running: Running, upstreams: Upstreams) -> None:
+    await running.until_true("sum(rate(cashier_consultation_duration_seconds_count[5s])) > 5")
+    await running.until_silent()
+    upstreams.weather.change("quota", FaultProfile(Constant(1.0), faults={Fault.ERROR: 10_000}))
+    await running.until_firing("CashierGatingSourceSilent", "CashierBreakerOpen")
+    assert await running.firing() == {"CashierGatingSourceSilent", "CashierBreakerOpen"}
 
 
 async def test_a_killed_worker_and_a_killed_service_raise_their_alerts(running: Running) -> None:
