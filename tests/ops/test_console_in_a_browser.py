@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from cashier.ops.console.rendering import PAGES
 from cashier.sandbox import CASES
 from cashier.settings.schema import SERVICES
 from tests.support.browser import chromium, opened
-from tests.support.command_processes import eventually, running
+from tests.support.command_processes import running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -46,8 +45,7 @@ class Service:
 
     def __init__(self, command: Any) -> None:
         self.url = command.address("Serving on")
-        eventually(lambda: "operations port is open" in command.logged(), "the operations port is not open")
-        self.console = re.search(r'"url":"(http://[^"]+)"', command.logged())[1]  # type: ignore[index]
+        self.console = command.address("Operations on")
 
     def consult(self, case: str = "chinese_shop", **headers: str) -> Any:
         body = json.dumps({**CASES[case].request, "deadline_ms": 300}).encode()
