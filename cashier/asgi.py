@@ -34,6 +34,8 @@ from cashier.web.cross_origin import AllowedOrigins
 
 _log = structlog.get_logger("cashier")
 
+RELOAD_RESULTS = ("applied", "partial", "refused", "error")
+
 # How often a worker reports its state.
 STATE_S = 1.0
 
@@ -57,6 +59,9 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
         metrics=metrics,
         pseudonyms=Pseudonyms(key_of_run(run_directory)),
     )
+    for result in RELOAD_RESULTS:
+        # From the start, because a first increase shows only in a series that was there before.
+        cashier.metrics.counter("cashier_config_reload_total", result)
     origins = AllowedOrigins(config.settings.merchants)
     application = owning_app(
         lambda: open_and_reload(cashier, origins, read, run_directory),
