@@ -32,7 +32,7 @@ _BY_SECTION: Mapping[str, tuple[str, ...]] = {
     "operations": ("enabled", "host", "port", "hosts", "sandbox"),
     "telemetry": (
         "sample_bps", "slow_bps", "records_per_second", "lines_per_second", "otlp_url", "service_name",
-        "payment_sample_bps",
+        "payment_sample_bps", "log_level", "access_log",
     ),
     "consult": ("deadline_ms", "max_deadline_ms", "grace_ms", "reserve_ms", "locale", "extra_calls_bps"),
     "accept": (
