@@ -96,14 +96,15 @@ _Child = TypeVar("_Child", bound=Child)
 class Store:
     """The metrics of this process. Keep a child where it is counted: finding it takes a look-up."""
 
-    def __init__(self, memory: mmap.mmap | bytearray | None = None, *, enabled: bool = True) -> None:
+    def __init__(self, memory: mmap.mmap | None = None, *, enabled: bool = True) -> None:
         """Anonymous without `memory`. A forked process then has a copy of its own.
 
         Not `enabled`: children have no names, so the snapshot stays empty. What costs more than an
         increment should not be computed for it.
         """
         self.enabled = enabled
-        self._memory = memoryview(memory if memory is not None else bytearray(layout.SIZE))
+        # Anonymous memory costs nothing until a page of it is written.
+        self._memory = memoryview(memory or mmap.mmap(-1, layout.SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self._cells = self._memory[layout.CELLS_AT : layout.DIRECTORY_AT].cast("q")
         self._published = self._memory[layout.PUBLISHED_AT : layout.PUBLISHED_AT + 8].cast("q")
         layout.write_header(self._memory)

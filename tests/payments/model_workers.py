@@ -49,6 +49,8 @@ def model_configuration(keys: list[str], policy: int, *, seals: bool) -> Configu
     settings: dict[str, Any] = {
         "tokens": {"secrets": keys, "ttl_s": 86_400},
         "accept": accept[policy % len(accept)],
+        # No timer of gauges: it would tick through days, and outlive a worker that is killed.
+        "operations": {"enabled": False},
     }
     if not seals:
         settings["sources"] = {"engine": {"url": "http://engine.example", "seals": False}}
