@@ -344,7 +344,9 @@ class Cashier:
             gauges = PaymentGauges(self.metrics, self.payments.watched, lambda: self._clock().timestamp())
             samples.append(gauges.sample)
         measured = self._ladder is not None and self._ladder.settings.enabled
-        return GaugeSampler(samples, None if measured else self.metrics.histogram("cashier_loop_lag_seconds"))
+        return GaugeSampler(
+            samples, self.metrics, None if measured else self.metrics.histogram("cashier_loop_lag_seconds")
+        )
 
     def _build(self, config: Configuration) -> None:
         # `_built`: what the parts that cannot change at run time were made from.

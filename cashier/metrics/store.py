@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 from bisect import bisect_left
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -103,6 +104,9 @@ class Store:
         increment should not be computed for it.
         """
         self.enabled = enabled
+        # Whether another process reads it; else gauges are set when this one does.
+        self.is_shared = memory is not None
+        self.before_snapshot: list[Callable[[], None]] = []
         # Anonymous memory costs nothing until a page of it is written.
         self._memory = memoryview(memory or mmap.mmap(-1, layout.SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self._cells = self._memory[layout.CELLS_AT : layout.DIRECTORY_AT].cast("q")
@@ -153,6 +157,8 @@ class Store:
         return self._child(Histogram, MetricKind.HISTOGRAM, name, labels)
 
     def snapshot(self) -> Snapshot:
+        for set_gauges in self.before_snapshot:
+            set_gauges()
         directory = self._memory[layout.DIRECTORY_AT : layout.DIRECTORY_AT + self._published[0]]
         return layout.snapshot_of(layout.entries_in(directory.tobytes()), self._cells[: self._used_cells])
 

@@ -1,12 +1,20 @@
-"""Sets the gauges of a worker twice a second, so that a scrape reads memory and calls nothing."""
+"""Sets the gauges of a worker twice a second, so that a scrape reads memory and calls nothing.
+
+Where no other process reads the metrics, a snapshot sets them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
-from cashier.metrics.store import Histogram
+import structlog
+
+from cashier.metrics.store import Histogram, Store
+
+_log = structlog.get_logger("cashier")
 
 INTERVAL_S = 0.5
 _S_NS = 1_000_000_000
@@ -15,16 +23,19 @@ _S_NS = 1_000_000_000
 class GaugeSampler:
     """Calls each of `samples` in turn. `lag`: records how late its timer ran; None: it does not.
 
-    A sample that raises is a bug, which the event loop reports; the others and the next round run.
+    `store`: where they count. A sample that raises is a bug, which the log tells; the others
+    and the next round run.
     """
 
     def __init__(
         self,
         samples: Sequence[Callable[[], None]],
+        store: Store,
         lag: Histogram | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._samples = samples
+        self._store = store
         self._lag = lag
         self._clock_ns = clock_ns
         self._timer: asyncio.TimerHandle | None = None
@@ -32,13 +43,17 @@ class GaugeSampler:
     def start(self) -> None:
         """Start in the running loop, with a first sample now."""
         self.sample()
-        self._schedule()
+        self._store.before_snapshot.append(self.sample)
+        if self._store.is_shared:
+            self._schedule()
 
     def stop(self) -> None:
         """Stop, after a last sample: what has ended is no longer in flight."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        with contextlib.suppress(ValueError):  # not started
+            self._store.before_snapshot.remove(self.sample)
         self.sample()
 
     def sample(self) -> None:
@@ -46,8 +61,7 @@ class GaugeSampler:
             try:
                 sample()
             except Exception as bug:  # noqa: BLE001 - of one gauge: the others must stay true
-                message = "cashier: a gauge could not be read"
-                asyncio.get_running_loop().call_exception_handler({"message": message, "exception": bug})
+                _log.error("a gauge could not be read", exc_info=bug)
 
     def _schedule(self) -> None:
         due_ns = self._clock_ns() + round(INTERVAL_S * _S_NS)
