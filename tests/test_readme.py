@@ -18,6 +18,7 @@ from types import ModuleType
 
 import aiohttp
 import pytest
+import structlog
 import uvicorn
 
 from cashier import Cashier
@@ -78,6 +79,7 @@ def test_the_embedding_example_prints_payment_methods(in_checkout: Path, capsys:
 
 
 def test_the_paying_example_pays(in_checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    structlog.reset_defaults()  # a test before may have configured it
     run_script(in_checkout, PAY)
     assert capsys.readouterr().out.strip() in [f"SUCCEEDED {price}" for price in PRICES_OF_O_1002]
 

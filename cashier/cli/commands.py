@@ -32,7 +32,7 @@ from cashier.cli.why_command import why
 from cashier.core import Cashier
 from cashier.domain.money import Money
 from cashier.domain.order import Country, Id
-from cashier.logs import configure_logs
+from cashier.logs import configure_logs, set_log_level
 from cashier.logs.standard_library import log_uncaught
 from cashier.ops.server import operations_port
 from cashier.probe import probe
@@ -104,6 +104,7 @@ def demo_command(
     seed: Annotated[int, typer.Option(help="Random seed of the sandbox's world and weather.")] = 1,
 ) -> None:
     """Start a sandbox and a service, consult and pay once, then serve until Ctrl-C."""
+    set_log_level("warning")
     found = known_case(case)
     request = {**found.request, "locale": locale, "deadline_ms": deadline_ms}
     run(demo.run_demo(terminal(), request, found.sentence, seed=seed, weather=weather, once=once))

@@ -44,6 +44,12 @@ def configure_logs() -> None:
     root.addHandler(StructuredHandler())
 
 
+def log_event(logger: Any, level: str, event: str, **fields: Any) -> None:
+    """Log what is no trouble. Silent in a program that has not configured structlog."""
+    if level in ("warning", "error") or structlog.is_configured():
+        getattr(logger, level)(event, **fields)
+
+
 def set_log_level(level: LogLevel) -> None:
     """Leave out events below `level`. Other libraries report warnings and errors at any level."""
     threshold = logging.getLevelNamesMapping()[level.upper()]

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from cashier.domain.payment_state import PaymentStatus
 from cashier.domain.upstream_report import EngineReportStatus
+from cashier.logs import log_event
 from cashier.payments.attempt import Attempt
 from cashier.payments.policy import Operation
 from cashier.payments.status_query import ResolvedPayment
@@ -33,7 +34,9 @@ _TRACE_ID = slice(3, 35)
 def log_step(
     event: str, of: Attempt | PaymentClaims, operation: Operation, step: str, *, level: str = "info", **fields: Any
 ) -> None:
-    getattr(_log, level)(
+    log_event(
+        _log,
+        level,
         event,
         step=step,
         payment_id=of.payment_id,

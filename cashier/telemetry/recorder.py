@@ -21,6 +21,7 @@ import structlog
 from cashier.consultation.end import ConsultationEnd
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.timeline import AskTimeline, ask_timeline
+from cashier.logs import log_event
 from cashier.metrics.store import Store
 from cashier.telemetry.consultation_record import consultation_record, is_good, verdicts_of
 from cashier.telemetry.records import ConsultationRecord, SourceRecord, Verdict
@@ -195,4 +196,4 @@ def _source_text(source: SourceRecord) -> str:
 
 
 def _write(level: str, event: str, **fields: Any) -> None:
-    getattr(_log, level)(event, **fields)
+    log_event(_log, level, event, **fields)
