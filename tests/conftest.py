@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from tests.support.seeds import draws_fresh_cases
 from tests.support.virtual_time import VirtualLoop
@@ -47,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
     fixed = not draws_fresh_cases(config)
     settings.register_profile("many", base, derandomize=fixed, max_examples=MANY * max(1, times))
     settings.load_profile("many" if times else "few")
+    if fixed:
+        # Else it draws constants of the modules that happen to be loaded by the tests before.
+        providers.__dict__["is_local_module_file"] = lambda _: False
     compile_once(config)
 
 
