@@ -20,7 +20,7 @@ from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_resource import FoundPayment, Payment
 from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.payments.attempt_recovery import ReplacedPayment
-from cashier.payments.errors import ConsultChanged
+from cashier.payments.errors import ConsultChanged, KeyReused
 from cashier.sandbox import World, weather_named
 from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.weather import PaymentFault, PlannedFault
@@ -247,15 +247,25 @@ class Machine(RuleBasedStateMachine):
         return True
 
     def _every_token_says_the_same(self, observed: ObservedPayment) -> None:
-        """All tokens of a payment give the same final status and message."""
+        """All tokens of a payment give the same final status and message.
+
+        But one of a body that the engine does not have is refused: its key was used again.
+        """
         if observed.payment_id in LedgerTotals(self.world).forgotten:
             return  # only the worker that saw its end knows that it had one
-        answers = [
-            self._result(self.workers[0].payments.look(observed.payment_id, token))
-            for token in observed.tokens[-_TOKENS_COMPARED:]
-            if self._is_accepted(observed, token)
-        ]
-        said = {(answer.status, answer.message.code) for answer in answers}
+        said = set()
+        for token in observed.tokens[-_TOKENS_COMPARED:]:
+            if not self._is_accepted(observed, token):
+                continue
+            try:
+                answer = self._result(self.workers[0].payments.look(observed.payment_id, token))
+            except KeyReused:
+                attempt = self.world.engine.attempt(observed.payment_id)
+                claims = self.workers[0].payments._read_token(observed.payment_id, token)
+                assert attempt is not None
+                assert attempt.submission.fingerprint != claims.fingerprint, f"{observed.payment_id} has this body"
+            else:
+                said.add((answer.status, answer.message.code))
         assert len(said) == 1, f"{observed.payment_id} is {said}"
 
     def _result(self, work: Coroutine[Any, Any, Payment]) -> Payment:
