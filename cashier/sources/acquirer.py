@@ -9,7 +9,7 @@ from cashier.domain.order_result import AcquirerResult, NoOrder, OrderResult
 from cashier.fanout.failure_log import OnFailure, ignore_failure
 from cashier.metrics.store import Store
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
-from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
+from cashier.sources.idempotent_retry import RetrySettings
 from cashier.sources.service_calls import ServiceCalls
 from cashier.sources.service_request import ServiceRequest
 from cashier.sources.source import Inputs, define_source, parse_response
@@ -57,8 +57,7 @@ class AcquirerClient:
         self._retry = retry or RetrySettings()
 
     async def result(self, order_id: str, call_headers: CallHeaders, budget_ms: int) -> AcquirerResult:
-        async def attempt(attempt_ms: int) -> AcquirerResult:
-            parse = partial(parse_result, order_id=order_id)
-            return await self._calls.ask(result_request(order_id), parse, call_headers, attempt_ms)
-
-        return await retry_until_answered(attempt, budget_ms, self._retry)
+        parse = partial(parse_result, order_id=order_id)
+        return await self._calls.ask_until_answered(
+            result_request(order_id), parse, call_headers, budget_ms, self._retry
+        )

@@ -31,7 +31,7 @@ from cashier.domain.order import Id
 from cashier.fanout.failure_log import OnFailure, ignore_failure
 from cashier.metrics.store import Store
 from cashier.source_errors import FailureReason, Garbled, SourceError, Unanswered, WrongIdentity
-from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
+from cashier.sources.idempotent_retry import RetrySettings
 from cashier.sources.service_calls import ServiceCalls
 from cashier.sources.service_request import ServiceRequest
 from cashier.sources.source import (
@@ -206,11 +206,10 @@ class EngineClient:
         return await self._calls.ask(submit_request(submission), parse, call_headers, budget_ms)
 
     async def look_up(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> LookUpOutcome:
-        async def attempt(attempt_ms: int) -> LookUpOutcome:
-            parse = partial(parse_look_up, payment_id=payment_id, order_id=order_id)
-            return await self._calls.ask(look_up_request(payment_id, order_id), parse, call_headers, attempt_ms)
-
-        return await retry_until_answered(attempt, budget_ms, self._retry)
+        parse = partial(parse_look_up, payment_id=payment_id, order_id=order_id)
+        return await self._calls.ask_until_answered(
+            look_up_request(payment_id, order_id), parse, call_headers, budget_ms, self._retry
+        )
 
     async def reverse(
         self,
@@ -222,9 +221,7 @@ class EngineClient:
         reason: ReversalReason | None = None,
     ) -> ReverseOutcome:
         """After `Unanswered` the payment may be reversed or not: look it up."""
-
-        async def attempt(attempt_ms: int) -> ReverseOutcome:
-            parse = partial(parse_reverse, payment_id=payment_id, order_id=order_id, seals=self._seals)
-            return await self._calls.ask(reverse_request(payment_id, order_id, reason), parse, call_headers, attempt_ms)
-
-        return await retry_until_answered(attempt, budget_ms, self._retry)
+        parse = partial(parse_reverse, payment_id=payment_id, order_id=order_id, seals=self._seals)
+        return await self._calls.ask_until_answered(
+            reverse_request(payment_id, order_id, reason), parse, call_headers, budget_ms, self._retry
+        )

@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 
 from msgspec import Meta, Struct
 
+from cashier.fanout.timeline import CallKind
 from cashier.source_errors import Overloaded, Unanswered
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -55,21 +56,22 @@ Running = set[asyncio.Task[Answer | Unanswered]]
 
 
 async def retry_until_answered(
-    attempt: Callable[[int], Awaitable[Answer | Unanswered]], budget_ms: int, settings: RetrySettings
+    attempt: Callable[[int, CallKind], Awaitable[Answer | Unanswered]], budget_ms: int, settings: RetrySettings
 ) -> Answer | Unanswered:
     """Return the first answer, else the last `Unanswered`.
 
-    `attempt` takes the milliseconds that it may last; all attempts and waits fit into `budget_ms`.
-    Raises what an attempt raises.
+    `attempt` takes the milliseconds that it may last, and whether it is a HEDGE, beside one that
+    has not answered yet. All attempts and waits fit into `budget_ms`. Raises what an attempt
+    raises.
     """
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + budget_ms / 1000
     next_after_s = settings.next_after_ms(budget_ms) / 1000
 
-    async def next_attempt() -> Answer | Unanswered:
-        return await attempt(max(1, int((ends_s - loop.time()) * 1000)))
+    async def next_attempt(kind: CallKind) -> Answer | Unanswered:
+        return await attempt(max(1, int((ends_s - loop.time()) * 1000)), kind)
 
-    running: Running[Answer] = {loop.create_task(next_attempt())}
+    running: Running[Answer] = {loop.create_task(next_attempt(CallKind.FIRST))}
     try:
         outcome = None
         for number in range(1, settings.attempts):
@@ -81,7 +83,8 @@ async def retry_until_answered(
             if _is_answer(outcome):
                 break
             await asyncio.sleep(starts_s - loop.time())
-            running.add(loop.create_task(next_attempt()))
+            kind = CallKind.HEDGE if running else CallKind.RETRY
+            running.add(loop.create_task(next_attempt(kind)))
         if not _is_answer(outcome):
             # Each attempt ends by itself.
             outcome = await _first_answer(running, None) or outcome

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cashier.fanout.timeline import CallKind
 from cashier.source_errors import Overloaded, TimedOut, Unanswered, Unreachable
 from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
 from tests.support.virtual_time import run_in_virtual_time
@@ -29,7 +30,7 @@ class SlowUpstream:
         self.begun_ms: list[int] = []
         self.abandoned = 0
 
-    async def attempt(self, budget_ms: int) -> str | Unanswered:
+    async def attempt(self, budget_ms: int, _: CallKind) -> str | Unanswered:
         self.begun_ms.append(round(asyncio.get_running_loop().time() * 1_000))
         after_ms = self._after_ms.pop(0) if len(self._after_ms) > 1 else self._after_ms[0]
         if after_ms is None or after_ms > budget_ms:
@@ -89,7 +90,7 @@ def test_a_lost_request_costs_one_attempt() -> None:
 async def test_a_failure_is_retried_at_once_and_retry_after_is_respected() -> None:
     loop, failures = asyncio.get_running_loop(), [Unreachable("reset"), Overloaded("later", 0.7)]
 
-    async def attempt(_: int) -> str | Unanswered:
+    async def attempt(_: int, __: CallKind) -> str | Unanswered:
         return Unanswered(failures.pop(0)) if failures else "answer"
 
     started_s = loop.time()
@@ -101,10 +102,10 @@ async def test_a_failure_is_retried_at_once_and_retry_after_is_respected() -> No
 async def test_an_exception_of_an_attempt_is_raised_and_the_others_end() -> None:
     upstream, broken = SlowUpstream(None), [False, True]
 
-    async def attempt(budget_ms: int) -> str | Unanswered:
+    async def attempt(budget_ms: int, kind: CallKind) -> str | Unanswered:
         if broken.pop(0):
             raise LookupError
-        return await upstream.attempt(budget_ms)
+        return await upstream.attempt(budget_ms, kind)
 
     with pytest.raises(LookupError):
         await retry_until_answered(attempt, 5_000, RetrySettings(attempt_ms=100))
