@@ -68,6 +68,7 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
         bearer_auth=bearer_auth(config),
         ladder=ladder,
         origins=origins,
+        metrics=metrics,
         trusts_named_payers=config.settings.auth.mode == "none" and is_loopback(config.settings.server.host),
     )
     application.access_log = config.settings.telemetry.access_log

@@ -252,6 +252,32 @@ _ROWS = (
         "How late the event loop ran its timer: every 5 ms, or twice a second where nothing is shed by lag.",
         "Above 20 ms callers are refused. Add workers, or find what blocks the loop or takes the core.",
     ),
+    # The HTTP server
+    Family(
+        "cashier_http_requests_total",
+        _COUNTER,
+        "Requests by the path of their endpoint and the class of the status, 2xx to 5xx; none if the caller left"
+        " before an answer. Path other: nothing is there, or it was no HTTP.",
+        "5xx: see http_problems for the code. 4xx of one path: a caller has changed, or an endpoint is used wrongly."
+        " none: callers do not wait; compare their timeouts with the durations.",
+        ("path", "status"),
+        most_children=128,
+    ),
+    Family(
+        "cashier_http_problems_total",
+        _COUNTER,
+        "Problems in answers and event streams, by code.",
+        "INTERNAL: a bug, and the log has it. OVERLOADED: see shed. UNAUTHENTICATED, TOKEN_EXPIRED: keys or clocks."
+        " The README of the API explains each code.",
+        ("code",),
+    ),
+    Family(
+        "cashier_http_connections",
+        _GAUGE,
+        "Open connections of clients.",
+        "Near [server] max_connections times the workers: idle ones are closed, then new ones refused. Far more than"
+        " requests under way: callers do not reuse connections.",
+    ),
     # Payments
     Family(
         "cashier_payments_total",

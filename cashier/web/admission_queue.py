@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from time import thread_time_ns
+from collections.abc import Callable
+from time import perf_counter_ns, thread_time_ns
 from typing import NamedTuple
 
 from cashier.fanout.load_shedding import DegradationLadder
+from cashier.metrics.store import Store
 
 # About two milliseconds per iteration, beside the work of those started before. More per iteration
 # saves nothing: an iteration costs microseconds.
@@ -36,12 +38,22 @@ class QueueTicket(NamedTuple):
 
 
 class AdmissionQueue:
-    """Belongs to one event loop. Reports its work to `ladder`, which bounds it."""
+    """Belongs to one event loop. Reports its work to `ladder`, which bounds it.
 
-    __slots__ = ("_ladder", "_scheduled", "_started", "_tickets", "_work_ns")
+    `metrics`: where to count.
+    """
 
-    def __init__(self, ladder: DegradationLadder | None = None) -> None:
+    __slots__ = ("_clock_ns", "_ladder", "_scheduled", "_started", "_tickets", "_waits", "_work_ns")
+
+    def __init__(
+        self,
+        ladder: DegradationLadder | None = None,
+        metrics: Store | None = None,
+        clock_ns: Callable[[], int] = perf_counter_ns,
+    ) -> None:
         self._ladder = ladder
+        self._clock_ns = clock_ns
+        self._waits = (metrics or Store()).histogram("cashier_queue_wait_seconds")
         self._tickets: deque[QueueTicket] = deque()
         self._started = 0
         self._scheduled = False
@@ -60,10 +72,12 @@ class AdmissionQueue:
 
     async def wait(self) -> None:
         """Wait until this consultation may start."""
+        since_ns = self._clock_ns()
         turn = asyncio.get_running_loop().create_future()
         self._tickets.append(QueueTicket(turn, thread_time_ns(), len(self._tickets)))
         self._schedule_turn()
         await turn
+        self._waits.record(self._clock_ns() - since_ns)
 
     @property
     def waiting(self) -> bool:

@@ -14,12 +14,15 @@ from typing import TypeAlias
 from starlette.types import Receive, Scope, Send
 
 from cashier.fanout.load_shedding import DegradationLadder
+from cashier.metrics.store import Store
 from cashier.web.admission_queue import AdmissionQueue
 from cashier.web.auth import BearerAuth
 from cashier.web.consult_endpoint import ConsultEndpoint
 from cashier.web.cross_origin import AllowedOrigins
+from cashier.web.endpoint_path import CONSULT_PATH
 from cashier.web.endpoints import methods_of, other_endpoints
 from cashier.web.health import HealthCheck
+from cashier.web.http_metrics import HttpMetrics
 from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.overload_response import RefusalTexts, scope_priority, send_refusal
 from cashier.web.payment_endpoints import PaymentEndpoints
@@ -32,7 +35,6 @@ from cashier.web.why_endpoint import WhyEndpoint
 
 CashierFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[ConsultService]]
 
-CONSULT_PATH = "/v1/consult"
 BODY_LIMIT_BYTES = 65_536
 BODY_TIMEOUT_S = 10.0
 # Scope key of a request that the connection has admitted already.
@@ -46,7 +48,7 @@ class CashierApp:
     `ladder` decides on admission under overload: here, or earlier in a connection that knows this
     application. Only consultations are refused; payments and health checks never are.
     `body_limit_bytes` and `body_timeout_s` limit the request body, here or in that connection.
-    `trusts_named_payers`: see `app`.
+    `trusts_named_payers`: see `app`. `metrics`: where to count.
     """
 
     def __init__(
@@ -60,7 +62,10 @@ class CashierApp:
         origins: AllowedOrigins | None = None,
         *,
         trusts_named_payers: bool = False,
+        metrics: Store | None = None,
     ) -> None:
+        metrics = metrics or Store()
+        self.http_metrics = HttpMetrics(metrics)
         self.draining = False
         # Whether the server writes a line for each request: see `access_log`.
         self.access_log = False
@@ -70,7 +75,7 @@ class CashierApp:
         self._bearer_auth = bearer_auth
         self._service = service
         self._open_service = open_service
-        self.queue = AdmissionQueue(ladder)
+        self.queue = AdmissionQueue(ladder, metrics)
         self.refusal_texts = RefusalTexts(lambda: self._service)
         self.origins = origins = origins or AllowedOrigins({})
         self._consult_endpoint = ConsultEndpoint(bearer_auth, origins, body_limit_bytes, body_timeout_s, self.queue)
@@ -221,6 +226,7 @@ def app(
         ladder,
         origins,
         trusts_named_payers=trusts_named_payers,
+        metrics=cashier.metrics,
     )
 
 
@@ -233,8 +239,12 @@ def owning_app(
     ladder: DegradationLadder | None = None,
     origins: AllowedOrigins | None = None,
     trusts_named_payers: bool = False,
+    metrics: Store | None = None,
 ) -> CashierApp:
-    """An application that opens its cashier at server start and closes it at server stop."""
+    """An application that opens its cashier at server start and closes it at server stop.
+
+    `metrics`: where the cashier counts, and so the application.
+    """
     return CashierApp(
         None,
         open_cashier,
@@ -244,4 +254,5 @@ def owning_app(
         ladder,
         origins,
         trusts_named_payers=trusts_named_payers,
+        metrics=metrics,
     )

@@ -144,10 +144,11 @@ class ClientConnection(asyncio.Protocol):
         state = self.server_state
         if len(state.connections) >= self._max_connections and not self._close_longest_idle():
             self._phase = Phase.CLOSING
-            self._write_refusal({}, closes=True)
+            self._write_refusal(b"", {}, closes=True)
             transport.close()
             return
         state.connections.add(self)  # type: ignore[arg-type] # uvicorn lists its own protocols
+        self.application.http_metrics.connections.set(len(state.connections))
         self._enter(Phase.IDLE, CLOSE_GRACE_S if state.stopping else HEAD_TIMEOUT_S)
 
     def data_received(self, data: bytes) -> None:
@@ -176,7 +177,9 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._phase = Phase.CLOSING
-        self.server_state.connections.discard(self)
+        connections = self.server_state.connections
+        connections.discard(self)
+        self.application.http_metrics.connections.set(len(connections))
         self.server_state.idle.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
@@ -297,9 +300,7 @@ class ClientConnection(asyncio.Protocol):
                 headers = plain.headers
                 overloaded = False
                 if not self._admits(headers, plain.body):
-                    self.transport.write(
-                        encode_refusal(headers, self.application.origins, self.application.refusal_texts, closes=False)
-                    )
+                    self._write_refusal(CONSULT_TARGET, headers, closes=False)
                     self._at = plain.end
                     self._blank_bytes = 0
                     self._end_message()
@@ -352,16 +353,16 @@ class ClientConnection(asyncio.Protocol):
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
 
-    def _write_refusal(self, headers: Mapping[bytes, bytes], *, closes: bool) -> None:
+    def _write_refusal(self, target: bytes, headers: Mapping[bytes, bytes], *, closes: bool) -> None:
         application = self.application
-        self.transport.write(encode_refusal(headers, application.origins, application.refusal_texts, closes=closes))
+        refusal = encode_refusal(headers, application.origins, application.refusal_texts, closes=closes)
+        application.http_metrics.count_response(target, refusal)
+        self.transport.write(refusal)
 
     def _refuse_for_overload(self, request: RequestHead) -> None:
         """Refusals must leave most CPU time to admitted requests: one write, and no task."""
         closes = not request.keep_alive or self.is_last_request
-        self.transport.write(
-            encode_refusal(request.fields, self.application.origins, self.application.refusal_texts, closes=closes)
-        )
+        self._write_refusal(CONSULT_TARGET, request.fields, closes=closes)
         if closes:
             self._close()
         else:
@@ -417,6 +418,8 @@ class ClientConnection(asyncio.Protocol):
         """Answer an unreadable request with a problem, and close."""
         status, headers, body = final_problem(error.code, error.detail)
         head = encode_head(status, [*self.server_state.default_headers, *headers])
+        target = b"" if self._request is None else self._request.target
+        self.application.http_metrics.count_response(target, head + body)
         line = self._buffer[self._at :] if self._request is None else self._request.method
         self.transport.write(head if line.startswith(b"HEAD") else head + body)
         self._unreadable = True

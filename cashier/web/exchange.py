@@ -17,7 +17,8 @@ import structlog
 from starlette.types import Message, Scope
 
 from cashier.web.access_log import AccessEntry
-from cashier.web.application import ADMITTED, CONSULT_PATH, CashierApp
+from cashier.web.application import ADMITTED, CashierApp
+from cashier.web.endpoint_path import CONSULT_PATH
 from cashier.web.problem import PROBLEM_TYPE, ProblemCode, encode_problem, make_problem
 from cashier.web.request_headers import read_request_id
 from cashier.web.request_parser import ProtocolError, RequestHead
@@ -166,6 +167,8 @@ class Exchange:
                 if not self.response_started:
                     self._respond(*final_problem(ProblemCode.INTERNAL, "The request failed."))
         finally:
+            if not self.response_started:
+                application.http_metrics.count_unanswered(self._request.target)
             if self._access is not None:
                 self._access.write(complete=self.response_complete)
             if not self.response_complete:
@@ -223,6 +226,10 @@ class Exchange:
         self.disconnected = True
 
     def _write(self, data: bytes, *, more: bool) -> None:
+        if not self.response_started:
+            self._connection.application.http_metrics.count_response(self._request.target, data)
+        elif self._is_event_stream:
+            self._connection.application.http_metrics.count_events(data)
         self.response_started = True
         if data:
             self._connection.transport.write(data)

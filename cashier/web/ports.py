@@ -14,6 +14,7 @@ from cashier.domain.payment_request import AttemptRequest, PaymentChoice, Paymen
 from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
 from cashier.fanout.l2.interface import Invalidated
 from cashier.fanout.reachability import SourceReachability
+from cashier.metrics.store import Store
 from cashier.payments.attempt_recovery import ReplacedPayment
 from cashier.tokens.payment_state_token import PaymentClaims
 
@@ -137,6 +138,10 @@ class ConsultService(Protocol):
     @property
     def catalog(self) -> Catalog:
         """The texts for payers."""
+
+    @property
+    def metrics(self) -> Store:
+        """Where it counts."""
 
     @property
     def payments(self) -> PaymentsPort | None:

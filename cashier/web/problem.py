@@ -170,10 +170,20 @@ def make_problem(
 Headers = tuple[tuple[bytes, bytes], ...]
 PROBLEM_TYPE = (b"content-type", b"application/problem+json")
 _encoder = msgspec.json.Encoder()
+_BEFORE_CODE = b'"type":"urn:cashier:problem:'
 
 
 def encode_problem(problem: Problem) -> bytes:
     return _encoder.encode(problem)
+
+
+def problem_code_in(response: bytes) -> str | None:
+    """The code of the encoded problem in a part of a response; None if there is none."""
+    before = response.find(_BEFORE_CODE)
+    if before < 0:
+        return None
+    begin = before + len(_BEFORE_CODE)
+    return response[begin : response.find(b'"', begin)].decode("ascii")
 
 
 class RequestRefused(Exception):

@@ -78,6 +78,7 @@ HEDGES = of_source("cashier_source_calls_total", 'kind="hedge"')
 SILENT = of_source("cashier_source_answers_total", 'status!~"FRESH|CACHED|STALE|SKIPPED"')
 CACHE = of_source("cashier_cache_requests_total", 'result!="fallback"')
 METHODS = of("cashier_methods_total")
+REQUESTS = of("cashier_http_requests_total")
 AVAILABLE = of("cashier_methods_total", 'availability="AVAILABLE"')
 
 NOW = (
@@ -379,6 +380,41 @@ PAYMENTS = (
     ),
 )
 
+HTTP = (
+    timeseries(
+        "Requests by endpoint",
+        "reqps",
+        "Requests per second by the path of their endpoint.",
+        "A sudden change of one path: a caller has changed, or lost its way. other: nothing is at that path.",
+        Query(total("path", REQUESTS), "{{path}}"),
+        stacked=True,
+    ),
+    timeseries(
+        "Requests that failed",
+        "reqps",
+        "Requests per second without a good answer, by path and class of the status; none: the caller left first.",
+        "5xx: see Problems for the code. 4xx of one path: its caller is at fault. none: callers do not wait as long as "
+        "answers take; compare their timeouts with Duration.",
+        Query(total("path, status", of("cashier_http_requests_total", 'status!="2xx"')), "{{path}} {{status}}"),
+    ),
+    timeseries(
+        "Problems",
+        "reqps",
+        "Problems per second in answers, by code.",
+        "INTERNAL: a bug, search the log. OVERLOADED: see Refused. UNAUTHENTICATED, TOKEN_EXPIRED: keys or clocks. The "
+        "README of the API says for each code what the caller does.",
+        Query(total("code", of("cashier_http_problems_total")), "{{code}}"),
+    ),
+    timeseries(
+        "Client connections",
+        "none",
+        "Open connections of clients.",
+        "Near [server] max_connections times the workers: idle ones are closed, then new ones are refused. Let callers "
+        "reuse connections, or raise the bound.",
+        Query(f"sum by (instance) ({of('cashier_http_connections')})", "{{instance}}"),
+    ),
+)
+
 RUNTIME = (
     timeseries(
         "Loop lag",
@@ -445,5 +481,6 @@ ROWS = (
     ("Caches", CACHES),
     ("Methods", METHODS_ROW),
     ("Payments", PAYMENTS),
+    ("HTTP", HTTP),
     ("Runtime", RUNTIME),
 )

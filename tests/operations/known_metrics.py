@@ -11,7 +11,9 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.fanout.ask import SourceStatus
 from cashier.metrics.families import FAMILIES, Family, MetricKind
 from cashier.settings.schema import SERVICES
+from cashier.web.endpoint_path import ENDPOINT_PATHS
 from cashier.web.overload_response import PRIORITIES
+from cashier.web.problem import ProblemCode
 from tests.operations.promql import Expression, Selector
 
 # Prometheus adds them to each sample that it scrapes.
@@ -22,6 +24,9 @@ _VALUES: dict[str, frozenset[str]] = {
     "cashier_consultation_duration_seconds.product": frozenset(Product),
     "cashier_methods_total.kind": frozenset(Kind),
     "cashier_shed_total.priority": frozenset({"any", *(name.decode() for name in PRIORITIES)}),
+    "cashier_http_requests_total.path": frozenset(ENDPOINT_PATHS),
+    "cashier_http_requests_total.status": frozenset({"2xx", "4xx", "5xx", "none"}),
+    "cashier_http_problems_total.code": frozenset(ProblemCode),
     "cashier_source_answers_total.status": frozenset(SourceStatus),
     "cashier_methods_total.availability": frozenset(Availability),
     "cashier_payments_total.status": frozenset(PaymentStatus),

@@ -33,6 +33,7 @@ from cashier.domain.pay_method import (
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.fanout.l2.interface import Invalidated, Reach
 from cashier.fanout.reachability import Reachability, SourceReachability
+from cashier.metrics.store import Store
 from cashier.web import CashierFactory, PaymentsPort
 from tests.domain.builders import CATALOG, one_of_each
 from tests.domain.explanation.evidence import explained
@@ -170,6 +171,7 @@ class FakeService:
     def __init__(self, payments: PaymentsPort | None = None) -> None:
         self.ready = self.sources_reached = True
         self.payments = payments
+        self.metrics = Store()
         self.catalog = CATALOG
         self.calls: list[tuple[ConsultRequest, str, str | None]] = []
         self.since_ns: list[int] = []

@@ -29,6 +29,7 @@ from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated, Reach
 from cashier.fanout.reachability import SourceReachability
 from cashier.logs import configure_logs
+from cashier.metrics.store import Store
 from cashier.web import CashierApp, owning_app
 from cashier.web.serve import serve
 from cashier.web.server import ServerSettings
@@ -58,6 +59,7 @@ class SlowService:
 
     def __init__(self, delay_ms: int) -> None:
         self.payments = ImmediatePayments()
+        self.metrics = Store()
         self._delay_s = delay_ms / 1000
 
     def reachability(self) -> tuple[SourceReachability, ...]:

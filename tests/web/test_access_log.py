@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.web.access_log import endpoint_of
+from cashier.web.endpoint_path import endpoint_path
 
 
 @pytest.mark.parametrize(
@@ -18,9 +18,12 @@ from cashier.web.access_log import endpoint_of
         (b"/v1/payments/pay_1/4111111111111111", "other"),
         (b"/v1/orders/o_1/payment?user_id=u_1", "/v1/orders/{order_id}/payment"),
         (b"/v1/consult/u_1", "other"),
+        (b"/v1/payments/", "other"),
+        (b"/v1/payments//events", "other"),
+        (b"/v1/orders/o_1", "other"),
         (b"http://u_1/v1/consult", "other"),
         (b"/u_1", "other"),
     ],
 )
 def test_an_endpoint_has_names_in_the_place_of_values(target: bytes, endpoint: str) -> None:
-    assert endpoint_of(target) == endpoint
+    assert endpoint_path(target) == endpoint

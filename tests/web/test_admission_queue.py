@@ -9,11 +9,15 @@ from time import perf_counter_ns
 import pytest
 
 from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder, ShedSettings
+from cashier.metrics.store import Store
 from cashier.web import app
 from cashier.web.admission_queue import STARTS_PER_TURN, AdmissionQueue
 from cashier.web.application import CashierApp
 from tests.web.asgi_client import JSON, call
 from tests.web.fake_service import FakeService
+
+# A queued consultation is woken in the next turn, and runs in the one after it.
+WAKE_TURN = 2
 
 
 async def enter(queue: AdmissionQueue, number: int, started: list[int]) -> None:
@@ -54,6 +58,26 @@ async def test_a_cancelled_consultation_uses_no_turn() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert started == [*range(STARTS_PER_TURN), *range(2 * STARTS_PER_TURN, 3 * STARTS_PER_TURN)]
     assert queue.try_start()
+
+
+@pytest.mark.moves("cashier_queue_wait_seconds")
+async def test_only_those_that_had_to_wait_count_and_started() -> None:
+    """Each turn takes a millisecond on this clock."""
+    metrics, now_ns = Store(), 0
+    queue, started = AdmissionQueue(metrics=metrics, clock_ns=lambda: now_ns), list[int]()
+    waits = metrics.histogram("cashier_queue_wait_seconds")
+    tasks = [asyncio.create_task(enter(queue, number, started)) for number in range(3 * STARTS_PER_TURN)]
+    await asyncio.sleep(0)
+    assert (len(started), waits.value.count) == (STARTS_PER_TURN, 0)
+    tasks.pop().cancel()
+    for _ in range(10):
+        now_ns += 1_000_000
+        await asyncio.sleep(0)
+    assert len(started) == 3 * STARTS_PER_TURN - 1
+    first, second = STARTS_PER_TURN, STARTS_PER_TURN - 1
+    assert waits.value.count == first + second
+    assert waits.value.sum_ns == 1_000_000 * (first * WAKE_TURN + second * (WAKE_TURN + 1))
+    await asyncio.gather(*tasks)
 
 
 async def test_each_turn_admits_the_full_number_again() -> None:
@@ -120,8 +144,10 @@ async def burst(application: CashierApp, count: int) -> list[tuple[int | None, b
 
 
 async def test_every_consultation_of_a_burst_is_answered() -> None:
-    answers = await burst(app(FakeService(), ladder=DegradationLadder()), 10 * STARTS_PER_TURN)
+    service = FakeService()
+    answers = await burst(app(service, ladder=DegradationLadder()), 10 * STARTS_PER_TURN)
     assert {status for status, _ in answers} == {200}
+    assert service.metrics.histogram("cashier_queue_wait_seconds").value.count == 9 * STARTS_PER_TURN
 
 
 async def test_consultations_that_would_wait_too_long_are_refused_before_any_work() -> None:

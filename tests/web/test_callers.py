@@ -13,10 +13,10 @@ import pytest
 
 from cashier import web
 from cashier.web import app
-from cashier.web.application import CONSULT_PATH
 from cashier.web.auth import AuthSettings, BearerAuth
 from cashier.web.caller import PAYER_SCOPES, TokenScope
 from cashier.web.cross_origin import AllowedOrigins, MerchantSettings
+from cashier.web.endpoint_path import CONSULT_PATH
 from tests.web.asgi_client import JSON, CapturedResponse, call
 from tests.web.fake_payments import ATTEMPT, ID, PAID, TICKET, TOKEN, FakePayments
 from tests.web.fake_payments import BODY as SUBMIT

@@ -23,8 +23,8 @@ from cashier.consultation.answer import OrderUnknown, RequiredSourceUnavailable
 from cashier.payments.errors import CheckUnavailable, InFlight, OrderBusy, RiskRejected, TooManyPayments
 from cashier.tokens.jws import TokenCode, TokenRefused
 from cashier.web import app
-from cashier.web.application import CONSULT_PATH
 from cashier.web.auth import AuthSettings, BearerAuth
+from cashier.web.endpoint_path import CONSULT_PATH
 from cashier.web.openapi import document_builder
 from cashier.web.problem import STATUS_AND_TITLE, ProblemCode
 from tests.web.asgi_client import JSON, CapturedResponse, call
