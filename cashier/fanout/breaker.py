@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from enum import IntEnum
+from enum import StrEnum
 from random import Random
 from typing import Annotated
 
@@ -49,12 +49,17 @@ class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     open_max_s: Annotated[float, Meta(gt=0)] = 5.0
 
 
-class BreakerState(IntEnum):
-    """The worse, the higher: the value of the metric."""
+class BreakerState(StrEnum):
+    """The best first. OPEN: no call passes. HALF_OPEN: one call at a time may, as a probe."""
 
-    CLOSED = 0
-    HALF_OPEN = 1
-    OPEN = 2
+    CLOSED = "CLOSED"
+    HALF_OPEN = "HALF_OPEN"
+    OPEN = "OPEN"
+
+    @property
+    def badness(self) -> int:
+        """The value of the metric: the worse, the higher."""
+        return tuple(BreakerState).index(self)
 
 
 class Breaker:

@@ -163,7 +163,7 @@ class GuardedSource:
         for endpoint in self.endpoints:
             metrics = endpoint.metrics
             in_flight[metrics.in_flight] = in_flight.get(metrics.in_flight, 0) + endpoint.in_flight
-            worst = max(states.get(metrics.breaker_state, 0), endpoint.breaker.state(now_ns))
+            worst = max(states.get(metrics.breaker_state, 0), endpoint.breaker.state(now_ns).badness)
             states[metrics.breaker_state] = worst
         for gauge, number in (*in_flight.items(), *states.items()):
             gauge.set(number)

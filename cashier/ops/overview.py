@@ -11,9 +11,9 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from cashier.fanout.breaker import BreakerState
 from cashier.ops.history import Quantiles, TrendPoint
 from cashier.telemetry.worker_state import (
-    BreakerState,
     ConfigurationState,
     FailureState,
     LivePayment,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
 from msgspec.structs import replace
 
+from cashier.fanout.breaker import BreakerState
 from cashier.ops import advice
 from cashier.ops.history import (
     ANSWERS,
@@ -21,7 +23,6 @@ from cashier.ops.history import (
 from cashier.ops.overview import AnswerCount, EndpointOverview, Health, SourceOverview, UrlOverview
 from cashier.telemetry.worker_state import (
     MOST_FAILURES,
-    BreakerState,
     EndpointState,
     FailureState,
     SourceState,
@@ -32,7 +33,7 @@ from cashier.telemetry.worker_state import (
 _WARN_SHARE, _BAD_SHARE = 0.01, 0.2
 # A source whose slowest calls take this part of its longest timeout is about to fail.
 _SLOW_PART = 0.9
-_WORST_FIRST = (BreakerState.OPEN, BreakerState.PROBING, BreakerState.CLOSED)
+_BADNESS = attrgetter("badness")
 # No worker reports: the names and mechanisms of the sources are unknown.
 _NO_STATE = SourceState("", "", (), 0, 0, None, 0, 0.0, ())
 
@@ -91,7 +92,7 @@ def _source(name: str, states: Sequence[SourceState], counted: _Counted, trends:
         calls={labels[1]: round(window.per_s(count), 2) for labels, count in counted.calls.get(name, [])},
         hedges_won=round(window.per_s(sum(count for _, count in counted.hedges_won.get(name, []))), 2),
         cache_hit_ratio=_hit_ratio(counted.cache.get(name, [])),
-        breaker=min((endpoint.breaker for endpoint in endpoints), key=_WORST_FIRST.index, default=BreakerState.CLOSED),
+        breaker=max((endpoint.breaker for endpoint in endpoints), key=_BADNESS, default=BreakerState.CLOSED),
         in_flight=sum(endpoint.in_flight for endpoint in endpoints),
         limit=None if None in limits or not limits else sum(limit or 0 for limit in limits),
         extra_calls=sum(state.extra_calls for state in states),
@@ -154,7 +155,7 @@ def _endpoint(address: str, seen: Sequence[EndpointState]) -> EndpointOverview:
     return EndpointOverview(
         address=address,
         health=health,
-        breaker=min((endpoint.breaker for endpoint in seen), key=_WORST_FIRST.index),
+        breaker=max((endpoint.breaker for endpoint in seen), key=_BADNESS),
         open_in=len(shut),
         workers=len(seen),
         in_flight=sum(endpoint.in_flight for endpoint in seen),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from cashier.consultation.source_pipeline import SourcePipeline
+from cashier.fanout.breaker import BreakerState
 from cashier.fanout.endpoint import Endpoint
 from cashier.fanout.failure_log import FailureReport
 from cashier.fanout.l2.valkey_cache import ValkeyCache
@@ -17,7 +18,6 @@ from cashier.settings.schema import Settings
 from cashier.telemetry.worker_state import (
     MOST_FAILURES,
     MOST_PAYMENTS,
-    BreakerState,
     EndpointState,
     FailureState,
     LivePayment,
@@ -82,7 +82,7 @@ def _source_state(pipeline: SourcePipeline, settings: Settings, failures: tuple[
     guard, configured = pipeline.guard, settings.sources[pipeline.name]
     now_ns = guard.clock_ns()
     guard.retry_budget.roll(now_ns)
-    endpoints = sorted((_endpoint_state(endpoint, now_ns) for endpoint in guard.endpoints), key=_badness)
+    endpoints = sorted((_endpoint_state(endpoint, now_ns) for endpoint in guard.endpoints), key=_best_last)
     return SourceState(
         name=pipeline.name,
         importance=pipeline.spec.importance.value,
@@ -99,19 +99,19 @@ def _source_state(pipeline: SourcePipeline, settings: Settings, failures: tuple[
 
 def _endpoint_state(endpoint: Endpoint, now_ns: int) -> EndpointState:
     breaker, limit = endpoint.breaker, endpoint.limiter.limit
-    probe_in_s = 0.0 if breaker.closed else max(0.0, (breaker.probe_due_ns - now_ns) / _NS)
+    state = breaker.state(now_ns)
     return EndpointState(
         address=endpoint.name,
-        breaker=BreakerState.CLOSED if breaker.closed else BreakerState.OPEN if probe_in_s else BreakerState.PROBING,
+        breaker=state,
         in_flight=endpoint.in_flight,
         limit=None if limit == UNLIMITED else limit,
         latency_ms=round(endpoint.latency_ns / _MS_NS, 2) if endpoint.latency_ns else None,
-        probe_in_s=round(probe_in_s, 1),
+        probe_in_s=round((breaker.probe_due_ns - now_ns) / _NS, 1) if state is BreakerState.OPEN else 0.0,
     )
 
 
-def _badness(endpoint: EndpointState) -> tuple[bool, float]:
-    return endpoint.breaker is BreakerState.CLOSED, -(endpoint.latency_ms or 0.0)
+def _best_last(endpoint: EndpointState) -> tuple[int, float]:
+    return -endpoint.breaker.badness, -(endpoint.latency_ms or 0.0)
 
 
 def _failure_state(report: FailureReport, now_s: float) -> FailureState:

@@ -12,15 +12,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from cashier.fanout.breaker import BreakerState
 from cashier.fanout.load_shedding import SheddingStep
-
-
-class BreakerState(StrEnum):
-    """OPEN: no call passes. PROBING: the pause is over, and one call at a time may pass."""
-
-    CLOSED = "CLOSED"
-    OPEN = "OPEN"
-    PROBING = "PROBING"
 
 
 class EndpointState(Struct, frozen=True):

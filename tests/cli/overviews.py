@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cashier.fanout.breaker import BreakerState
 from cashier.fanout.load_shedding import SheddingStep
 from cashier.ops.history import Quantiles
 from cashier.ops.overview import (
@@ -23,7 +24,6 @@ from cashier.ops.overview import (
     WorkerOverview,
 )
 from cashier.telemetry.worker_state import (
-    BreakerState,
     ConfigurationState,
     FailureState,
     LivePayment,

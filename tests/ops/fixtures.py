@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from cashier.consultation.end import ConsultationOutcome
 from cashier.domain.pay_method import Availability, Kind, ReasonCode
 from cashier.fanout.ask import Importance, SourceStatus
+from cashier.fanout.breaker import BreakerState
 from cashier.fanout.load_shedding import SheddingStep
 from cashier.fanout.timeline import CallKind, CallOutcome, Flag
 from cashier.metrics.store import Store
@@ -22,7 +23,6 @@ from cashier.ops.live_state import LiveState
 from cashier.settings.loader import configuration
 from cashier.telemetry.records import CallRecord, ConsultationRecord, MethodRecord, SourceRecord, Verdict
 from cashier.telemetry.worker_state import (
-    BreakerState,
     ConfigurationState,
     EndpointState,
     FailureState,

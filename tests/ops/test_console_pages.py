@@ -13,6 +13,7 @@ import pytest
 
 from cashier.domain.pay_method import Kind
 from cashier.domain.ranking import Weights
+from cashier.fanout.breaker import BreakerState
 from cashier.fanout.timeline import Flag
 from cashier.ops.console.live_pages import LONGEST_STREAM_S, LivePages
 from cashier.ops.console.rendering import PAGES, context, environment
@@ -22,7 +23,6 @@ from cashier.telemetry.pseudonyms import Pseudonyms
 from cashier.telemetry.records import ConsultationRecord, Verdict
 from cashier.telemetry.replay import digest_of, packed, recorded
 from cashier.telemetry.worker_state import (
-    BreakerState,
     EndpointState,
     PaymentsState,
     Reload,

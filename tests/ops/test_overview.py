@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from cashier.fanout.breaker import BreakerState
 from cashier.ops.overview import Attention, Health, Overview, SourceOverview
 from cashier.ops.record_store import RecordStore
-from cashier.telemetry.worker_state import BreakerState, EndpointState, PaymentsState, Reload, ReloadResult
+from cashier.telemetry.worker_state import EndpointState, PaymentsState, Reload, ReloadResult
 from tests.ops.fixtures import (
     AT,
     URL,

@@ -11,11 +11,12 @@ import pytest
 from cashier.asgi import reload
 from cashier.core import Cashier
 from cashier.domain.payment_state import PaymentEvent
+from cashier.fanout.breaker import BreakerState
 from cashier.fanout.load_shedding import DegradationLadder, SheddingStep
 from cashier.settings.loader import file_digest, load
 from cashier.settings.schema import Configuration
 from cashier.telemetry.worker_report import payments_state
-from cashier.telemetry.worker_state import BreakerState, ReloadResult, WorkerState
+from cashier.telemetry.worker_state import ReloadResult, WorkerState
 from cashier.web.cross_origin import AllowedOrigins
 from tests.payments.checkout import checkout
 
@@ -62,7 +63,7 @@ def test_an_open_breaker_says_when_it_probes_and_comes_first(file: Path) -> None
     assert (first.address, first.breaker, second.breaker) == (sick.name, BreakerState.OPEN, BreakerState.CLOSED)
     assert 0 < first.probe_in_s <= 5
     sick.breaker.probe_soon(guard.clock_ns())
-    assert cashier.state().sources[0].endpoints[0].breaker is BreakerState.PROBING
+    assert cashier.state().sources[0].endpoints[0].breaker is BreakerState.HALF_OPEN
 
 
 async def test_each_reading_of_the_configuration_is_kept_with_its_outcome(file: Path) -> None:
