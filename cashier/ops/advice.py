@@ -8,7 +8,8 @@ from collections.abc import Mapping
 BY_REASON: Mapping[str, str] = {
     "DNS": "The host name does not resolve: check the url of the source, and the resolver of this machine.",
     "REFUSED": "Nothing listens at the address: check that the service runs, and the port in its url.",
-    "TLS": "The certificate was not accepted: check its expiry, its names, and ca_file of the source.",
+    "TLS": "The certificate was not accepted: check its expiry, its names, and ca_file of the source."
+    " WRONG_VERSION_NUMBER: the port speaks no TLS; check port and scheme of the url.",
     "CONNECT_TIMEOUT": "No connection came about: check network, firewall, and that the host is up.",
     "UNREACHABLE": "No connection is possible: check route, socket file and network.",
     "TIMEOUT": "The service is too slow: ask its team; compare its addresses below.",

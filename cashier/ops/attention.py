@@ -15,6 +15,7 @@ from cashier.ops.overview import (
     RuntimeOverview,
     SourceOverview,
 )
+from cashier.ops.percent import percent
 from cashier.telemetry.worker_state import ReloadResult
 
 _WARN_ANSWERED = 0.999
@@ -48,7 +49,7 @@ def _of_consultations(consultations: ConsultationsOverview) -> Iterator[Attentio
         yield Attention(
             Health.BAD,
             "Consultations",
-            f"{1 - answered:.1%} end without an answer.",
+            f"{percent(1 - answered)} end without an answer.",
             "See which required source fails below, and the failed consultations.",
             "/consultations",
         )
@@ -56,7 +57,7 @@ def _of_consultations(consultations: ConsultationsOverview) -> Iterator[Attentio
         yield Attention(
             Health.WARN,
             "Consultations",
-            f"{1 - in_time:.1%} of answers come after the deadline.",
+            f"{percent(1 - in_time)} of answers come after the deadline.",
             "This process is late, not a source: see loop lag and queue, and add workers.",
             "/runtime",
         )

@@ -21,6 +21,7 @@ from cashier.ops.history import (
     together,
 )
 from cashier.ops.overview import AnswerCount, EndpointOverview, Health, SourceOverview, UrlOverview
+from cashier.ops.percent import percent
 from cashier.telemetry.worker_state import (
     MOST_FAILURES,
     EndpointState,
@@ -197,11 +198,11 @@ def _judgement(source: SourceOverview) -> tuple[Health, str, str]:
     if shut and all(endpoint.health is Health.BAD for endpoint in source.endpoints):
         return Health.BAD, "Not called: the breaker is open on every address", why
     if source.bad >= _BAD_SHARE:
-        return Health.BAD, f"{source.bad:.0%} of asks get no answer", why
+        return Health.BAD, f"{percent(source.bad)} of asks get no answer", why
     if shut:
         return Health.WARN, f"The breaker is open on {len(shut)} of {len(source.endpoints)} addresses", why
     if source.bad >= _WARN_SHARE:
-        return Health.WARN, f"{source.bad:.1%} of asks get no answer", why
+        return Health.WARN, f"{percent(source.bad)} of asks get no answer", why
     p99_ms = source.quantiles.p99_ms
     if p99_ms is not None and source.ceiling_ms and p99_ms >= _SLOW_PART * source.ceiling_ms:
         finding = f"Slow: its p99 is {p99_ms:.0f} ms of {source.ceiling_ms} ms timeout"

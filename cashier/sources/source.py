@@ -121,7 +121,7 @@ def check_not_found(body: bytes) -> None:
         strange = "a 404 that is not the service's own: not a JSON object"
         raise Garbled(strange, reason=FailureReason.WRONG_PATH) from None
     if isinstance(code, str) and code != "NOT_FOUND" and not code.endswith(("_NOT_FOUND", "_UNKNOWN")):
-        strange = "a 404 with a code about something else than the subject of the request"
+        strange = "a 404 with a code other than NOT_FOUND, …_NOT_FOUND and …_UNKNOWN: no such path there"
         raise Garbled(strange, reason=FailureReason.WRONG_PATH)
 
 

@@ -77,7 +77,7 @@ def test_a_source_without_answers_is_bad_comes_first_and_says_what_it_costs_and_
     overview = after(port)
     quota = overview.sources[0]
     assert (quota.name, quota.health, quota.bad, quota.rate) == ("quota", Health.BAD, 0.3, 10.0)
-    assert quota.finding == "30% of asks get no answer; methods that it could refuse are undetermined."
+    assert quota.finding == "30.0 % of asks get no answer; methods that it could refuse are undetermined."
     assert "log has the cause" in quota.action
     assert quota.answers[0].reason == "STATUS_5XX"
     assert overview.attention == (Attention(Health.BAD, "Source quota", quota.finding, quota.action, "/#source-quota"),)

@@ -45,7 +45,7 @@ from cashier.domain.quote import Quote
 from cashier.domain.ranking import ScorePart, rank_offers, score_parts
 from cashier.domain.refusal import availability
 from cashier.domain.split_payment import ID_SUFFIX
-from cashier.source_errors import Missing
+from cashier.source_errors import Missing, MissingCause
 
 _REQUIRED = ("order", "merchant", "member")
 # Cards, accounts and channels that are assembled in all. A usual order takes two thousand; an
@@ -78,7 +78,9 @@ def explain_in_steps(evidence: Evidence, judgement: Judgement) -> Generator[None
             return _without_methods(evidence, Outcome.BLOCKED, f"The order cannot be paid: {blocked}.", blocked)
     silent = [name for name in _REQUIRED if isinstance(answers[name], Missing)]
     if silent:
-        sentence = f"No answer from {', '.join(silent)}, which every consultation requires."
+        # Where one fails, the others are not waited for, and did not fail.
+        failed = [name for name in silent if answers[name].cause is not MissingCause.SKIPPED] or silent
+        sentence = f"No answer from {', '.join(failed)}, which every consultation requires."
         return _without_methods(evidence, Outcome.REQUIRED_SOURCE_UNAVAILABLE, sentence)
     case = ConsultationCase(request, Facts(**answers), judgement.catalog, evidence.now)
     offers = assemble(case)

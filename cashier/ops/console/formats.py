@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
+from cashier.ops.percent import percent
+
 NOTHING = "–"
 _WIDTH, _HEIGHT = 120, 24
 
@@ -34,15 +36,8 @@ def rate(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def percent(value: float | None) -> str:
-    """Never rounds to 0 % or 100 % what is not."""
-    if value is None:
-        return NOTHING
-    if 0 < value < 0.001:
-        return "< 0.1 %"
-    if 0.999 < value < 1:
-        return "> 99.9 %"
-    return f"{value:.0%}".replace("%", " %") if value in (0, 1) else f"{value:.1%}".replace("%", " %")
+def share(value: float | None) -> str:
+    return NOTHING if value is None else percent(value)
 
 
 def age(seconds: float | None) -> str:

@@ -82,7 +82,7 @@ def environment() -> Environment:
         "ms": formats.ms,
         "quantile": formats.quantile,
         "rate": formats.rate,
-        "percent": formats.percent,
+        "percent": formats.share,
         "age": formats.age,
         "clock": formats.clock,
         "day_and_clock": formats.day_and_clock,
