@@ -115,7 +115,8 @@ def _titled(title: str, lines: Iterator[Text]) -> Iterator[Text]:
 
 
 def _source_row(source: Json) -> tuple[Text, ...]:
-    because = " ".join(filter(None, (source["cause"], source["failure"] and f"({one_line(source['failure'])})")))
+    failure = source["failure"] and f"({source['reason']}: {one_line(source['failure'])})"
+    because = " ".join(filter(None, (source["cause"], failure)))
     fine = source["status"] in ("FRESH", "CACHED")
     return (
         Text(source["name"]),

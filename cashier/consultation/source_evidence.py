@@ -43,6 +43,6 @@ def _with_failure(source: SourceEvidence, report: FailureReport | None) -> Sourc
     if report is None or (source.cause is None and source.status != "STALE"):
         return source
     ago_s = max(0.0, time.monotonic() - report.last_s)
-    where = f" at {report.address}" if report.address else ""
+    where = "" if report.address in report.reason else f" at {report.address}"
     text = f"{report.reason}{where}, {report.times} times, last {ago_s:.0f} s ago"
-    return structs.replace(source, failure=text)
+    return structs.replace(source, reason=report.code.value, failure=text)

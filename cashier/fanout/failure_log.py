@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cashier.source_errors import MissingCause, NotAsked, SourceError
+from cashier.source_errors import FailureReason, MissingCause, NotAsked, SourceError
 
 REPEAT_S = 60.0
 # Reasons kept per source. An upstream chooses some of the words, so their number must be bounded.
@@ -23,11 +23,15 @@ OnFailure = Callable[[str, SourceError], None]
 
 
 class FailureReport(Struct, frozen=True):
-    """One reason for missing answers. `times`: failed calls; `last_s`: by `time.monotonic`."""
+    """One reason for missing answers. `code`: of a closed set; `reason`: its particulars.
+
+    `times`: failed calls; `last_s`: by `time.monotonic`.
+    """
 
     source: str
     address: str
     cause: MissingCause
+    code: FailureReason
     reason: str
     times: int
     last_s: float
@@ -100,6 +104,7 @@ class FailureLog:
                 source=source,
                 address=address,
                 cause=MissingCause(count.fields["cause"]),
+                code=FailureReason(count.fields["code"]),
                 reason=reason,
                 times=count.times,
                 last_s=count.last_s,

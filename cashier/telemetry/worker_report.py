@@ -117,7 +117,7 @@ def _best_last(endpoint: EndpointState) -> tuple[int, float]:
 def _failure_state(report: FailureReport, now_s: float) -> FailureState:
     return FailureState(
         address=report.address,
-        reason=report.cause.value,
+        reason=report.code.value,
         detail=report.reason,
         times=report.times,
         age_s=round(max(0.0, now_s - report.last_s), 1),

@@ -79,24 +79,29 @@ async def failures_of(server: Callable[[], Any], calls: int = CALLS) -> tuple[li
 
 
 @pytest.mark.parametrize(
-    ("server", "cause", "reason"),
+    ("server", "cause", "code", "reason"),
     [
-        (at("http://no-such-host.invalid"), "UNREACHABLE", "not known"),
-        (at(f"http://127.0.0.1:{closed_port()}"), "UNREACHABLE", "Connect call failed"),
-        (answering(200, CARDS, tls=True), "UNREACHABLE", "CERTIFICATE_VERIFY_FAILED"),
-        (answering(500, {}), "UNREACHABLE", "status 500"),
-        (answering(503, {}), "OVERLOADED", "status 503"),
-        (answering(302, {}), "GARBLED", "status 302"),
-        (answering(404, {"code": "NO_SUCH_PATH"}), "GARBLED", "404"),
-        (answering(200, {**CARDS, "user_id": "u_2"}), "WRONG_IDENTITY", "another user"),
-        (answering(200, {"user_id": "u_1"}), "GARBLED", "Object missing required field `cards`"),
-        (answering(200, {**CARDS, "cards": [{**CARD, "expiry": "12/30"}]}), "GARBLED", "at $.cards[0].expiry"),
-        (answering(200, {**CARDS, "cards": [{**CARD, "last4": 6222}]}), "GARBLED", "Expected `str`, got `int`"),
-        (answering(200, {**CARDS, "cards": [{**CARD, "type": "PREPAID"}]}), "GARBLED", "at $.cards[0].type"),
+        (at("http://no-such-host.invalid"), "UNREACHABLE", "DNS", "not known"),
+        (at(f"http://127.0.0.1:{closed_port()}"), "UNREACHABLE", "REFUSED", "Connect call failed"),
+        (answering(200, CARDS, tls=True), "UNREACHABLE", "TLS", "CERTIFICATE_VERIFY_FAILED"),
+        (answering(500, {}), "UNREACHABLE", "STATUS_5XX", "status 500"),
+        (answering(503, {}), "OVERLOADED", "OVERLOADED", "status 503"),
+        (answering(302, {}), "GARBLED", "STATUS_3XX", "status 302"),
+        (answering(404, {"code": "NO_SUCH_PATH"}), "GARBLED", "WRONG_PATH", "404"),
+        (answering(200, {**CARDS, "user_id": "u_2"}), "WRONG_IDENTITY", "WRONG_IDENTITY", "another user"),
+        (answering(200, {"user_id": "u_1"}), "GARBLED", "FIELD", "Object missing required field `cards`"),
+        (answering(200, {**CARDS, "cards": [{**CARD, "expiry": "12/30"}]}), "GARBLED", "FIELD", "at $.cards[0].expiry"),
+        (
+            answering(200, {**CARDS, "cards": [{**CARD, "last4": 6222}]}),
+            "GARBLED",
+            "FIELD",
+            "Expected `str`, got `int`",
+        ),
+        (answering(200, {**CARDS, "cards": [{**CARD, "type": "PREPAID"}]}), "GARBLED", "FIELD", "at $.cards[0].type"),
     ],
 )
 async def test_the_reason_is_logged_once_and_survives_the_breaker(
-    server: Callable[[], Any], cause: str, reason: str
+    server: Callable[[], Any], cause: str, code: str, reason: str
 ) -> None:
     reports, lines, answer = await failures_of(server)
     statuses = {report.name: report.status for report in answer.sources}
@@ -107,10 +112,10 @@ async def test_the_reason_is_logged_once_and_survives_the_breaker(
     # A source whose every answer names another subject is not connected to again at once.
     assert all(other["reason"].endswith("its last answers were broken") for other in others)
     assert line["log_level"] == "warning"
-    assert (line["source"], line["cause"]) == ("card", cause)
+    assert (line["source"], line["cause"], line["code"]) == ("card", cause, code)
     assert reason in line["reason"]
     (report,) = [report for report in reports if report.reason == line["reason"]]
-    assert (report.source, report.cause.value) == ("card", cause)
+    assert (report.source, report.cause.value, report.code.value) == ("card", cause, code)
     assert sum(report.times for report in reports) >= 20
     assert "6222" not in line["reason"]
     assert "PREPAID" not in line["reason"]

@@ -111,15 +111,16 @@ async def test_a_failed_required_source_is_explained_with_its_latest_failure() -
     async with opened({"merchant": fails}) as cashier:
         why = await cashier.why(question("chinese_shop"))
         assert why.outcome is Outcome.REQUIRED_SOURCE_UNAVAILABLE
-        assert "No answer from merchant" in why.sentence
+        assert why.sentence.startswith("No answer from merchant, which"), "the others were not waited for"
         [merchant] = [each for each in why.sources if each.name == "merchant"]
         assert merchant.failure
         assert "RuntimeError" in merchant.failure
+        assert merchant.reason == "ADAPTER"
         assert {check.result for check in why.order_checks if check.rule.startswith("MERCHANT")} == {
             Result.UNDETERMINED
         }
         hidden = await cashier.why(question("chinese_shop"), internals=False)
-        assert {each.failure for each in hidden.sources} == {None}
+        assert {(each.reason, each.failure) for each in hidden.sources} == {(None, None)}
 
 
 async def test_a_caller_of_one_merchant_sees_no_cost_score_or_route() -> None:

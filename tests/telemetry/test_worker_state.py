@@ -9,7 +9,9 @@ import msgspec
 import pytest
 
 from cashier.asgi import reload
+from cashier.consultation.answer import RequiredSourceUnavailable
 from cashier.core import Cashier
+from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.domain.payment_state import PaymentEvent
 from cashier.fanout.breaker import BreakerState
 from cashier.fanout.load_shedding import DegradationLadder, SheddingStep
@@ -20,6 +22,9 @@ from cashier.telemetry.worker_state import ReloadResult, WorkerState
 from cashier.web.cross_origin import AllowedOrigins
 from tests.payments.checkout import checkout
 
+REQUEST = ConsultRequest(
+    order_id="o_1", user_id="u_1", merchant_id="m_1", product=Product.STANDARD_CASHIER, terminal=Terminal.APP
+)
 # Nothing listens on port 1.
 SOURCES = ("order", "merchant", "member", "card", "balance", "channel", "quota")
 TABLE = "".join(f'[sources.{name}]\nurl = "http://127.0.0.1:1"\n' for name in SOURCES)
@@ -64,6 +69,15 @@ def test_an_open_breaker_says_when_it_probes_and_comes_first(file: Path) -> None
     assert 0 < first.probe_in_s <= 5
     sick.breaker.probe_soon(guard.clock_ns())
     assert cashier.state().sources[0].endpoints[0].breaker is BreakerState.HALF_OPEN
+
+
+async def test_a_failure_has_its_code_and_its_particulars(file: Path) -> None:
+    async with Cashier(config=load(file)) as cashier:
+        with pytest.raises(RequiredSourceUnavailable):
+            await cashier.consult(REQUEST)
+        [failure] = cashier.state().sources[0].failures
+    assert (failure.reason, failure.address) == ("REFUSED", "http://127.0.0.1:1")
+    assert "Connect call failed" in failure.detail
 
 
 async def test_each_reading_of_the_configuration_is_kept_with_its_outcome(file: Path) -> None:

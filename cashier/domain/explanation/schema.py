@@ -46,7 +46,8 @@ class Result(StrEnum):
 class SourceEvidence(Struct, frozen=True):
     """How one source fared. `cause`: why its answer is missing.
 
-    `failure`: its latest failed call, if one has failed in this process.
+    `reason`, `failure`: of its latest failed call, if one has failed in this process: a
+    `FailureReason`, and its particulars.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SourceEvidence(Struct, frozen=True):
     elapsed_ms: float
     age_ms: int
     cause: str | None = None
+    reason: str | None = None
     failure: str | None = None
 
 
