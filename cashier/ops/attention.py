@@ -57,7 +57,7 @@ def _of_consultations(consultations: ConsultationsOverview) -> Iterator[Attentio
         yield Attention(
             Health.WARN,
             "Consultations",
-            f"{percent(1 - in_time)} of answers come after the deadline.",
+            f"{percent(1 - in_time)} of consultations end after the deadline.",
             "This process is late, not a source: see loop lag and queue, and add workers.",
             "/runtime",
         )

@@ -117,10 +117,10 @@ class SourceOverview(Struct, frozen=True):
 
 
 class ConsultationsOverview(Struct, frozen=True):
-    """`outcomes`: per second. `answered`: the share that got an answer.
+    """`outcomes`: per second. `answered`: the share that did not end as unavailable or error.
 
-    `within_deadline`: of those, the share in time. `degraded`: per second and source, answers
-    without its data.
+    `within_deadline`: the share that did not end late. Both are of all consultations, as in the
+    alerts. `degraded`: per second and source, answers without its data.
     """
 
     rate: float

@@ -71,13 +71,12 @@ def _consultations(window: Window, history: SnapshotHistory) -> ConsultationsOve
     by_outcome = sum_by(((labels, value.count) for labels, value in recorded), 1)
     failed = sum(count for outcome, count in by_outcome.items() if outcome in FAILED_OUTCOMES)
     late = sum(count for _, count in window.counted("cashier_consultations_late_total"))
-    answered = total.count - failed
     return ConsultationsOverview(
         rate=round(window.per_s(total.count), 2),
         quantiles=quantiles(total),
         outcomes={outcome: round(window.per_s(count), 2) for outcome, count in by_outcome.items() if count},
-        answered=round(answered / total.count, 5) if total.count else None,
-        within_deadline=round(max(0, answered - late) / answered, 5) if answered > 0 else None,
+        answered=round((total.count - failed) / total.count, 5) if total.count else None,
+        within_deadline=round(max(0, total.count - late) / total.count, 5) if total.count else None,
         degraded={
             source: round(window.per_s(count), 2)
             for source, count in sum_by(window.counted("cashier_degraded_total"), 0).items()

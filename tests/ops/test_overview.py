@@ -170,6 +170,10 @@ def test_late_answers_and_failed_consultations_are_counted_apart() -> None:
     assert overview.consultations.answered == 0.9
     assert overview.consultations.within_deadline == 1.0
     assert subjects(overview) == ["Consultations"]
+    # A failed one may be late as well: both shares are of all consultations, as in the alerts.
+    port.metrics.counter("cashier_consultations_late_total").add(5)
+    late = after(port).consultations
+    assert (late.answered, late.within_deadline) == (0.9, 0.95)
 
 
 def test_traces_that_the_collector_did_not_get_need_attention() -> None:
