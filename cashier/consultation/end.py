@@ -24,17 +24,19 @@ REPORT_S = 60.0
 
 
 class ConsultationOutcome(StrEnum):
-    """ORDER_UNKNOWN: the acquirer has no such order. SOURCE_UNAVAILABLE: a required one is silent.
+    """COMPLETE, DEGRADED: with methods; the latter without an answer of at least one source.
 
-    ABANDONED: the caller left first. FAULT: a bug.
+    BLOCKED: the order cannot be paid. ORDER_UNKNOWN: the acquirer has no such order. UNAVAILABLE: a
+    required source is silent. ABANDONED: the caller left first. ERROR: a bug.
     """
 
-    PAYABLE = "PAYABLE"
+    COMPLETE = "COMPLETE"
+    DEGRADED = "DEGRADED"
     BLOCKED = "BLOCKED"
     ORDER_UNKNOWN = "ORDER_UNKNOWN"
-    SOURCE_UNAVAILABLE = "SOURCE_UNAVAILABLE"
+    UNAVAILABLE = "UNAVAILABLE"
     ABANDONED = "ABANDONED"
-    FAULT = "FAULT"
+    ERROR = "ERROR"
 
 
 class ConsultationEnd(Struct, frozen=True):
@@ -65,17 +67,18 @@ class ConsultationEnd(Struct, frozen=True):
 
     @property
     def outcome(self) -> ConsultationOutcome:
-        error = self.error
+        error, consultation = self.error, self.consultation
         if error is None:
-            payable = self.consultation is not None and self.consultation.payable
-            return ConsultationOutcome.PAYABLE if payable else ConsultationOutcome.BLOCKED
+            if consultation is None or not consultation.payable:
+                return ConsultationOutcome.BLOCKED
+            return ConsultationOutcome.DEGRADED if consultation.degraded else ConsultationOutcome.COMPLETE
         if isinstance(error, OrderUnknown):
             return ConsultationOutcome.ORDER_UNKNOWN
         if isinstance(error, ConsultError):
-            return ConsultationOutcome.SOURCE_UNAVAILABLE
+            return ConsultationOutcome.UNAVAILABLE
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             return ConsultationOutcome.ABANDONED
-        return ConsultationOutcome.FAULT
+        return ConsultationOutcome.ERROR
 
 
 OnEnd: TypeAlias = Callable[[ConsultationEnd], None]

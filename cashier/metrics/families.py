@@ -72,7 +72,7 @@ _ROWS = (
     Family(
         "cashier_degraded_total",
         _COUNTER,
-        "Consultations without an answer of this source.",
+        "Degraded answers, by the source whose answer is missing.",
         "source_answers has the reason. Payers miss discounts (enriching sources) or methods (gating ones).",
         ("source",),
     ),

@@ -6,17 +6,11 @@ from cashier.consultation.end import ConsultationEnd, ConsultationOutcome
 from cashier.domain.pay_method import PayMethod
 from cashier.domain.refusal import AVAILABILITY_BY_CODE, AVAILABLE
 from cashier.fanout.ask_state import PendingAsk
+from cashier.fanout.scatter import ScatterResult
 from cashier.metrics.store import Counter, Histogram, Store
 from cashier.source_errors import FailureReason, Missing
 
-_OUTCOMES = {
-    ConsultationOutcome.PAYABLE: "complete",
-    ConsultationOutcome.BLOCKED: "blocked",
-    ConsultationOutcome.ORDER_UNKNOWN: "order_unknown",
-    ConsultationOutcome.SOURCE_UNAVAILABLE: "unavailable",
-    ConsultationOutcome.ABANDONED: "abandoned",
-    ConsultationOutcome.FAULT: "error",
-}
+_LABELS = {outcome: outcome.value.lower() for outcome in ConsultationOutcome}
 
 
 class ConsultationMetrics:
@@ -35,15 +29,16 @@ class ConsultationMetrics:
         self._count_answers(end)
         if end.recheck:
             return
-        consultation = end.consultation
-        degraded = consultation is not None and consultation.degraded and end.error is None
-        key = (end.request.product, "degraded" if degraded else _OUTCOMES[end.outcome])
+        consultation, outcome = end.consultation, end.outcome
+        key = (end.request.product, _LABELS[outcome])
         duration = self._durations.get(key)
         if duration is None:
             duration = self._durations[key] = self._metrics.histogram("cashier_consultation_duration_seconds", *key)
         duration.record(end.ended_ns - end.started_ns)
-        if end.ended_ns > end.deadline_ns and key[1] != "abandoned":
+        if end.ended_ns > end.deadline_ns and outcome is not ConsultationOutcome.ABANDONED:
             self._late.add()
+        if outcome is ConsultationOutcome.DEGRADED:
+            self._count_degraded(end.gathered)
         if consultation is not None and end.error is None:
             self._count_methods(consultation.methods)
 
@@ -58,11 +53,6 @@ class ConsultationMetrics:
             if counter is None:
                 counter = self._new_answer(pending)
             counter.cells[counter.index] += 1
-        gathered = end.gathered
-        if gathered is not None and not end.recheck and Missing in map(type, gathered.answers.values()):
-            for name, answer in gathered.answers.items():
-                if isinstance(answer, Missing):
-                    self._count_degraded(name)
 
     def _new_answer(self, pending: PendingAsk) -> Counter:
         name, status, error = pending.ask.name, pending.status, pending.error
@@ -72,11 +62,14 @@ class ConsultationMetrics:
         self._answers[name, status, None if error is None else error.reason] = counter
         return counter
 
-    def _count_degraded(self, name: str) -> None:
-        counter = self._degraded.get(name)
-        if counter is None:
-            counter = self._degraded[name] = self._metrics.counter("cashier_degraded_total", name)
-        counter.add()
+    def _count_degraded(self, gathered: ScatterResult | None) -> None:
+        """Nothing where there is no answer: then all sources but the failed one were not needed."""
+        for name, answer in () if gathered is None else gathered.answers.items():
+            if isinstance(answer, Missing):
+                counter = self._degraded.get(name)
+                if counter is None:
+                    counter = self._degraded[name] = self._metrics.counter("cashier_degraded_total", name)
+                counter.add()
 
     def _count_methods(self, methods: tuple[PayMethod, ...]) -> None:
         known = self._methods

@@ -23,10 +23,10 @@ LONGEST_DETAIL = 300
 _AVAILABLE, _UNDETERMINED = Availability.AVAILABLE, Availability.UNDETERMINED
 _PROBLEMS = {
     ConsultationOutcome.ORDER_UNKNOWN: ProblemCode.ORDER_UNKNOWN,
-    ConsultationOutcome.SOURCE_UNAVAILABLE: ProblemCode.REQUIRED_SOURCE_UNAVAILABLE,
-    ConsultationOutcome.FAULT: ProblemCode.INTERNAL,
+    ConsultationOutcome.UNAVAILABLE: ProblemCode.REQUIRED_SOURCE_UNAVAILABLE,
+    ConsultationOutcome.ERROR: ProblemCode.INTERNAL,
 }
-_FAILED = frozenset({ConsultationOutcome.SOURCE_UNAVAILABLE, ConsultationOutcome.FAULT})
+_FAILED = frozenset({ConsultationOutcome.UNAVAILABLE, ConsultationOutcome.ERROR})
 
 
 def is_good(end: ConsultationEnd, slow_bps: int) -> bool:

@@ -23,7 +23,7 @@ from cashier.telemetry.traced_step import TracedCall, TracedStep
 from cashier.web.problem import STATUS_AND_TITLE, ProblemCode
 
 _MS_NS = 1_000_000
-_FAILED = frozenset({ConsultationOutcome.SOURCE_UNAVAILABLE, ConsultationOutcome.FAULT})
+_FAILED = frozenset({ConsultationOutcome.UNAVAILABLE, ConsultationOutcome.ERROR})
 # The statuses that are no fault of anything: an answer, or one that could change nothing any more.
 _FINE = frozenset(
     {SourceStatus.FRESH, SourceStatus.CACHED, SourceStatus.STALE, SourceStatus.SKIPPED, SourceStatus.PENDING}

@@ -172,7 +172,7 @@ def operations_port(monkeypatch: pytest.MonkeyPatch, folder: Path, *orders: str)
     body = recorded_in(folder).read_bytes()
     listed = tuple(
         RecordSummary(
-            key="k1", started_at=NOW, order_id=order_id, request_id="r-1", trace_id=None, outcome="PAYABLE",
+            key="k1", started_at=NOW, order_id=order_id, request_id="r-1", trace_id=None, outcome="DEGRADED",
             verdicts=(Verdict.LATE, Verdict.DEGRADED), elapsed_ms=160.0, deadline_ms=150.0, sources=("quota",),
             recheck=False, replays=True,
         )

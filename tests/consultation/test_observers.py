@@ -44,7 +44,7 @@ async def test_an_answered_consultation_ends_once_with_its_answer_and_its_times(
     consultation = await observed.flow(request("chinese_shop"), HEADERS, started_ns)
     end = observed.end
     assert end.consultation is consultation
-    assert end.outcome is ConsultationOutcome.PAYABLE
+    assert end.outcome is ConsultationOutcome.COMPLETE
     assert (end.call_headers, end.recheck, end.streamed, end.error) == (HEADERS, False, False, None)
     assert end.started_ns == started_ns
     assert end.asked_ns == started_ns + 5 * MS_NS
@@ -68,7 +68,7 @@ async def test_errors_end_with_their_outcome() -> None:
     silent = Observed({"member": Behaviour(1, "unreachable")})
     with pytest.raises(RequiredSourceUnavailable):
         await silent.flow(request("chinese_shop"), HEADERS)
-    assert silent.end.outcome is ConsultationOutcome.SOURCE_UNAVAILABLE
+    assert silent.end.outcome is ConsultationOutcome.UNAVAILABLE
     assert silent.end.gathered is not None
     assert silent.end.gathered.failed_required == ("member",)
 

@@ -142,7 +142,7 @@ def record(**changes: Any) -> ConsultationRecord:
         terminal="APP",
         deadline_ms=150.0,
         elapsed_ms=121.3,
-        outcome=ConsultationOutcome.PAYABLE,
+        outcome=ConsultationOutcome.COMPLETE,
         verdicts=(Verdict.DEGRADED, Verdict.UNDETERMINED),
         currency="CNY",
         country="CN",

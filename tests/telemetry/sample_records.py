@@ -20,7 +20,7 @@ _RECORD = ConsultationRecord(
     terminal="H5",
     deadline_ms=150.0,
     elapsed_ms=148.2,
-    outcome=ConsultationOutcome.PAYABLE,
+    outcome=ConsultationOutcome.COMPLETE,
     verdicts=(Verdict.SLOW,),
 )
 

@@ -118,6 +118,7 @@ async def test_a_consultation_without_an_answer_counts_its_outcome_and_no_method
         moved = await moved_by(cashier, **fields)
     assert moved[CONSULTATIONS] == {(PRODUCT, outcome): 1}
     assert METHODS not in moved
+    assert DEGRADED not in moved, "there is no answer that could lack something"
 
 
 async def test_an_answer_after_the_deadline_is_late() -> None:

@@ -37,7 +37,7 @@ async def test_a_consultation_is_one_span_with_one_below_it_for_each_source() ->
     attributes = root.attributes
     assert (attributes["http.request.method"], attributes["http.route"]) == ("POST", "/v1/consult")
     assert (attributes["http.response.status_code"], attributes["cashier.verdicts"]) == (200, "SAMPLED")
-    assert (attributes["cashier.outcome"], attributes["cashier.deadline_ms"]) == ("PAYABLE", 20_000)
+    assert (attributes["cashier.outcome"], attributes["cashier.deadline_ms"]) == ("COMPLETE", 20_000)
     assert (attributes["cashier.request_id"], attributes["cashier.order_id"]) == ("r-1", consultation.order.order_id)
     counted = sum(attributes[f"cashier.methods.{kind}"] for kind in ("available", "unavailable", "undetermined"))
     assert counted == len(consultation.methods) > 0
@@ -191,7 +191,7 @@ async def test_a_consultation_without_an_answer_is_traced_too() -> None:
         with pytest.raises(RequiredSourceUnavailable):
             await shop.consult()
         spans = await shop.spans(2)
-    assert (spans[0].attributes["cashier.outcome"], spans[0].error) == ("SOURCE_UNAVAILABLE", "SOURCE_UNAVAILABLE")
+    assert (spans[0].attributes["cashier.outcome"], spans[0].error) == ("UNAVAILABLE", "UNAVAILABLE")
     assert next(span for span in spans if span.name == "member").error == "REFUSED"
 
 

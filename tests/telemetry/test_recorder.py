@@ -76,7 +76,7 @@ async def test_a_sampled_one_has_a_record_with_everything_but_the_payer() -> Non
     record = rig.record
     assert record.verdicts == (Verdict.SAMPLED,)
     assert (record.outcome, record.request_id, record.product) == (
-        ConsultationOutcome.PAYABLE, "r_1", "STANDARD_CASHIER",
+        ConsultationOutcome.COMPLETE, "r_1", "STANDARD_CASHIER",
     )  # fmt: skip
     assert (record.currency, record.country) == ("CNY", "CN")
     assert [source.name for source in record.sources] == [report.name for report in rig.ends[0].gathered.reports]  # type: ignore[union-attr]
