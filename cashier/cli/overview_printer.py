@@ -196,7 +196,7 @@ def _runtime_lines(runtime: RuntimeOverview, width: int) -> Iterator[Text]:
     parts = [
         Text.assemble(("workers ", "bold"), (workers, _STYLES[Health.BAD] if silent else "")),
         _labelled("restarts", str(runtime.restarts)),
-        _labelled("loop lag", f"{_ms(runtime.lag_ms)} ms"),
+        _labelled("loop lag p99", f"{_ms(runtime.loop_lag.p99_ms)} ms"),
         _labelled("queue p99", f"{_ms(runtime.queue_wait.p99_ms)} ms"),
         _labelled("shedding", _word(runtime.step)),
         Text.assemble(("refused ", "dim"), (f"{_rate(refused)}/s", _STYLES[Health.BAD] if refused else "")),

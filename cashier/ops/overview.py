@@ -195,7 +195,7 @@ class RefusedCount(Struct, frozen=True):
 
 
 class RuntimeOverview(Struct, frozen=True):
-    """`lag_ms`: the largest. `step`: the worst of all workers. `queue_wait`: of consultations.
+    """`loop_lag`: of all workers. `step`: the worst of all workers. `queue_wait`: of consultations.
 
     `restarts`: of workers, since the start of the service. `trace_exports`: operations since the
     start by result; without an exporter empty. `traces_lost`: of these, within the window, those
@@ -204,7 +204,7 @@ class RuntimeOverview(Struct, frozen=True):
 
     workers: tuple[WorkerOverview, ...]
     restarts: int
-    lag_ms: float | None
+    loop_lag: Quantiles
     step: str
     queue_wait: Quantiles
     refused: tuple[RefusedCount, ...]

@@ -11,6 +11,7 @@ from cashier.ops.attention import attention
 from cashier.ops.history import (
     CONSULTATIONS,
     FAILED_OUTCOMES,
+    Quantiles,
     SnapshotHistory,
     Window,
     quantiles,
@@ -144,9 +145,9 @@ def _runtime(window: Window, workers: Sequence[WorkerState], at: float) -> Runti
             for worker in workers
         ),
         restarts=sum(_totals(window.after, "cashier_worker_ends_total").values()),
-        lag_ms=max((loop.lag_ms for loop in loops), default=None),
+        loop_lag=_quantiles(window, "cashier_loop_lag_seconds"),
         step=max(steps, key=list(SheddingStep).index, default=SheddingStep.CLEAR).value,
-        queue_wait=quantiles(together(value for _, value in window.recorded("cashier_queue_wait_seconds"))),
+        queue_wait=_quantiles(window, "cashier_queue_wait_seconds"),
         refused=tuple(
             RefusedCount(labels[0], labels[1], rate=round(window.per_s(count), 2), total=totals[labels])
             for labels, count in sorted(window.counted("cashier_shed_total"))
@@ -165,6 +166,10 @@ def _configuration(workers: Sequence[WorkerState]) -> ConfigurationOverview | No
     shown = newest.configuration
     differs = [worker.pid for worker in workers if worker.configuration.digest != shown.digest]
     return ConfigurationOverview(shown, tuple(differs))
+
+
+def _quantiles(window: Window, name: str) -> Quantiles:
+    return quantiles(together(value for _, value in window.recorded(name)))
 
 
 def _totals(snapshot: Snapshot, name: str) -> dict[tuple[str, ...], int]:

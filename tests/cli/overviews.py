@@ -122,7 +122,7 @@ def sick_overview() -> Overview:
                 WorkerOverview(72, 900.0, 9.0, False, None, None),
             ),
             restarts=1,
-            lag_ms=2.5,
+            loop_lag=Quantiles(0.6, 1.1, 2.5),
             step=SheddingStep.DIMMING,
             queue_wait=Quantiles(0.4, 1.0, 2.2),
             refused=(RefusedCount("low", "refused", 0.5, 3),),

@@ -19,6 +19,7 @@ from cashier.cli.operations_client import OperationsClient
 from cashier.cli.overview_printer import overview_lines
 from cashier.cli.service_client import RequestFailed
 from cashier.cli.top import Screen, print_once
+from cashier.ops.history import Quantiles
 from cashier.ops.overview import Health, Overview
 from tests.cli.overviews import sick_overview, source
 
@@ -97,7 +98,7 @@ def test_a_service_without_traffic_and_state_is_shown() -> None:
         consultations=msgspec.structs.replace(
             overview.consultations, rate=0.0, outcomes={}, answered=None, within_deadline=None
         ),
-        runtime=msgspec.structs.replace(overview.runtime, workers=(), lag_ms=None, refused=()),
+        runtime=msgspec.structs.replace(overview.runtime, workers=(), loop_lag=Quantiles(), refused=()),
         payments=msgspec.structs.replace(overview.payments, configured=False),
         configuration=None,
     )

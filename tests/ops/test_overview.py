@@ -226,3 +226,12 @@ def test_payments_of_a_worker_that_has_gone_are_listed_apart() -> None:
     html = port.client().get("/payments").text
     assert "Left by workers that have gone" in html
     assert "pay_left" in html
+
+
+def test_loop_lag_is_the_metric_s() -> None:
+    port = sampled(Port())
+    for _ in range(99):
+        port.metrics.histogram("cashier_loop_lag_seconds").record(500_000)
+    port.metrics.histogram("cashier_loop_lag_seconds").record(80 * MS)
+    lag = after(port).runtime.loop_lag
+    assert (lag.p50_ms, lag.p99_ms) == (0.51, 1.0)
