@@ -129,7 +129,7 @@ def build(
     """
     resolver = Resolver()
     valkey = _valkey(config, coherence, resolver, metrics)
-    failures = FailureLog(_log.warning)
+    failures = FailureLog(_log.warning, _log.info)
     tracing = _tracing(config, metrics)
     wrap = _unchanged if tracing is None else TracedTransport
     builder = _UpstreamBuilder(config, given, failures, resolver, metrics, wrap)
@@ -171,7 +171,9 @@ def upstreams(
 
     `wrap` may replace each one's transport. Raises `ConfigurationError`.
     """
-    builder = _UpstreamBuilder(config, given, FailureLog(_log.warning), Resolver(), Store(), wrap, on_mapping)
+    builder = _UpstreamBuilder(
+        config, given, FailureLog(_log.warning, _log.info), Resolver(), Store(), wrap, on_mapping
+    )
     return builder.upstreams(), builder.payment_ports(), builder.adapter_hooks
 
 
@@ -398,6 +400,7 @@ class _UpstreamBuilder:
                 store=answers,
                 l2=valkey,
                 on_failure=self._failures.of(spec.source.name),
+                on_answers_again=self._failures.end_of(spec.source.name),
                 metrics=self._metrics,
             )
             for spec in SOURCE_SPECS

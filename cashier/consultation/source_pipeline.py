@@ -13,7 +13,7 @@ from cashier.consultation.source_table import SourceBinding, SourceSpec
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache
 from cashier.fanout.cache_lifetime import CacheSettings
-from cashier.fanout.failure_log import OnFailure, ignore_failure
+from cashier.fanout.failure_log import OnAnswersAgain, OnFailure, ignore_answer, ignore_failure
 from cashier.fanout.guard import Guard
 from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.hedge import HedgeSettings
@@ -42,6 +42,7 @@ class SourcePipeline:
         l2: SecondLevel | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         on_failure: OnFailure = ignore_failure,
+        on_answers_again: OnAnswersAgain = ignore_answer,
         metrics: Store | None = None,
     ) -> None:
         self.spec = spec
@@ -57,6 +58,7 @@ class SourcePipeline:
             subject=spec.subject,
             clock_ns=clock_ns,
             on_failure=on_failure,
+            on_answers_again=on_answers_again,
             metrics=metrics,
         )
         self.cache = Cache(

@@ -68,7 +68,7 @@ class Breaker:
     __slots__ = (
         "_bad_keys", "_closed_ns", "_failed_probe", "_failing_keys", "_failures_by_second", "_lease_ns",
         "_open_until_ns", "_openings", "_other_keys_probe", "_probe_ns", "_random", "_repeats", "_repeats_by_second",
-        "_second", "_since_ns", "_successes_by_second", "closed", "failures", "settings", "successes",
+        "_second", "_since_ns", "_successes_by_second", "closed", "failures", "opened_ns", "settings", "successes",
     )  # fmt: skip
 
     def __init__(self, settings: BreakerSettings | None, random: Random) -> None:
@@ -87,6 +87,7 @@ class Breaker:
         self._failed_probe: Hashable = None  # the key of the last one
         self._other_keys_probe = False
         self.closed = True
+        self.opened_ns = 0  # when it opened for the last time after having been closed
         self._forget()
 
     def _forget(self) -> None:
@@ -194,6 +195,7 @@ class Breaker:
             if now_ns - self._closed_ns > _FORGIVEN_NS:
                 self._openings = 0
             self._note_failing_keys(now_ns)
+            self.opened_ns = now_ns
             self._open(now_ns, self.settings)
 
     def _too_many(self, settings: BreakerSettings) -> bool:

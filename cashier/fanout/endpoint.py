@@ -23,7 +23,11 @@ _SLOW_MARGIN_NS = 5_000_000
 _SMOOTHING = 16
 
 
-def _ignore() -> None:
+OnRecovery = Callable[[str, int], None]
+"""Takes the address whose breaker closed, and for how many ns it was open."""
+
+
+def _ignore(address: str, open_ns: int) -> None:
     """The default for a callback."""
 
 
@@ -47,7 +51,7 @@ class Endpoint:
         random: Random,
         metrics: EndpointMetrics,
         subject: str | None = None,
-        on_recovery: Callable[[], None] = _ignore,
+        on_recovery: OnRecovery = _ignore,
     ) -> None:
         self._on_recovery = on_recovery
         self.name = name
@@ -79,7 +83,7 @@ class Endpoint:
             breaker.successes += 1
         elif breaker.record_success(started_ns, now_ns):
             self.limiter.restart()
-            self._on_recovery()
+            self._on_recovery(self.name, now_ns - breaker.opened_ns)
         limiter = self.limiter
         if (self.in_flight + 1) * 2 >= limiter.limit:
             limiter.grow()

@@ -20,6 +20,8 @@ OTHER_REASONS = "other reasons"
 
 OnFailure = Callable[[str, SourceError], None]
 """Takes the address that was called, and the failure."""
+OnAnswersAgain = Callable[[str, float], None]
+"""Takes the address, and for how many seconds its breaker was open."""
 
 
 class FailureReport(Struct, frozen=True):
@@ -80,10 +82,20 @@ class _Count:
 
 
 class FailureLog:
-    """`warn` logs an event with fields. Calls that were not made are no failures of a source."""
+    """`warn` and `info` log an event with fields.
 
-    def __init__(self, warn: Callable[..., Any], clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._reasons = ReasonLog(lambda **fields: warn("no answer from a source", **fields), clock_s)
+    Calls that were not made are no failures of a source. The end of a failure is logged if its
+    beginning was, so both are bounded alike.
+    """
+
+    def __init__(
+        self, warn: Callable[..., Any], info: Callable[..., Any], clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._warn = warn
+        self._info = info
+        self._reasons = ReasonLog(self._write, clock_s)
+        # Sources and addresses with a line since the last one that says they answer again.
+        self._logged: set[tuple[str, str]] = set()
 
     def of(self, source: str) -> OnFailure:
         """What to call for each failed call of `source`."""
@@ -92,6 +104,20 @@ class FailureLog:
             self.record(source, address, error)
 
         return on_failure
+
+    def end_of(self, source: str) -> OnAnswersAgain:
+        """What to call for each breaker of `source` that closes."""
+
+        def on_answers_again(address: str, failed_s: float) -> None:
+            if (source, address) in self._logged:
+                self._logged.remove((source, address))
+                self._info("source answers again", source=source, address=address, failed_s=round(failed_s, 1))
+
+        return on_answers_again
+
+    def _write(self, **fields: Any) -> None:
+        self._logged.add((fields["source"], fields["address"]))
+        self._warn("no answer from a source", **fields)
 
     def record(self, source: str, address: str, error: SourceError) -> None:
         if not isinstance(error, NotAsked):
@@ -115,6 +141,10 @@ class FailureLog:
 
     def __repr__(self) -> str:
         return f"<FailureLog {len(self.reports())} reasons>"
+
+
+def ignore_answer(address: str, failed_s: float) -> None:
+    """Keep nothing: the default of a guard."""
 
 
 def ignore_failure(address: str, error: SourceError) -> None:

@@ -16,7 +16,7 @@ from cashier.fanout.ask import Importance
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.call_timers import CallTimers
 from cashier.fanout.endpoint import Endpoint, update_slow_marks
-from cashier.fanout.failure_log import OnFailure, ignore_failure
+from cashier.fanout.failure_log import OnAnswersAgain, OnFailure, ignore_answer, ignore_failure
 from cashier.fanout.hedge import Hedge, HedgeSettings
 from cashier.fanout.latency_histogram import LatencyHistogram
 from cashier.fanout.limiter import LimiterSettings
@@ -27,6 +27,7 @@ from cashier.fanout.upstream_protocol import Upstream
 from cashier.metrics.store import Gauge, Store
 
 _MS_NS = 1_000_000
+_NS = 1_000_000_000
 LEARN_NS = 1_000_000_000
 _MIN_CALLS = 100
 
@@ -58,9 +59,10 @@ class GuardedSource:
 
     __slots__ = (
         "_all_addresses", "_budget_left", "_calls_to_learn", "_last_call_ns", "_learning", "_min_left_ns",
-        "_next_learn_ns", "_optional", "_random", "_sole_endpoint", "_subject", "adaptive_timeout", "ceiling_ns",
-        "clock_ns", "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "metrics",
-        "multi_address", "name", "on_failure", "on_recovery", "retry_budget", "timers", "upstream",
+        "_next_learn_ns", "_on_answers_again", "_optional", "_random", "_sole_endpoint", "_subject",
+        "adaptive_timeout", "ceiling_ns", "clock_ns", "counts", "endpoints", "hedge", "ladder", "latencies",
+        "mechanisms", "metrics", "multi_address", "name", "on_failure", "on_recovery", "retry_budget", "timers",
+        "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +78,7 @@ class GuardedSource:
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         random: Random | None = None,
         on_failure: OnFailure = ignore_failure,
+        on_answers_again: OnAnswersAgain = ignore_answer,
         metrics: Store | None = None,
     ) -> None:
         """`subject`: see `Endpoint`. `metrics`: where to count."""
@@ -84,6 +87,7 @@ class GuardedSource:
         self.name = name
         self.upstream = upstream
         self.on_failure = on_failure
+        self._on_answers_again = on_answers_again
         self.mechanisms = mechanisms
         self.ladder = ladder
         self._optional = importance is Importance.ENRICHING
@@ -174,7 +178,8 @@ class GuardedSource:
         for endpoint in self.endpoints:
             endpoint.breaker.probe_soon(now_ns)
 
-    def _recovered(self) -> None:
+    def _recovered(self, address: str, open_ns: int) -> None:
+        self._on_answers_again(address, open_ns / _NS)
         if self.on_recovery is not None:
             self.on_recovery()
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.endpoint import Endpoint, avoid_for_second_call, unavailable, update_slow_marks
+from cashier.fanout.endpoint import Endpoint, OnRecovery, avoid_for_second_call, unavailable, update_slow_marks
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.source_metrics import EndpointMetrics
 from cashier.metrics.store import Store
@@ -18,9 +18,10 @@ LEASE_NS = 200 * MS_NS
 CEILING_NS = 100 * MS_NS
 
 
-def new_endpoint(*, limit: int = 10) -> Endpoint:
+def new_endpoint(*, limit: int = 10, on_recovery: OnRecovery = lambda address, open_ns: None) -> Endpoint:
     metrics = EndpointMetrics(Store(), "card", "an address")
-    made = Endpoint("an address", CEILING_NS, BreakerSettings(), LimiterSettings(start=limit), Random(1), metrics)
+    settings = BreakerSettings(), LimiterSettings(start=limit)
+    made = Endpoint("an address", CEILING_NS, *settings, Random(1), metrics, on_recovery=on_recovery)
     made.breaker.roll(NOW_NS)
     return made
 
@@ -183,3 +184,17 @@ def test_after_recovery_the_limit_is_that_of_the_start() -> None:
     sick.record_answer(probe_ns, probe_ns + MS_NS, counted=False)
     assert sick.breaker.closed
     assert sick.limiter.limit == 10
+
+
+def test_a_recovery_reports_its_address_and_the_time_since_the_breaker_first_opened() -> None:
+    recoveries: list[tuple[str, int]] = []
+    sick = new_endpoint(on_recovery=lambda address, open_ns: recoveries.append((address, open_ns)))
+    break_it(sick)
+    for answers in (False, False, True):
+        probe_ns = sick.breaker.probe_due_ns
+        assert sick.breaker.admits(probe_ns, LEASE_NS)
+        if answers:
+            sick.record_answer(probe_ns, probe_ns + MS_NS, counted=False)
+        else:
+            sick.record_failure(probe_ns, probe_ns, counted=False, overload=False)
+    assert recoveries == [("an address", probe_ns + MS_NS - NOW_NS)]

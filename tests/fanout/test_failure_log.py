@@ -17,11 +17,16 @@ class Lines:
     def __init__(self) -> None:
         self.now_s = 1000.0
         self.written: list[dict[str, Any]] = []
-        self.log = FailureLog(self._warn, lambda: self.now_s)
+        self.ends: list[dict[str, Any]] = []
+        self.log = FailureLog(self._warn, self._info, lambda: self.now_s)
 
     def _warn(self, event: str, **fields: Any) -> None:
         assert event == "no answer from a source"
         self.written.append(fields)
+
+    def _info(self, event: str, **fields: Any) -> None:
+        assert event == "source answers again"
+        self.ends.append(fields)
 
 
 def test_a_reason_is_logged_at_once_and_then_once_a_minute_with_its_count() -> None:
@@ -81,3 +86,21 @@ def test_the_latest_reason_comes_first() -> None:
         lines.log.record("card", ADDRESS, Garbled(reason))
         lines.now_s += 1
     assert [(report.reason, report.times) for report in lines.log.reports()] == [("first", 2), ("second", 1)]
+
+
+def test_the_end_of_a_failure_is_logged_once_and_only_after_its_beginning() -> None:
+    lines = Lines()
+    answers_again = lines.log.end_of("card")
+    answers_again(ADDRESS, 2.0)
+    assert lines.ends == [], "no failure was logged"
+    for _ in range(3):
+        lines.log.record("card", ADDRESS, TimedOut("slow"))
+        lines.log.record("quota", "http://quota.internal", TimedOut("slow"))
+        answers_again(ADDRESS, 12.34)
+        lines.now_s += 1
+    end = {"source": "card", "address": ADDRESS, "failed_s": 12.3}
+    assert lines.ends == [end], "the failures of the same minute had no line either"
+    lines.now_s += REPEAT_S
+    lines.log.record("card", ADDRESS, TimedOut("slow"))
+    answers_again(ADDRESS, 12.34)
+    assert lines.ends == [end, end]

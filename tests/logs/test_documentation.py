@@ -11,7 +11,7 @@ import cashier
 PACKAGE = Path(cashier.__file__).parent
 _LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 # Functions that take an event as their first argument and log it.
-_LOGGING = {"log_step", "_warn", "warn"}
+_LOGGING = {"log_step", "_info", "_warn", "warn"}
 
 
 def events() -> Iterator[str]:

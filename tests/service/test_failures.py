@@ -20,6 +20,7 @@ from cashier.fanout.ask import SourceStatus
 from cashier.fanout.failure_log import FailureReport
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.sandbox.records import Json
+from cashier.source_errors import Unreachable
 from tests.support.scripted_service import served
 
 REQUEST = ConsultRequest(
@@ -146,3 +147,27 @@ async def test_a_required_source_that_fails_is_logged_too() -> None:
                 with pytest.raises(RequiredSourceUnavailable):
                     await cashier.consult(REQUEST)
     assert [(entry["source"], entry["reason"]) for entry in entries if "source" in entry] == [("member", "status 500")]
+
+
+async def test_the_end_of_a_failure_is_logged_with_its_length() -> None:
+    upstreams = dict(LocalUpstreams(World(), weather_named("still")).items())
+    cards, failing = upstreams["card"], [True]
+
+    async def card(**inputs: Any) -> Any:
+        if failing:
+            raise Unreachable("down")
+        return await cards(**inputs)
+
+    with structlog.testing.capture_logs() as entries:
+        async with Cashier(sources={**upstreams, "card": card}) as cashier:
+            guard = cashier.pipelines["card"].guard
+            for closes in (False, True):
+                while guard.endpoints[0].breaker.closed is not closes:
+                    await cashier.consult(REQUEST)
+                failing.clear()
+                guard.probe_soon()
+    first, last = [entry for entry in entries if entry.get("source") == "card"]
+    assert (first["event"], first["log_level"]) == ("no answer from a source", "warning")
+    assert (last["event"], last["log_level"]) == ("source answers again", "info")
+    assert last["address"] == first["address"]
+    assert 0 <= last["failed_s"] < 60
