@@ -30,6 +30,7 @@ from cashier.telemetry.settings import TelemetrySettings, telemetry_faults
 from cashier.web.auth import AuthSettings, auth_faults
 from cashier.web.cross_origin import MerchantSettings, origin_faults
 from cashier.web.server import ServerSettings
+from cashier.wire.address_parser import address_faults
 from cashier.wire.aiohttp_client import AiohttpSettings
 from cashier.wire.http1 import Http1Settings
 
@@ -237,6 +238,7 @@ def _address_faults(name: str, source: SourceSettings | ServiceSettings) -> Iter
                 f' but this source has "{source.transport}"'
             )
     if source.transport != "local":
+        yield from (f"[sources.{name}] url: {fault}" for fault in address_faults(source.urls))
         return
     if any("//" in url or url.startswith("unix:") for url in source.urls):
         yield (

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 _PATH = "/v1/traces"
+_NO_URL = "is no URL like http://127.0.0.1:4318"
 
 
 class CollectorUrl(Struct, frozen=True):
@@ -20,9 +21,13 @@ class CollectorUrl(Struct, frozen=True):
     @classmethod
     def parse(cls, url: str) -> CollectorUrl:
         """Of the collector, or of its endpoint for traces. Raises ValueError."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:  # its text quotes the URL
+            raise ValueError(_NO_URL) from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("is no URL like http://127.0.0.1:4318")
+            raise ValueError(_NO_URL)
         if parts.username is not None or parts.password is not None:
             raise ValueError("must not hold a password; the environment's OTEL_EXPORTER_OTLP_HEADERS may")
         if parts.query or parts.fragment:
@@ -34,7 +39,7 @@ class CollectorUrl(Struct, frozen=True):
         return cls(
             secure=secure,
             host=parts.hostname,
-            port=parts.port or (443 if secure else 80),
+            port=port or (443 if secure else 80),
             path=path if path.endswith(_PATH) else path + _PATH,
         )
 

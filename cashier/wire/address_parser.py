@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
@@ -12,6 +13,11 @@ ADDRESS_FORMS = "http://host[:port][/prefix], https://host[:port][/prefix] or un
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # sun_path in Linux's sockaddr_un, less the terminating NUL.
 MAX_SOCKET_PATH_BYTES = 107
+_SCHEME = re.compile(r"[a-z]+:/*")
+# A scheme, a host, a port of digits and a path.
+_WITHOUT_SECRETS = re.compile(
+    r"(?:[a-z+]*:)?/*+(?:[^/:\[\]]*|\[[^\]]*\])(?::[0-9]*)?(?:/(?!/).*)?", re.IGNORECASE | re.DOTALL
+)
 
 
 class UpstreamAddress(Struct, frozen=True):
@@ -56,14 +62,31 @@ def parse_addresses(urls: Sequence[str]) -> list[UpstreamAddress]:
     return [parse_address(url) for url in urls]
 
 
+def address_faults(urls: Sequence[str]) -> Iterator[str]:
+    """One sentence for each address that has no supported form."""
+    for url in urls:
+        try:
+            parse_address(url)
+        except ValueError as fault:
+            yield str(fault)
+
+
 def parse_address(url: str) -> UpstreamAddress:
     """ValueError names the address and the supported forms."""
     try:
         return _unix(url) if url.startswith("unix:") else _tcp(url)
     except ValueError as error:
-        # The part before an @ may be a password, which must not reach a log.
-        shown = url.rpartition("@")[2]
-        raise ValueError(f"address {shown!r}: {error}; supported are {ADDRESS_FORMS}") from None
+        raise ValueError(f"address {_shown(url)!r}: {error}; supported are {ADDRESS_FORMS}") from None
+
+
+def _shown(url: str) -> str:
+    """What may reach a log: no user, password or query, and nothing that may be one."""
+    before, _, rest = url.rpartition("@")
+    plain = re.split("[?#]", rest)[0]
+    if _WITHOUT_SECRETS.fullmatch(plain) and not set(before) & set("?#"):
+        return plain
+    scheme = _SCHEME.match(url)
+    return f"{scheme[0] if scheme else ''}…"
 
 
 def _unix(url: str) -> UpstreamAddress:
@@ -85,9 +108,7 @@ def _tcp(url: str) -> UpstreamAddress:
         raise ValueError("user and password are not supported")
     if parts.query or parts.fragment or "?" in url or "#" in url:
         raise ValueError("an address has no query and no fragment")
-    host, port = _host(parts), DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
-    if not port:
-        raise ValueError("port 0 is not valid")
+    host, port = _host(parts), _port(parts)
     return UpstreamAddress(name=url, host=host, port=port, prefix=parts.path.rstrip("/"), tls=parts.scheme == "https")
 
 
@@ -98,6 +119,16 @@ def _host(parts: SplitResult) -> str:
     host.encode("idna")  # a label that is too long or empty would otherwise fail during a connect
     # RFC 6874 escapes the % before the zone of an IPv6 address.
     return host.replace("%25", "%", 1) if ":" in host else host
+
+
+def _port(parts: SplitResult) -> int:
+    try:
+        port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
+    except ValueError:  # its text has the port, which may be a password before a forgotten @
+        port = 0
+    if not port:
+        raise ValueError("a port is a number from 1 to 65535")
+    return port
 
 
 def is_visible_ascii(text: str) -> bool:

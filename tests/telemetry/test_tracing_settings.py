@@ -55,7 +55,9 @@ def test_without_the_extra_the_url_is_a_fault_with_its_remedy(monkeypatch: pytes
     assert "pip install 'cashier[otel]'" in fault
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:4318", "http://u:s3cret@collector", "ftp://collector"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:4318", "http://u:s3cret@collector", "http://u:s3cret%40collector", "ftp://collector"]
+)
 def test_a_url_that_cannot_be_used_is_a_fault_of_the_configuration(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         configured(otlp_url=url)

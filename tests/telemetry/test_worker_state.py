@@ -102,6 +102,20 @@ async def test_each_reading_of_the_configuration_is_kept_with_its_outcome(file: 
     assert any("deadline_ms" in fault for fault in state.reloads[0].faults)
 
 
+@pytest.mark.parametrize("key", ["", 'transport = "aiohttp"\n'])
+@pytest.mark.parametrize("url", ["http://bob:hunter2@10.0.0.7:1", "http://10.0.0.7:1/?key=hunter2", "ftp://hunter2@h"])
+async def test_an_address_that_a_start_would_refuse_is_neither_applied_nor_shown(
+    file: Path, url: str, key: str
+) -> None:
+    cashier = Cashier(config=load(file))
+    edit(file, 'url = "http://127.0.0.1:1"\n', f'url = "{url}"\n{key}')
+    await reload(cashier, AllowedOrigins({}), lambda: load(file))
+    state = cashier.state()
+    assert state.configuration.reloads[0].result is ReloadResult.REFUSED
+    assert any("[sources.order] url" in fault for fault in state.configuration.reloads[0].faults)
+    assert b"hunter2" not in msgspec.json.encode(state)
+
+
 async def test_a_bug_in_a_reload_is_kept_apart_from_a_fault_of_the_file(file: Path) -> None:
     def read() -> Configuration:
         raise ZeroDivisionError

@@ -50,6 +50,25 @@ def test_an_invalid_address_is_named_with_the_supported_forms(url: str) -> None:
     assert url.rpartition("@")[2].encode("unicode_escape").decode()[:5] in str(refused.value)
 
 
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://user:{SECRET}@card/?key={SECRET}", f"http://card:9100/?key={SECRET}", f"http://card#{SECRET}",
+        f"http://{SECRET}@card:0", f"http://u:p@{SECRET}@card/x y", f"ftp://u:{SECRET}@card",
+        f"http://u:pa/{SECRET}@card", f"http://u:pa?{SECRET}@card", f"unix:rel?token={SECRET}",
+        f"http://u:{SECRET}%40card/", f"http:/u:{SECRET}@card", f"http://card/?mail=a@{SECRET}",
+        f"http://u:{SECRET}@card:99999/", f"http://u:{SECRET}@[::1", f"http://u:{SECRET}/", f"http://[{SECRET}@card",
+    ],
+)  # fmt: skip
+def test_what_may_be_a_secret_in_an_address_is_not_repeated(url: str) -> None:
+    with pytest.raises(ValueError, match="supported are http://host") as refused:
+        parse_address(url)
+    assert SECRET not in str(refused.value)
+
+
 @pytest.mark.parametrize("transport", [Http1Client, AiohttpClient])
 def test_every_transport_refuses_a_bad_address_and_no_address(
     transport: type[Http1Client] | type[AiohttpClient],
