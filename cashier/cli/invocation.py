@@ -35,14 +35,19 @@ def refuse(error: ConfigurationError) -> NoReturn:
 
 
 def stop(*lines: str) -> NoReturn:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in lines:
-        console.print(line, style="red", markup=False)
+        _print(line, "red")
     raise typer.Exit(1)
 
 
 def warn(line: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, style="yellow", markup=False)
+    _print(line, "yellow")
+
+
+def _print(line: str, style: str) -> None:
+    """To stderr. The line may quote a file or an upstream, which must not steer the terminal."""
+    text = "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in line)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
 
 
 def known_case(name: str) -> Any:

@@ -20,6 +20,7 @@ from cashier.cli.why_printer import record_lines, why_lines
 from cashier.domain.pay_method import Kind
 from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
+from cashier.telemetry.operations_link import MOST_FRAME_BYTES
 from cashier.telemetry.replay import CannotReplay, replayed, unpacked
 
 
@@ -27,6 +28,10 @@ class _Record(Struct):
     """The part of a `ConsultationRecord` that is replayed."""
 
     facts: bytes | None = None
+
+
+# The link between workers and operators carries no larger one.
+_MOST_BYTES = MOST_FRAME_BYTES
 
 
 def why(
@@ -85,11 +90,7 @@ def why(
     if record is not None:
         if case is not None or order_id is not None:
             stop("--from has the order of its record: leave --case and --order-id out")
-        try:
-            body = record.read_bytes()
-        except OSError as error:
-            stop(f"{record}: cannot be read: {error.strerror}")
-        _show(_replayed(str(record), body, config), kinds, json=json)
+        _show(_replayed(str(record), _content(record), config), kinds, json=json)
         return
     question: dict[str, Any] = {} if case is None else _of_case(case)
     given = {
@@ -135,18 +136,29 @@ def _show_recorded(
     _show(_replayed(f"record {found.key}", run(client.record(found.key)), config), kinds, json=json)
 
 
+def _content(record: Path) -> bytes:
+    try:
+        with record.open("rb") as file:
+            body = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        stop(f"{record}: cannot be read: {error.strerror}")
+    if len(body) > _MOST_BYTES:
+        stop(f"{record}: is no record of a consultation: these have at most {_MOST_BYTES} bytes")
+    return body
+
+
 def _replayed(name: str, record: bytes, config: Path) -> dict[str, Any]:
     """The explanation of a recorded consultation. What differs now goes to stderr."""
     try:
         facts = unpacked(msgspec.json.decode(record, type=_Record).facts)
         loaded = load(config)
-    except msgspec.DecodeError as error:
+        replay = replayed(facts, loaded.catalog, loaded.weights)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         stop(f"{name}: is no record of a consultation: {error}")
     except CannotReplay as error:
         stop(f"{name}: {error}")
     except ConfigurationError as error:
         refuse(error)
-    replay = replayed(facts, loaded.catalog, loaded.weights)
     if not replay.same_configuration:
         warn(f"{config} has other terms or weights than the service had: methods may differ")
     for difference in replay.differences:

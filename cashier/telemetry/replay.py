@@ -42,7 +42,10 @@ from cashier.telemetry.pseudonyms import Pseudonyms
 
 VERSION = 1
 # A file may be hostile; real facts are some twenty kilobytes.
-_MOST_BYTES = 16 << 20
+_MOST_BYTES = 2 << 20
+# What facts of the right types raise that no consultation can have: a date at the end of the
+# calendar, a time without a zone, a source that is neither among the answers nor missing.
+_CONTRADICTIONS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 # The kinds whose instruments are the payer's; elsewhere the instrument is a provider.
 _OWN_INSTRUMENTS = frozenset({Kind.QUICK_PAY.value, Kind.AGREEMENT.value, Kind.BALANCE.value})
 _CARD_DIGITS = "0000"
@@ -89,7 +92,7 @@ class RecordedFacts(Struct, frozen=True, omit_defaults=True):
 
 
 class CannotReplay(ValueError):
-    """The facts are absent, of another version or not whole."""
+    """The facts are absent, of another version, not whole or contradictory."""
 
 
 class Replay(Struct, frozen=True):
@@ -155,14 +158,20 @@ def unpacked(facts: bytes | None) -> RecordedFacts:
         if version != VERSION:
             raise CannotReplay(f"the record is of version {version}; this cashier replays version {VERSION}")
         return msgspec.json.decode(body, type=RecordedFacts)
-    except (zlib.error, msgspec.DecodeError) as error:
+    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CannotReplay(f"the facts of the record cannot be read: {error}") from None
 
 
 def replayed(facts: RecordedFacts, catalog: Catalog, weights: Weights) -> Replay:
-    """Decide once more. Routes are left out: what the worker had learned is not in the record."""
-    evidence = Evidence(facts.request, _answers(facts.answers), facts.now, facts.sources)
-    explanation = explain(evidence, Judgement(catalog, weights, None))
+    """Decide once more. Routes are left out: what the worker had learned is not in the record.
+
+    Raises `CannotReplay`.
+    """
+    try:
+        evidence = Evidence(facts.request, _answers(facts.answers), facts.now, facts.sources)
+        explanation = explain(evidence, Judgement(catalog, weights, None))
+    except _CONTRADICTIONS as error:
+        raise CannotReplay(f"the facts of the record contradict each other: {type(error).__name__}") from error
     answered = {method.method_id: method for method in facts.methods}
     found = {why.method_id: _as_answered(why) for kind in explanation.kinds for why in kind.methods}
     return Replay(explanation, digest_of(catalog, weights) == facts.configuration, tuple(_differences(answered, found)))

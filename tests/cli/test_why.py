@@ -167,6 +167,45 @@ def test_a_record_that_cannot_be_replayed_ends_in_one_line(tmp_path: Path, chang
         assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
 
 
+HOSTILE = {
+    "deep": b"[" * 200_000,
+    "deep in an unknown field": b'{"x": ' + b"[" * 200_000,
+    "huge": b" " * (2 << 20),
+    "a list": b"[]",
+    "wrong type": b'{"facts": 7}',
+    "no UTF-8": b'{"facts": "\xff"}',
+    "nothing": b"",
+    "a terminal's escape": b'{"facts": "\\u001b[2J"}',
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_is_no_record_ends_in_one_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(HOSTILE[name])
+    done = CliRunner().invoke(cli, ["why", "--from", str(path), "--config", str(configured(tmp_path))])
+    assert isinstance(done.exception, SystemExit)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert "record" in done.stderr
+
+
+def test_a_file_without_an_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["why", "--from", "/dev/zero", "--config", str(configured(tmp_path))])
+    assert done.exit_code == 1
+    assert "at most" in done.stderr
+
+
+def test_words_of_a_record_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    world = World(cards=(card("CMB"),), channels=(channel(Kind.QUICK_PAY, "CMB"),))
+    facts = recorded(evidence_of(world), world.methods(), "0" * 16, Pseudonyms(b"k" * 32))
+    odd = msgspec.structs.replace(facts.methods[0], method_id="\x1b[2J\x9bevil\u202e")
+    hostile = msgspec.structs.replace(facts, methods=(odd,))
+    path = recorded_in(tmp_path, facts=packed(hostile))
+    done = CliRunner().invoke(cli, ["why", "--from", str(path), "--config", str(configured(tmp_path))])
+    assert "evil" in done.stderr
+    assert all(character.isprintable() or character == "\n" for character in done.stderr + done.output)
+
+
 def operations_port(monkeypatch: pytest.MonkeyPatch, folder: Path, *orders: str) -> None:
     """A port with the record of `recorded_in` for each order."""
     body = recorded_in(folder).read_bytes()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -141,6 +143,8 @@ BROKEN = {
     "no facts": zlib.compress(b"{}"),
     "not whole": zlib.compress(b'{"version": 1}'),
     "endless": zlib.compress(b" " * (64 << 20)),
+    "too deep": zlib.compress(b'{"version": 1, "x": ' + b'{"a": ' * 50_000),
+    "no UTF-8": zlib.compress(b'{"version": 1, "request": {"user_id": "\xff"}}'),
 }
 
 
@@ -148,6 +152,59 @@ BROKEN = {
 def test_facts_that_are_absent_or_broken_are_refused_in_one_sentence(name: str) -> None:
     with pytest.raises(CannotReplay, match="the record"):
         unpacked(BROKEN[name])
+
+
+def mutated(value: Any, odd: Any) -> Iterator[Any]:
+    """Copies of a JSON value: each without one of its parts, and each with `odd` in its place."""
+    parts = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    for name, part in parts:
+        for replaced in (odd, *mutated(part, odd)):
+            yield (
+                {**value, name: replaced}
+                if isinstance(value, dict)
+                else [replaced if place == name else each for place, each in enumerate(value)]
+            )
+        yield (
+            {key: each for key, each in parts if key != name}
+            if isinstance(value, dict)
+            else [each for place, each in parts if place != name]
+        )
+
+
+ODD: list[Any] = [
+    None,
+    -1,
+    2**63,
+    10**30,
+    "",
+    "\x1b[2J",
+    "2026-01-01T00:00:00",
+    "9999-12-31T23:59:59Z",
+    [],
+    [{}],
+    {},
+    1.5,
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_facts_with_any_part_changed_replay_or_are_refused(odd: Any) -> None:
+    """A file may come from anybody: no change of it ends in another exception."""
+    world = secretive()
+    refused = 0
+    for facts in islice(mutated(record_of(world), odd), ODD.index(odd) % 4, None, 4):
+        try:
+            msgspec.json.encode(replayed(unpacked(zipped(facts)), world.catalog, world.weights).explanation)
+        except CannotReplay:
+            refused += 1
+    assert refused > 20
+
+
+def test_facts_that_contradict_each_other_are_refused() -> None:
+    facts = record_of(World())
+    for changed in ({**facts, "now": "0001-01-01T00:00:00Z"}, {**facts, "answers": {}}):
+        with pytest.raises(CannotReplay, match="contradict each other"):
+            replayed(unpacked(zipped(changed)), World().catalog, World().weights)
 
 
 def test_facts_of_another_version_are_refused() -> None:
