@@ -11,7 +11,6 @@ from time import perf_counter_ns
 
 import structlog
 
-from cashier.domain.pan import looks_issued
 from cashier.web.endpoint_path import OTHER, endpoint_path
 from cashier.web.problem import PROBLEM_TYPE, problem_code_in
 from cashier.web.request_parser import RequestHead
@@ -54,6 +53,5 @@ class AccessEntry:
             code=self._code,
             elapsed_ms=round((perf_counter_ns() - self._started_ns) / 1e6, 2),
             bytes=self._bytes,
-            # An id that looks like a card number is one, for all that is known.
-            request_id=None if looks_issued(self._request_id) else self._request_id or None,
+            request_id=self._request_id or None,
         )

@@ -23,7 +23,6 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from cashier.domain.pan import looks_issued
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
@@ -74,7 +73,7 @@ class PaymentCall:
         self.request = Request(scope, receive)
         self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.headers = dict(self.raw_headers)
-        self.request_id = _read_request_id(self.headers)
+        self.request_id = read_request_id(self.headers)
         self.traceparent = read_traceparent(self.headers)
         self.watched: WatchedRequest | None = None
         self.choice: Callable[[], PaymentChoice | PaymentRequest | OwnedAttempt] | None = None
@@ -365,9 +364,3 @@ def _signature(ticket: str) -> str:
 
 def _response(payment: Payment) -> ApiResponse:
     return ApiResponse(200 if payment.status in FINAL else 202, msgspec.json.encode(payment))
-
-
-def _read_request_id(headers: dict[bytes, bytes]) -> str:
-    """Replace an id that looks like a card number: ids are logged and sent upstream."""
-    request_id = read_request_id(headers)
-    return read_request_id({}) if looks_issued(request_id) else request_id

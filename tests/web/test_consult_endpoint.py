@@ -46,13 +46,24 @@ async def test_server_timing_has_the_total_and_every_source(application: Cashier
     assert parts[1:] == [f'{source.name};dur=7.4;desc="{source.status.value}"' for source in SOURCES]
 
 
-@pytest.mark.parametrize("claimed", ["a", "A-1_b.c:d", "x" * 64])
+@pytest.mark.parametrize(
+    "claimed", ["a", "A-1_b.c:d", "x" * 64, "1745678901234567890", "550e8400-e29b-41d4-a716-446655440000"]
+)
 async def test_a_valid_request_id_is_used(application: CashierApp, service: FakeService, claimed: str) -> None:
     response = await call(application, headers=JSON | {"X-Request-Id": claimed})
     assert response.headers["x-request-id"] == service.calls[0][1] == claimed
 
 
-@pytest.mark.parametrize("claimed", ["", "x" * 65, "a b", "a\nb", "ä", "<script>"])
+CARD_NUMBERS = [
+    "4111111111111111",
+    "4111-1111-1111-1111",
+    "4111.1111.1111.1111",
+    "r-378282246310005",
+    "_6222021234567894",
+]
+
+
+@pytest.mark.parametrize("claimed", ["", "x" * 65, "a b", "a\nb", "ä", "<script>", *CARD_NUMBERS])
 async def test_any_other_request_id_is_replaced(application: CashierApp, service: FakeService, claimed: str) -> None:
     made = {
         (await call(application, headers=JSON | {"X-Request-Id": claimed})).headers["x-request-id"] for _ in range(3)
