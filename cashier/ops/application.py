@@ -37,6 +37,7 @@ from cashier.ops.record_store import RecordStore
 from cashier.ops.records_endpoint import records_routes
 from cashier.ops.replay_view import replay_view
 from cashier.ops.security_headers import SecurityHeaders
+from cashier.ops.site_guard import SiteGuard
 from cashier.settings.schema import Configuration
 from cashier.web.auth import BearerAuth
 
@@ -139,6 +140,7 @@ def application(state: OperationsState) -> Starlette:
         middleware=[
             Middleware(SecurityHeaders),
             Middleware(HostGuard, hosts=(settings.host, *settings.hosts)),
+            Middleware(SiteGuard),
             Middleware(AccessGuard, auth=state.auth, sessions=state.live.sessions),
         ],
         exception_handlers={HTTPException: _http_error},

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from uvicorn import Config, Server
 
 from cashier.ops.application import SERVICES, OperationsState, application
+from cashier.ops.http_protocol import BoundedHttp
 from cashier.ops.run_directory import run_directory
 from cashier.settings.schema import Configuration
 from cashier.web.auth import BearerAuth, is_loopback
@@ -162,7 +163,7 @@ async def _serve_until(stop: asyncio.Event, app: ASGIApp, listener: socket.socke
         Config(
             app,
             loop="none",
-            http="h11",  # it bounds the size of a request's head
+            http=BoundedHttp,
             ws="none",
             lifespan="off",
             interface="asgi3",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import threading
@@ -15,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from cashier.metrics.exposition import CONTENT_TYPE
+from cashier.ops import http_protocol, server
 from cashier.ops import run_directory as run_directory_module
-from cashier.ops import server
 from cashier.ops.run_directory import worker_store
 from cashier.ops.server import OperationsPort, operations_port
 from cashier.settings.loader import configuration
@@ -92,6 +93,16 @@ def test_a_huge_head_is_refused(port: OperationsPort) -> None:
         status = 400
     assert status == 400
     assert ask(port, "GET", "/healthz")[0].status == 200
+
+
+def test_a_head_that_does_not_end_is_cut(port: OperationsPort, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "REQUEST_S", 0.01)
+    assert port.url is not None
+    host, number = port.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(number)), timeout=10) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: ")
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
 
 
 def test_a_taken_port_is_logged_once_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,39 @@ def test_every_response_has_the_strict_headers(path: str) -> None:
     assert path.startswith("/assets") or headers["cache-control"] == "no-store"
 
 
+OTHER_SITES = [
+    {"sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": dest}
+    for site in ("cross-site", "same-site", "odd")
+    for mode, dest in (("no-cors", "image"), ("cors", "empty"), ("navigate", "iframe"), ("no-cors", "script"), ("", ""))
+]
+OF_EACH_KIND = ["/", "/metrics", "/api/overview", "/api/records", "/api/payments", "/events/overview", "/consultations"]
+
+
+@pytest.mark.parametrize("headers", OTHER_SITES, ids=lambda headers: " ".join(headers.values()))
+def test_a_page_of_another_site_keeps_the_port_busy_with_nothing(headers: dict[str, str]) -> None:
+    client = Port().client()
+    for path in OF_EACH_KIND:
+        response = client.get(path, headers=headers)
+        assert (response.status_code, response.text) == (403, "Another site sent this request.\n"), path
+
+
+def test_a_link_from_another_site_opens_a_page_and_sends_no_form() -> None:
+    client = Port(sandbox="http://127.0.0.1:1").client()
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert client.get("/payments", headers=link).status_code == 200
+    assert client.post("/weather/restore", headers=link).status_code == 403
+
+
+@pytest.mark.parametrize("headers", [{}, {"sec-fetch-site": "none"}, {"sec-fetch-site": "same-origin"}])
+def test_programs_the_console_and_a_typed_address_are_served(headers: dict[str, str]) -> None:
+    assert Port().client().get("/api/overview", headers=headers).status_code == 200
+
+
+def test_a_head_of_an_endless_stream_ends() -> None:
+    response = Port().client().head("/events/overview")
+    assert (response.status_code, response.text) == (200, "")
+
+
 def browser(port: Port, base_url: str = "https://ops.example.com") -> TestClient:
     return port.client(base_url, headers={"accept": "text/html", "sec-fetch-site": "same-origin"})
 
@@ -174,6 +207,24 @@ def test_sign_ins_that_fail_are_limited(guarded: Port) -> None:
     for _ in range(MOST_FAILURES):
         assert sign_in(client, "nonsense").status_code == 401
     assert sign_in(client, token()).status_code == 429
+
+
+@pytest.mark.parametrize("headers", [{"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}, {}])
+def test_another_site_locks_nobody_out(guarded: Port, headers: dict[str, str]) -> None:
+    lured = guarded.client("https://ops.example.com")
+    for _ in range(MOST_FAILURES + 1):
+        assert lured.post("/sign-in", data={"token": "nonsense"}, headers=headers).status_code == 403
+    assert sign_in(browser(guarded), token()).status_code == 303
+
+
+def test_a_session_that_another_chose_is_not_taken_over(guarded: Port) -> None:
+    client, other = browser(guarded), browser(guarded)
+    for each in (client, other):
+        each.cookies.set("__Host-cashier_operations", "chosen")
+    response = sign_in(client, token())
+    assert response.status_code == 303
+    assert "chosen" not in response.headers["set-cookie"]
+    assert other.get("/").status_code == 303
 
 
 def test_the_sign_in_warns_where_a_browser_would_drop_the_cookie(guarded: Port) -> None:

@@ -86,6 +86,8 @@ class Console:
         page = next((page for page in PAGES if page.name == request.path_params["page"]), None)
         if page is None:
             return self._message(request, 404, "There is nothing at this path.")
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         if self.live_pages.is_full:
             return Response("Too many pages are open.\n", 503, {"retry-after": "30"}, media_type="text/plain")
         return StreamingResponse(

@@ -39,7 +39,7 @@ def sign_in_routes(console: Console, auth: BearerAuth, sessions: Sessions) -> Se
             if caller.is_bound:
                 raise FormRefused(403, "This token is bound to a user, order or merchant: operators need another.")
         except FormRefused as refused:
-            sessions.note_failure(client)
+            # Not a failed attempt: another site could send such forms, and lock its reader out.
             return page(request, refused.status, refused.text, fields.get("next", "/"))
         except RequestRefused as refused:
             sessions.note_failure(client)

@@ -1,0 +1,116 @@
+"""A client that never ends its request, or reads nothing, loses its connection to the port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from cashier.ops.http_protocol import REQUEST_S, STALLED_S, BoundedHttp
+from cashier.ops.server import KEEP_ALIVE_S
+
+pytestmark = pytest.mark.looptime
+REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n"
+HEAD = b"GET / HTTP/1.1\r\nHost: h\r\nX: "
+
+
+class Connection(asyncio.Transport):
+    """A connection to a protocol, at whose other end is a test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self.cut_at: float | None = None
+        config = Config(
+            self._app, ws="none", lifespan="off", interface="asgi3", log_config=None, timeout_keep_alive=KEEP_ALIVE_S
+        )
+        config.load()
+        self.protocol = BoundedHttp(config, ServerState(), {})
+        self.protocol.connection_made(self)
+
+    async def _app(self, _scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += data
+
+    def abort(self) -> None:
+        self.cut_at = asyncio.get_running_loop().time()
+        self.protocol.connection_lost(ConnectionAbortedError())
+
+    def close(self) -> None:
+        if self.cut_at is None:
+            self.abort()
+
+    def is_closing(self) -> bool:
+        return self.cut_at is not None
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+@pytest.mark.parametrize("begun", [b"", b"G", HEAD, POST, POST + b"x" * 9])
+async def test_a_request_that_does_not_end_is_cut(begun: bytes) -> None:
+    connection = Connection()
+    if begun:
+        connection.protocol.data_received(begun)
+    await asyncio.sleep(REQUEST_S - 1)
+    assert connection.cut_at is None
+    await asyncio.sleep(1.1)
+    assert connection.cut_at == REQUEST_S
+
+
+@pytest.mark.parametrize("begun", [HEAD, POST])
+async def test_a_byte_now_and_then_does_not_keep_it(begun: bytes) -> None:
+    connection = Connection()
+    connection.protocol.data_received(begun)
+    for _ in range(9):
+        await asyncio.sleep(1)
+        connection.protocol.data_received(b"x")
+    await asyncio.sleep(1.1)
+    assert connection.cut_at == REQUEST_S
+
+
+async def test_between_two_requests_there_is_the_time_of_keep_alive_and_a_later_one_has_its_own_bound() -> None:
+    connection = Connection()
+    for _ in range(3):
+        connection.protocol.data_received(REQUEST)
+        await asyncio.sleep(KEEP_ALIVE_S - 1)
+        assert connection.cut_at is None
+    assert connection.sent.count(b"200 OK") == 3
+    connection.protocol.data_received(HEAD)
+    now = asyncio.get_running_loop().time()
+    await asyncio.sleep(REQUEST_S + 1)
+    assert connection.cut_at == now + REQUEST_S
+
+
+async def test_a_reader_that_stalls_is_cut_and_a_slow_one_is_not() -> None:
+    connection = Connection()
+    connection.protocol.data_received(REQUEST)
+    for _ in range(3):
+        connection.protocol.pause_writing()
+        await asyncio.sleep(STALLED_S - 1)
+        connection.protocol.resume_writing()
+        await asyncio.sleep(1)
+    assert connection.cut_at is None
+    connection.protocol.pause_writing()
+    now = asyncio.get_running_loop().time()
+    await asyncio.sleep(STALLED_S + 1)
+    assert connection.cut_at == now + STALLED_S
+
+
+async def test_what_is_wrong_with_a_request_is_no_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        for odd in (b"\x00\r\n\r\n", b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"):
+            Connection().protocol.data_received(odd)
+    assert caplog.records == []
