@@ -138,7 +138,7 @@ def build(
     payment_ports = builder.payment_ports()
     observers, recorder = Observers(), Recorder(config.settings.telemetry, metrics)
     if metrics.enabled:
-        observers.add(ConsultationMetrics(metrics).on_end)
+        observers.add(ConsultationMetrics(metrics, pipelines).on_end)
     observers.add(recorder)
     if tracing is not None:
         recorder.on_traced = tracing.on_traced

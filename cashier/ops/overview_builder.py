@@ -92,6 +92,7 @@ def _methods(window: Window) -> tuple[MethodCount, ...]:
     return tuple(
         MethodCount(labels[0], labels[1], labels[2], rate=round(window.per_s(count), 2), total=totals[labels])
         for labels, count in sorted(window.counted("cashier_methods_total"))
+        if totals[labels]
     )
 
 
@@ -115,6 +116,7 @@ def _payments(
         counts=tuple(
             PaymentCount(labels[0], labels[1], rate=round(window.per_s(count), 3), total=totals[labels])
             for labels, count in sorted(window.counted("cashier_payments_total"))
+            if totals[labels]
         ),
         left=tuple(
             _listed(each.payment, each.worker, at, LEFT_PAYMENT_ADVICE)

@@ -35,7 +35,8 @@ class BreachLog:
     """Counts and logs each breach of a payment once."""
 
     def __init__(self, counts: PaymentMetrics | None = None) -> None:
-        self._counts = counts or PaymentMetrics()
+        counts = counts or PaymentMetrics()
+        self._breaches = {each: counts.breaches_of(each.value) for each in Obligation}
         self._logged: set[tuple[Obligation, str]] = set()
 
     def __repr__(self) -> str:
@@ -47,7 +48,7 @@ class BreachLog:
         if len(self._logged) >= _MOST_LOGGED:
             self._logged.clear()
         self._logged.add((obligation, payment_id))
-        self._counts.count_breach(obligation.value)
+        self._breaches[obligation].add()
         _log.error(
             "the engine broke an obligation",
             obligation=obligation.value,

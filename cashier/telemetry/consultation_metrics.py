@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cashier.consultation.end import ConsultationEnd, ConsultationOutcome
-from cashier.domain.pay_method import PayMethod
+from cashier.domain.order import Product
+from cashier.domain.pay_method import Kind, PayMethod
 from cashier.domain.refusal import AVAILABILITY_BY_CODE, AVAILABLE
+from cashier.fanout.ask import SourceStatus
 from cashier.fanout.ask_state import PendingAsk
 from cashier.fanout.scatter import ScatterResult
-from cashier.metrics.store import Counter, Histogram, Store
+from cashier.metrics.store import Counter, Store
 from cashier.source_errors import FailureReason, Missing
 
 _LABELS = {outcome: outcome.value.lower() for outcome in ConsultationOutcome}
 
 
 class ConsultationMetrics:
-    """Counts consultations, and the asks of rechecks too. Label values are closed sets."""
+    """Counts consultations, and the asks of rechecks too. Label values are closed sets.
 
-    def __init__(self, metrics: Store) -> None:
+    `sources`: the names of those that are asked.
+    """
+
+    def __init__(self, metrics: Store, sources: Iterable[str]) -> None:
+        """Children that a query may read are there from the start.
+
+        What makes a series appear is no increase of it to Prometheus. Reasons are too many.
+        """
         self._metrics = metrics
         self._late = metrics.counter("cashier_consultations_late_total")
-        self._durations: dict[tuple[str, str], Histogram] = {}
+        self._durations = {
+            (product, outcome): metrics.histogram("cashier_consultation_duration_seconds", product, label)
+            for product in Product
+            for outcome, label in _LABELS.items()
+        }
         # By the kind if the method is available, else by the kind and the code of the refusal.
-        self._methods: dict[object, Counter] = {}
+        self._methods: dict[object, Counter] = {
+            kind: metrics.counter("cashier_methods_total", kind, AVAILABLE.value, "") for kind in Kind
+        }
         self._answers: dict[tuple[str, object, object], Counter] = {}
-        self._degraded: dict[str, Counter] = {}
+        self._degraded = {}
+        for name in sources:
+            self._degraded[name] = metrics.counter("cashier_degraded_total", name)
+            fresh = metrics.counter("cashier_source_answers_total", name, SourceStatus.FRESH.value, "")
+            self._answers[name, SourceStatus.FRESH, None] = fresh
 
     def on_end(self, end: ConsultationEnd) -> None:
         self._count_answers(end)
         if end.recheck:
             return
         consultation, outcome = end.consultation, end.outcome
-        key = (end.request.product, _LABELS[outcome])
-        duration = self._durations.get(key)
-        if duration is None:
-            duration = self._durations[key] = self._metrics.histogram("cashier_consultation_duration_seconds", *key)
-        duration.record(end.ended_ns - end.started_ns)
+        self._durations[end.request.product, outcome].record(end.ended_ns - end.started_ns)
         if end.ended_ns > end.deadline_ns and outcome is not ConsultationOutcome.ABANDONED:
             self._late.add()
         if outcome is ConsultationOutcome.DEGRADED:
@@ -66,10 +83,7 @@ class ConsultationMetrics:
         """Nothing where there is no answer: then all sources but the failed one were not needed."""
         for name, answer in () if gathered is None else gathered.answers.items():
             if isinstance(answer, Missing):
-                counter = self._degraded.get(name)
-                if counter is None:
-                    counter = self._degraded[name] = self._metrics.counter("cashier_degraded_total", name)
-                counter.add()
+                self._degraded[name].add()
 
     def _count_methods(self, methods: tuple[PayMethod, ...]) -> None:
         known = self._methods

@@ -64,7 +64,7 @@ class CashierApp:
         trusts_named_payers: bool = False,
         metrics: Store | None = None,
     ) -> None:
-        metrics = metrics or Store()
+        self.metrics = metrics = metrics or Store()
         self.http_metrics = HttpMetrics(metrics)
         self.draining = False
         # Whether the server writes a line for each request: see `access_log`.

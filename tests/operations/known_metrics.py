@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+from cashier.asgi import RELOAD_RESULTS
+from cashier.consultation.end import ConsultationOutcome
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.order import Product
 from cashier.domain.pay_method import Availability, Kind
-from cashier.domain.payment_state import PaymentStatus
+from cashier.domain.payment_state import FINAL
 from cashier.fanout.ask import SourceStatus
 from cashier.metrics.families import FAMILIES, Family, MetricKind
 from cashier.settings.schema import SERVICES
@@ -20,7 +22,10 @@ from tests.operations.promql import Expression, Selector
 TARGET_LABELS = frozenset({"job", "instance"})
 # Their values come from configurations, or from lists too long to repeat.
 _OPEN_LABELS = frozenset({"endpoint", "reason", "le"})
-_VALUES: dict[str, frozenset[str]] = {
+VALUES: dict[str, frozenset[str]] = {
+    "cashier_consultation_duration_seconds.outcome": frozenset(
+        outcome.value.lower() for outcome in ConsultationOutcome
+    ),
     "cashier_consultation_duration_seconds.product": frozenset(Product),
     "cashier_methods_total.kind": frozenset(Kind),
     "cashier_shed_total.priority": frozenset({"any", *(name.decode() for name in PRIORITIES)}),
@@ -29,7 +34,9 @@ _VALUES: dict[str, frozenset[str]] = {
     "cashier_http_problems_total.code": frozenset(ProblemCode),
     "cashier_source_answers_total.status": frozenset(SourceStatus),
     "cashier_methods_total.availability": frozenset(Availability),
-    "cashier_payments_total.status": frozenset(PaymentStatus),
+    "cashier_payments_total.kind": frozenset(Kind),
+    "cashier_payments_total.status": FINAL,
+    "cashier_config_reload_total.result": frozenset(RELOAD_RESULTS),
 }
 
 
@@ -85,5 +92,5 @@ def _may_be(family: Family, label: str, value: str) -> bool:
         return True
     if label == "source":
         return value in SOURCE_NAMES or value in SERVICES
-    known = _VALUES.get(f"{family.name}.{label}")
+    known = VALUES.get(f"{family.name}.{label}")
     return value in known if known is not None else re.search(rf"\b{value}\b", family.help) is not None
