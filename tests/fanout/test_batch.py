@@ -84,6 +84,7 @@ async def test_a_call_that_ends_while_others_are_in_flight_sends_no_gathered_key
     assert rig.upstream.sent == [(0, "a"), (9, "b"), (17.5, "c")]
 
 
+@pytest.mark.moves("cashier_batched_asks_total")
 async def test_a_full_call_leaves_within_the_loop_turn() -> None:
     rig = BatchRig(ScriptedBatchUpstream(after_ms=50), max=3, wait_ms=10)
     for key in "abcdefgh":

@@ -35,6 +35,8 @@ from tests.support.virtual_time import MS_NS, clock_ns, run_in_virtual_time, tim
 
 pytestmark = pytest.mark.virtual_time
 
+# Of the gauge.
+CLOSED, HALF_OPEN, OPEN = range(3)
 SILENT = Reply(None)
 REFUSES = Reply(1, Unreachable("refused"))
 
@@ -59,6 +61,7 @@ def well(guard: Guard) -> list[bool]:
     return [endpoint.breaker.closed for endpoint in guard.endpoints]
 
 
+@pytest.mark.moves("cashier_source_calls_not_made_total")
 async def test_no_call_is_made_with_less_time_left_than_the_tenth_percentile() -> None:
     upstream = ScriptedUpstream(lognormal(1, median_ms=20))
     guard = guarded(upstream)
@@ -116,6 +119,54 @@ async def test_a_sick_replica_of_three_is_left_out_within_seconds_and_used_again
     assert_nothing_left(guard, upstream)
 
 
+@pytest.mark.moves("cashier_breaker_openings_total", "cashier_breaker_state")
+async def test_a_breaker_that_opens_counts_once_and_shows_its_state_until_it_closes() -> None:
+    upstream = ScriptedUpstream()
+    guard = guarded(upstream, Mechanisms(hedge=None, breaker=BreakerSettings(open_s=1)))
+    metrics = guard.endpoints[0].metrics
+
+    def seen() -> tuple[int, float]:
+        guard.sample()
+        return metrics.openings.value, metrics.breaker_state.value
+
+    ask(guard.start)
+    await pass_ms(20)
+    assert seen() == (0, CLOSED)
+    upstream.set_script(REFUSES)
+    broken(guard)
+    assert seen() == (1, OPEN)
+    guard.probe_soon()
+    assert seen() == (1, HALF_OPEN)
+    ask(guard.start)
+    await pass_ms(20)
+    assert seen() == (1, OPEN), "a probe that fails is no opening"
+    upstream.set_script(Reply(1))
+    await ask_steadily(guard.start, every_ms=50, for_ms=30_000)
+    assert seen() == (1, CLOSED)
+
+
+@pytest.mark.moves("cashier_extra_call_budget_ratio")
+async def test_the_budget_gauge_falls_with_extra_calls_and_comes_back() -> None:
+    upstream = ScriptedUpstream()
+    guard = guarded(upstream, Mechanisms(hedge=None))
+
+    def left() -> float:
+        guard.sample()
+        return guard.metrics.gauge("cashier_extra_call_budget_ratio", "source").value
+
+    ask(guard.start)
+    await pass_ms(20)
+    assert left() == 1, "a first call takes nothing"
+    upstream.set_script(REFUSES)
+    ask(guard.start)
+    await pass_ms(20)
+    assert guard.counts.retries.value == 1
+    assert left() == pytest.approx(0.9)
+    await pass_ms(12_000)
+    assert left() == 1
+
+
+@pytest.mark.moves("cashier_source_calls_not_made_total")
 async def test_with_all_endpoints_open_calls_are_refused_at_once() -> None:
     upstream = ScriptedUpstream(places=3)
     guard = guarded(upstream)
@@ -125,6 +176,7 @@ async def test_with_all_endpoints_open_calls_are_refused_at_once() -> None:
     assert (upstream.calls, guard.counts.breaker_open.value) == ([], 1)
 
 
+@pytest.mark.moves("cashier_source_calls_not_made_total")
 @pytest.mark.parametrize("places", [1, 2])
 async def test_with_all_endpoints_full_calls_are_shed_at_once(places: int) -> None:
     upstream = ScriptedUpstream(Reply(50), places)

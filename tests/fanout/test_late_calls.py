@@ -84,6 +84,7 @@ async def test_a_call_without_a_waiter_gets_no_second_attempt(reply: Reply) -> N
     assert len(upstream.calls) == 1
 
 
+@pytest.mark.moves("cashier_late_answers_total")
 @pytest.mark.parametrize("outcome", ["an answer", Garbled("")])
 async def test_a_late_answer_is_delivered_once_on_request(outcome: Any) -> None:
     guard = guarded(ScriptedUpstream(Reply(120, outcome, not_found=True, body=b"a body")))

@@ -172,6 +172,7 @@ def test_two_late_ticks_refuse_unless_the_lag_falls_and_three_refuse_anyway() ->
     assert shrinking.ticks(1, 29).refusing
 
 
+@pytest.mark.moves("cashier_shed_total")
 def test_dimming_leaves_out_exactly_its_share_evenly_spread() -> None:
     ladder = DegradationLadder()
     ladder.dim_share = 0.3
@@ -203,6 +204,7 @@ def test_while_callers_are_refused_optional_work_stays_off() -> None:
     assert (ladder.hedging, ladder.serve_stale) == (False, True)
 
 
+@pytest.mark.moves("cashier_shed_total")
 def test_refusing_ends_half_a_second_after_the_last_refusal() -> None:
     rig = LadderRig()
     rig.ticks(10, 30)

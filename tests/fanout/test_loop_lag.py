@@ -29,8 +29,13 @@ def no_run_delay() -> RunDelay:
     return RunDelay("/nonexistent")
 
 
-def run_monitor(ladder: DegradationLadder, cpu_ns: Callable[[], int], seconds: float = 1.0) -> LoopLagMonitor:
-    monitor = LoopLagMonitor(ladder, five_times_clock_ns, cpu_ns, no_run_delay)
+def run_monitor(
+    ladder: DegradationLadder,
+    cpu_ns: Callable[[], int],
+    seconds: float = 1.0,
+    clock: Callable[[], int] = five_times_clock_ns,
+) -> LoopLagMonitor:
+    monitor = LoopLagMonitor(ladder, clock, cpu_ns, no_run_delay)
 
     async def main() -> None:
         monitor.start()
@@ -47,6 +52,16 @@ def test_lag_of_a_loop_that_works_all_the_time_is_its_own() -> None:
     run_monitor(ladder, five_times_clock_ns)
     assert ladder.lag_ms == pytest.approx(4 * TICK_MS)
     assert ladder.refusing
+
+
+@pytest.mark.moves("cashier_loop_lag_seconds")
+@pytest.mark.parametrize(("clock", "late_ms"), [(clock_ns, 0), (five_times_clock_ns, 4 * TICK_MS)])
+def test_each_tick_is_counted_with_its_lag(clock: Callable[[], int], late_ms: int) -> None:
+    ladder = DegradationLadder()
+    lag = ladder.metrics.histogram("cashier_loop_lag_seconds")
+    run_monitor(ladder, no_cpu_ns, clock=clock)
+    assert lag.value.count == pytest.approx(1_000 / TICK_MS, abs=2)
+    assert lag.value.sum_ns / lag.value.count == pytest.approx(late_ms * 1_000_000, abs=1_000)
 
 
 def test_the_same_lag_of_a_loop_without_cpu_time_is_not() -> None:

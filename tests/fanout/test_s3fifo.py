@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 
 from cashier.fanout.s3fifo import S3FifoStore
+from cashier.metrics.store import Store
 
 
 class Item:
@@ -54,6 +55,23 @@ def test_the_store_matches_its_cache_and_never_exceeds_its_capacity(
         elif key in home:
             store.remove(home.pop(key))
         assert len(store) == len(home) <= capacity
+
+
+@pytest.mark.moves("cashier_cache_entries", "cashier_cache_evictions_total")
+def test_entries_and_those_that_found_no_room_are_counted() -> None:
+    metrics = Store()
+    store, home = S3FifoStore(10, metrics), dict[Hashable, Item]()
+    entries = metrics.gauge("cashier_cache_entries")
+    evictions = metrics.counter("cashier_cache_evictions_total")
+    for key in range(10):
+        look_up(store, home, key)
+    store.remove(home.pop(0))
+    store.sample()
+    assert (entries.value, evictions.value) == (9, 0), "a removal is no eviction"
+    for key in range(10, 14):
+        look_up(store, home, key)
+    store.sample()
+    assert (entries.value, evictions.value) == (10, 3)
 
 
 def test_removing_an_absent_entry_does_nothing() -> None:

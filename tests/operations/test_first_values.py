@@ -5,6 +5,7 @@ To `rate` and `increase` a counter that appears with 1 has not grown.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from cashier.metrics.families import FAMILIES, Family, MetricKind
 from cashier.metrics.snapshot import HistogramValue, Snapshot, merged
 from cashier.ops.aggregation import WorkerStores
 from cashier.settings.schema import SERVICES
+from cashier.version import __version__
 from tests.operations.known_metrics import VALUES, family_of
 from tests.operations.promql import Selector, parse
 from tests.operations.test_alerts import RULES
@@ -78,6 +80,11 @@ def test_each_value_that_a_query_names_is_there(at_start: Snapshot) -> None:
             if matcher.label in family.labels and family.name not in OPEN:
                 exposed = {child[family.labels.index(matcher.label)] for child in at_start[family.name]}
                 assert set(matcher.values) <= exposed, selector
+
+
+@pytest.mark.moves("cashier_build_info")
+def test_what_runs_is_named_once(at_start: Snapshot) -> None:
+    assert at_start["cashier_build_info"] == {(__version__, platform.python_version()): 1}
 
 
 def test_the_exceptions_are_read_and_have_those_labels() -> None:

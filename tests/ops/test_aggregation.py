@@ -49,6 +49,7 @@ def test_counters_of_workers_are_added(tmp_path: Path, stores: WorkerStores) -> 
     assert value(stores.snapshot(), WORKERS) == 2
 
 
+@pytest.mark.moves("cashier_workers", "cashier_worker_ends_total")
 def test_a_worker_that_ends_leaves_its_counters_and_takes_its_gauges(tmp_path: Path, stores: WorkerStores) -> None:
     worker = Store.create(tmp_path / "1.metrics")
     worker.gauge(LAG).set(1)

@@ -106,6 +106,7 @@ async def test_a_worker_never_waits_and_counts_what_nobody_takes(tmp_path: Path)
     listener.close()
 
 
+@pytest.mark.moves("cashier_consultation_records_total")
 async def test_a_record_beyond_the_bound_is_not_sent(tmp_path: Path) -> None:
     metrics = Store()
     async with linked(tmp_path, metrics) as link:

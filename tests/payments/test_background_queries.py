@@ -59,6 +59,7 @@ async def test_a_submit_that_never_arrived_is_sealed_and_frees_the_order(watched
     await watched.cancel(payment)
 
 
+@pytest.mark.moves("cashier_payment_queries_total")
 async def test_the_end_of_a_payment_reaches_channel_health_without_its_payer(watched: Checkout) -> None:
     payment = await watched.pay(CASE, WALLET)
     assert payment.route is not None
@@ -113,6 +114,7 @@ async def test_queries_end_after_follow_s(watched: Checkout) -> None:
     assert watched.calls == []
 
 
+@pytest.mark.moves("cashier_payment_queries_total")
 @pytest.mark.parametrize("most", [0, 1])
 async def test_beyond_the_bound_a_payment_is_not_looked_after(most: int) -> None:
     async with checkout(most_in_background=most) as shop:

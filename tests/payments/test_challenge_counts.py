@@ -27,6 +27,7 @@ async def challenge(shop: Checkout, key: str, worker: int = 0) -> None:
     assert payment.status is PaymentStatus.CHALLENGE
 
 
+@pytest.mark.moves("cashier_challenges_refused_total")
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("shared", [False, True])
 async def test_beyond_the_bound_risk_is_not_asked(shared: bool) -> None:

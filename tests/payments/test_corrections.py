@@ -40,6 +40,7 @@ async def a_failed_payment(shop: Checkout) -> tuple[Payment, Payment]:
     return sent, failed
 
 
+@pytest.mark.moves("cashier_payment_corrections_total")
 @pytest.mark.parametrize(
     ("result", "status"),
     [

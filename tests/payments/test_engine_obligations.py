@@ -56,6 +56,7 @@ def report(shop: Checkout, call: str, **fields: Any) -> None:
     shop.replies[call] = reply
 
 
+@pytest.mark.moves("cashier_engine_breaches_total")
 async def test_an_honest_engine_breaks_none() -> None:
     async with checkout(workers=2) as shop:
         for key, result in (("k1", "FAILED"), ("k2", "SUCCEEDED")):

@@ -111,6 +111,7 @@ async def test_a_declined_payer_leaves_the_shared_channel_list_alone(shop: Check
     assert {"channel", "merchant"} <= cached_sources(await shop.consult(CASE))
 
 
+@pytest.mark.moves("cashier_payment_lessons_total")
 @pytest.mark.virtual_time
 async def test_an_ended_payment_teaches_once(shop: Checkout) -> None:
     payment = await shop.pay(CASE, "WALLET:ALIPAY")

@@ -77,6 +77,7 @@ async def test_an_attempt_after_a_failed_one_is_a_retry() -> None:
     assert HEDGES_WON not in numbers
 
 
+@pytest.mark.moves("cashier_hedges_won_total", "cashier_source_calls_total")
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(("hedge_ms", "won"), [(10, 1), (500, 0)])
 async def test_an_attempt_beside_a_slow_one_is_a_hedge_which_may_win(hedge_ms: int, won: int) -> None:

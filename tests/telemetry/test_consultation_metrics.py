@@ -60,6 +60,13 @@ async def moved_by(cashier: Cashier, **fields: Any) -> Moves:
     return moves(before, cashier.metrics.snapshot())
 
 
+@pytest.mark.moves(
+    "cashier_consultation_duration_seconds",
+    "cashier_source_answers_total",
+    "cashier_source_calls_total",
+    "cashier_source_duration_seconds",
+    "cashier_methods_total",
+)
 async def test_a_good_consultation_counts_itself_its_calls_and_its_methods() -> None:
     async with open_cashier({}) as cashier:
         moved = await moved_by(cashier)
@@ -78,6 +85,7 @@ async def test_a_good_consultation_counts_itself_its_calls_and_its_methods() -> 
             assert (method.kind, method.availability.value, reason) in methods
 
 
+@pytest.mark.moves("cashier_cache_requests_total")
 async def test_a_cached_answer_counts_as_a_hit_and_as_no_call() -> None:
     async with open_cashier({}) as cashier:
         await moved_by(cashier)
@@ -86,6 +94,7 @@ async def test_a_cached_answer_counts_as_a_hit_and_as_no_call() -> None:
     assert ("member", "first") not in moved[CALLS]
 
 
+@pytest.mark.moves("cashier_degraded_total")
 async def test_a_failed_source_counts_its_reason_and_degrades() -> None:
     async with open_cashier({"marketing": Behaviour(fault="garbled")}) as cashier:
         moved = await moved_by(cashier)
@@ -121,12 +130,14 @@ async def test_a_consultation_without_an_answer_counts_its_outcome_and_no_method
     assert DEGRADED not in moved, "there is no answer that could lack something"
 
 
+@pytest.mark.moves("cashier_consultations_late_total")
 async def test_an_answer_after_the_deadline_is_late() -> None:
     async with open_cashier({}) as cashier:
         moved = await moved_by(cashier, since_ns=time.perf_counter_ns() - 2_000_000_000)
     assert moved[LATE] == {(): 1}
 
 
+@pytest.mark.moves("cashier_in_flight")
 async def test_a_call_in_progress_shows_in_the_gauge_until_it_ends() -> None:
     async with open_cashier({"marketing": Behaviour(after_ms=10**9)}) as cashier:
         guard = cashier.pipelines["marketing"].guard

@@ -121,6 +121,7 @@ async def test_the_callers_trace_decides_about_sampling() -> None:
     assert len(rig.recorder.records()) == 2
 
 
+@pytest.mark.moves("cashier_consultation_records_total")
 async def test_bad_ones_are_bounded_per_second_and_the_rest_is_counted() -> None:
     rig = Rig(TelemetrySettings(0, records_per_second=5, lines_per_second=2), {"member": Behaviour(0, "unreachable")})
     await asyncio.sleep(0.5)

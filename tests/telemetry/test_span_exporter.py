@@ -162,6 +162,7 @@ async def test_an_overloaded_collector_is_asked_again(received: Collector, statu
     assert (exports.exporter.exported.value, exports.exporter.refused.value, exports.lines) == (1, 0, [])
 
 
+@pytest.mark.moves("cashier_trace_exports_total")
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 500])
 async def test_a_refused_export_is_dropped_at_once_counted_and_logged(received: Collector, status: int) -> None:
     received.statuses = [status]
@@ -190,6 +191,7 @@ async def test_an_unreachable_collector_costs_one_line_a_minute() -> None:
     ]
 
 
+@pytest.mark.moves("cashier_trace_exports_total")
 async def test_a_collector_that_does_not_answer_costs_what_does_not_fit_into_the_queue(received: Collector) -> None:
     received.held = asyncio.Event()
     exports = Exports(received.url)

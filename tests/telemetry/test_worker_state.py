@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,7 @@ from tests.payments.checkout import checkout
 REQUEST = ConsultRequest(
     order_id="o_1", user_id="u_1", merchant_id="m_1", product=Product.STANDARD_CASHIER, terminal=Terminal.APP
 )
+RELOADS = "cashier_config_reload_total"
 # Nothing listens on port 1.
 SOURCES = ("order", "merchant", "member", "card", "balance", "channel", "quota")
 TABLE = "".join(f'[sources.{name}]\nurl = "http://127.0.0.1:1"\n' for name in SOURCES)
@@ -78,6 +80,29 @@ async def test_a_failure_has_its_code_and_its_particulars(file: Path) -> None:
         [failure] = cashier.state().sources[0].failures
     assert (failure.reason, failure.address) == ("REFUSED", "http://127.0.0.1:1")
     assert "Connect call failed" in failure.detail
+
+
+@pytest.mark.moves("cashier_config_reload_total")
+async def test_each_reload_counts_by_its_result(file: Path) -> None:
+    edit(file, "[sources.order]", "[consult]\ndeadline_ms = 150\n[sources.order]")
+    cashier, origins = Cashier(config=load(file)), AllowedOrigins({})
+
+    async def reloaded(read: Callable[[], Configuration] = lambda: load(file)) -> dict[tuple[str, ...], object]:
+        before = cashier.metrics.snapshot().get(RELOADS, {})
+        await reload(cashier, origins, read)
+        after = cashier.metrics.snapshot()[RELOADS]
+        return {labels: count for labels, count in after.items() if count != before.get(labels, 0)}
+
+    def crash() -> Configuration:
+        raise ZeroDivisionError
+
+    edit(file, "deadline_ms = 150", "deadline_ms = 200")
+    assert await reloaded() == {("applied",): 1}
+    edit(file, "deadline_ms = 200", "deadline_ms = -1")
+    assert await reloaded() == {("refused",): 1}
+    edit(file, "deadline_ms = -1", "deadline_ms = 200\n[server]\nkeep_alive_s = 7")
+    assert await reloaded() == {("partial",): 1}
+    assert await reloaded(crash) == {("error",): 1}
 
 
 async def test_each_reading_of_the_configuration_is_kept_with_its_outcome(file: Path) -> None:

@@ -34,7 +34,7 @@ def moved(server: VirtualServer) -> dict[str, dict[tuple[str, ...], object]]:
     return {name: {labels: count for labels, count in children.items() if count} for name, children in counters.items()}
 
 
-@pytest.mark.moves(REQUESTS, PROBLEMS)
+@pytest.mark.moves("cashier_http_requests_total", "cashier_http_problems_total")
 @pytest.mark.parametrize(
     ("request_", "path", "status", "problem"),
     [
@@ -61,7 +61,7 @@ async def test_an_answer_counts_once_by_path_status_and_problem(
     assert moved(server) == {REQUESTS: {(path, status): 1}, PROBLEMS: {(problem,): 1} if problem else {}}
 
 
-@pytest.mark.moves(REQUESTS, PROBLEMS)
+@pytest.mark.moves("cashier_http_requests_total", "cashier_http_problems_total")
 @pytest.mark.parametrize("request_", [CONSULT, CONSULT.replace(b"Host", b"Accept: */*\r\nExpect: x\r\nHost")])
 async def test_a_caller_who_is_refused_for_overload_counts(request_: bytes) -> None:
     """Before parsing, and after it."""
@@ -103,7 +103,7 @@ async def test_a_body_that_does_not_come_counts_with_its_path() -> None:
     assert moved(server) == {REQUESTS: {("/v1/consult", "4xx"): 1}, PROBLEMS: {("BODY_TIMEOUT",): 1}}
 
 
-@pytest.mark.moves(CONNECTIONS)
+@pytest.mark.moves("cashier_http_connections")
 async def test_open_connections_are_counted_and_refused_ones_are_not() -> None:
     server = VirtualServer(max_connections=2)
     gauge = server.service.metrics.gauge(CONNECTIONS)

@@ -15,6 +15,7 @@ from cashier.fanout.l2.valkey_cache import ValkeyCache
 from tests.fanout.l2.valkey_server import PATIENT, L2Worker, Server, l2_worker, until
 
 
+@pytest.mark.moves("cashier_valkey_reads_total", "cashier_valkey_writes_total")
 async def test_another_worker_reads_an_answer_with_its_age(worker: L2Worker, other: L2Worker) -> None:
     assert await other.get("u_1") is None
     body = b'{"user_id": "u_1"}' * 100
@@ -64,6 +65,7 @@ async def test_a_foreign_value_is_a_miss_and_is_overwritten(worker: L2Worker, cl
     assert await worker.get("u_1") is not None
 
 
+@pytest.mark.moves("cashier_valkey_errors_total")
 async def test_a_key_of_another_type_is_a_miss_and_no_loss(worker: L2Worker, client: Any) -> None:
     await client.lpush(worker.names("u_1")[0], "no string")
     assert await worker.get("u_1") is None
@@ -218,6 +220,7 @@ class Subscription:
         self.closed = True
 
 
+@pytest.mark.moves("cashier_valkey_losses_total")
 async def test_a_silent_subscription_is_pinged_and_lost_only_without_an_answer(
     worker: L2Worker,
 ) -> None:

@@ -14,6 +14,7 @@ from cashier.fanout.l2.interface import CachedAnswer
 from cashier.fanout.l2.server_health import ServerHealth
 from cashier.fanout.l2.valkey_backend import ValkeySettings
 from cashier.fanout.l2.valkey_cache import ValkeyCache
+from cashier.metrics.store import Store
 from tests.fanout.l2.valkey_server import PATIENT, L2Worker, Server, l2_worker, raw_client, until, valkey_server
 
 IMPATIENT = ValkeySettings(get_ms=60, command_ms=60_000, alone_ms=1)
@@ -54,6 +55,24 @@ async def test_an_absent_server_costs_misses_only() -> None:
     assert [log["event"] for log in logs] == ["shared cache lost", "invalidations were not sent before the stop"]
     assert logs[-1]["unsent"] == {"card": 1}
     assert (worker.level.misses.value, worker.level.dropped_puts.value, worker.level.losses.value) == (2, 1, 1)
+
+
+@pytest.mark.moves("cashier_valkey_up")
+async def test_the_gauge_says_whether_invalidations_are_received(server: Server) -> None:
+    metrics = Store()
+    async with l2_worker(server, metrics=metrics) as worker:
+        up = metrics.gauge("cashier_valkey_up")
+        await until(lambda: worker.level.coherent)
+        worker.level.sample()
+        assert up.value == 1
+        server.kill()
+        await until(lambda: not worker.level.coherent)
+        worker.level.sample()
+        assert up.value == 0
+        server.start()
+        await until(lambda: worker.level.coherent)
+        worker.level.sample()
+        assert up.value == 1
 
 
 async def test_a_killed_server_costs_misses_until_it_is_back(server: Server) -> None:
