@@ -8,11 +8,11 @@ from collections.abc import Mapping
 BY_REASON: Mapping[str, str] = {
     "DNS": "The host name does not resolve: check the url of the source, and the resolver of this machine.",
     "REFUSED": "Nothing listens at the address: check that the service runs, and the port in its url.",
-    "TLS": "The certificate was not accepted: check its expiry, its names, and ca_file of the source."
-    " WRONG_VERSION_NUMBER: the port speaks no TLS; check port and scheme of the url.",
+    "TLS": "No TLS connection: check the certificate's expiry and names, and ca_file of the source; if its last"
+    " failure says WRONG_VERSION_NUMBER, the port and scheme of its url.",
     "CONNECT_TIMEOUT": "No connection came about: check network, firewall, and that the host is up.",
     "UNREACHABLE": "No connection is possible: check route, socket file and network.",
-    "TIMEOUT": "The service is too slow: ask its team; compare its addresses below.",
+    "TIMEOUT": "The service is too slow: ask its team, and compare its addresses.",
     "RESET": "Connections break before the answer: the service or a proxy in between restarts or crashes.",
     "STATUS_2XX": "The service answers without content: check the url, and the version of the service.",
     "STATUS_3XX": "The service redirects: put the final address into its url.",

@@ -34,6 +34,8 @@ from cashier.telemetry.worker_state import (
 _WARN_SHARE, _BAD_SHARE = 0.01, 0.2
 # A source whose slowest calls take this part of its longest timeout is about to fail.
 _SLOW_PART = 0.9
+# Calls per second: of fewer, the p99 of half a minute is a single call.
+_CALLS_OF_A_P99 = 3.0
 _BADNESS = attrgetter("badness")
 # No worker reports: the names and mechanisms of the sources are unknown.
 _NO_STATE = SourceState("", "", (), 0, 0, None, 0, 0.0, ())
@@ -194,29 +196,29 @@ def _judged(source: SourceOverview) -> SourceOverview:
 def _judgement(source: SourceOverview) -> tuple[Health, str, str]:
     """Health, finding without its full stop, and action."""
     shut = [endpoint for endpoint in source.endpoints if endpoint.breaker is not BreakerState.CLOSED]
-    why = _reason_advice(source)
+    reason = _reason(source, is_shut=bool(shut))
+    because, why = (f" ({reason})", advice.BY_REASON[reason]) if reason else ("", "See its last failures.")
     if shut and all(endpoint.health is Health.BAD for endpoint in source.endpoints):
-        return Health.BAD, "Not called: the breaker is open on every address", why
+        return Health.BAD, f"Not called: the breaker is open on every address{because}", why
     if source.bad >= _BAD_SHARE:
-        return Health.BAD, f"{percent(source.bad)} of asks get no answer", why
+        return Health.BAD, f"{percent(source.bad)} of asks get no answer{because}", why
     if shut:
-        return Health.WARN, f"The breaker is open on {len(shut)} of {len(source.endpoints)} addresses", why
+        return Health.WARN, f"The breaker is open on {len(shut)} of {len(source.endpoints)} addresses{because}", why
     if source.bad >= _WARN_SHARE:
-        return Health.WARN, f"{percent(source.bad)} of asks get no answer", why
+        return Health.WARN, f"{percent(source.bad)} of asks get no answer{because}", why
     p99_ms = source.quantiles.p99_ms
-    if p99_ms is not None and source.ceiling_ms and p99_ms >= _SLOW_PART * source.ceiling_ms:
-        finding = f"Slow: its p99 is {p99_ms:.0f} ms of {source.ceiling_ms} ms timeout"
+    many = sum(source.calls.values()) >= _CALLS_OF_A_P99
+    if many and p99_ms is not None and source.ceiling_ms and p99_ms >= _SLOW_PART * source.ceiling_ms:
+        finding = f"Slow: its p99 is {p99_ms:.0f} ms, its timeout {source.ceiling_ms} ms"
         return Health.WARN, finding, advice.BY_REASON["TIMEOUT"]
     if source.extra_calls_allowed and source.extra_calls >= source.extra_calls_allowed:
-        return Health.WARN, "The budget of hedges and retries is used up", why or advice.BY_REASON["TIMEOUT"]
+        return Health.WARN, f"The budget of hedges and retries is used up{because}", why
     return Health.GOOD if source.rate else Health.IDLE, "", ""
 
 
-def _reason_advice(source: SourceOverview) -> str:
-    """Of the most frequent reason now, or of the last failure: an open breaker hides it."""
-    reasons = [each.reason for each in source.answers if each.status not in GOOD]
+def _reason(source: SourceOverview, *, is_shut: bool) -> str:
+    """Of the last failure if a breaker is open, which leaves few others; else the most frequent."""
+    counted = [each.reason for each in source.answers if each.status not in GOOD]
     failures = [failure.reason for failure in source.failures]
-    for reason in (*reasons, *failures):
-        if reason in advice.BY_REASON:
-            return advice.BY_REASON[reason]
-    return "See its last failures, and ask its team."
+    reasons = [*failures, *counted] if is_shut else [*counted, *failures]
+    return next((reason for reason in reasons if reason in advice.BY_REASON), "")

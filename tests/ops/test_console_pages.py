@@ -181,7 +181,10 @@ def test_a_page_without_data_says_what_is_missing(path: str, text: str) -> None:
 
 def test_the_overview_names_what_is_wrong_and_what_to_do(busy: Port) -> None:
     html = page(busy, "/")
-    assert "Not called: the breaker is open on every address; methods that it could refuse are undetermined." in html
+    assert (
+        "Not called: the breaker is open on every address (STATUS_5XX); methods that it could refuse are undetermined."
+        in html
+    )
     assert re.search(r'<details class="source bad" id="source-quota" open>', html), "the bad one is open"
     assert "HTTP status 500" in html
     assert "in 1 of 1 workers, probes in 1.5 s" in html
@@ -207,7 +210,7 @@ def test_a_record_shows_its_waterfall_flags_and_methods(busy: Port) -> None:
     assert "hedge call to http://10.0.0.7:9100: from 12.5 ms, answered at 19.9 ms" in html
     assert FLAG_TEXTS[Flag.HEDGE_WON] in html
     assert "SOURCE_TIMEOUT" in html
-    assert html.index("quota <small") < html.index("order <small"), "the one without an answer comes first"
+    assert html.index("quota</a> <small") < html.index("order</a> <small"), "the one without an answer comes first"
 
 
 def test_a_record_can_be_downloaded_for_a_replay(busy: Port) -> None:

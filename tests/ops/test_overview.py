@@ -21,6 +21,7 @@ from tests.ops.fixtures import (
 )
 
 ANSWERS = "cashier_source_answers_total"
+CALLS = "cashier_source_calls_total"
 DURATION = "cashier_source_duration_seconds"
 CONSULTATION = "cashier_consultation_duration_seconds"
 MS = 1_000_000
@@ -77,7 +78,7 @@ def test_a_source_without_answers_is_bad_comes_first_and_says_what_it_costs_and_
     overview = after(port)
     quota = overview.sources[0]
     assert (quota.name, quota.health, quota.bad, quota.rate) == ("quota", Health.BAD, 0.3, 10.0)
-    assert quota.finding == "30.0 % of asks get no answer; methods that it could refuse are undetermined."
+    assert quota.finding == "30.0 % of asks get no answer (STATUS_5XX); methods that it could refuse are undetermined."
     assert "log has the cause" in quota.action
     assert quota.answers[0].reason == "STATUS_5XX"
     assert overview.attention == (Attention(Health.BAD, "Source quota", quota.finding, quota.action, "/#source-quota"),)
@@ -96,10 +97,22 @@ def test_an_open_breaker_hides_the_reason_and_the_last_failure_has_it() -> None:
     shut = EndpointState(URL, BreakerState.OPEN, 0, 320, 7.5, 1.5)
     port.workers = [worker(sources=(source("card", endpoints=(shut,), failures=(failure(reason="DNS"),)),))]
     port.metrics.counter(ANSWERS, "card", "BREAKER_OPEN", "BREAKER_OPEN").add(10)
+    port.metrics.counter(ANSWERS, "card", "TIMEOUT", "TIMEOUT").add(5)  # of some seconds ago
     card = of(after(port), "card")
+    assert card.finding.startswith("Not called: the breaker is open on every address (DNS);")
     assert card.health is Health.BAD
     assert card.breaker is BreakerState.OPEN
     assert "does not resolve" in card.action
+
+
+@pytest.mark.parametrize(("calls", "health"), [(20, Health.GOOD), (200, Health.WARN)])
+def test_a_slow_p99_needs_attention_unless_it_is_that_of_a_few_calls(calls: int, health: Health) -> None:
+    port = sampled(Port())
+    for _ in range(calls):
+        port.metrics.counter(CALLS, "card", "first").add()
+        port.metrics.counter(ANSWERS, "card", "FRESH", "").add()
+        port.metrics.histogram(DURATION, "card", URL, "answered").record(140 * MS)
+    assert of(after(port), "card").health is health
 
 
 def test_states_of_several_workers_are_joined() -> None:
