@@ -42,6 +42,7 @@ from cashier.domain.risk_contract import (
 from cashier.domain.status_mapping import engine_report
 from cashier.domain.status_resolution import ResolvedStatus
 from cashier.domain.upstream_report import EngineReportStatus
+from cashier.logs.code_word import code_word
 from cashier.payments.attempt import (
     Attempt,
     attempt_from_token,
@@ -66,7 +67,7 @@ from cashier.payments.ports import PaymentPorts
 from cashier.payments.recheck import AlreadySubmitted, Recheck, RecheckedOffer, ended_order
 from cashier.payments.status_follower import StatusFollower
 from cashier.payments.status_query import StatusQuery
-from cashier.payments.step_log import code_word, elapsed_ms, log_step
+from cashier.payments.step_log import elapsed_ms, log_step
 from cashier.payments.submitter import Submitter
 from cashier.source_errors import Unanswered
 from cashier.tokens.consult_token import ConsultClaims
@@ -237,7 +238,7 @@ class Acceptance:
                     attempt,
                     operation,
                     "risk",
-                    code=code_word(code),
+                    code=code and code_word(code),
                     elapsed_ms=elapsed_ms(started_s),
                 )
                 raise RiskRejected(code)
@@ -318,7 +319,7 @@ class Acceptance:
             operation,
             "submit",
             engine=engine.status.value,
-            code=code_word(engine.failure_code),
+            code=engine.failure_code and code_word(engine.failure_code),
             elapsed_ms=elapsed_ms(started_s),
         )
         self._learning.from_submit(attempt)

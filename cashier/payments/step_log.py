@@ -68,11 +68,6 @@ def refusal_code(refusal: Exception) -> str:
     return code or _WORD_START.sub("_", type(refusal).__name__).upper()
 
 
-def code_word(code: str | None) -> str | None:
-    """An upstream chooses its codes; only a word is logged."""
-    return code if code is None or (code.isidentifier() and len(code) <= 64) else "malformed"
-
-
 def elapsed_ms(started_s: float) -> float:
     """Since `time.monotonic` was `started_s`."""
     return round((time.monotonic() - started_s) * 1_000, 1)

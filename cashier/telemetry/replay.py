@@ -37,6 +37,7 @@ from cashier.domain.order import ConsultRequest, Order
 from cashier.domain.pay_method import Kind, PayMethod
 from cashier.domain.ranking import Weights
 from cashier.domain.split_payment import ID_SUFFIX
+from cashier.logs.code_word import is_code_word
 from cashier.source_errors import Missing, MissingCause
 from cashier.telemetry.pseudonyms import Pseudonyms
 
@@ -269,11 +270,16 @@ class _Names:
                 return self._cards(answer)
             case Balances():
                 accounts = tuple(
-                    structs.replace(account, account_id=self._own[account.account_id]) for account in answer.accounts
+                    structs.replace(
+                        account, account_id=self._own[account.account_id], status=self._code(account.status)
+                    )
+                    for account in answer.accounts
                 )
                 return Balances(self._user(answer.user_id) or "", accounts)
             case Channels():
-                return tuple(answer.by_id.values())
+                return tuple(
+                    structs.replace(channel, status=self._code(channel.status)) for channel in answer.by_id.values()
+                )
             case Quotas():
                 return tuple(map(self._quota, _all_quotas(answer)))
             case Marketing():
@@ -283,16 +289,23 @@ class _Names:
                         promotion_id=self._promotion(each.promotion_id),
                         group=self._promotion(each.group),
                         title="",
+                        type=self._code(each.type),
                     )
                     for each in answer.promotions
                 )
-                return Marketing(self._user(answer.user_id) or "", promotions, answer.boosts)
+                boosts = tuple(structs.replace(each, label="") for each in answer.boosts)
+                return Marketing(self._user(answer.user_id) or "", promotions, boosts)
         return answer
 
     def _cards(self, held: Cards) -> Cards:
         cards = tuple(
             structs.replace(
-                card, card_id=self._own[card.card_id], bank_name=card.bank, bank_names=None, last4=_CARD_DIGITS
+                card,
+                card_id=self._own[card.card_id],
+                bank_name=card.bank,
+                bank_names=None,
+                last4=_CARD_DIGITS,
+                status=self._code(card.status),
             )
             for card in held.cards
         )
@@ -301,6 +314,7 @@ class _Names:
                 agreement,
                 agreement_id=self._own[agreement.agreement_id],
                 merchant_id=self._merchant(agreement.merchant_id),
+                status=self._code(agreement.status),
             )
             for agreement in held.agreements
         )
@@ -328,6 +342,10 @@ class _Names:
 
     def _merchant(self, merchant_id: str) -> str:
         return self._pseudonyms.of("m", merchant_id)
+
+    def _code(self, code: str) -> str:
+        """One that no rule knows may be anything."""
+        return code if is_code_word(code) else self._pseudonyms.of("x", code)
 
     def _promotion(self, name: str) -> str:
         """A name of a campaign or group stays; one made from the payer's id does not."""

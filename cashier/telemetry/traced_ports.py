@@ -21,6 +21,7 @@ from cashier.domain.engine_contract import (
 from cashier.domain.order import ConsultRequest
 from cashier.domain.order_result import AcquirerResult, OrderResult
 from cashier.domain.risk_contract import Challenged, ChallengeVerification, Inquiry, Rejected, RiskDecision
+from cashier.logs.code_word import code_word
 from cashier.payments.ports import AcquirerPort, ConsultUncached, PaymentPorts, ReasonedEnginePort, RiskPort
 from cashier.source_errors import SourceError
 from cashier.telemetry.span import Attributes
@@ -31,8 +32,6 @@ RECHECK, DECIDE, VERIFY, SUBMIT = "recheck", "risk decide", "risk verify", "engi
 LOOK_UP, REVERSE, RESULT = "engine look up", "engine reverse", "acquirer result"
 
 Outcome = TypeVar("Outcome")
-# Codes of upstreams. Anything else in their place may be about the payer.
-_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,40}")
 
 
 def traced_ports(ports: PaymentPorts) -> PaymentPorts:
@@ -136,13 +135,13 @@ def _describe(step: TracedStep, outcome: object) -> None:
         case EngineAnswered(payment):
             attributes["cashier.engine.status"] = payment.status.value
             if payment.failure is not None:
-                attributes["cashier.engine.failure"] = _checked_code(payment.failure.code)
+                attributes["cashier.engine.failure"] = code_word(payment.failure.code)
         case OrderResult(status=status):
             attributes["cashier.acquirer.status"] = status.value
         case Challenged(challenge=challenge):
             attributes["cashier.challenge.type"] = challenge.type.value
         case Rejected(code=code) if code is not None:
-            attributes["cashier.risk.code"] = _checked_code(code)
+            attributes["cashier.risk.code"] = code_word(code)
     error = getattr(outcome, "error", None)
     if isinstance(error, SourceError):
         step.error = attributes["error.type"] = error.reason.value
@@ -151,7 +150,3 @@ def _describe(step: TracedStep, outcome: object) -> None:
 def code_of(kind: type) -> str:
     """`ORDER_UNKNOWN` of `OrderUnknown`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).upper()
-
-
-def _checked_code(code: str) -> str:
-    return code if _CODE.fullmatch(code) else "malformed"

@@ -53,7 +53,10 @@ class UpstreamRequest(Struct, frozen=True):
 
 
 class Rig:
-    """`requests`: what the upstreams received. `cashiers`: workers that share nothing."""
+    """`requests`: what the upstreams received. `cashiers`: workers that share nothing.
+
+    `spoil`: changes the answer of an upstream, which it is given by name with the request.
+    """
 
     def __init__(self, collected: Collector) -> None:
         self.world = World()
@@ -61,6 +64,7 @@ class Rig:
         self.requests: list[UpstreamRequest] = []
         self.collector = collected
         self.cashiers: list[Cashier] = []
+        self.spoil: Callable[[str, web.Request, web.StreamResponse], web.StreamResponse] = lambda _name, _, right: right
 
     @property
     def cashier(self) -> Cashier:
@@ -90,6 +94,12 @@ class Rig:
         self.requests.clear()
         return msgspec.convert({**body, **fields}, PaymentRequest)
 
+    async def close(self) -> None:
+        """Export what has been traced. Opens the workers again: a test ends by closing them."""
+        for cashier in self.cashiers:
+            await cashier.__aexit__(None, None, None)
+            await cashier.__aenter__()
+
     def profile(self, name: str, profile: dict[str, Any]) -> None:
         self.weather.change(name, parse_profile(name, profile, self.weather.start(name)))
 
@@ -106,7 +116,7 @@ class Rig:
             name = next(name for pattern, name in _NAMES if re.fullmatch(pattern, request.path))
             headers = {key.lower(): value for key, value in request.headers.items()}
             self.requests.append(UpstreamRequest(name, request.path, headers))
-            return await handler(request)
+            return self.spoil(name, request, await handler(request))
 
         return middleware
 

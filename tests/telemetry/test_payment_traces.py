@@ -33,9 +33,7 @@ async def submit(shop: Rig, case: str, method_id: str, traceparent: str | None =
 
 async def ended(shop: Rig) -> list[ReceivedSpan]:
     """All spans, after the workers have closed."""
-    for cashier in shop.cashiers:
-        await cashier.__aexit__(None, None, None)
-        await cashier.__aenter__()
+    await shop.close()
     return shop.collector.spans
 
 
