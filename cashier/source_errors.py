@@ -7,10 +7,16 @@ and `sources` report; the fan-out turns it into a `Missing`, and it goes no furt
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import ClassVar
 
 from msgspec import Struct
+
+# Adapters, and functions of the embedding program, write texts of their own, which may quote an
+# answer: numbers as long as that of a telephone, a card in its groups, mail addresses.
+_PERSONAL = re.compile(r"[0-9]{9,}|[0-9]{4}(?:[ -][0-9]{4}){2,}[0-9]*|[^\s@]{1,64}@[^\s@]{1,255}")
+_LONGEST_DETAIL = 1_000
 
 
 class MissingCause(StrEnum):
@@ -85,10 +91,11 @@ class SourceError(Exception):
     """An upstream call without a usable answer. Raised or passed as a value; ends in the fan-out.
 
     `reason` and `detail` are for operators: a code, and its particulars. `detail` never holds a
-    body, an amount or any data of the payer. `sent`: the upstream may have received the request and
-    acted on it. False only if that is certain not to have happened. `elsewhere`: the connection may
-    be at fault, and another one can be used. `final`: no other attempt may be made, because this
-    one sent what must not be sent twice.
+    body, an amount or any data of the payer; what looks like a number or address of a person is
+    replaced. `sent`: the upstream may have received the request and acted on it. False only if that
+    is certain not to have happened. `elsewhere`: the connection may be at fault, and another one
+    can be used. `final`: no other attempt may be made, because this one sent what must not be sent
+    twice.
     """
 
     cause: ClassVar[MissingCause]
@@ -100,8 +107,9 @@ class SourceError(Exception):
     text_is_for_operators = True
 
     def __init__(self, detail: str, *, reason: FailureReason | None = None) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        text = _PERSONAL.sub("…", str(detail)[:_LONGEST_DETAIL])
+        super().__init__(text)
+        self.detail = text
         if reason is not None:
             self.reason = reason
 

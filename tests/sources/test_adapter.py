@@ -229,6 +229,25 @@ async def test_a_source_error_of_the_adapter_is_the_outcome(
         assert outcome.detail == "adapter my.cards: x"
 
 
+@pytest.mark.parametrize(
+    ("quoted", "shown"),
+    [
+        ("no card 4111111111111111 of 13912345678", "no card … of …"),
+        ("card 4111 1111 1111 1111 expired", "card … expired"),
+        ("card 4111-1111-1111-1111 expired", "card … expired"),
+        ("tell payer@example.com: it", "tell … it"),
+        ("code 1042 at 10.244.17.100:9100, status 503", "code 1042 at 10.244.17.100:9100, status 503"),
+        (KeyError("13912345678"), "'…'"),
+        ("x" * 5_000, "x" * 200),
+    ],
+)
+def test_what_looks_like_a_persons_is_not_in_the_text_of_an_error(quoted: Any, shown: str) -> None:
+    error = Garbled(quoted)
+    assert error.detail == str(error)
+    assert error.detail.startswith(shown)
+    assert len(error.detail) <= 1_000
+
+
 @pytest.mark.parametrize("read", ["[]", "get"])
 @pytest.mark.parametrize("form", [form_1, form_2])
 async def test_an_input_that_the_source_does_not_need_is_not_there(read: str, form: Any) -> None:

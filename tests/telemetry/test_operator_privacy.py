@@ -33,7 +33,9 @@ from cashier.ops.live_state import LiveState
 from cashier.ops.record_store import record_key
 from cashier.payments.errors import AcceptError
 from cashier.sandbox import CASES
+from cashier.settings.loader import configuration
 from cashier.settings.schema import SERVICES
+from cashier.source_errors import Garbled, Overloaded, TimedOut, Unreachable, WrongIdentity
 from cashier.telemetry.replay import CannotReplay, replayed, unpacked
 from tests.telemetry.rig import OTP, Rig, rig
 
@@ -260,3 +262,22 @@ async def test_of_a_code_only_what_can_be_one_is_shown(log: io.StringIO, code: s
     assert f'"code":"{expected}"' in log.getvalue()
     assert expected in shown
     assert code == expected or code not in shown
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, Garbled, Unreachable, TimedOut, Overloaded, WrongIdentity])
+async def test_a_function_that_raises_what_it_knows_is_not_quoted(log: io.StringIO, kind: type[Exception]) -> None:
+    told = f"{PHONE} {MAIL} {PAN}"
+
+    async def cards(**_inputs: Any) -> Any:
+        raise kind(told)
+
+    async with rig() as shop:
+        table = {
+            name: {"url": source.url} for name in SOURCE_NAMES if (source := shop.cashier.config.settings.sources[name])
+        }
+        async with Cashier(config=configuration({"sources": table}, "a test"), sources={"card": cards}) as embedding:
+            shop.cashiers.insert(0, embedding)
+            await shop.consult("chinese_shop")
+            assert await Seen(shop, log).found() == set()
+            shop.cashiers.remove(embedding)
+    assert "no answer from a source" in log.getvalue()
