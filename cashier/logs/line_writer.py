@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import select
+import sys
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -58,11 +59,13 @@ class LineWriter:
             done.wait(timeout_s)
 
     def _start(self) -> None:
+        if sys.is_finalizing():  # a thread would not run, and its start waits until it does
+            return
         thread = threading.Thread(target=self._run, name="cashier-log", daemon=True)
         try:
             thread.start()
             atexit.register(self.flush)
-        except RuntimeError:  # no thread is left, or the interpreter ends
+        except RuntimeError:  # no thread is left
             return
         self._thread = thread
 

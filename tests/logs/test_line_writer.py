@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,18 @@ import pytest
 from cashier.logs.line_writer import MOST_LINES, PIPE_BYTES, LineWriter
 
 _LONGEST_S = 60
+_RAISES_AT_THE_END = """
+from cashier.logs import configure_logs
+from cashier.logs.standard_library import log_uncaught
+
+class Late:
+    def __del__(self):
+        raise ValueError
+
+configure_logs()
+log_uncaught()
+late = Late()
+"""
 
 
 class Pipe:
@@ -190,3 +204,9 @@ def test_text_that_is_no_unicode_is_written(pipe: Pipe) -> None:
     writer = pipe.line_writer()
     writer.write("\udcff")
     assert pipe.read_until("") == ["\\udcff"]
+
+
+@pytest.mark.processes
+def test_a_first_line_while_the_interpreter_ends_does_not_hold_up_the_end() -> None:
+    """A thread that is started then never runs, and a worker that waits for it stops no service."""
+    subprocess.run([sys.executable, "-c", _RAISES_AT_THE_END], check=True, timeout=_LONGEST_S)
