@@ -34,6 +34,7 @@ from cashier.domain.engine_contract import (
     SubmitOutcome,
 )
 from cashier.domain.upstream_report import REVERSED
+from cashier.logs.code_word import code_word
 from cashier.payments.engine_obligations import AttemptSightings, BreachLog, Obligation, Window
 from cashier.payments.payment_metrics import PaymentMetrics
 from cashier.payments.ports import ReasonedEnginePort
@@ -43,7 +44,6 @@ _FINAL = frozenset({EngineStatus.SUCCEEDED, EngineStatus.FAILED})
 # The most recently ended, and the most recently sent.
 _MOST_ENDED = 10_000
 _MOST_SENT = 10_000
-_LONGEST_CODE = 40
 # Of a success. An engine keeps those; one that has lost it after this has begun anew, as a sandbox
 # does that is started again.
 _LONGEST_LAG_S = 60
@@ -197,5 +197,4 @@ def _result(payment: EnginePayment) -> str:
     """For comparison and for the log, which takes no text of an upstream."""
     if payment.failure is None:
         return payment.status
-    code = payment.failure.code
-    return f"{payment.status} {code if code.isidentifier() and len(code) <= _LONGEST_CODE else 'malformed'}"
+    return f"{payment.status} {code_word(payment.failure.code)}"

@@ -32,7 +32,8 @@ class Asked(Mapping[str, Any]):
             return self._inputs[name]
         except (KeyError, TypeError):
             # A name that is no field name may be a payer's data.
-            shown = repr(name) if isinstance(name, str) and name.isidentifier() and len(name) <= 40 else "another name"
+            is_field = isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) <= 40
+            shown = repr(name) if is_field else "another name"
             raise UnneededInput(f"{shown}, but {self._source} has only {', '.join(self._inputs)}") from None
 
     def get(self, name: str, default: Any = None) -> Any:

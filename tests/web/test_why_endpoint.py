@@ -76,6 +76,23 @@ async def test_an_invalid_field_is_named(application: CashierApp, body: object, 
     assert [error["field"] for error in response.json["errors"]] == [field]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"null", b"[" * 60_000, b'{"order_id": ' + b'{"a": ' * 5_000, b"\xff\xfe", b'{"order_id": "\\ud800"}',
+        b'{"order_id": 1e400}', b'{"order_id": "' + b"x" * 100_000 + b'"}', b'{"order_id": "\\u001b[2J"}',
+    ],
+    ids=lambda body: repr(body[:24]),
+)  # fmt: skip
+async def test_a_hostile_question_is_refused_unasked(
+    application: CashierApp, service: FakeService, body: bytes
+) -> None:
+    response = await why(application, body)
+    assert response.status in (400, 413, 422)
+    assert len(response.body) < 1_000
+    assert service.questions == []
+
+
 async def test_a_walk_in_needs_no_product(application: CashierApp, service: FakeService) -> None:
     assert (await why(application, {"order_id": "o_1", "merchant_id": "m_1"})).status == 200
     [(question, _)] = service.questions
