@@ -257,8 +257,8 @@ _ROWS = (
     Family(
         "cashier_http_requests_total",
         _COUNTER,
-        "Requests by the path of their endpoint and the class of the status, 2xx to 5xx; none if the caller left"
-        " before an answer. Path other: nothing is there, or it was no HTTP.",
+        "Requests to cashier's own server by the path of their endpoint and the class of the status, 2xx to 5xx; none"
+        " if the caller left before an answer. Path other: nothing is there, or it was no HTTP.",
         "5xx: see http_problems for the code. 4xx of one path: a caller has changed, or an endpoint is used wrongly."
         " none: callers do not wait; compare their timeouts with the durations.",
         ("path", "status"),
