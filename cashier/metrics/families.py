@@ -156,7 +156,8 @@ _ROWS = (
         "cashier_breaker_state",
         _GAUGE,
         "Worst breaker of a URL's addresses: 0 closed, 1 half open (a probe decides), 2 open (no calls).",
-        "2 for more than five minutes: the source is down. source_answers before the opening has the reason.",
+        "2 for more than five minutes: the source is down. source_answers has the reason; where a cache still answers,"
+        " source_duration says failed or, of a slow source, cancelled, and the log has the reason.",
         ("source", "endpoint"),
         merge=Merge.MAX,
         most_children=256,
