@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -131,5 +132,10 @@ def test_a_start_removes_the_directory_of_a_killed_service(tmp_path: Path) -> No
 
 def service_has(service: Command, directory: Path) -> bool:
     """Whether the process holds the directory open, and so locked."""
-    files = Path(f"/proc/{service.process.pid}/fd")
-    return any(os.path.realpath(file) == str(directory) for file in files.iterdir() if file.is_symlink())
+
+    def target(file: Path) -> str:
+        with suppress(FileNotFoundError):  # closed meanwhile
+            return os.readlink(file)
+        return ""
+
+    return any(target(file) == str(directory) for file in Path(f"/proc/{service.process.pid}/fd").iterdir())
