@@ -64,7 +64,12 @@ BARS: Sequence[Bar] = (
     Bar(_OVERLOAD + "p99 of admitted (twice the deadline)", "overload", "overload.admitted_p99_ms", 300.0, None, "ms"),
     Bar(_OVERLOAD + "p99 of refusals", "overload", "overload.refused_p99_ms", 5.0, None, "ms"),
     Bar("CPU per extra source", "sources", "sources.cost_us", 45.0, 30.0, "µs"),
-    Bar("Metrics, records and traces: CPU per consultation, on ÷ off", "observability", "observability.ratio", 1.03),
+    Bar(
+        "Metrics and records, no trace export: CPU per consultation, on ÷ off",
+        "observability",
+        "observability.ratio",
+        1.03,
+    ),
     Bar("Memory of a worker's metrics", "observability", "observability.store_mb", 4.0, None, "MB"),
     Bar(
         "CPU of a scrape of two workers, every metric full",

@@ -1,4 +1,4 @@
-"""The price of metrics, records and traces: everything on ÷ everything off.
+"""The price of metrics and records: on, as by default and without trace export, ÷ off.
 
 CPU per consultation with all eight sources live: two services, one with `[operations]` as by
 default and one with `enabled = false`, in pairs of slices as in `cost --before`. The first also

@@ -141,7 +141,7 @@ def _endpoint_lines(sources: Iterable[SourceOverview], width: int) -> Iterator[T
 
 
 def _method_lines(methods: Iterable[MethodCount], width: int) -> Iterator[Text]:
-    """Per kind what is offered a second, and what is not for the silence of a source."""
+    """Per kind: methods available a second, and undetermined ones."""
     offered: dict[str, float] = {}
     undetermined: dict[str, float] = {}
     for method in methods:

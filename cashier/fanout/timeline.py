@@ -1,6 +1,6 @@
 """What an ask did: its upstream calls and short flags, derived from the objects of its calls.
 
-Derived only for those asks that somebody looks at, so a consultation pays nothing for it. Read it
+Derived only for sampled and bad consultations, so the others pay nothing for it. Read it
 before the scatter closes: the close drops the calls.
 """
 

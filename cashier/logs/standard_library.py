@@ -1,4 +1,4 @@
-"""Records of the standard library's logging and of what nobody caught, in the form of all lines.
+"""Records of the standard library's logging and of uncaught exceptions, in the form of all lines.
 
 Other libraries write values into their messages: addresses of clients, keys of a cache, texts of
 exceptions. A line keeps the first line of a message, and of its arguments the numbers.

@@ -86,7 +86,7 @@ class WhyRequest(Struct, frozen=True, kw_only=True):
         require_payer(self.user_id, self.product or Product.SCAN)
 
     def consult_request(self, order: Order | None) -> ConsultRequest:
-        """The consultation that is explained. `order`: None as long as it is not known."""
+        """The consultation to explain. `order`: None if it has not arrived."""
         product = self.product
         if product is None:
             known = Product.STANDARD_CASHIER if order is None else order.product

@@ -100,7 +100,7 @@ _ROWS: dict[OrderCheck, _Row] = {
         _nothing,
     ),
     OrderCheck.ORDER_USER: _Row(
-        "the order must be the payer's, or nobody's",
+        "the order must name the payer or no user",
         frozenset({Blocked.ORDER_USER_MISMATCH}),
         "order",
         lambda it: [("request user_id", it.request.user_id, REQUEST), ("order user_id", "another", "order")],

@@ -82,7 +82,7 @@ ROWS: Mapping[Rule, RuleRow] = complete(
         Rule.KIND_OFFERED: RuleRow("methods.toml must offer the kind", _EVERYWHERE),
         Rule.MERCHANT_CONTRACT: RuleRow("the merchant's record must name the kind", _ALL),
         Rule.NOT_AT_TILL: RuleRow(
-            "at a till (SCAN, or POS) no method may charge whoever the till names",
+            "at a till (SCAN, or POS) no method may charge the user that the till names",
             frozenset((*_CARD, *_AGREEMENT, *_ACCOUNT, Listing.WHOLE_KIND)),
         ),
         Rule.KIND_PRODUCT: RuleRow("methods.toml must allow the kind for the product", _EVERYWHERE),
