@@ -237,7 +237,8 @@ class ClientConnection(asyncio.Protocol):
     def complete(self, exchange: Exchange) -> None:
         self.server_state.total_requests += 1
         self._exchange = None
-        if exchange.closes or self._unreadable or (self.server_state.draining and self.is_last_request):
+        # What the head did not announce is not done: the signal to stop may have come after it.
+        if exchange.closes or self._unreadable:
             self._close()
         else:
             if self._left or self.server_state.draining:

@@ -27,6 +27,7 @@ from tests.web.virtual_client import HIGH_WATER_BYTES, VirtualClient, VirtualSer
 pytestmark = pytest.mark.looptime
 
 REQUEST = consult_request()
+STREAM = REQUEST.replace(b"Host", b"Accept: text/event-stream\r\nHost")
 CHUNKED = b"POST /v1/consult HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n"
 SUBMIT = (
     b"POST /v1/payments HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\nIdempotency-Key: k-1\r\n"
@@ -322,6 +323,31 @@ async def test_during_a_stop_only_the_last_pipelined_response_closes_the_connect
     assert client.is_closed
 
 
+@pytest.mark.parametrize("first", [REQUEST, STREAM, GET % b"/livez", GET % b"/unknown"])
+@pytest.mark.parametrize("nth_write", range(4))
+async def test_a_stop_that_begins_during_a_response_still_answers_the_next_request(
+    first: bytes, nth_write: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal is handled between any two steps, also within a response."""
+    server = VirtualServer()
+    client = server.connect()
+    write, writes = client.transport.write, 0
+
+    def interrupted_write(data: bytes) -> None:
+        nonlocal writes
+        write(data)
+        server.state.draining |= writes == nth_write
+        writes += 1
+
+    monkeypatch.setattr(client.transport, "write", interrupted_write)
+    await client.send(first)
+    while b"connection: close" not in client.received:
+        assert not client.is_closed, "the client was not told"
+        await client.send(REQUEST)
+    assert client.is_closed
+    assert len(client.statuses) <= nth_write + 2
+
+
 async def test_a_stop_ends_a_connection_after_its_response_or_without_one_soon() -> None:
     server = blocked_server()
     busy, idle = server.connect(), server.connect()
@@ -449,7 +475,7 @@ async def test_a_bug_in_the_application_is_answered_and_ends_the_connection(monk
         CHUNKED + b"ZZ\r\n",
         REQUEST[:-5],
         b"\x00",
-        REQUEST.replace(b"Host", b"Accept: text/event-stream\r\nHost"),
+        STREAM,
     ],
 )
 async def test_a_connection_leaves_no_reference_cycles(data: bytes) -> None:
