@@ -14,6 +14,8 @@ from msgspec.structs import replace
 
 # Per payment, as in GOV.UK Pay for 3-D Secure.
 MAX_CHALLENGES = 3
+# Per payment, over all its challenges: each may send a text message.
+MAX_RESENDS = 3
 # Per challenge. The risk service usually allows fewer.
 MAX_ANSWERS = 5
 # Per challenge, from its start, even if the risk service allows more: an older code may be in other

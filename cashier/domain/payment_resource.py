@@ -85,6 +85,16 @@ class FoundPayment(Struct, frozen=True, kw_only=True):
     can_resume: bool
 
 
+class ChallengeSent(Struct, frozen=True, kw_only=True):
+    """The code of a challenge was sent again; not `sent`: it was too early for that.
+
+    `resend_after_s`: until it may be sent the next time. None: it will not be sent again.
+    """
+
+    resend_after_s: int | None
+    sent: bool
+
+
 class StreamTicket(Struct, frozen=True, kw_only=True):
     """A right to follow the events of one payment, for the URL of a browser's `EventSource`."""
 

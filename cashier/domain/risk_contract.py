@@ -90,5 +90,20 @@ class NoChallenge(Struct, frozen=True):
     """The risk service does not know this challenge of the payment."""
 
 
+class Resent(Struct, frozen=True):
+    """The code of the challenge was sent again, or, if not `sent`, was sent too recently for it.
+
+    `resend_after_s`: until it may be sent the next time.
+    """
+
+    resend_after_s: int
+    sent: bool = True
+
+
+class NoResend(Struct, frozen=True):
+    """The risk service cannot send this challenge again, or does not know it."""
+
+
 RiskDecision: TypeAlias = Accepted | Rejected | Challenged | Unanswered
 ChallengeVerification: TypeAlias = Passed | WrongAnswer | Expired | NoChallenge | Unanswered
+ChallengeResend: TypeAlias = Resent | NoResend | Unanswered

@@ -82,6 +82,18 @@ class NotResumable(AcceptError):
         self.missing = missing
 
 
+class NotResendable(AcceptError):
+    """The code of the challenge is not sent again. `why`: the reason, to follow a colon."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class ResendUnconfirmed(AcceptError):
+    """The risk service did not answer. It may have sent the code."""
+
+
 class ConsultChanged(AcceptError):
     """The accepted offer no longer holds. `consultation` is a fresh one to choose from."""
 

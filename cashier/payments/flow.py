@@ -1,4 +1,4 @@
-"""Acceptance flow: submit, answer a challenge, cancel, look, follow; find, resume, replace.
+"""Acceptance flow: submit, challenge, cancel, look, follow; find, resume, replace.
 
 Constructs the parts, reads tokens, and shares concurrent runs. `acceptance` sends payments,
 `status_follower` reports them, `attempt_recovery` serves payers without a token.
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from cashier.consultation.answer import ConsultError
 from cashier.domain.order import Product, Terminal
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
-from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
+from cashier.domain.payment_resource import ChallengeSent, FoundPayment, Payment, StreamTicket
 from cashier.metrics.store import Store
 from cashier.payments.acceptance import Acceptance
 from cashier.payments.attempt import (
@@ -32,6 +32,7 @@ from cashier.payments.attempt_leases import AttemptLeases
 from cashier.payments.attempt_recovery import AttemptRecovery, ReplacedPayment
 from cashier.payments.background_queries import WatchedPayment
 from cashier.payments.challenge_counts import ChallengeCounts
+from cashier.payments.challenge_resend import ChallengeResender
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import FingerprintMismatch, SingleFlight
 from cashier.payments.errors import (
@@ -88,9 +89,13 @@ class PaymentFlow:
         self._runs: SingleFlight[Payment] = SingleFlight(
             policy.settings.most_under_way, join_running=True, expected=_REFUSALS
         )
+        self._resends: SingleFlight[ChallengeSent] = SingleFlight(
+            policy.settings.most_under_way, join_running=True, expected=_REFUSALS
+        )
         self._status_query = StatusQuery(ports, policy.settings.most_under_way, now, counts)
         self._attempt_guard = AttemptGuard(attempt_leases, ports.engine)
         self._challenge_counts = ChallengeCounts(attempt_leases, counts)
+        self._challenge_resender = ChallengeResender(ports.risk, self._challenge_counts, now)
         self._learning = Learning(forget, counts)
         self._status_follower = StatusFollower(
             status_query=self._status_query,
@@ -139,6 +144,7 @@ class PaymentFlow:
     async def drain(self) -> None:
         """Wait until nothing is under way. The caller bounds the time."""
         await self._runs.drain()
+        await self._resends.drain()
         await self._attempt_recovery.drain()
         await self._status_follower.drain()
 
@@ -194,6 +200,18 @@ class PaymentFlow:
         challenge_id = claims.challenge.challenge_id if claims.challenge is not None else ""
         key = f"{payment_id} {hashlib.sha256(f'{claims.fingerprint} {challenge_id} {value}'.encode()).hexdigest()}"
         return await self._runs.run(key, lambda: self._answer(claims, value, operation))
+
+    async def resend(
+        self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
+    ) -> ChallengeSent:
+        """Send the code of the payment's open challenge again.
+
+        Concurrent calls send it once. Raises `TokenRefused`, `NotResendable`, `ResendUnconfirmed`
+        and `TooManyPayments`.
+        """
+        claims = self._read_token(payment_id, payment_token)
+        operation = self._operation(request_id, traceparent)
+        return await self._resends.run(payment_id, lambda: self._resend(claims, operation))
 
     async def cancel(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
@@ -310,6 +328,10 @@ class PaymentFlow:
     async def _answer(self, claims: PaymentClaims, value: str, operation: Operation) -> Payment:
         with refusals_logged(claims, operation, "answer", *_REFUSALS):
             return await self._acceptance.answer(claims, value, operation)
+
+    async def _resend(self, claims: PaymentClaims, operation: Operation) -> ChallengeSent:
+        with refusals_logged(claims, operation, "resend", *_REFUSALS):
+            return await self._challenge_resender.resend(claims, operation)
 
     def choice_of(self, payment_id: str, payment_token: str) -> PaymentChoice:
         """The payer's choice: it names order, user and merchant. Raises `TokenRefused`."""

@@ -44,13 +44,16 @@ from cashier.domain.payment_request import Device
 from cashier.domain.risk_contract import (
     Accepted,
     Challenged,
+    ChallengeResend,
     ChallengeType,
     ChallengeVerification,
     Expired,
     Inquiry,
     NoChallenge,
+    NoResend,
     Passed,
     Rejected,
+    Resent,
     RiskChallenge,
     RiskDecision,
     WrongAnswer,
@@ -62,6 +65,7 @@ __all__ = [
     "AcquirerPort",
     "AcquirerResult",
     "Await",
+    "ChallengeResend",
     "ChallengeType",
     "ChallengeVerification",
     "Challenged",
@@ -87,6 +91,7 @@ __all__ = [
     "NeverArrived",
     "NoChallenge",
     "NoOrder",
+    "NoResend",
     "NotSent",
     "OrderHasLiveAttempt",
     "OrderResult",
@@ -97,6 +102,7 @@ __all__ = [
     "PaymentPorts",
     "Redirect",
     "Rejected",
+    "Resent",
     "ResultStatus",
     "ReversalReason",
     "ReverseOutcome",
@@ -124,6 +130,9 @@ class RiskPort(Protocol):
         self, challenge_id: str, payment_id: str, value: str, call_headers: Any, budget_ms: int
     ) -> ChallengeVerification:
         """`value` is the payer's code or password."""
+
+    async def resend(self, challenge_id: str, payment_id: str, call_headers: Any, budget_ms: int) -> ChallengeResend:
+        """Send the code of a challenge again. May be left out: then no code is sent again."""
 
 
 class EnginePort(Protocol):

@@ -12,7 +12,7 @@ from cashier.sandbox.decline_rules import ReverseBody, SubmitBody
 from cashier.sandbox.execution_faults import CLIENT_VIEW, Work, perform
 from cashier.sandbox.in_process_sources import InjectedFault
 from cashier.sandbox.read_sources import SourceReader
-from cashier.sandbox.risk import DecisionBody, VerifyBody
+from cashier.sandbox.risk import DecisionBody, ResendBody, VerifyBody
 from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
 from cashier.sandbox.weather import SLOW_BODY_PAUSE_S, SLOW_BODY_PIECES, Fault, PaymentFault, Weather
@@ -45,6 +45,9 @@ class LocalPayments:
             "risk", "verify", lambda _: self._verified(challenge_id, _read(verification, VerifyBody))
         )
 
+    async def resend(self, challenge_id: str, resend: Mapping[str, Any]) -> UpstreamAnswer:
+        return await self._ask("risk", "resend", lambda _: self._resent(challenge_id, _read(resend, ResendBody)))
+
     async def submit(self, submission: Mapping[str, Any], idempotency_key: str) -> UpstreamAnswer:
         return await self._ask(
             "engine", "submit", lambda fault: self._submitted(_read(submission, SubmitBody), idempotency_key, fault)
@@ -70,6 +73,12 @@ class LocalPayments:
             return verification
         verified = self._world.risk.verify(challenge_id, verification)
         return UpstreamAnswer(200, verified) if verified else error_answer(404, "CHALLENGE_UNKNOWN")
+
+    def _resent(self, challenge_id: str, resend: ResendBody | UpstreamAnswer) -> UpstreamAnswer:
+        if isinstance(resend, UpstreamAnswer):
+            return resend
+        resent = self._world.risk.resend(challenge_id, resend)
+        return UpstreamAnswer(200, resent) if resent else error_answer(404, "CHALLENGE_UNKNOWN")
 
     def _submitted(
         self, submission: SubmitBody | UpstreamAnswer, key: str, fault: PaymentFault | None

@@ -7,9 +7,10 @@ Rules, first match wins:
      card by THREE_DS, balance by PASSWORD, from five times the threshold by BIOMETRIC. The answer
      to all is 246810. Other kinds authenticate the payer elsewhere, or have no payer present.
   4. Everything else is accepted.
-A challenge allows three attempts and lives five minutes; a payment gets three challenges. A
-repeated request for the same payment gets the same decision: ACCEPT once its challenge is passed,
-REJECT (CHALLENGE_FAILED) once one was failed.
+A challenge allows three attempts and lives five minutes; a payment gets three challenges. An
+SMS_OTP can be sent again after each minute, with the same answer. A repeated request for the same
+payment gets the same decision: ACCEPT once its challenge is passed, REJECT (CHALLENGE_FAILED) once
+one was failed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ CHALLENGE_ANSWER = "246810"
 ATTEMPTS_PER_CHALLENGE = 3
 CHALLENGES_PER_PAYMENT = 3
 CHALLENGE_LIFE = timedelta(minutes=5)
+RESEND_AFTER_S = 60
 REJECTED_USERS = frozenset({"u_7"})
 
 # By currency, in minor units: challenge from, reject above.
@@ -88,10 +90,20 @@ class VerifyBody(Struct, frozen=True):
     value: str
 
 
+class ResendBody(Struct, frozen=True):
+    """The body of `POST /risk/challenges/{challenge_id}/resend`."""
+
+    payment_id: Identity
+
+
 class IssuedChallenge(Struct):
+    """`sent`: the number of its text messages."""
+
     challenge_id: str
     type: str
+    sent_at: datetime
     expires_at: datetime
+    sent: int = 1
     attempts_left: int = ATTEMPTS_PER_CHALLENGE
     passed: bool = False
 
@@ -147,6 +159,20 @@ class SimulatedRisk:
             challenge.attempts_left -= 0 if challenge.passed else 1
         return {"status": "PASSED" if challenge.passed else "FAILED", "attempts_left": challenge.attempts_left}
 
+    def resend(self, challenge_id: str, resend: ResendBody) -> Json | None:
+        """Send the text message again: `resend_after_s`, `sent`. None: there is none to send."""
+        challenge = self._challenge(challenge_id, resend.payment_id)
+        if challenge is None or challenge.type != "SMS_OTP" or challenge.passed or not challenge.attempts_left:
+            return None
+        now = self._clock()
+        if now >= challenge.expires_at:
+            return None
+        wait_s = RESEND_AFTER_S - int((now - challenge.sent_at).total_seconds())
+        if wait_s > 0:
+            return {"resend_after_s": wait_s, "sent": False}
+        challenge.sent_at, challenge.sent = now, challenge.sent + 1
+        return {"resend_after_s": RESEND_AFTER_S, "sent": True}
+
     def cleared(self, decision_id: str, payment_id: str) -> bool:
         """Whether the engine may take money under this decision."""
         record = self._records.get(payment_id)
@@ -176,8 +202,10 @@ class SimulatedRisk:
             record.decision, record.code = "REJECT", "TOO_MANY_CHALLENGES"
             return
         challenge_id = f"ch{len(record.challenges) + 1}_{record.decision_id}"
-        expires_at = self._clock().astimezone(UTC) + CHALLENGE_LIFE
-        record.challenges.append(IssuedChallenge(challenge_id, challenge_type(record.inquiry), expires_at))
+        now = self._clock().astimezone(UTC)
+        record.challenges.append(
+            IssuedChallenge(challenge_id, challenge_type(record.inquiry), now, now + CHALLENGE_LIFE)
+        )
 
     def _challenge(self, challenge_id: str, payment_id: str) -> IssuedChallenge | None:
         record = self._records.get(payment_id)

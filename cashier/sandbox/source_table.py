@@ -177,7 +177,7 @@ SOURCES: Mapping[str, SimulatedSource] = {
     "risk": SimulatedSource(
         (8, 30),
         None,
-        calls=("decide", "verify"),
+        calls=("decide", "verify", "resend"),
         payment_faults=tuple(fault for fault in PaymentFault if fault not in ENGINE_FAULTS),
     ),
     "engine": SimulatedSource(

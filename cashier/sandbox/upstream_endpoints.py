@@ -12,7 +12,7 @@ from cashier.sandbox.decline_rules import ReverseBody, SubmitBody
 from cashier.sandbox.execution_faults import CLIENT_VIEW, Work, perform
 from cashier.sandbox.read_sources import SourceReader
 from cashier.sandbox.response_faults import deliver, json_response, respond_without_answer
-from cashier.sandbox.risk import DecisionBody, VerifyBody
+from cashier.sandbox.risk import DecisionBody, ResendBody, VerifyBody
 from cashier.sandbox.source_table import SOURCE_READS
 from cashier.sandbox.upstream_answer import Shape, UpstreamAnswer, error_answer, read_body
 from cashier.sandbox.weather import PaymentFault, Weather
@@ -46,9 +46,14 @@ class UpstreamEndpoints:
             verified = risk.verify(request.match_info["challenge_id"], body)
             return UpstreamAnswer(200, verified) if verified else error_answer(404, "CHALLENGE_UNKNOWN")
 
+        def resend(request: web.Request, body: ResendBody, fault: PaymentFault | None) -> UpstreamAnswer:
+            resent = risk.resend(request.match_info["challenge_id"], body)
+            return UpstreamAnswer(200, resent) if resent else error_answer(404, "CHALLENGE_UNKNOWN")
+
         return [
             web.post("/risk/decisions", self._posted("risk", "decide", DecisionBody, decide)),
             web.post("/risk/challenges/{challenge_id}/verify", self._posted("risk", "verify", VerifyBody, verify)),
+            web.post("/risk/challenges/{challenge_id}/resend", self._posted("risk", "resend", ResendBody, resend)),
         ]
 
     def _engine_routes(self) -> list[web.RouteDef]:

@@ -1,30 +1,33 @@
-"""The risk service: decisions about payments and verification of challenges. Neither is retried.
+"""The risk service: decisions, verification of challenges, sending them again. None is retried.
 
-A decision may send a text message and is counted; so is each answer to a challenge. Without a
-decision nothing is sent to the engine.
+A decision and a resend may send a text message and are counted; so is each answer to a challenge.
+Without a decision nothing is sent to the engine.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from cashier.domain.order import Id
 from cashier.domain.risk_contract import (
     Accepted,
     AttemptsLeft,
     Challenged,
+    ChallengeResend,
     ChallengeVerification,
     Expired,
     Inquiry,
     NoChallenge,
+    NoResend,
     Passed,
     Rejected,
+    Resent,
     RiskChallenge,
     RiskDecision,
     WrongAnswer,
@@ -68,9 +71,16 @@ class _Verification(Struct, frozen=True, kw_only=True):
     payment_id: str | None = None
 
 
+class _Resent(Struct, frozen=True, kw_only=True):
+    resend_after_s: Annotated[int, Meta(ge=0, le=3_600)]
+    sent: bool = True
+    payment_id: str | None = None
+
+
 _encode = msgspec.json.Encoder().encode
 _decode_decision = msgspec.json.Decoder(_Decision).decode
 _decode_verification = msgspec.json.Decoder(_Verification).decode
+_decode_resent = msgspec.json.Decoder(_Resent).decode
 
 
 def decide_request(inquiry: Inquiry) -> ServiceRequest:
@@ -139,6 +149,36 @@ def _parse_no_challenge(body: bytes, _payment_id: str) -> ChallengeVerification:
     return NoChallenge()
 
 
+def resend_request(challenge_id: str, payment_id: str) -> ServiceRequest:
+    return ServiceRequest(
+        f"/risk/challenges/{quote(challenge_id, safe='')}/resend",
+        "POST",
+        _encode({"payment_id": payment_id}),
+        safe=False,
+        operation="resend",
+        arguments=(challenge_id, payment_id),
+    )
+
+
+def parse_resend(response: Response | SourceError, payment_id: str) -> ChallengeResend:
+    """After `Unanswered` the code may have been sent."""
+    if isinstance(response, SourceError):
+        return Unanswered(response)
+    if response.status == 404:
+        # Risk services without this path answer with a page of their own.
+        return NoResend()
+    if response.status != 200:
+        return Unanswered(error_of_response(response))
+    outcome: Any = parse_answer(response, _parse_resent, response.body, payment_id)
+    return Unanswered(outcome) if isinstance(outcome, SourceError) else outcome
+
+
+def _parse_resent(body: bytes, payment_id: str) -> ChallengeResend:
+    answer = _decode_resent(body)
+    _check_identity(answer.payment_id, payment_id)
+    return Resent(answer.resend_after_s, answer.sent)
+
+
 def _check_identity(answered: str | None, payment_id: str) -> None:
     if answered is not None and answered != payment_id:
         raise WrongIdentity("an answer about another payment")
@@ -163,3 +203,9 @@ class RiskClient:
         return await self._calls.ask(
             request, partial(parse_verification, payment_id=payment_id), call_headers, budget_ms
         )
+
+    async def resend(
+        self, challenge_id: str, payment_id: str, call_headers: CallHeaders, budget_ms: int
+    ) -> ChallengeResend:
+        request = resend_request(challenge_id, payment_id)
+        return await self._calls.ask(request, partial(parse_resend, payment_id=payment_id), call_headers, budget_ms)

@@ -18,7 +18,7 @@ from cashier.sources.adapter import DEFAULT_STATUSES, checked_statuses, error_of
 from cashier.sources.adapter_settings import checked_request
 from cashier.sources.adapter_upstream import MAX_REQUESTS
 from cashier.sources.engine import parse_look_up, parse_reverse, parse_submit
-from cashier.sources.risk import parse_decision, parse_verification
+from cashier.sources.risk import parse_decision, parse_resend, parse_verification
 from cashier.sources.service_answer import fault_of, is_contained, mapping_response
 from cashier.sources.service_object import check_method
 from cashier.sources.service_request import ServiceRequest
@@ -27,24 +27,26 @@ from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, T
 
 # The functions of an adapter, with the number of their arguments.
 _FUNCTIONS = {
-    "risk": {"decide": 2, "verify": 4},
+    "risk": {"decide": 2, "verify": 4, "resend": 3},
     "engine": {"submit": 2, "look_up": 3, "reverse": 3},
     "acquirer": {"result": 2},
 }
-# Without `verify` risk can only accept and reject; without `reverse` a payment cannot be ended.
-_OPTIONAL = ("verify", "reverse")
+# Without `verify` risk can only accept and reject; without `reverse` a payment cannot be ended;
+# without `resend` no code is sent again.
+_OPTIONAL = ("verify", "resend", "reverse")
 # The pace of refusals: an adapter that tries again and again must not stop the event loop.
 _REFUSAL_PACE_S = 0.05
 _PARSE: dict[str, Callable[..., Any]] = {
     "decide": lambda response, inquiry: parse_decision(response, inquiry.payment_id),
     "verify": lambda response, challenge_id, payment_id, value: parse_verification(response, payment_id),
+    "resend": lambda response, challenge_id, payment_id: parse_resend(response, payment_id),
     "submit": lambda response, submission: parse_submit(response, submission.payment_id, submission.order_id),
     "look_up": parse_look_up,
     "reverse": parse_reverse,
     "result": parse_result,
 }
 # The operations in which at most one call may change something. The others may be repeated.
-_ONCE = ("decide", "verify", "submit")
+_ONCE = ("decide", "verify", "resend", "submit")
 
 
 class ServiceAdapter:
@@ -91,9 +93,9 @@ class AdapterCalls:
     """The `call` of one operation: `await call(Request(…))` sends over the service's own transport.
 
     Any number of calls, each with the id, trace and remaining time of the operation; none is
-    hedged or retried. In `submit`, `decide` and `verify` only one of them may change something: a
-    request other than a GET counts as such unless it is made with `read_only=True`, and so does a
-    GET with `safe=False`. A second one is refused.
+    hedged or retried. In `submit`, `decide`, `verify` and `resend` only one of them may change
+    something: a request other than a GET counts as such unless it is made with `read_only=True`,
+    and so does a GET with `safe=False`. A second one is refused.
 
     Raises the `SourceError` of a call without an answer, or with a status that the adapter does not
     declare.
@@ -280,6 +282,8 @@ class AdapterTransport(TaskTransport):
             raise self._adapter.unopened
         function = self._adapter.function(call.operation)
         if function is None:
+            if call.operation == "resend":
+                return Response(404, b"")
             absent = f"adapter {self._adapter.name} has no function {call.operation}"
             raise Unreachable(absent, reason=FailureReason.ADAPTER)
         request = call.request

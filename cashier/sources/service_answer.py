@@ -23,7 +23,17 @@ from cashier.domain.engine_contract import (
     Sealed,
 )
 from cashier.domain.order_result import NoOrder, OrderResult
-from cashier.domain.risk_contract import Accepted, Challenged, Expired, NoChallenge, Passed, Rejected, WrongAnswer
+from cashier.domain.risk_contract import (
+    Accepted,
+    Challenged,
+    Expired,
+    NoChallenge,
+    NoResend,
+    Passed,
+    Rejected,
+    Resent,
+    WrongAnswer,
+)
 from cashier.source_errors import (
     FailureReason,
     Garbled,
@@ -56,7 +66,7 @@ def outcome_response(operation: str, outcome: Any) -> Response:  # noqa: PLR0912
             raise stated_error(error, sent=False)
         case "submit", OutcomeUnknown(error):
             raise stated_error(error, sent=True)
-        case (("decide" | "verify" | "look_up" | "reverse" | "result"), Unanswered(error)):
+        case (("decide" | "verify" | "resend" | "look_up" | "reverse" | "result"), Unanswered(error)):
             raise stated_error(error, sent=True)
         case "decide", Accepted(decision_id):
             return _response({"decision": "ACCEPT", "decision_id": decision_id})
@@ -70,13 +80,15 @@ def outcome_response(operation: str, outcome: Any) -> Response:  # noqa: PLR0912
             return _response({"status": "FAILED", "attempts_left": attempts_left})
         case "verify", Expired():
             return _response({"status": "EXPIRED", "attempts_left": 0})
+        case "resend", Resent(resend_after_s, sent):
+            return _response({"resend_after_s": resend_after_s, "sent": sent})
         case (("submit" | "look_up" | "reverse"), EngineAnswered(payment)):
             return _response(payment)
         case "submit", OrderHasLiveAttempt(payment_id):
             return _response({"code": "ORDER_BUSY", "payment_id": payment_id}, 409)
         case "submit", EngineKeyReused():
             return _response({"code": "KEY_REUSED"}, 422)
-        case ("verify", NoChallenge()) | ("look_up", NeverArrived()) | ("result", NoOrder()):
+        case ("verify", NoChallenge()) | ("resend", NoResend()) | ("look_up", NeverArrived()) | ("result", NoOrder()):
             return _response({"code": "NOT_FOUND"}, 404)
         case "reverse", NeverArrived():
             return Response(404, b"")

@@ -20,6 +20,8 @@ PORT_METHODS = {
     "engine": {"submit": 3, "look_up": 4, "reverse": 4},
     "acquirer": {"result": 3},
 }
+# Those that an object may leave out. What they ask for is then not there: a 404.
+_OPTIONAL_METHODS = {"risk": {"resend": 4}}
 
 
 def has_port_methods(service: str, value: Any) -> bool:
@@ -53,13 +55,18 @@ class ObjectTransport(TaskTransport):
             raise ValueError(f"is the class {value.__name__}; an object of it is needed")
         for method, arguments in PORT_METHODS[service].items():
             check_method(value, method, arguments, f"the object {self._name}")
+        for method, arguments in _OPTIONAL_METHODS.get(service, {}).items():
+            if getattr(value, method, None) is not None:
+                check_method(value, method, arguments, f"the object {self._name}")
 
     async def _answer(self, call: InProcessCall) -> Response:
         request = call.request
         assert isinstance(request, ServiceRequest)  # noqa: S101  clients of services send no others
         operation = request.operation
         try:
-            method = getattr(self._object, operation)
+            method = getattr(self._object, operation, None)
+            if method is None:
+                return Response(404, b"")
             options = request.known_options(method)
             outcome = await method(*request.arguments, call.call_headers, call.budget_ms, **options)
             return outcome_response(operation, outcome)

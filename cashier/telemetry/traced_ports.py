@@ -20,7 +20,14 @@ from cashier.domain.engine_contract import (
 )
 from cashier.domain.order import ConsultRequest
 from cashier.domain.order_result import AcquirerResult, OrderResult
-from cashier.domain.risk_contract import Challenged, ChallengeVerification, Inquiry, Rejected, RiskDecision
+from cashier.domain.risk_contract import (
+    Challenged,
+    ChallengeResend,
+    ChallengeVerification,
+    Inquiry,
+    Rejected,
+    RiskDecision,
+)
 from cashier.logs.code_word import code_word
 from cashier.payments.ports import AcquirerPort, ConsultUncached, PaymentPorts, ReasonedEnginePort, RiskPort
 from cashier.source_errors import SourceError
@@ -28,8 +35,8 @@ from cashier.telemetry.span import Attributes
 from cashier.telemetry.traced_step import TracedCallHeaders, TracedStep, contained
 
 # The names of the steps.
-RECHECK, DECIDE, VERIFY, SUBMIT = "recheck", "risk decide", "risk verify", "engine submit"
-LOOK_UP, REVERSE, RESULT = "engine look up", "engine reverse", "acquirer result"
+RECHECK, DECIDE, VERIFY, RESEND = "recheck", "risk decide", "risk verify", "risk resend"
+SUBMIT, LOOK_UP, REVERSE, RESULT = "engine submit", "engine look up", "engine reverse", "acquirer result"
 
 Outcome = TypeVar("Outcome")
 
@@ -59,6 +66,11 @@ class _TracedRisk:
     ) -> ChallengeVerification:
         return await _traced(
             VERIFY, call_headers, lambda headers: self._risk.verify(challenge_id, payment_id, value, headers, budget_ms)
+        )
+
+    async def resend(self, challenge_id: str, payment_id: str, call_headers: Any, budget_ms: int) -> ChallengeResend:
+        return await _traced(
+            RESEND, call_headers, lambda headers: self._risk.resend(challenge_id, payment_id, headers, budget_ms)
         )
 
 

@@ -190,6 +190,7 @@ class PaymentEndpoints:
             PAYMENTS_PATH: operation("POST", self._submit),
             payment_path: operation("GET", self._look),
             f"{payment_path}/challenge": operation("POST", self._answer),
+            f"{payment_path}/challenge/resend": operation("POST", self._resend),
             f"{payment_path}/cancel": operation("POST", self._cancel),
             f"{payment_path}/events": operation("GET", self._follow),
             f"{payment_path}/stream-ticket": operation("POST", self._issue_ticket),
@@ -216,6 +217,14 @@ class PaymentEndpoints:
         self._require_own(call, caller, payments, answer.payment_token)
         call_headers = {"request_id": call.request_id, "traceparent": call.traceparent}
         return _response(await payments.answer(payment_id, answer.payment_token, answer.value, **call_headers))
+
+    async def _resend(self, call: PaymentCall) -> ApiResponse:
+        (payments, caller), payment_id = self._admit(call), call.payment_id
+        token = payment_requests.read_payment_token(call.raw_headers, None, secured=self._guard.secured)
+        self._require_own(call, caller, payments, token)
+        await self._guard.body(call.request, call.headers)
+        sent = await payments.resend(payment_id, token, request_id=call.request_id, traceparent=call.traceparent)
+        return ApiResponse(200, msgspec.json.encode(sent))
 
     async def _cancel(self, call: PaymentCall) -> ApiResponse:
         (payments, caller), payment_id = self._admit(call), call.payment_id

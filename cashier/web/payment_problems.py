@@ -17,8 +17,10 @@ from cashier.payments.errors import (
     Invalid,
     KeyReused,
     NoSuchAttempt,
+    NotResendable,
     NotResumable,
     OrderBusy,
+    ResendUnconfirmed,
     RiskRejected,
     StatusUnavailable,
     TooManyPayments,
@@ -37,6 +39,7 @@ _NO_ATTEMPT = "This payer has no such payment for this order."
 _NEVER_SENT = "The payment engine has no such payment, so there is nothing to resume. It can be replaced."
 _IN_FLIGHT = "The same request is still in progress elsewhere. Repeat it unchanged."
 _REJECTED = "The payment was rejected. Nothing was sent. The payer may try another payment method."
+_RESEND_UNCONFIRMED = "No usable answer from risk. The code may have been sent again."
 _KEY_REUSED = "The Idempotency-Key belongs to a payment with another body. Use a new key for a new payment."
 _ORDER_UNKNOWN = "The acquirer knows no order with this order_id."
 _ENGINE_UNAVAILABLE = (
@@ -93,6 +96,12 @@ _TABLE: dict[type[Exception], Callable[[Any], RequestRefused]] = {
     ),
     NoSuchAttempt: lambda _: RequestRefused(ProblemCode.NOT_FOUND, _NO_ATTEMPT),
     NotResumable: _not_resumable,
+    NotResendable: lambda error: RequestRefused(
+        ProblemCode.NOT_RESENDABLE, f"The challenge is not sent again: {error.why}."
+    ),
+    ResendUnconfirmed: lambda _: RequestRefused(
+        ProblemCode.CHECK_UNAVAILABLE, _RESEND_UNCONFIRMED, silent=("risk",), headers=RETRY_AFTER_1
+    ),
     StatusUnavailable: _status_unavailable,
     InFlight: lambda _: RequestRefused(ProblemCode.IN_FLIGHT, _IN_FLIGHT, headers=RETRY_AFTER_1),
     KeyReused: lambda _: RequestRefused(ProblemCode.KEY_REUSED, _KEY_REUSED),

@@ -11,7 +11,7 @@ from cashier.domain.explanation.evidence import WhyRequest
 from cashier.domain.explanation.schema import Explanation
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
-from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
+from cashier.domain.payment_resource import ChallengeSent, FoundPayment, Payment, StreamTicket
 from cashier.fanout.l2.interface import Invalidated
 from cashier.fanout.reachability import SourceReachability
 from cashier.metrics.store import Store
@@ -22,8 +22,8 @@ from cashier.tokens.payment_state_token import PaymentClaims
 class PaymentsPort(Protocol):
     """All methods raise `TokenRefused`, `OrderUnknown` and the errors of `cashier.payments.errors`.
 
-    `submit` and `answer` go on if their caller is cancelled: a client that disconnects does not
-    undo a payment.
+    `submit`, `answer` and `resend` go on if their caller is cancelled: a client that disconnects
+    does not undo a payment.
     """
 
     async def submit(
@@ -46,6 +46,11 @@ class PaymentsPort(Protocol):
         traceparent: str | None = None,
     ) -> Payment:
         """Answer the challenge of a payment. `value` is secret."""
+
+    async def resend(
+        self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
+    ) -> ChallengeSent:
+        """Send the code of the open challenge again."""
 
     async def cancel(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None

@@ -43,6 +43,7 @@ class ProblemCode(StrEnum):
     CONSULT_CHANGED = "CONSULT_CHANGED"
     ORDER_BUSY = "ORDER_BUSY"
     NOT_RESUMABLE = "NOT_RESUMABLE"
+    NOT_RESENDABLE = "NOT_RESENDABLE"
     IN_FLIGHT = "IN_FLIGHT"
     TOO_LARGE = "TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
@@ -82,6 +83,7 @@ STATUS_AND_TITLE: dict[ProblemCode, tuple[int, str]] = {
     ProblemCode.CONSULT_CHANGED: (409, "Offer changed"),
     ProblemCode.ORDER_BUSY: (409, "Another payment is in progress for this order"),
     ProblemCode.NOT_RESUMABLE: (409, "The payment cannot be resumed"),
+    ProblemCode.NOT_RESENDABLE: (409, "The code is not sent again"),
     ProblemCode.IN_FLIGHT: (409, "The same request is in progress"),
     ProblemCode.TOO_LARGE: (413, "Request body too large"),
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: (415, "Unsupported media type"),

@@ -18,7 +18,7 @@ from cashier.core import Cashier
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Availability, PayMethod
 from cashier.domain.payment_request import AttemptRequest, PaymentRequest
-from cashier.domain.payment_resource import FoundPayment, Payment
+from cashier.domain.payment_resource import ChallengeSent, FoundPayment, Payment
 from cashier.payments import attempt_leases
 from cashier.payments.attempt_leases import ScriptStore
 from cashier.payments.attempt_recovery import ReplacedPayment
@@ -144,6 +144,10 @@ class Checkout:
     async def answer(self, payment: Payment, value: str = OTP) -> Payment:
         return await self.payments.answer(payment.payment_id, payment.payment_token, value)
 
+    async def resend(self, payment: Payment, worker: int = -1) -> ChallengeSent:
+        payments = self.payments_of(self.workers[worker])
+        return await payments.resend(payment.payment_id, payment.payment_token)
+
     async def cancel(self, payment: Payment) -> Payment:
         return await self.payments.cancel(payment.payment_id, payment.payment_token)
 
@@ -259,9 +263,9 @@ def attempt_request(case: str, **fields: Any) -> AttemptRequest:
 
 
 def call_name(request: Request) -> str:
-    """One of decide, verify, submit, look_up, reverse, result."""
+    """One of decide, verify, resend, submit, look_up, reverse, result."""
     last = request.target.rpartition("/")[2]
-    if last in ("verify", "reverse", "result"):
+    if last in ("verify", "resend", "reverse", "result"):
         return last
     if request.method == "GET":
         return "look_up"

@@ -84,6 +84,8 @@ async def _dispatch(payments: LocalPayments, request: Request) -> UpstreamAnswer
             return await payments.decide(_body(request))
         case "POST", ["risk", "challenges", challenge_id, "verify"]:
             return await payments.verify(challenge_id, _body(request))
+        case "POST", ["risk", "challenges", challenge_id, "resend"]:
+            return await payments.resend(challenge_id, _body(request))
         case "POST", ["payments"]:
             return await payments.submit(_body(request), dict(request.headers).get("Idempotency-Key", ""))
         case "GET", ["payments", payment_id]:

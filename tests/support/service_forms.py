@@ -13,6 +13,7 @@ import msgspec
 
 from cashier.payments.ports import (
     AcquirerResult,
+    ChallengeResend,
     ChallengeVerification,
     Inquiry,
     LookUpOutcome,
@@ -45,6 +46,9 @@ class PortObject:
     ) -> ChallengeVerification:
         request = risk.verify_request(challenge_id, payment_id, value)
         return risk.parse_verification(await self._function(request), payment_id)
+
+    async def resend(self, challenge_id: str, payment_id: str, call_headers: Any, budget_ms: int) -> ChallengeResend:
+        return risk.parse_resend(await self._function(risk.resend_request(challenge_id, payment_id)), payment_id)
 
     async def submit(self, submission: Submission, call_headers: Any, budget_ms: int) -> SubmitOutcome:
         response = await self._function(engine.submit_request(submission))
@@ -82,6 +86,10 @@ class ContractAdapter:
         path = f"/risk/challenges/{quote(challenge_id, safe='')}/verify"
         body = _encode({"payment_id": payment_id, "value": value})
         return (await call(Request(path, "POST", body))).json()
+
+    async def resend(self, challenge_id: str, payment_id: str, call: AdapterCalls) -> Any:
+        path = f"/risk/challenges/{quote(challenge_id, safe='')}/resend"
+        return (await call(Request(path, "POST", _encode({"payment_id": payment_id})))).json()
 
     async def submit(self, submission: Submission, call: AdapterCalls) -> Any:
         key = (("Idempotency-Key", submission.payment_id),)

@@ -15,7 +15,7 @@ from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentMeans, PaymentRequest
-from cashier.domain.payment_resource import FoundPayment, Payment, RouteTaken, StreamTicket
+from cashier.domain.payment_resource import ChallengeSent, FoundPayment, Payment, RouteTaken, StreamTicket
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.attempt_recovery import ReplacedPayment
 from cashier.tokens.jws import TokenRefused
@@ -148,6 +148,12 @@ class FakePayments:
         traceparent: str | None = None,
     ) -> Payment:
         return await self._respond(RecordedCall("answer", (payment_id, payment_token, value), request_id, traceparent))
+
+    async def resend(
+        self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
+    ) -> ChallengeSent:
+        await self._respond(RecordedCall("resend", (payment_id, payment_token), request_id, traceparent))
+        return ChallengeSent(resend_after_s=60, sent=True)
 
     async def cancel(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None

@@ -17,6 +17,7 @@ import orjson
 from msgspec import Struct
 
 from cashier.consultation.answer import Consultation
+from cashier.domain.challenge_progress import MAX_RESENDS
 from cashier.domain.explanation.evidence import WhyRequest
 from cashier.domain.explanation.schema import Explanation
 from cashier.domain.money import MAX_VALUE
@@ -24,7 +25,7 @@ from cashier.domain.offer_diff import Change
 from cashier.domain.order import ID_PATTERN, ConsultRequest
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_request import IDEMPOTENCY_KEY, AttemptRequest, PaymentRequest
-from cashier.domain.payment_resource import FoundPayment, Payment, StreamTicket
+from cashier.domain.payment_resource import ChallengeSent, FoundPayment, Payment, StreamTicket
 from cashier.fanout.ask import SourceReport
 from cashier.fanout.l2.interface import Invalidated
 from cashier.payments.attempt_recovery import ReplacedPayment
@@ -34,6 +35,7 @@ from cashier.payments.errors import (
     EngineUnavailable,
     InFlight,
     KeyReused,
+    NotResendable,
     NotResumable,
     OrderBusy,
     RiskRejected,
@@ -63,6 +65,7 @@ _STRUCTS: dict[str, type[Struct]] = {
         PaymentRequest,
         ChallengeAnswer,
         Cancellation,
+        ChallengeSent,
         Payment,
         StreamTicket,
         AttemptRequest,
@@ -107,6 +110,7 @@ _PROBLEM_GROUPS: dict[str, tuple[ProblemCode, ...]] = {
         ProblemCode.OVERLOADED,
     ),
     "busy": (ProblemCode.ORDER_BUSY,),
+    "resend": (ProblemCode.NOT_RESENDABLE, ProblemCode.CHECK_UNAVAILABLE, ProblemCode.OVERLOADED),
     "progress": (
         ProblemCode.RISK_REJECTED,
         ProblemCode.ORDER_UNKNOWN,
@@ -202,6 +206,7 @@ def _values(body_limit_bytes: int, *, secured: bool) -> dict[str, str | int]:
         "max_timeout_ms": MAX_TIMEOUT_MS,
         "max_minor_units": MAX_VALUE,
         "longest_wait_ms": LONGEST_WAIT_MS,
+        "max_resends": MAX_RESENDS,
         "heartbeat_s": int(HEARTBEAT_S),
         "key_header": KEY_HEADER,
         "token_header": TOKEN_HEADER,
@@ -364,6 +369,7 @@ class _Builder:
             ConsultChanged((self._decode("change", Change),), consultation),
             OrderBusy(found.payment_id, found.next_action, found.expires_at),
             NotResumable("user_id"),
+            NotResendable("the risk service does not offer it for this challenge"),
             StatusUnavailable(("engine",)),
             InFlight(),
             KeyReused(),
