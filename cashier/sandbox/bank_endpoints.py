@@ -12,16 +12,10 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from cashier.sandbox.acquirer import SimulatedAcquirer
-from cashier.sandbox.bank_page import BankPage, format_amount, render_page
+from cashier.sandbox.bank_page import PAGE_HEADERS, BankPage, format_amount, render_page
 from cashier.sandbox.engine import BY_TRANSFER, LIVE, SimulatedAttempt, SimulatedEngine
 from cashier.sandbox.seed_data import Population
 
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 _CHOICES = ("pay", "pay_less", "pay_more", "decline")
 
 
@@ -35,7 +29,7 @@ def bank_routes(engine: SimulatedEngine, acquirer: SimulatedAcquirer, population
 
     def render(attempt: SimulatedAttempt) -> web.Response:
         text = render_page(_bank_page(attempt, acquirer, population))
-        return web.Response(text=text, content_type="text/html", headers=_HEADERS)
+        return web.Response(text=text, content_type="text/html", headers=PAGE_HEADERS)
 
     async def show(request: web.Request) -> web.StreamResponse:
         return render(find(request))
@@ -49,7 +43,7 @@ def bank_routes(engine: SimulatedEngine, acquirer: SimulatedAcquirer, population
             _settle(engine, attempt, choice)
         if attempt.submission.return_url and attempt.status not in LIVE:
             # Safe to follow: it came with the submit, not from the browser, and is a web address.
-            raise web.HTTPSeeOther(attempt.submission.return_url, headers=_HEADERS)
+            raise web.HTTPSeeOther(attempt.submission.return_url, headers=PAGE_HEADERS)
         return render(attempt)
 
     return [web.get("/bank/{payment_id}", show), web.post("/bank/{payment_id}", act)]

@@ -10,7 +10,13 @@ from msgspec import Struct
 # ISO 4217 minor units of the currencies that do not have two.
 _DIGITS = {"JPY": 0, "KWD": 3}
 
-_STYLE = """
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+STYLE = """
 :root { color-scheme: light dark; --line: #d6dbe1; --ink: #1b2530; --soft: #5b6875; --paper: #fff;
   --ground: #f2f4f7; --primary: #0b5cad; }
 @media (prefers-color-scheme: dark) {
@@ -75,7 +81,7 @@ def render_page(page: BankPage) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(page.bank)}: {escape(page.amount)} {escape(page.currency)}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <main>

@@ -1,4 +1,4 @@
-"""All merchants, users, orders and channels as they are at the start. Only channels change."""
+"""All merchants, users, orders and channels. Channels change, and shops place further orders."""
 
 from __future__ import annotations
 
@@ -66,9 +66,12 @@ class Population:
         return self._generated_user(n) if n else self._users.get(user_id)
 
     def placed_order(self, order_id: str) -> Json | None:
-        """The order as it was at the start; the acquirer has its current state."""
+        """The order as it was placed; the acquirer has its current state."""
         n = _number(order_id, "o")
         return self.generated.order(n) if n else self._orders.get(order_id)
+
+    def place_order(self, order: Json) -> None:
+        self._orders[order["order_id"]] = order
 
     def channel(self, channel_id: str) -> Json | None:
         return self._channels.get(channel_id)

@@ -10,6 +10,7 @@ from aiohttp import web
 from cashier.sandbox.bank_endpoints import bank_routes
 from cashier.sandbox.control_endpoints import ledger_routes, people_routes, weather_routes
 from cashier.sandbox.response_faults import json_response
+from cashier.sandbox.shop_endpoints import shop_routes, vault_routes
 from cashier.sandbox.upstream_answer import error_answer
 from cashier.sandbox.upstream_endpoints import UpstreamEndpoints
 from cashier.sandbox.weather import Weather
@@ -21,7 +22,7 @@ _SHUTDOWN_S = 0.2
 
 
 def create_app(world: World, weather: Weather) -> web.Application:
-    """The upstreams, the bank pages and the sandbox's own endpoints.
+    """The upstreams, a shop, the pages of bank and vault, and the sandbox's own endpoints.
 
     Run it with `handler_cancellation=True`, as `serve` does. Otherwise a hanging call outlives its
     client until the server stops.
@@ -37,6 +38,8 @@ def create_app(world: World, weather: Weather) -> web.Application:
         *people_routes(world),
         *ledger_routes(world),
         *bank_routes(world.engine, world.acquirer, world.population),
+        *shop_routes(world.shop),
+        *vault_routes(),
     )
     app.add_routes([*upstreams.routes(), *controls, web.route("*", "/{path:.*}", _no_such_path)])
     app.on_shutdown.append(release_hanging)

@@ -17,6 +17,7 @@ from cashier.sandbox.ledger import Ledger, LedgerEntry
 from cashier.sandbox.payer_holdings import PayerHoldings
 from cashier.sandbox.risk import SimulatedRisk
 from cashier.sandbox.seed_data import Population
+from cashier.sandbox.shop import SimulatedShop
 from cashier.sandbox.world_clock import Clock, WorldClock, utc_now
 
 
@@ -30,6 +31,7 @@ class World:
         self.ledger = Ledger(self.clock)
         self.holdings = PayerHoldings(self.population, self.ledger, self.clock)
         self.acquirer = SimulatedAcquirer(self.population, self.clock, self.ledger)
+        self.shop = SimulatedShop(self.population, self.clock)
         self.risk = SimulatedRisk(self.clock)
         self.engine = SimulatedEngine(
             RuleInputs(
