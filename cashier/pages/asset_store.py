@@ -1,0 +1,83 @@
+"""Assets: the style sheet, the scripts and the icons, with names that change with their content.
+
+They are compressed once at start. A name with a hash may be cached for ever.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from msgspec import Struct
+
+from cashier.pages.brand import Brand, style_sheet
+
+PREFIX = "/cashier-assets/"
+_MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}
+MAX_LOGO_BYTES = 64 * 1024
+
+
+class Asset(Struct, frozen=True):
+    """`gzipped`: None where compressing saves nothing."""
+
+    name: str
+    media_type: str
+    body: bytes
+    gzipped: bytes | None
+
+
+class AssetStore:
+    """`base`: the path that the pages are mounted under."""
+
+    def __init__(self, brand: Brand, base: str = "") -> None:
+        packaged = {file.name: file.read_bytes() for file in files("cashier.pages").joinpath("assets").iterdir()}
+        packaged["page.css"] = style_sheet(brand).encode() + packaged["page.css"]
+        if brand.logo is not None:
+            packaged[f"logo{Path(brand.logo).suffix.lower()}"] = _logo(Path(brand.logo))
+        assets = {name: _asset(name, body) for name, body in packaged.items()}
+        self._urls = {name: f"{base}{PREFIX}{asset.name}" for name, asset in assets.items()}
+        self.by_name: Mapping[str, Asset] = {asset.name: asset for asset in assets.values()}
+
+    def url(self, name: str) -> str:
+        """The address of the asset with this plain name, such as `page.css`."""
+        return self._urls[name]
+
+    def asset(self, name: str) -> Asset:
+        """The asset with this plain name."""
+        return self.by_name[self._urls[name].rpartition("/")[2]]
+
+    def has(self, name: str) -> bool:
+        return name in self._urls
+
+    @property
+    def logo(self) -> str | None:
+        """The address of the brand's logo."""
+        return next((url for name, url in self._urls.items() if name.startswith("logo.")), None)
+
+
+def _asset(name: str, body: bytes) -> Asset:
+    gzipped = gzip.compress(body, 9, mtime=0)
+    return Asset(
+        f"{hashlib.sha256(body).hexdigest()[:12]}.{name}",
+        _MEDIA_TYPES[Path(name).suffix],
+        body,
+        gzipped if len(gzipped) < len(body) else None,
+    )
+
+
+def _logo(path: Path) -> bytes:
+    """Raises ValueError for another kind of file, or for one that would delay the page."""
+    if path.suffix.lower() not in (".svg", ".png"):
+        raise ValueError(f"logo: {path} is neither .svg nor .png")
+    body = path.read_bytes()
+    if len(body) > MAX_LOGO_BYTES:
+        raise ValueError(f"logo: {path} has {len(body)} bytes; at most {MAX_LOGO_BYTES} are served")
+    return body

@@ -1,0 +1,109 @@
+"""Rendering: views to HTML. Templates are compiled once, and escape everything but our own SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from cashier.pages.asset_store import AssetStore
+from cashier.pages.brand import Brand
+from cashier.pages.icons import icon, method_icon
+from cashier.pages.texts import PAGE_TEXTS, direction, page_locale
+from cashier.pages.views import (
+    ActionView,
+    ChallengeView,
+    CheckoutView,
+    PageView,
+    ProblemView,
+    ResultView,
+    View,
+)
+
+_NAMES: Mapping[type, str] = {
+    CheckoutView: "checkout",
+    ChallengeView: "challenge",
+    ActionView: "action",
+    ResultView: "result",
+    ProblemView: "problem",
+}
+
+
+class Rendering:
+    """The pages of one brand. `assets`: the style sheet, scripts and icons that they name."""
+
+    def __init__(self, brand: Brand, assets: AssetStore) -> None:
+        self._brand = brand
+        self._environment = environment()
+        self._environment.globals |= {
+            "brand": brand,
+            "asset": assets.url,
+            "logo": assets.logo,
+            "has_script": assets.has("page.js"),
+        }
+        self._layout = self._environment.get_template("layout.html")
+        self._templates = {view: self._environment.get_template(f"{name}.html") for view, name in _NAMES.items()}
+
+    def page(self, page: PageView, view: View) -> str:
+        """The whole document."""
+        title = _title(view, PAGE_TEXTS[page_locale(page.locale)])
+        return self._document(page, name_of(view), title, self.main(page, view))
+
+    def main(self, page: PageView, view: View) -> str:
+        """`<main>` alone: an update of an open page."""
+        return self._templates[type(view)].render(_values(page), view=view, name=name_of(view))
+
+    def other_page(self, page: PageView, name: str, title: str, **values: Any) -> str:
+        """A document around another template, which extends `main.html` too."""
+        template = self._environment.get_template(f"{name}.html")
+        return self._document(page, name, title, template.render(_values(page), name=name, **values))
+
+    def _document(self, page: PageView, name: str, title: str, main: str) -> str:
+        rendered = Markup(main)  # noqa: S704 - a template has escaped it
+        return self._layout.render(_values(page), name=name, title=f"{title} · {self._brand.name}", main=rendered)
+
+
+def name_of(view: View) -> str:
+    """The name of its template, which `<main data-view>` has too."""
+    return _NAMES[type(view)]
+
+
+def environment() -> Environment:
+    templates = Environment(
+        loader=PackageLoader("cashier.pages", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    templates.filters["fill"] = fill
+    templates.globals |= {"icon": icon, "method_icon": method_icon}
+    return templates
+
+
+def fill(text: str, **values: str) -> Markup:
+    """The text with its placeholders, each isolated: an amount keeps its direction in Arabic."""
+    return escape(text).format(**{name: Markup("<bdi>{}</bdi>").format(value) for name, value in values.items()})
+
+
+def _values(page: PageView) -> dict[str, Any]:
+    locale = page_locale(page.locale)
+    return {"page": page, "t": PAGE_TEXTS[locale], "lang": locale, "dir": direction(locale)}
+
+
+def _title(view: View, texts: SimpleNamespace) -> str:
+    match view:
+        case ResultView():
+            return str(getattr(texts, f"outcome_{view.outcome}"))
+        case ProblemView():
+            return view.title
+        case CheckoutView() if view.blocked:
+            return str(texts.cannot_pay)
+        case CheckoutView():
+            return str(texts.choose_method)
+        case _:
+            return str(texts.title)
