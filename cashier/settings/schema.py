@@ -24,6 +24,7 @@ from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import ShedSettings, shed_faults
 from cashier.payments.settings import AcceptSettings
 from cashier.settings.operations import OperationsSettings, operations_faults
+from cashier.settings.pages import PagesSettings, pages_faults
 from cashier.sources.batch_call import BatchSettings
 from cashier.sources.idempotent_retry import RetrySettings
 from cashier.telemetry.settings import TelemetrySettings, telemetry_faults
@@ -147,6 +148,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
     operations: OperationsSettings = OperationsSettings()
+    pages: PagesSettings = PagesSettings()
     consult: ConsultSettings = ConsultSettings()
     accept: AcceptSettings = AcceptSettings()
     cache: CachingSettings = CachingSettings()
@@ -200,6 +202,7 @@ def settings_faults(settings: Settings) -> Iterator[str]:
     consult = settings.consult
     yield from auth_faults(settings.auth, settings.server.host)
     yield from operations_faults(settings.operations, settings.auth, settings.server)
+    yield from pages_faults(settings.pages, settings.auth, settings.server)
     yield from origin_faults(settings.merchants)
     yield from telemetry_faults(settings.telemetry)
     deadline = f"deadline_ms = {consult.deadline_ms}"

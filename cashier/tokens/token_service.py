@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cashier.tokens.consult_token import ConsultTokens
 from cashier.tokens.jws import Keyring
+from cashier.tokens.page_session import PageTokens
 from cashier.tokens.payment_state_token import PaymentTokens
 from cashier.tokens.stream_ticket import StreamTickets
 
@@ -25,6 +26,7 @@ class TokenService:
         self.read_payment_choice = payment.read_choice
         self.sign_stream_ticket = stream.sign
         self.read_stream_ticket = stream.read
+        self.pages = PageTokens(self._keyring)
 
     def __repr__(self) -> str:
         return f"<TokenService {self._keyring!r}>"

@@ -26,11 +26,12 @@ from cashier.web.http_metrics import HttpMetrics
 from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.overload_response import RefusalTexts, scope_priority, send_refusal
 from cashier.web.payment_endpoints import PaymentEndpoints
-from cashier.web.ports import ConsultService
+from cashier.web.ports import ConsultService, PagesPort
 from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_guard import RequestGuard
 from cashier.web.request_headers import read_request_id
 from cashier.web.response import HeaderList, problem_response, send_response
+from cashier.web.session_endpoint import SessionEndpoint
 from cashier.web.why_endpoint import WhyEndpoint
 
 CashierFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[ConsultService]]
@@ -48,7 +49,7 @@ class CashierApp:
     `ladder` decides on admission under overload: here, or earlier in a connection that knows this
     application. Only consultations are refused; payments and health checks never are.
     `body_limit_bytes` and `body_timeout_s` limit the request body, here or in that connection.
-    `trusts_named_payers`: see `app`. `metrics`: where to count.
+    `trusts_named_payers`, `pages`: see `app`. `metrics`: where to count.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class CashierApp:
         *,
         trusts_named_payers: bool = False,
         metrics: Store | None = None,
+        pages: PagesPort | None = None,
     ) -> None:
         self.metrics = metrics = metrics or Store()
         self.http_metrics = HttpMetrics(metrics)
@@ -87,6 +89,7 @@ class CashierApp:
             body_timeout_s,
             trusts_named_payers=trusts_named_payers,
         )
+        self._pages = pages
         self._payment_endpoints = PaymentEndpoints(guard, body_timeout_s, lambda: self.draining)
         self._health = HealthCheck(lambda: self._service, lambda: self.draining)
         self._other_endpoints = other_endpoints(
@@ -94,6 +97,7 @@ class CashierApp:
             body_limit_bytes,
             InvalidateEndpoint(guard),
             WhyEndpoint(guard),
+            SessionEndpoint(guard, pages),
             self._payment_endpoints.routes(),
             secured=guard.secured,
         )
@@ -103,6 +107,9 @@ class CashierApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if self._pages is not None and self._pages.serves(scope["path"].removeprefix(scope.get("root_path", ""))):
+                await self._pages(scope, receive, send)
+                return
             if self.origins.configured:
                 headers = dict(scope["headers"])
                 if (origin := headers.get(b"origin")) is not None:
@@ -208,6 +215,7 @@ def app(
     ladder: DegradationLadder | None = None,
     origins: AllowedOrigins | None = None,
     trusts_named_payers: bool = False,
+    pages: PagesPort | None = None,
 ) -> CashierApp:
     """An application on an open cashier, which stays open: `app.mount("/pay", web.app(cashier))`.
 
@@ -215,7 +223,8 @@ def app(
     after `body_timeout_s`, is refused. With a `ladder` the application sheds load; the ladder's
     owner must call its `tick`. `origins`: pages of other origins that may call it.
     `trusts_named_payers`: without `bearer_auth`, a caller that names a payer sees and takes over
-    that payer's attempts. Only where no stranger reaches it.
+    that payer's attempts. Only where no stranger reaches it. `pages`: served beside the API, from
+    `cashier.pages.app`.
     """
     return CashierApp(
         cashier,
@@ -227,6 +236,7 @@ def app(
         origins,
         trusts_named_payers=trusts_named_payers,
         metrics=cashier.metrics,
+        pages=pages,
     )
 
 
@@ -240,6 +250,7 @@ def owning_app(
     origins: AllowedOrigins | None = None,
     trusts_named_payers: bool = False,
     metrics: Store | None = None,
+    pages: PagesPort | None = None,
 ) -> CashierApp:
     """An application that opens its cashier at server start and closes it at server stop.
 
@@ -255,4 +266,5 @@ def owning_app(
         origins,
         trusts_named_payers=trusts_named_payers,
         metrics=metrics,
+        pages=pages,
     )

@@ -12,7 +12,7 @@ from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, inval
 
 
 class TokenScope(StrEnum):
-    """What a service may be permitted. `SESSIONS` and `OPERATIONS` have no endpoint yet."""
+    """What a service may be permitted."""
 
     CONSULT = "consult"
     PAY = "pay"

@@ -17,6 +17,7 @@ from msgspec import inspect
 from cashier.consultation.answer import Consultation
 from cashier.domain.explanation.evidence import WhyRequest
 from cashier.domain.order import USER_ID_REQUIRED, ConsultRequest, Product
+from cashier.domain.page_session import SessionRequest
 from cashier.domain.payment_request import PaymentChoice
 from cashier.fanout.ask import SourceReport, SourceStatus
 from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, invalid
@@ -28,7 +29,7 @@ _encoder = msgspec.json.Encoder()
 _untyped = msgspec.json.Decoder(Any, float_hook=float)
 _CONSULT_REQUEST = inspect.type_info(ConsultRequest)
 # Bodies whose `__post_init__` is `require_payer`.
-_WITH_PAYER = (ConsultRequest, PaymentChoice, WhyRequest)
+_WITH_PAYER = (ConsultRequest, PaymentChoice, WhyRequest, SessionRequest)
 T = TypeVar("T")
 
 # The largest number of allowed values that is listed in a message and searched for a similar one.

@@ -23,9 +23,12 @@ from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.openapi import document
 from cashier.web.payment_endpoints import PaymentOperation
 from cashier.web.problem import Problem, ProblemCode, RequestRefused, encode_problem, make_problem
+from cashier.web.session_endpoint import SessionEndpoint
 from cashier.web.why_endpoint import WhyEndpoint
 
 _log = structlog.get_logger("cashier.web")
+
+SESSIONS_PATH = "/v1/cashier-sessions"
 
 
 def other_endpoints(
@@ -33,6 +36,7 @@ def other_endpoints(
     body_limit_bytes: int,
     invalidate_endpoint: InvalidateEndpoint,
     why_endpoint: WhyEndpoint,
+    session_endpoint: SessionEndpoint,
     payment_routes: Sequence[Route],
     *,
     secured: bool,
@@ -54,6 +58,9 @@ def other_endpoints(
     async def why(request: Request) -> Response:
         return _json(request, msgspec.json.encode(await why_endpoint(request)))
 
+    async def sessions(request: Request) -> Response:
+        return _json(request, msgspec.json.encode(await session_endpoint(request)))
+
     @cache
     def openapi_document() -> bytes:
         return document(body_limit_bytes, secured=secured)
@@ -63,6 +70,7 @@ def other_endpoints(
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/openapi.json", openapi)]
     routes += [Route("/v1/invalidate", invalidate, methods=["POST"]), Route("/v1/why", why, methods=["POST"])]
+    routes += [Route(SESSIONS_PATH, sessions, methods=["POST"])]
     routes += payment_routes
     starlette = Starlette(
         routes=routes,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from starlette.types import Receive, Scope, Send
+
 from cashier.consultation.answer import Consultation
 from cashier.domain.catalog import Catalog
 from cashier.domain.explanation.evidence import WhyRequest
 from cashier.domain.explanation.schema import Explanation
 from cashier.domain.order import ConsultRequest
+from cashier.domain.page_session import PageSession, SessionRequest
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
 from cashier.domain.payment_resource import ChallengeSent, FoundPayment, Payment, StreamTicket
 from cashier.fanout.l2.interface import Invalidated
@@ -183,4 +186,19 @@ class ConsultService(Protocol):
         """Drop cached answers of `key`, or of all keys with `prefix`, in all workers.
 
         Waits for the confirmation within a bound. Raises `SourceUnknown`.
+        """
+
+
+class PagesPort(Protocol):
+    """The cashier pages, an ASGI application of its own."""
+
+    def serves(self, path: str) -> bool:
+        """Whether this path, without the mount point, is the pages'."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def open_session(self, wanted: SessionRequest, scope: Scope) -> PageSession:
+        """A link to the page, for the payer. Raises `RequestRefused`: INVALID.
+
+        `scope`: of the request, which names the service where no public address is configured.
         """

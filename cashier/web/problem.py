@@ -52,6 +52,7 @@ class ProblemCode(StrEnum):
     HEADERS_TOO_LARGE = "HEADERS_TOO_LARGE"
     INTERNAL = "INTERNAL"
     PAYMENTS_NOT_CONFIGURED = "PAYMENTS_NOT_CONFIGURED"
+    PAGES_NOT_CONFIGURED = "PAGES_NOT_CONFIGURED"
     NOT_READY = "NOT_READY"
     OVERLOADED = "OVERLOADED"
     REQUIRED_SOURCE_UNAVAILABLE = "REQUIRED_SOURCE_UNAVAILABLE"
@@ -92,6 +93,7 @@ STATUS_AND_TITLE: dict[ProblemCode, tuple[int, str]] = {
     ProblemCode.HEADERS_TOO_LARGE: (431, "Request headers too large"),
     ProblemCode.INTERNAL: (500, "Internal error"),
     ProblemCode.PAYMENTS_NOT_CONFIGURED: (501, "Payments not configured"),
+    ProblemCode.PAGES_NOT_CONFIGURED: (501, "Pages not configured"),
     ProblemCode.NOT_READY: (503, "Not ready"),
     ProblemCode.OVERLOADED: (503, "Overloaded"),
     ProblemCode.REQUIRED_SOURCE_UNAVAILABLE: (503, "Required source unavailable"),

@@ -30,6 +30,7 @@ HEADINGS = {
     "ServerSettings": "`[server]`",
     "AuthSettings": "`[auth]`",
     "OperationsSettings": "`[operations]`",
+    "PagesSettings": "`[pages]`",
     "ConsultSettings": "`[consult]`",
     "AcceptSettings": "`[accept]`",
     "CachingSettings": "`[cache]`",

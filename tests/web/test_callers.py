@@ -18,6 +18,7 @@ from cashier.web.caller import PAYER_SCOPES, TokenScope
 from cashier.web.cross_origin import AllowedOrigins, MerchantSettings
 from cashier.web.endpoint_path import CONSULT_PATH
 from tests.web.asgi_client import JSON, CapturedResponse, call
+from tests.web.fake_pages import FakePages
 from tests.web.fake_payments import ATTEMPT, ID, PAID, TICKET, TOKEN, FakePayments
 from tests.web.fake_payments import BODY as SUBMIT
 from tests.web.fake_service import BODY as CONSULT
@@ -67,7 +68,7 @@ async def request(row: Row, headers: dict[str, str], query: bytes = b"", *, toke
     """A valid request of u_1 for o_1001 of m_1. `token`: with its payment token."""
     payments = FakePayments()
     payments.publish(PAID, None)
-    application = app(FakeService(payments), bearer_auth=BEARER_AUTH)
+    application = app(FakeService(payments), bearer_auth=BEARER_AUTH, pages=FakePages())
     body = {
         "/v1/consult": CONSULT,
         "/v1/payments": SUBMIT,
@@ -75,6 +76,7 @@ async def request(row: Row, headers: dict[str, str], query: bytes = b"", *, toke
         "/v1/payments/{payment_id}/replace": json.dumps(ATTEMPT).encode(),
         "/v1/payments/{payment_id}/challenge": json.dumps({"payment_token": TOKEN, "value": "1"}).encode(),
         "/v1/invalidate": b'{"source": "card", "key": "u_1"}',
+        "/v1/cashier-sessions": b'{"order_id": "o_1001", "user_id": "u_1", "merchant_id": "m_1", "terminal": "H5"}',
         "/v1/why": b'{"order_id": "o_1001", "user_id": "u_1", "merchant_id": "m_1"}',
     }.get(row.path, b"")
     if not token and row.path.endswith("challenge"):

@@ -230,7 +230,7 @@ def test_the_data_of_the_document_has_nothing_unused() -> None:
         ("operations.toml", "${heartbeat_s}", "${heartbeat}", "no value is named 'heartbeat'"),
         ("examples.json", '"rank": 1', '"rnk": 1', "examples.json: consultation: .*missing required field `rank`"),
         ("examples.json", '"health": "UP"', '"health": "U"', "examples.json: consultation: .*at `.*health`"),
-        ("examples.json", '"return_url"', '"retrun_url"', "examples.json: payment_request: not as PaymentRequest"),
+        ("examples.json", '"device_id"', '"deviceid"', "examples.json: payment_request: not as PaymentRequest"),
         ("examples.json", '"bank_name"', '"bankname"', "examples.json: consultation: not as Consultation"),
         ("examples.json", '"silent_source"', '"silent"', "no example is named 'silent_source'"),
     ],

@@ -23,6 +23,7 @@ from cashier.domain.explanation.schema import Explanation
 from cashier.domain.money import MAX_VALUE
 from cashier.domain.offer_diff import Change
 from cashier.domain.order import ID_PATTERN, ConsultRequest
+from cashier.domain.page_session import PageSession, SessionRequest
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_request import IDEMPOTENCY_KEY, AttemptRequest, PaymentRequest
 from cashier.domain.payment_resource import ChallengeSent, FoundPayment, Payment, StreamTicket
@@ -62,6 +63,8 @@ _STRUCTS: dict[str, type[Struct]] = {
         Invalidated,
         WhyRequest,
         Explanation,
+        SessionRequest,
+        PageSession,
         PaymentRequest,
         ChallengeAnswer,
         Cancellation,
@@ -90,6 +93,7 @@ _PROBLEM_GROUPS: dict[str, tuple[ProblemCode, ...]] = {
     "ignored_body": (ProblemCode.TOO_LARGE, ProblemCode.BODY_TIMEOUT),
     "consult": (ProblemCode.ORDER_UNKNOWN, ProblemCode.OVERLOADED, ProblemCode.REQUIRED_SOURCE_UNAVAILABLE),
     "payments": (ProblemCode.PAYMENTS_NOT_CONFIGURED,),
+    "pages": (ProblemCode.PAGES_NOT_CONFIGURED,),
     "token": (
         ProblemCode.TOKEN_MALFORMED,
         ProblemCode.TOKEN_TAMPERED,

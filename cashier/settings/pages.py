@@ -1,0 +1,72 @@
+"""`[pages]`: the cashier pages that payers see."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+
+from cashier.web.auth import AuthSettings, is_loopback
+from cashier.web.server import ServerSettings
+
+PUBLIC_URL_PATTERN = r"^(https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*)?(?![\s\S])"
+
+
+class PagesSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[pages]`. `public_url`: the address by which browsers reach the pages, without a slash at
+    its end; empty, on loopback only: that of the request.
+
+    `trusted_proxies`: networks of the gateways whose `X-Forwarded-For` names the payer's address.
+    `session_s`: how long a page may be used after its link was opened. `first_answer_ms`: what a
+    page waits for the sources before it is sent.
+    """
+
+    enabled: bool = False
+    public_url: Annotated[str, Meta(pattern=PUBLIC_URL_PATTERN)] = ""
+    trusted_proxies: tuple[str, ...] = ()
+    session_s: Annotated[int, Meta(ge=300, le=172_800)] = 7200
+    first_answer_ms: Annotated[int, Meta(ge=5, le=60_000)] = 100
+
+    @property
+    def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        return tuple(ipaddress.ip_network(each) for each in self.trusted_proxies)
+
+
+def pages_faults(settings: PagesSettings, auth: AuthSettings, server: ServerSettings) -> Iterator[str]:
+    """The contradictions with the other sections, each with its remedy."""
+    yield from _proxy_faults(settings.trusted_proxies)
+    if not settings.enabled:
+        return
+    url = urlsplit(settings.public_url)
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        yield f'[pages] public_url = "{settings.public_url}" is not encrypted: payers need https'
+    if is_loopback(server.host):
+        return
+    where = server.host or "every address"
+    if auth.mode == "none":
+        # Not even with `insecure`: a mesh authenticates services, and payers' browsers are none.
+        yield (
+            f'[pages] enabled: pages on {where} need [auth] mode = "jwt", because only an authenticated shop'
+            " may open a payer's session; or listen on 127.0.0.1"
+        )
+    if not settings.public_url:
+        yield f"[pages] public_url is missing: on {where} a request does not prove by which address it came"
+    if not settings.trusted_proxies:
+        yield (
+            f"[pages] trusted_proxies is missing: on {where} name the networks of your gateways, so that risk"
+            ' sees the address of the payer; without a gateway write ["127.0.0.1/32"]'
+        )
+
+
+def _proxy_faults(networks: tuple[str, ...]) -> Iterator[str]:
+    for text in networks:
+        try:
+            network = ipaddress.ip_network(text)
+        except ValueError:
+            yield f'[pages] trusted_proxies: "{text}" is no network such as "10.0.0.0/8"'
+            continue
+        if network.prefixlen == 0:
+            yield f'[pages] trusted_proxies: "{text}" trusts every caller to name any address'

@@ -1,0 +1,153 @@
+"""The tokens of the pages: the link that opens one, its session, and the address of a return.
+
+All are in URLs or cookies, so everything but the order's id is encrypted. A link is short-lived and
+may be used again until then: previews, a second device and a lost answer use it too. It is no
+session: what leaks from a browser's history opens nothing later. A return is known to banks and
+wallets, so it permits to see a result and nothing else. No state, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from cashier.domain.money import Money
+from cashier.domain.order import Country, Id, Locale, Product, Terminal
+from cashier.domain.payment_request import Url
+from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, sign
+from cashier.tokens.sealing import seal, seal_alike, unseal, unseal_alike
+
+LINK_TYPE = "cashier-link+jwt"
+SESSION_TYPE = "cashier-session+jwt"
+RETURN_TYPE = "cashier-return+jwt"
+_MAX_CHARS = 16_384
+
+
+class ShownOrder(Struct, frozen=True, omit_defaults=True):
+    """The order as its payer saw it last. `expires_at`: in seconds since 1970."""
+
+    title: str
+    amount: Money
+    expires_at: int
+
+
+class SessionClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who pays what, and where. Times in seconds since 1970.
+
+    `session_id`: secret and random; that of a link is that of each session that it opens. Form
+    tokens and idempotency keys are derived from it. `opened_at`: when the shop got the link.
+    `order`: None before it was shown.
+    """
+
+    session_id: str
+    opened_at: int
+    order_id: Id
+    merchant_id: Id
+    user_id: Id | None = None
+    product: Product
+    terminal: Terminal
+    amount: Money | None = None
+    country: Country | None = None
+    locale: Locale | None = None
+    return_url: Url | None = None
+    order: ShownOrder | None = None
+
+    # Secrets stay out of logs.
+    def __repr__(self) -> str:
+        return f"<SessionClaims {self.order_id}>"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("order_id", self.order_id)]
+
+
+class ReturnClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The payment that a payer comes back from."""
+
+    order_id: Id
+    merchant_id: Id
+    user_id: Id | None = None
+    payment_id: str
+    locale: Locale | None = None
+
+
+class _Payload(Struct, frozen=True):
+    iss: Literal["cashier"]
+    exp: int
+    order_id: str
+    sealed: str
+
+
+_payload_decoder = msgspec.json.Decoder(_Payload)
+_session_decoder = msgspec.json.Decoder(SessionClaims)
+_return_decoder = msgspec.json.Decoder(ReturnClaims)
+T = TypeVar("T", SessionClaims, ReturnClaims)
+Seal: TypeAlias = Callable[[bytes, bytes, str], str]
+Unseal: TypeAlias = Callable[[str, bytes, str], bytes]
+
+
+class PageTokens:
+    """Signs and encrypts with the first key of the keyring, verifies and decrypts with all.
+
+    `expires_at` in seconds since 1970. All readers raise `TokenRefused`.
+    """
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def __repr__(self) -> str:
+        return f"<PageTokens {self._keyring!r}>"
+
+    def sign_link(self, claims: SessionClaims, expires_at: int) -> str:
+        return self._sign(LINK_TYPE, claims, expires_at)
+
+    def read_link(self, text: str, order_id: str, now_s: float) -> SessionClaims:
+        return self._read(text, LINK_TYPE, order_id, now_s, _session_decoder)
+
+    def sign_session(self, claims: SessionClaims, expires_at: int) -> str:
+        return self._sign(SESSION_TYPE, claims, expires_at)
+
+    def read_session(self, text: str, order_id: str, now_s: float) -> SessionClaims:
+        return self._read(text, SESSION_TYPE, order_id, now_s, _session_decoder)
+
+    def sign_return(self, claims: ReturnClaims, expires_at: int) -> str:
+        """Equal for equal claims: the return address is part of what a repeated submit compares."""
+        return self._sign(RETURN_TYPE, claims, expires_at, seal_text=seal_alike)
+
+    def read_return(self, text: str, order_id: str, now_s: float) -> ReturnClaims:
+        return self._read(text, RETURN_TYPE, order_id, now_s, _return_decoder, unseal_text=unseal_alike)
+
+    def _sign(self, kind: str, claims: SessionClaims | ReturnClaims, expires_at: int, seal_text: Seal = seal) -> str:
+        key = self._keyring.key
+        sealed = seal_text(msgspec.json.encode(claims), key, _purpose(kind, claims.order_id))
+        payload = _Payload(ISSUER, expires_at, claims.order_id, sealed)
+        return sign(self._keyring.header(kind), msgspec.json.encode(payload), key)
+
+    def _read(
+        self,
+        text: str,
+        kind: str,
+        order_id: str,
+        now_s: float,
+        decoder: msgspec.json.Decoder[T],
+        unseal_text: Unseal = unseal,
+    ) -> T:
+        octets, key = self._keyring.verify(text, kind, _MAX_CHARS)
+        try:
+            payload = _payload_decoder.decode(octets)
+        except (msgspec.DecodeError, RecursionError):
+            raise TokenRefused("TOKEN_MALFORMED") from None
+        if payload.order_id != order_id:
+            raise TokenRefused("TOKEN_OTHER_ORDER")
+        if payload.exp <= now_s:
+            raise TokenRefused("TOKEN_EXPIRED")
+        try:
+            return decoder.decode(unseal_text(payload.sealed, key, _purpose(kind, order_id)))
+        except msgspec.DecodeError:
+            raise TokenRefused("TOKEN_MALFORMED") from None
+
+
+def _purpose(kind: str, order_id: str) -> str:
+    return f"cashier page token {kind}: {order_id}"

@@ -1,0 +1,73 @@
+"""Faults of `[pages]`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from cashier.settings.pages import PagesSettings, pages_faults
+from cashier.web.auth import AuthSettings
+from cashier.web.server import ServerSettings
+
+BEYOND = ServerSettings(host="0.0.0.0")
+JWT = AuthSettings(mode="jwt")
+PUBLIC = {"public_url": "https://pay.example.com", "trusted_proxies": ("10.0.0.0/8", "2001:db8::/32")}
+
+
+def faults(auth: AuthSettings | None = None, server: ServerSettings | None = None, **settings: Any) -> list[str]:
+    return list(
+        pages_faults(PagesSettings(**{"enabled": True, **settings}), auth or AuthSettings(), server or ServerSettings())
+    )
+
+
+def test_on_loopback_nothing_else_is_needed() -> None:
+    assert faults() == []
+
+
+def test_beyond_loopback_everything_is_needed() -> None:
+    assert faults(JWT, BEYOND, **PUBLIC) == []
+    assert faults(server=BEYOND, enabled=False) == []
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+def test_beyond_loopback_mode_none_is_refused_even_where_the_api_may_have_it(insecure: bool) -> None:
+    (fault,) = faults(AuthSettings(mode="none", insecure=insecure), BEYOND, **PUBLIC)
+    assert '[auth] mode = "jwt"' in fault
+
+
+@pytest.mark.parametrize("key", PUBLIC)
+def test_beyond_loopback_each_key_is_required(key: str) -> None:
+    (fault,) = faults(JWT, BEYOND, **{name: value for name, value in PUBLIC.items() if name != key})
+    assert f"[pages] {key} is missing" in fault
+
+
+def test_payers_need_encryption() -> None:
+    (fault,) = faults(public_url="http://pay.example.com")
+    assert "https" in fault
+    assert faults(public_url="http://localhost:8080") == []
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0", "gateway", "10.0.0.1/8"])
+def test_a_network_that_trusts_all_or_is_none_is_a_fault(network: str) -> None:
+    (fault,) = faults(trusted_proxies=(network,))
+    assert network in fault
+
+
+NO_PUBLIC_URLS = (
+    "pay.example.com",
+    "https://pay.example.com/",
+    "https://pay.example.com?x=1",
+    "https://pay.example.com#x",
+    "https://user@pay.example.com",
+    "ftp://pay.example.com",
+    "https://pay.example.com\n",
+    "https://a;b/",
+)
+
+
+@pytest.mark.parametrize("url", NO_PUBLIC_URLS)
+def test_a_public_url_is_an_origin_with_a_path_at_most(url: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"public_url": url}, PagesSettings)
