@@ -7,12 +7,43 @@ from collections.abc import Iterator
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Meta, Struct
 
+from cashier.domain.money import Currency
+from cashier.domain.order import Id
 from cashier.web.auth import AuthSettings, is_loopback
 from cashier.web.server import ServerSettings
 
 PUBLIC_URL_PATTERN = r"^(https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*)?(?![\s\S])"
+
+
+WEB_ADDRESS_PATTERN = r"^(https?://[!-~]{1,2040})?(?![\s\S])"
+WebAddress = Annotated[str, Meta(pattern=WEB_ADDRESS_PATTERN)]
+
+
+class LinksSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[pages.links]`: where a payer does what a remedy names. Empty: the remedy is text."""
+
+    top_up: WebAddress = ""
+    bind_card: WebAddress = ""
+    update_card: WebAddress = ""
+
+
+class VaultSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[pages.vault]`. `url`: of the form in which payers enter a card; empty: there is none."""
+
+    url: WebAddress = ""
+
+
+class CodeSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[pages.codes.NAME]`: what the printed code of a merchant asks for.
+
+    `name`: the merchant's, for the payer.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}(?![\s\S])")]
 
 
 class PagesSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -21,7 +52,8 @@ class PagesSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     `trusted_proxies`: networks of the gateways whose `X-Forwarded-For` names the payer's address.
     `session_s`: how long a page may be used after its link was opened. `first_answer_ms`: what a
-    page waits for the sources before it is sent.
+    page waits for the sources before it is sent. `order_url`: of the service that creates orders
+    for tills and printed codes; empty: there are no tills and no codes. `codes`: by merchant id.
     """
 
     enabled: bool = False
@@ -29,6 +61,10 @@ class PagesSettings(Struct, frozen=True, forbid_unknown_fields=True):
     trusted_proxies: tuple[str, ...] = ()
     session_s: Annotated[int, Meta(ge=300, le=172_800)] = 7200
     first_answer_ms: Annotated[int, Meta(ge=5, le=60_000)] = 100
+    order_url: WebAddress = ""
+    links: LinksSettings = LinksSettings()
+    vault: VaultSettings = VaultSettings()
+    codes: dict[str, CodeSettings] = {}
 
     @property
     def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
@@ -38,6 +74,7 @@ class PagesSettings(Struct, frozen=True, forbid_unknown_fields=True):
 def pages_faults(settings: PagesSettings, auth: AuthSettings, server: ServerSettings) -> Iterator[str]:
     """The contradictions with the other sections, each with its remedy."""
     yield from _proxy_faults(settings.trusted_proxies)
+    yield from _code_faults(settings)
     if not settings.enabled:
         return
     url = urlsplit(settings.public_url)
@@ -59,6 +96,20 @@ def pages_faults(settings: PagesSettings, auth: AuthSettings, server: ServerSett
             f"[pages] trusted_proxies is missing: on {where} name the networks of your gateways, so that risk"
             ' sees the address of the payer; without a gateway write ["127.0.0.1/32"]'
         )
+
+
+def _code_faults(settings: PagesSettings) -> Iterator[str]:
+    for name, code in settings.codes.items():
+        try:
+            msgspec.convert(code.currency, Currency)
+        except msgspec.ValidationError:
+            yield f'[pages.codes.{name}] currency: "{code.currency}" is no currency of ISO 4217'
+        try:
+            msgspec.convert(name, Id)
+        except msgspec.ValidationError:
+            yield f'[pages.codes] "{name}" is no merchant_id: that is 1 to 64 of A-Za-z0-9_.:@~-'
+    if settings.codes and not settings.order_url:
+        yield "[pages] order_url is missing: [pages.codes] need a service that creates their orders"
 
 
 def _proxy_faults(networks: tuple[str, ...]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cashier.settings.pages import PagesSettings, pages_faults
+from cashier.settings.pages import CodeSettings, LinksSettings, PagesSettings, VaultSettings, pages_faults
 from cashier.web.auth import AuthSettings
 from cashier.web.server import ServerSettings
 
@@ -71,3 +71,22 @@ NO_PUBLIC_URLS = (
 def test_a_public_url_is_an_origin_with_a_path_at_most(url: str) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"public_url": url}, PagesSettings)
+
+
+def test_a_printed_code_belongs_to_a_merchant_and_needs_a_service_that_creates_orders() -> None:
+    code = CodeSettings(name="Stall", currency="CNY")
+    assert faults(order_url="http://127.0.0.1:9100/orders", codes={"m_5": code}) == []
+    assert "order_url is missing" in faults(codes={"m_5": code})[0]
+    (fault,) = faults(order_url="http://127.0.0.1:9100/orders", codes={"m_5": CodeSettings(name="S", currency="XXQ")})
+    assert "XXQ" in fault
+    (fault,) = faults(order_url="http://127.0.0.1:9100/orders", codes={"a merchant": code})
+    assert "no merchant_id" in fault
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "//wallet.example", "https://", "https://a b"])
+def test_a_link_is_a_web_address(url: str) -> None:
+    for struct in (LinksSettings, VaultSettings, PagesSettings):
+        key = {LinksSettings: "top_up", VaultSettings: "url", PagesSettings: "order_url"}[struct]
+        assert msgspec.convert({key: "https://wallet.example/top-up"}, struct)
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({key: url}, struct)
