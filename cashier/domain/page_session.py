@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cashier.domain.money import Money
+from cashier.domain.money import Currency, Money
 from cashier.domain.order import Country, Id, Instant, Locale, Product, Terminal, require_payer
 from cashier.domain.payment_request import Url
 
@@ -33,8 +33,22 @@ class SessionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         require_payer(self.user_id, self.product)
 
 
+class TillRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of `POST /v1/till-sessions`.
+
+    `terminal_id`: the merchant's own name of the till. `currency`: of the amounts that a cashier
+    enters. `locale`: None takes that of the browser.
+    """
+
+    merchant_id: Id
+    terminal_id: Id
+    currency: Currency
+    country: Country | None = None
+    locale: Locale | None = None
+
+
 class PageSession(Struct, frozen=True):
-    """`url`: of the page, for the payer's browser. It is secret, and can be opened until then."""
+    """`url`: of the page, for one browser. It is secret, and can be opened until then."""
 
     url: str
     expires_at: Instant

@@ -1,9 +1,9 @@
 """The tokens of the pages: the link that opens one, its session, and the address of a return.
 
-All are in URLs or cookies, so everything but the order's id is encrypted. A link is short-lived and
-may be used again until then: previews, a second device and a lost answer use it too. It is no
-session: what leaks from a browser's history opens nothing later. A return is known to banks and
-wallets, so it permits to see a result and nothing else. No state, no clock.
+All are in URLs or cookies, so everything but the id of the order or till is encrypted. A link is
+short-lived and may be used again until then: previews, a second device and a lost answer use it
+too. It is no session: what leaks from a browser's history opens nothing later. A return is known to
+banks and wallets, so it permits to see a result and nothing else. No state, no clock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import Struct
 
-from cashier.domain.money import Money
+from cashier.domain.money import Currency, Money
 from cashier.domain.order import Country, Id, Locale, Product, Terminal
 from cashier.domain.payment_request import Url
 from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, sign
@@ -23,6 +23,8 @@ from cashier.tokens.sealing import seal, seal_alike, unseal, unseal_alike
 LINK_TYPE = "cashier-link+jwt"
 SESSION_TYPE = "cashier-session+jwt"
 RETURN_TYPE = "cashier-return+jwt"
+TILL_LINK_TYPE = "cashier-till-link+jwt"
+TILL_TYPE = "cashier-till+jwt"
 _MAX_CHARS = 16_384
 
 
@@ -73,17 +75,42 @@ class ReturnClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
     locale: Locale | None = None
 
 
+class TillClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A till of a merchant. `session_id`: as of `SessionClaims`."""
+
+    session_id: str
+    merchant_id: Id
+    terminal_id: Id
+    currency: Currency
+    country: Country | None = None
+    locale: Locale | None = None
+
+    @property
+    def till(self) -> str:
+        return till_of(self.merchant_id, self.terminal_id)
+
+    # Secrets stay out of logs.
+    def __repr__(self) -> str:
+        return f"<TillClaims {self.till}>"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("till", self.till)]
+
+
 class _Payload(Struct, frozen=True):
+    """`subject`: the id of an order, or a till."""
+
     iss: Literal["cashier"]
     exp: int
-    order_id: str
+    subject: str
     sealed: str
 
 
 _payload_decoder = msgspec.json.Decoder(_Payload)
 _session_decoder = msgspec.json.Decoder(SessionClaims)
 _return_decoder = msgspec.json.Decoder(ReturnClaims)
-T = TypeVar("T", SessionClaims, ReturnClaims)
+_till_decoder = msgspec.json.Decoder(TillClaims)
+T = TypeVar("T", SessionClaims, ReturnClaims, TillClaims)
 Seal: TypeAlias = Callable[[bytes, bytes, str], str]
 Unseal: TypeAlias = Callable[[str, bytes, str], bytes]
 
@@ -101,35 +128,47 @@ class PageTokens:
         return f"<PageTokens {self._keyring!r}>"
 
     def sign_link(self, claims: SessionClaims, expires_at: int) -> str:
-        return self._sign(LINK_TYPE, claims, expires_at)
+        return self._sign(LINK_TYPE, claims.order_id, claims, expires_at)
 
     def read_link(self, text: str, order_id: str, now_s: float) -> SessionClaims:
         return self._read(text, LINK_TYPE, order_id, now_s, _session_decoder)
 
     def sign_session(self, claims: SessionClaims, expires_at: int) -> str:
-        return self._sign(SESSION_TYPE, claims, expires_at)
+        return self._sign(SESSION_TYPE, claims.order_id, claims, expires_at)
 
     def read_session(self, text: str, order_id: str, now_s: float) -> SessionClaims:
         return self._read(text, SESSION_TYPE, order_id, now_s, _session_decoder)
 
     def sign_return(self, claims: ReturnClaims, expires_at: int) -> str:
         """Equal for equal claims: the return address is part of what a repeated submit compares."""
-        return self._sign(RETURN_TYPE, claims, expires_at, seal_text=seal_alike)
+        return self._sign(RETURN_TYPE, claims.order_id, claims, expires_at, seal_text=seal_alike)
 
     def read_return(self, text: str, order_id: str, now_s: float) -> ReturnClaims:
         return self._read(text, RETURN_TYPE, order_id, now_s, _return_decoder, unseal_text=unseal_alike)
 
-    def _sign(self, kind: str, claims: SessionClaims | ReturnClaims, expires_at: int, seal_text: Seal = seal) -> str:
+    def sign_till_link(self, claims: TillClaims, expires_at: int) -> str:
+        return self._sign(TILL_LINK_TYPE, claims.till, claims, expires_at)
+
+    def read_till_link(self, text: str, till: str, now_s: float) -> TillClaims:
+        return self._read(text, TILL_LINK_TYPE, till, now_s, _till_decoder)
+
+    def sign_till(self, claims: TillClaims, expires_at: int) -> str:
+        return self._sign(TILL_TYPE, claims.till, claims, expires_at)
+
+    def read_till(self, text: str, till: str, now_s: float) -> TillClaims:
+        return self._read(text, TILL_TYPE, till, now_s, _till_decoder)
+
+    def _sign(self, kind: str, subject: str, claims: Struct, expires_at: int, seal_text: Seal = seal) -> str:
         key = self._keyring.key
-        sealed = seal_text(msgspec.json.encode(claims), key, _purpose(kind, claims.order_id))
-        payload = _Payload(ISSUER, expires_at, claims.order_id, sealed)
+        sealed = seal_text(msgspec.json.encode(claims), key, _purpose(kind, subject))
+        payload = _Payload(ISSUER, expires_at, subject, sealed)
         return sign(self._keyring.header(kind), msgspec.json.encode(payload), key)
 
     def _read(
         self,
         text: str,
         kind: str,
-        order_id: str,
+        subject: str,
         now_s: float,
         decoder: msgspec.json.Decoder[T],
         unseal_text: Unseal = unseal,
@@ -139,15 +178,20 @@ class PageTokens:
             payload = _payload_decoder.decode(octets)
         except (msgspec.DecodeError, RecursionError):
             raise TokenRefused("TOKEN_MALFORMED") from None
-        if payload.order_id != order_id:
+        if payload.subject != subject:
             raise TokenRefused("TOKEN_OTHER_ORDER")
         if payload.exp <= now_s:
             raise TokenRefused("TOKEN_EXPIRED")
         try:
-            return decoder.decode(unseal_text(payload.sealed, key, _purpose(kind, order_id)))
+            return decoder.decode(unseal_text(payload.sealed, key, _purpose(kind, subject)))
         except msgspec.DecodeError:
             raise TokenRefused("TOKEN_MALFORMED") from None
 
 
-def _purpose(kind: str, order_id: str) -> str:
-    return f"cashier page token {kind}: {order_id}"
+def till_of(merchant_id: str, terminal_id: str) -> str:
+    """Neither id has a slash."""
+    return f"{merchant_id}/{terminal_id}"
+
+
+def _purpose(kind: str, subject: str) -> str:
+    return f"cashier page token {kind}: {subject}"

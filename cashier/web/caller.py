@@ -69,6 +69,13 @@ class Caller(Struct, frozen=True):
         if self.merchant_id is not None and self.merchant_id != owned.merchant_id:
             raise _mismatch("is for another merchant")
 
+    def require_merchant(self, merchant_id: str) -> None:
+        """For what is a merchant's and no order's. Raises `RequestRefused`: CALLER_MISMATCH."""
+        if self.order_id is not None:
+            raise _mismatch("is for one order")
+        if self.merchant_id is not None and self.merchant_id != merchant_id:
+            raise _mismatch("is for another merchant")
+
 
 # Every caller, if none is authenticated.
 ANYONE = Caller(frozenset(TokenScope), math.inf)

@@ -29,6 +29,7 @@ from cashier.web.why_endpoint import WhyEndpoint
 _log = structlog.get_logger("cashier.web")
 
 SESSIONS_PATH = "/v1/cashier-sessions"
+TILLS_PATH = "/v1/till-sessions"
 
 
 def other_endpoints(
@@ -59,7 +60,10 @@ def other_endpoints(
         return _json(request, msgspec.json.encode(await why_endpoint(request)))
 
     async def sessions(request: Request) -> Response:
-        return _json(request, msgspec.json.encode(await session_endpoint(request)))
+        return _json(request, msgspec.json.encode(await session_endpoint.open_session(request)))
+
+    async def tills(request: Request) -> Response:
+        return _json(request, msgspec.json.encode(await session_endpoint.open_till(request)))
 
     @cache
     def openapi_document() -> bytes:
@@ -70,7 +74,7 @@ def other_endpoints(
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/openapi.json", openapi)]
     routes += [Route("/v1/invalidate", invalidate, methods=["POST"]), Route("/v1/why", why, methods=["POST"])]
-    routes += [Route(SESSIONS_PATH, sessions, methods=["POST"])]
+    routes += [Route(SESSIONS_PATH, sessions, methods=["POST"]), Route(TILLS_PATH, tills, methods=["POST"])]
     routes += payment_routes
     starlette = Starlette(
         routes=routes,

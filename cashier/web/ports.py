@@ -12,7 +12,7 @@ from cashier.domain.catalog import Catalog
 from cashier.domain.explanation.evidence import WhyRequest
 from cashier.domain.explanation.schema import Explanation
 from cashier.domain.order import ConsultRequest
-from cashier.domain.page_session import PageSession, SessionRequest
+from cashier.domain.page_session import PageSession, SessionRequest, TillRequest
 from cashier.domain.payment_request import AttemptRequest, PaymentChoice, PaymentRequest
 from cashier.domain.payment_resource import ChallengeSent, FoundPayment, Payment, StreamTicket
 from cashier.fanout.l2.interface import Invalidated
@@ -202,3 +202,6 @@ class PagesPort(Protocol):
 
         `scope`: of the request, which names the service where no public address is configured.
         """
+
+    def open_till(self, wanted: TillRequest, scope: Scope) -> PageSession:
+        """A link to the page of a till. Raises `RequestRefused`: PAGES_NOT_CONFIGURED."""

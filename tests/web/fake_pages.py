@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from starlette.types import Receive, Scope, Send
 
-from cashier.domain.page_session import PageSession, SessionRequest
+from cashier.domain.page_session import PageSession, SessionRequest, TillRequest
 
 SESSION = PageSession("https://pay.example/cashier/o_1001?token=t", datetime(2026, 5, 1, 12, 10, tzinfo=UTC))
 
@@ -15,7 +15,7 @@ class FakePages:
     """`wanted`: the sessions that were asked for."""
 
     def __init__(self) -> None:
-        self.wanted: list[SessionRequest] = []
+        self.wanted: list[SessionRequest | TillRequest] = []
 
     def serves(self, path: str) -> bool:
         return path.startswith("/cashier/")
@@ -25,5 +25,9 @@ class FakePages:
         await send({"type": "http.response.body", "body": scope["path"].encode()})
 
     def open_session(self, wanted: SessionRequest, scope: Scope) -> PageSession:
+        self.wanted.append(wanted)
+        return SESSION
+
+    def open_till(self, wanted: TillRequest, scope: Scope) -> PageSession:
         self.wanted.append(wanted)
         return SESSION

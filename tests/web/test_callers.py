@@ -77,6 +77,7 @@ async def request(row: Row, headers: dict[str, str], query: bytes = b"", *, toke
         "/v1/payments/{payment_id}/challenge": json.dumps({"payment_token": TOKEN, "value": "1"}).encode(),
         "/v1/invalidate": b'{"source": "card", "key": "u_1"}',
         "/v1/cashier-sessions": b'{"order_id": "o_1001", "user_id": "u_1", "merchant_id": "m_1", "terminal": "H5"}',
+        "/v1/till-sessions": b'{"merchant_id": "m_1", "terminal_id": "t_1", "currency": "CNY"}',
         "/v1/why": b'{"order_id": "o_1001", "user_id": "u_1", "merchant_id": "m_1"}',
     }.get(row.path, b"")
     if not token and row.path.endswith("challenge"):

@@ -10,6 +10,7 @@ import jwt
 import pytest
 
 from cashier.domain.order import Product
+from cashier.domain.page_session import SessionRequest, TillRequest
 from cashier.web import app
 from cashier.web.auth import AuthSettings, BearerAuth
 from cashier.web.cross_origin import AllowedOrigins, MerchantSettings
@@ -20,6 +21,10 @@ from tests.web.fake_service import FakeService
 
 PATH = "/v1/cashier-sessions"
 WANTED = {"order_id": "o_1001", "user_id": "u_1", "merchant_id": "m_1", "terminal": "H5"}
+TILL: dict[str, Any] = {
+    "path": "/v1/till-sessions",
+    "wanted": {"merchant_id": "m_1", "terminal_id": "t_1", "currency": "CNY"},
+}
 SECRET = "s" * 32
 
 
@@ -28,10 +33,18 @@ async def ask(
     *,
     bearer: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
+    path: str = PATH,
+    wanted: dict[str, str] = WANTED,
     **fields: Any,
 ) -> CapturedResponse:
     auth = AuthSettings(
-        mode="jwt", issuer="i", audience="a", secret=SECRET, merchant_claim="merchant", user_claim="sub"
+        mode="jwt",
+        issuer="i",
+        audience="a",
+        secret=SECRET,
+        merchant_claim="merchant",
+        user_claim="sub",
+        order_claim="order",
     )
     application = app(
         FakeService(FakePayments()),
@@ -41,8 +54,8 @@ async def ask(
     )
     claims = {"iss": "i", "aud": "a", "exp": time.time() + 60} | (bearer or {})
     token = {"authorization": f"Bearer {jwt.encode(claims, SECRET, algorithm='HS256')}"} if bearer is not None else {}
-    body = {name: value for name, value in (WANTED | fields).items() if value is not None}
-    return await call(application, json.dumps(body).encode(), headers=JSON | token | (headers or {}), path=PATH)
+    body = {name: value for name, value in (wanted | fields).items() if value is not None}
+    return await call(application, json.dumps(body).encode(), headers=JSON | token | (headers or {}), path=path)
 
 
 async def test_a_shop_gets_a_link_and_its_end() -> None:
@@ -52,6 +65,7 @@ async def test_a_shop_gets_a_link_and_its_end() -> None:
     assert response.json == {"url": SESSION.url, "expires_at": "2026-05-01T12:10:00Z"}
     assert response.headers["cache-control"] == "no-store"
     (wanted,) = pages.wanted
+    assert isinstance(wanted, SessionRequest)
     assert (wanted.product, wanted.return_url) == (Product.STANDARD_CASHIER, "https://shop.example/back")
 
 
@@ -96,3 +110,32 @@ async def test_the_pages_are_served_beside_the_api_under_any_mount_point() -> No
     assert (await call(application, b"", method="GET", path="/healthz", headers={})).status == 200
     without = await call(app(FakeService()), b"", method="GET", path="/cashier/o_1", headers={})
     assert without.problem() == (404, "NOT_FOUND")
+
+
+async def test_a_merchant_gets_the_link_of_a_till() -> None:
+    pages = FakePages()
+    response = await ask(pages, bearer={"scope": "sessions", "merchant": "m_1"}, **TILL, locale="zh-CN")
+    assert (response.status, response.json["url"]) == (200, SESSION.url)
+    assert pages.wanted == [TillRequest(merchant_id="m_1", terminal_id="t_1", currency="CNY", locale="zh-CN")]
+
+
+@pytest.mark.parametrize(
+    ("bearer", "code"),
+    [
+        ({"scope": "consult pay"}, "FORBIDDEN"),
+        ({"scope": "sessions", "sub": "u_1"}, "FORBIDDEN"),
+        ({"scope": "sessions", "merchant": "m_2"}, "CALLER_MISMATCH"),
+        ({"scope": "sessions", "order": "o_1001"}, "CALLER_MISMATCH"),
+    ],
+)
+async def test_no_other_caller_gets_the_link_of_a_till(bearer: dict[str, Any], code: str) -> None:
+    pages = FakePages()
+    assert (await ask(pages, bearer=bearer, **TILL)).problem() == (403, code)
+    assert pages.wanted == []
+
+
+@pytest.mark.parametrize(("field", "value"), [("terminal_id", None), ("terminal_id", "a/b"), ("currency", "XXQ")])
+async def test_a_faulty_till_names_its_field(field: str, value: str | None) -> None:
+    fields: dict[str, Any] = {field: value}
+    response = await ask(FakePages(), **TILL, **fields)
+    assert [error["field"] for error in response.json["errors"]] == [field]

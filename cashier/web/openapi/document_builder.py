@@ -23,7 +23,7 @@ from cashier.domain.explanation.schema import Explanation
 from cashier.domain.money import MAX_VALUE
 from cashier.domain.offer_diff import Change
 from cashier.domain.order import ID_PATTERN, ConsultRequest
-from cashier.domain.page_session import PageSession, SessionRequest
+from cashier.domain.page_session import PageSession, SessionRequest, TillRequest
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_request import IDEMPOTENCY_KEY, AttemptRequest, PaymentRequest
 from cashier.domain.payment_resource import ChallengeSent, FoundPayment, Payment, StreamTicket
@@ -64,6 +64,7 @@ _STRUCTS: dict[str, type[Struct]] = {
         WhyRequest,
         Explanation,
         SessionRequest,
+        TillRequest,
         PageSession,
         PaymentRequest,
         ChallengeAnswer,
