@@ -1,0 +1,545 @@
+// Improves the pages in place. Every page works without it: README.md says what it finds in one.
+"use strict";
+
+(() => {
+  const WAIT_FOR_FIRST_MS = 8000;
+  const WAIT_FOR_NEXT_MS = 40000; // the server sends a beat every 15 s
+  const SLOWEST_MS = 30000;
+  const BUSY_MS = 30000; // a page that has not come by then may be asked for again
+  const DAY_S = 86400;
+
+  const status = document.getElementById("status");
+  const main = document.querySelector("main");
+  if (!main) return;
+
+  // --- The status line ---
+
+  function say(text) {
+    if (status) write(status, text || "");
+  }
+
+  function write(element, text) {
+    if (element.textContent !== text) element.textContent = text;
+  }
+
+  // --- HTML of the server to nodes, without a parser of the browser ---
+
+  const TOKEN = /<(\/?)([a-z][a-z0-9-]*)((?:\s+[^\s"'<>\/=]+(?:="[^"]*")?)*)\s*(\/?)>|<!doctype[^>]*>|<!--[\s\S]*?-->|([^<]+)/giy;
+  const ATTRIBUTE = /([^\s"=]+)(?:="([^"]*)")?/g;
+  const VOID = /^(br|hr|img|input|wbr)$/;
+  const REFUSED = /^(script|style|link|meta|base|iframe|frame|object|embed|template|noscript|foreignobject|animate|set)$/i;
+  const NAMED = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
+  const SVG = "http://www.w3.org/2000/svg";
+
+  function unescaped(text) {
+    return text.replace(/&(?:#x([0-9a-f]+)|#([0-9]+)|([a-z]+));/gi, (whole, hex, decimal, name) =>
+      hex || decimal ? String.fromCodePoint(hex ? parseInt(hex, 16) : +decimal) : (NAMED[name] ?? whole));
+  }
+
+  function setAttributes(element, text) {
+    for (const [, name, value] of text.matchAll(ATTRIBUTE)) {
+      const plain = unescaped(value ?? "");
+      const leads = /^(href|src|action|formaction|xlink:href)$/i.test(name);
+      if (/^(on|style$|srcdoc$)/i.test(name) || (leads && /^\s*(javascript|data|vbscript):/i.test(plain))) {
+        throw new Error(name);
+      }
+      element.setAttribute(name, plain);
+    }
+  }
+
+  // Throws for what the templates do not write: then the page stays as it is.
+  function build(html) {
+    const root = document.createDocumentFragment();
+    const open = [root];
+    let skipped = "";
+    TOKEN.lastIndex = 0;
+    while (TOKEN.lastIndex < html.length) {
+      const token = TOKEN.exec(html);
+      if (!token) throw new Error("not the HTML of a template");
+      const [, closing, tag, attributes, selfClosing, text] = token;
+      const parent = open[open.length - 1];
+      if (skipped) {
+        if (closing && tag === skipped) skipped = "";
+      } else if (text !== undefined) {
+        parent.append(unescaped(text));
+      } else if (closing) {
+        if (open.length < 2 || open.pop().localName !== tag) throw new Error(`unexpected </${tag}>`);
+      } else if (tag === "noscript") {
+        skipped = tag;
+      } else if (tag) {
+        if (REFUSED.test(tag)) throw new Error(tag);
+        const isSvg = tag === "svg" || parent.namespaceURI === SVG;
+        const element = isSvg ? document.createElementNS(SVG, tag) : document.createElement(tag);
+        setAttributes(element, attributes);
+        parent.append(element);
+        if (!selfClosing && !VOID.test(tag)) open.push(element);
+      }
+    }
+    if (open.length > 1) throw new Error("unclosed");
+    return root;
+  }
+
+  // --- Changing only what differs ---
+
+  // What the payer has done is in these: it is not the server's to change.
+  const OWN = { DETAILS: /^open$/, INPUT: /^checked$/, OPTION: /^selected$/, BUTTON: /^aria-busy$/ };
+
+  function morph(from, to) {
+    if (from.isEqualNode(to)) return;
+    morphAttributes(from, to);
+    if (from.id === "methods") return morphRows(from, to);
+    const later = [...to.childNodes];
+    let next = from.firstChild;
+    for (const wanted of later) {
+      const found = counterpart(next, wanted);
+      if (!found) {
+        from.insertBefore(wanted, next);
+        continue;
+      }
+      while (next !== found) next = removed(next);
+      next = found.nextSibling;
+      if (found.nodeType !== Node.ELEMENT_NODE) {
+        if (found.data !== wanted.data) found.data = wanted.data;
+      } else morph(found, wanted);
+    }
+    while (next) next = removed(next);
+  }
+
+  function removed(node) {
+    const next = node.nextSibling;
+    node.remove();
+    return next;
+  }
+
+  // The node, from here on, that `wanted` is a later form of. Without an id it must come next.
+  function counterpart(node, wanted) {
+    if (wanted.id) {
+      for (let each = node; each; each = each.nextSibling) if (each.id === wanted.id) return each;
+      return null;
+    }
+    return node && !node.id && node.nodeName === wanted.nodeName ? node : null;
+  }
+
+  function morphAttributes(from, to) {
+    const own = OWN[from.tagName];
+    const lost = from === document.activeElement && to.hasAttribute("disabled") && !from.disabled;
+    for (const { name } of [...from.attributes]) {
+      if (!to.hasAttribute(name) && !own?.test(name)) from.removeAttribute(name);
+    }
+    for (const { name, value } of to.attributes) {
+      if (from.getAttribute(name) === value || own?.test(name)) continue;
+      // A disabled element would lose the focus: it is disabled when the payer leaves it.
+      if (lost && name === "disabled") from.setAttribute("aria-disabled", "true");
+      else from.setAttribute(name, value);
+    }
+    if (lost) from.addEventListener("blur", () => { from.disabled = from.hasAttribute("aria-disabled"); }, { once: true });
+  }
+
+  // --- Rows: they improve where they are ---
+
+  function rowsOf(region) {
+    return [...region.querySelectorAll("[data-rows] > [id]")];
+  }
+
+  function morphRows(from, to) {
+    const rows = rowsOf(from);
+    const lists = from.querySelectorAll("[data-rows]");
+    const wanted = new Map(rowsOf(to).map((row) => [row.id, row]));
+    if (rows.every((row) => "placeholder" in row.dataset)) {
+      // No order has been shown yet: the server's counts.
+      to.querySelectorAll("[data-rows]").forEach((list, index) => lists[index].replaceChildren(...list.childNodes));
+      return;
+    }
+    const gone = rows.filter((row) => !wanted.has(row.id));
+    for (const [id, later] of wanted) {
+      const row = rows.find((each) => each.id === id);
+      const freed = row ? -1 : gone.findIndex((each) => each.dataset.kind === later.dataset.kind && !isInUse(each));
+      if (row) morph(row, later);
+      else if (freed >= 0) gone.splice(freed, 1)[0].replaceWith(later);
+      else lists[lists.length - 1].append(later);
+    }
+    for (const row of gone) {
+      // In the folded rest nothing moves; elsewhere the row keeps its place, and cannot be chosen.
+      if ((row.closest("details") || "placeholder" in row.dataset) && !isInUse(row)) row.remove();
+      else {
+        row.dataset.gone = "";
+        for (const input of row.querySelectorAll("input, button, select")) input.disabled = true;
+      }
+    }
+  }
+
+  function isInUse(row) {
+    return row.contains(document.activeElement) || row.querySelector("input:checked") !== null;
+  }
+
+  // --- The choice ---
+
+  const chosenNames = new Set(); // the groups in which the payer has chosen
+
+  function radios() {
+    return [...main.querySelectorAll("input[type=radio]")];
+  }
+
+  function showAmount() {
+    // The last one counts: an option of the chosen method has a price of its own.
+    const chosen = radios().filter((input) => input.checked && input.dataset.amount && isInForce(input)).pop();
+    for (const each of main.querySelectorAll("[data-payable]")) {
+      each.hidden = !chosen;
+      if (chosen) write(each, chosen.dataset.amount);
+    }
+  }
+
+  // An option counts only within the chosen method, whose radio button is the first of its row.
+  function isInForce(input) {
+    const method = input.closest("[data-rows] > *")?.querySelector("input[type=radio]");
+    return !method || method === input || method.checked;
+  }
+
+  // `preferred`: ids by the name of their group.
+  function keepChoice(preferred) {
+    let lost = false;
+    for (const input of radios()) {
+      if (input.checked && (input.disabled || input.getAttribute("aria-disabled") === "true")) {
+        input.checked = false;
+        lost = true;
+      }
+    }
+    if (lost) say(main.dataset.textGone);
+    const taken = new Set(radios().filter((input) => input.checked).map((input) => input.name));
+    for (const [name, id] of preferred) {
+      const input = document.getElementById(id);
+      if (input && !input.disabled && !taken.has(name) && !chosenNames.has(name)) input.checked = true;
+    }
+  }
+
+  // --- Countdowns ---
+
+  let ahead = 0; // the server's clock minus ours, in ms
+  let warned = false;
+  let running = new Set();
+
+  function setClock(now, receivedAt) {
+    if (now) ahead = Date.parse(now) - receivedAt;
+  }
+
+  function clockText(seconds) {
+    const parts = seconds < 3600 ? [] : [Math.floor(seconds / 3600)];
+    parts.push(Math.floor(seconds / 60) % 60, seconds % 60);
+    return parts.map((part, index) => (index ? String(part).padStart(2, "0") : part)).join(":");
+  }
+
+  function tick() {
+    const ends = new Set();
+    let soonest = Infinity;
+    for (const element of main.querySelectorAll("[data-expires-at]")) {
+      const end = element.dataset.expiresAt;
+      const seconds = Math.ceil((Date.parse(end) - Date.now() - ahead) / 1000);
+      if (seconds > 0) {
+        soonest = Math.min(soonest, seconds);
+        ends.add(end);
+      } else if (running.has(end)) {
+        // What this means, the server says.
+        if (!isSending()) return reload();
+        ends.add(end);
+      }
+      // Days are for people: their text stands beside it.
+      write(element, seconds < DAY_S ? clockText(Math.max(0, seconds)) : "");
+    }
+    running = ends;
+    for (const warning of main.querySelectorAll("[data-warn-before]")) {
+      warning.hidden = soonest > +warning.dataset.warnBefore;
+      if (!warning.hidden && !warned) {
+        warned = true;
+        say(warning.textContent.trim());
+      }
+    }
+    for (const button of main.querySelectorAll("[data-enable-after]")) wait(button);
+  }
+
+  // A code can be sent again after some seconds.
+  function wait(button) {
+    button.dataset.at ??= Date.now() + button.dataset.enableAfter * 1000;
+    const seconds = Math.ceil((button.dataset.at - Date.now()) / 1000);
+    const text = button.querySelector("[data-wait]");
+    button.disabled = seconds > 0;
+    if (text) write(text, seconds > 0 ? clockText(seconds) : "");
+    if (seconds <= 0) button.removeAttribute("data-enable-after");
+  }
+
+  // --- Loading again ---
+
+  let leaving = false;
+
+  function reload() {
+    if (leaving) return;
+    leaving = true;
+    halt();
+    // A page and a stream that disagree must not turn round and round.
+    const pause = Math.max(0, 3000 + +(recall("cashier-reloaded") || 0) - Date.now());
+    setTimeout(() => {
+      remember("cashier-reloaded", Date.now());
+      location.replace(location.pathname + location.search);
+    }, pause);
+  }
+
+  // Storage may be blocked.
+  function recall(key) {
+    try { return sessionStorage.getItem(key); } catch { return null; }
+  }
+
+  function remember(key, value) {
+    try { sessionStorage.setItem(key, value); } catch { /* each time is then the first one */ }
+  }
+
+  // --- Following: events, else a chain of timers ---
+
+  let address = main.dataset.live;
+  let source = null;
+  let timer = 0;
+  let watchdog = 0;
+  let pending = null;
+  let troubles = 0;
+  let answers = 0;
+  let isOver = !address;
+
+  function halt() {
+    source?.close();
+    pending?.abort();
+    source = pending = null;
+    clearTimeout(timer);
+    clearTimeout(watchdog);
+  }
+
+  function later(milliseconds) {
+    clearTimeout(timer);
+    timer = setTimeout(follow, milliseconds * (0.8 + 0.4 * Math.random()));
+  }
+
+  function follow() {
+    halt();
+    if (isOver || leaving || document.hidden) return;
+    if (window.EventSource && troubles < 2) listen(); else ask();
+  }
+
+  function trouble() {
+    troubles += 1;
+    say(main.dataset.textChecking);
+    halt();
+    later(Math.min(SLOWEST_MS, 500 * 2 ** troubles));
+  }
+
+  function expect(milliseconds) {
+    clearTimeout(watchdog);
+    watchdog = setTimeout(trouble, milliseconds);
+  }
+
+  function listen() {
+    source = new EventSource(address);
+    expect(WAIT_FOR_FIRST_MS);
+    source.addEventListener("update", (event) => {
+      troubles = 0;
+      expect(WAIT_FOR_NEXT_MS);
+      apply(JSON.parse(event.data));
+    });
+    source.addEventListener("beat", () => expect(WAIT_FOR_NEXT_MS));
+    source.addEventListener("end", (event) => {
+      const { retry_ms: retry } = JSON.parse(event.data || "{}");
+      halt();
+      if (retry) later(retry); else isOver = true;
+    });
+    source.onerror = trouble;
+  }
+
+  async function ask() {
+    const asked = (pending = new AbortController());
+    expect(WAIT_FOR_FIRST_MS);
+    try {
+      const answer = await fetch(address, {
+        headers: { Accept: "application/json" }, cache: "no-store", signal: asked.signal,
+      });
+      // The session is over: the page says how to go on.
+      if (answer.status === 401 || answer.status === 403) return reload();
+      if (!answer.ok) throw new Error(answer.status);
+      const update = await answer.json();
+      clearTimeout(watchdog);
+      answers += 1;
+      if (answers % 10 === 0) troubles = 1; // events may come again
+      apply(update);
+      if (update.poll_after_ms === null) isOver = true;
+      // While events do not come, a slow chain is enough.
+      else later(Math.max(1000, update.poll_after_ms));
+    } catch {
+      if (!asked.signal.aborted) trouble();
+    }
+  }
+
+  function apply(update) {
+    if (leaving || isSending()) return;
+    if (update.view !== main.dataset.view) return reload();
+    setClock(update.now, Date.now());
+    const focused = document.activeElement;
+    const heading = main.querySelector("h1")?.textContent;
+    const region = build(update.html).querySelector("main");
+    const preferred = new Map();
+    for (const input of region.querySelectorAll("input[type=radio][checked]")) {
+      preferred.set(input.name, input.id);
+      // Else it would take the choice from another of its group where it is inserted.
+      input.removeAttribute("checked");
+    }
+    morph(main, region);
+    // A template may give an element another place: the focus follows its id.
+    if (focused?.id && !focused.isConnected) document.getElementById(focused.id)?.focus({ preventScroll: true });
+    const news = main.querySelector("h1")?.textContent;
+    say(news === heading ? "" : news);
+    if (update.title) document.title = update.title;
+    enhance();
+    keepChoice(preferred);
+    showAmount();
+  }
+
+  // --- Elements of the page ---
+
+  function enhance() {
+    const others = document.getElementById("others");
+    if (others) others.hidden = !rowsOf(others).length;
+    for (const button of main.querySelectorAll("[data-copy][hidden]")) button.hidden = false;
+    for (const button of main.querySelectorAll("form[data-reprice] [data-apply]")) button.hidden = true;
+    tick();
+  }
+
+  async function copy(button) {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+    } catch {
+      const field = document.createElement("textarea");
+      field.value = button.dataset.copy;
+      document.body.append(field);
+      field.select();
+      const done = document.execCommand("copy");
+      field.remove();
+      button.focus({ preventScroll: true });
+      if (!done) return;
+    }
+    const text = button.querySelector("[data-label]") || button;
+    button.dataset.before ??= text.textContent;
+    write(text, button.dataset.copiedText);
+    say(button.dataset.copiedText);
+    setTimeout(() => { write(text, button.dataset.before); say(""); }, 2500);
+  }
+
+  function plainCode(text) {
+    return text.normalize("NFKC").replace(/[\s\-‐-―]/g, "").replace(/\p{Nd}/gu, (digit) => {
+      let zero = digit.codePointAt(0);
+      while (/\p{Nd}/u.test(String.fromCodePoint(zero - 1)) && digit.codePointAt(0) - zero < 9) zero -= 1;
+      return String(digit.codePointAt(0) - zero);
+    });
+  }
+
+  function isCode(target) {
+    return target.matches?.("input[autocomplete=one-time-code]");
+  }
+
+  function send(event) {
+    const form = event.target;
+    if (form.method !== "post" || event.defaultPrevented) return;
+    if (form.dataset.sent !== undefined) return event.preventDefault();
+    if (navigator.onLine === false) {
+      event.preventDefault();
+      return say(main.dataset.textChecking);
+    }
+    form.dataset.sent = "";
+    const button = event.submitter || form.querySelector("button:not([type=button])");
+    // After the form's data are taken: a disabled button would send no value.
+    setTimeout(() => {
+      if (button) {
+        button.setAttribute("aria-busy", "true");
+        button.disabled = true;
+      }
+    });
+    setTimeout(() => recover(form), BUSY_MS);
+  }
+
+  function isSending() {
+    return main.querySelector("form[data-sent]") !== null;
+  }
+
+  function recover(form) {
+    if (form.dataset.sent === undefined) return;
+    delete form.dataset.sent;
+    for (const button of form.querySelectorAll("[aria-busy]")) {
+      button.removeAttribute("aria-busy");
+      button.disabled = false;
+    }
+  }
+
+  function reprice(form) {
+    const fields = new URLSearchParams([...new FormData(form)]);
+    const query = form.querySelector("input:checked") ? fields : form.dataset.none;
+    // A choice is an address: it survives a reload.
+    history.replaceState(null, "", `${form.getAttribute("action")}?${query}`);
+    address = `${form.dataset.reprice}?${query}`;
+    isOver = false;
+    troubles = 0;
+    follow();
+  }
+
+  document.addEventListener("submit", send);
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[data-copy]");
+    if (button) copy(button);
+  });
+  document.addEventListener("input", (event) => {
+    if (isCode(event.target) && !event.isComposing) {
+      const code = plainCode(event.target.value);
+      if (code !== event.target.value) event.target.value = code;
+    }
+  });
+  // Before `maxlength` cuts it.
+  document.addEventListener("paste", (event) => {
+    if (!isCode(event.target)) return;
+    event.preventDefault();
+    const { target } = event;
+    const code = plainCode(event.clipboardData.getData("text"));
+    target.setRangeText(code.slice(0, target.maxLength > 0 ? target.maxLength : undefined), 0, target.value.length, "end");
+    target.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target.form?.dataset.reprice) reprice(event.target.form);
+    if (event.target.type === "radio") {
+      chosenNames.add(event.target.name);
+      say("");
+      showAmount();
+    }
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return halt();
+    troubles = 0;
+    tick();
+    follow();
+  });
+  addEventListener("online", () => { troubles = 0; follow(); });
+  addEventListener("offline", () => say(address && !isOver ? main.dataset.textChecking : ""));
+  addEventListener("pagehide", halt);
+  addEventListener("pageshow", (event) => {
+    for (const form of document.forms) recover(form);
+    if (event.persisted) {
+      leaving = false;
+      tick();
+      follow();
+    }
+  });
+
+  const opening = performance.getEntriesByType("navigation")[0];
+  setClock(main.dataset.now, Date.now() - performance.now() + (opening?.responseStart || 0));
+  enhance();
+  showAmount();
+  setInterval(tick, 1000);
+  main.querySelector("[data-focus]")?.focus();
+  const go = main.querySelector("[data-go]");
+  const target = go && (go.href || go.action);
+  if (go && opening?.type === "navigate" && recall("cashier-went") !== target) {
+    remember("cashier-went", target);
+    if (go.tagName === "FORM") go.requestSubmit(); else go.click();
+  }
+  follow();
+})();
