@@ -1,0 +1,79 @@
+"""Orders of tills and printed codes: a service of the merchant creates them.
+
+The contract is in README.md. A request is sent twice at most, with the same idempotency key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cashier.domain.money import Money
+from cashier.domain.order import Id
+from cashier.source_errors import SourceError
+from cashier.wire.awaited_call import send_and_wait
+from cashier.wire.http1 import Http1Client
+from cashier.wire.transport import CallHeaders, Request, Response, Transport
+
+_BUDGET_MS = 2_500
+_ATTEMPTS = 2
+
+
+class Sale(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is sold. `terminal_id`: None at a printed code."""
+
+    merchant_id: Id
+    amount: Money
+    terminal_id: Id | None = None
+    note: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class CreatedOrder(Struct, frozen=True):
+    order_id: Id
+
+
+class OrderNotCreated(Exception):
+    """There is no order, as far as is known. The same sale may be tried again."""
+
+
+CreateOrder: TypeAlias = Callable[[Sale, str, CallHeaders], Awaitable[CreatedOrder]]
+"""Takes the idempotency key. Raises `OrderNotCreated`."""
+
+
+class OrdersByHttp:
+    """Asks the service at `url`. The client connects with the first order."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        parts = urlsplit(url)
+        self._target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+        self._transport: Transport = Http1Client([f"{parts.scheme}://{parts.netloc}"])
+
+    def __repr__(self) -> str:
+        return f"<OrdersByHttp {self.url}>"
+
+    async def __call__(self, sale: Sale, idempotency_key: str, call_headers: CallHeaders) -> CreatedOrder:
+        request = Request(
+            self._target,
+            "POST",
+            msgspec.json.encode(sale),
+            headers=(("Idempotency-Key", idempotency_key),),
+        )
+        response: Response | SourceError | None = None
+        for _ in range(_ATTEMPTS):
+            response = await send_and_wait(self._transport, request, call_headers, _BUDGET_MS)
+            if isinstance(response, Response) and response.status < 500:
+                break
+        if not isinstance(response, Response) or not 200 <= response.status < 300:
+            raise OrderNotCreated
+        try:
+            return msgspec.json.decode(response.body, type=CreatedOrder)
+        except msgspec.DecodeError:
+            raise OrderNotCreated from None
+
+    async def close(self) -> None:
+        await self._transport.close()

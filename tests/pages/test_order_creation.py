@@ -1,0 +1,108 @@
+"""The merchant's service that creates orders: once per key, also if the network fails."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from cashier.domain.money import Money
+from cashier.pages.order_creation import OrderNotCreated, OrdersByHttp, Sale
+from cashier.sandbox.server import serve
+from cashier.sandbox.world import World
+from cashier.wire.transport import CallHeaders
+
+SALE = Sale(merchant_id="m_5", terminal_id="till-1", amount=Money("CNY", 1_250), note="Two buns")
+HEADERS = CallHeaders("r-1")
+
+
+class Service:
+    """Answers with `answers` in turn; None closes the connection."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, str] | None] = []
+        self.requests: list[tuple[str, bytes, str, str]] = []
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        headers = request.headers
+        self.requests.append(
+            (request.path_qs, await request.read(), headers["Idempotency-Key"], headers["X-Request-Id"])
+        )
+        answer = self.answers.pop(0)
+        if answer is None:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        return web.Response(status=answer[0], text=answer[1])
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    fake = Service()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", fake.handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hooks/orders?shop=1"
+    yield fake
+    await runner.cleanup()
+
+
+async def create(url: str, key: str = "k1") -> str:
+    orders = OrdersByHttp(url)
+    try:
+        return (await orders(SALE, key, HEADERS)).order_id
+    finally:
+        await orders.close()
+
+
+async def test_the_sandbox_creates_the_order_once_per_key() -> None:
+    world = World()
+    async with serve(port=0, world=world) as port:
+        url = f"http://127.0.0.1:{port}/orders"
+        first, again, other = [await create(url, key) for key in ("k1", "k1", "k2")]
+    assert first == again != other
+    order = world.acquirer.order(first)
+    assert order is not None
+    assert (order["merchant_id"], order["amount"]["value"], order["title"]) == ("m_5", 1_250, "Two buns")
+
+
+async def test_the_service_gets_the_sale_and_its_key(service: Service) -> None:
+    service.answers = [(201, '{"order_id": "o_1", "more": 1}')]
+    assert await create(service.url) == "o_1"
+    ((path, body, key, request_id),) = service.requests
+    assert (path, key, request_id) == ("/hooks/orders?shop=1", "k1", "r-1")
+    assert body == (
+        b'{"merchant_id":"m_5","amount":{"currency":"CNY","value":1250},"terminal_id":"till-1","note":"Two buns"}'
+    )
+
+
+@pytest.mark.parametrize("first", [None, (500, ""), (503, "")])
+async def test_a_request_without_an_answer_is_sent_once_more_with_its_key(
+    service: Service, first: tuple[int, str] | None
+) -> None:
+    service.answers = [first, (200, '{"order_id": "o_1"}')]
+    assert await create(service.url) == "o_1"
+    assert service.requests[0] == service.requests[1]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [(422, '{"order_id": "o_1"}')],
+        [(200, "{}")],
+        [(200, '{"order_id": "a/b"}')],
+        [(200, "<html>")],
+        [(302, "")],
+        [None, None],
+        [(500, ""), (500, "")],
+    ],
+)
+async def test_what_is_no_order_is_none(service: Service, answers: list[tuple[int, str] | None]) -> None:
+    service.answers = [*answers]
+    with pytest.raises(OrderNotCreated):
+        await create(service.url)
+    assert len(service.requests) == len(answers)
