@@ -14,6 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from cashier.pages.brand import Brand, style_sheet
+from cashier.pages.scripts import scripts
 
 PREFIX = "/cashier-assets/"
 _MEDIA_TYPES = {
@@ -39,6 +40,7 @@ class AssetStore:
 
     def __init__(self, brand: Brand, base: str = "") -> None:
         packaged = {file.name: file.read_bytes() for file in files("cashier.pages").joinpath("assets").iterdir()}
+        packaged |= scripts()
         packaged["page.css"] = style_sheet(brand).encode() + packaged["page.css"]
         if brand.logo is not None:
             packaged[f"logo{Path(brand.logo).suffix.lower()}"] = _logo(Path(brand.logo))

@@ -9,7 +9,6 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -18,6 +17,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from cashier.pages.scripts import scripts
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
@@ -153,7 +154,7 @@ class ScriptServer:
         name = request.url.path[1:]
         if name == "page.css":
             return Response(_STYLE, media_type="text/css")
-        return Response(files("cashier.pages").joinpath("assets", name).read_bytes(), media_type="text/javascript")
+        return Response(scripts()[name], media_type="text/javascript")
 
     def application(self) -> Starlette:
         return Starlette(

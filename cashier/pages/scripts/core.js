@@ -1,20 +1,24 @@
-// Improves the pages in place. Every page works without it: README.md says what it finds in one.
-"use strict";
+// What the pages and the embedded cashier share: `improve` changes a `<main>` of the server in place.
+// README.md says what it finds there.
 
-(() => {
-  const WAIT_FOR_FIRST_MS = 8000;
-  const WAIT_FOR_NEXT_MS = 40000; // the server sends a beat every 15 s
-  const SLOWEST_MS = 30000;
-  const BUSY_MS = 30000; // a page that has not come by then may be asked for again
-  const DAY_S = 86400;
+const WAIT_FOR_FIRST_MS = 8000;
+const WAIT_FOR_NEXT_MS = 40000; // the server sends a beat every 15 s
+const SLOWEST_MS = 30000;
+const BUSY_MS = 30000; // a page that has not come by then may be asked for again
+const DAY_S = 86400;
 
-  const status = document.getElementById("status");
-  const main = document.querySelector("main");
-  if (!main) return;
+// `root`: a document or a shadow root. `host`: what differs between the two.
+//   open(address, { update, beat, end, trouble })  follows events; returns what has `close`
+//   get(address, signal)                           asks for one update; returns a response
+//   reload()                                       shows another kind of page
+//   send(event), chose(address), updated(main, update)   optional
+function improve(root, host) {
+  let main = root.querySelector("main");
 
   // --- The status line ---
 
   function say(text) {
+    const status = root.getElementById("status");
     if (status) write(status, text || "");
   }
 
@@ -122,7 +126,7 @@
 
   function morphAttributes(from, to) {
     const own = OWN[from.tagName];
-    const lost = from === document.activeElement && to.hasAttribute("disabled") && !from.disabled;
+    const lost = from === root.activeElement && to.hasAttribute("disabled") && !from.disabled;
     for (const { name } of [...from.attributes]) {
       if (!to.hasAttribute(name) && !own?.test(name)) from.removeAttribute(name);
     }
@@ -169,7 +173,7 @@
   }
 
   function isInUse(row) {
-    return row.contains(document.activeElement) || row.querySelector("input:checked") !== null;
+    return row.contains(root.activeElement) || row.querySelector("input:checked") !== null;
   }
 
   // --- The choice ---
@@ -207,7 +211,7 @@
     if (lost) say(main.dataset.textGone);
     const taken = new Set(radios().filter((input) => input.checked).map((input) => input.name));
     for (const [name, id] of preferred) {
-      const input = document.getElementById(id);
+      const input = root.getElementById(id);
       if (input && !input.disabled && !taken.has(name) && !chosenNames.has(name)) input.checked = true;
     }
   }
@@ -266,40 +270,16 @@
     if (seconds <= 0) button.removeAttribute("data-enable-after");
   }
 
-  // --- Loading again ---
-
-  let leaving = false;
-
-  function reload() {
-    if (leaving) return;
-    leaving = true;
-    halt();
-    // A page and a stream that disagree must not turn round and round.
-    const pause = Math.max(0, 3000 + +(recall("cashier-reloaded") || 0) - Date.now());
-    setTimeout(() => {
-      remember("cashier-reloaded", Date.now());
-      location.replace(location.pathname + location.search);
-    }, pause);
-  }
-
-  // Storage may be blocked.
-  function recall(key) {
-    try { return sessionStorage.getItem(key); } catch { return null; }
-  }
-
-  function remember(key, value) {
-    try { sessionStorage.setItem(key, value); } catch { /* each time is then the first one */ }
-  }
-
   // --- Following: events, else a chain of timers ---
 
-  let address = main.dataset.live;
+  let address = main?.dataset.live;
   let source = null;
   let timer = 0;
   let watchdog = 0;
   let pending = null;
   let troubles = 0;
   let answers = 0;
+  let rounds = 0; // ended streams, one after the other
   let isOver = !address;
 
   function halt() {
@@ -317,8 +297,8 @@
 
   function follow() {
     halt();
-    if (isOver || leaving || document.hidden) return;
-    if (window.EventSource && troubles < 2) listen(); else ask();
+    if (isOver || document.hidden || !main?.isConnected) return;
+    if (troubles < 2) listen(); else ask();
   }
 
   function trouble() {
@@ -334,29 +314,32 @@
   }
 
   function listen() {
-    source = new EventSource(address);
     expect(WAIT_FOR_FIRST_MS);
-    source.addEventListener("update", (event) => {
-      troubles = 0;
-      expect(WAIT_FOR_NEXT_MS);
-      apply(JSON.parse(event.data));
+    source = host.open(address, {
+      update(data) {
+        troubles = 0;
+        expect(WAIT_FOR_NEXT_MS);
+        apply(JSON.parse(data));
+      },
+      beat() {
+        expect(WAIT_FOR_NEXT_MS);
+      },
+      end(data) {
+        const { retry_ms: retry } = JSON.parse(data);
+        halt();
+        rounds += 1;
+        if (retry === null) isOver = true;
+        else later(Math.min(SLOWEST_MS, retry * 1.5 ** (rounds - 1)));
+      },
+      trouble,
     });
-    source.addEventListener("beat", () => expect(WAIT_FOR_NEXT_MS));
-    source.addEventListener("end", (event) => {
-      const { retry_ms: retry } = JSON.parse(event.data || "{}");
-      halt();
-      if (retry) later(retry); else isOver = true;
-    });
-    source.onerror = trouble;
   }
 
   async function ask() {
     const asked = (pending = new AbortController());
     expect(WAIT_FOR_FIRST_MS);
     try {
-      const answer = await fetch(address, {
-        headers: { Accept: "application/json" }, cache: "no-store", signal: asked.signal,
-      });
+      const answer = await host.get(address, asked.signal);
       // The session is over: the page says how to go on.
       if (answer.status === 401 || answer.status === 403) return reload();
       if (!answer.ok) throw new Error(answer.status);
@@ -373,11 +356,17 @@
     }
   }
 
+  function reload() {
+    halt();
+    isOver = true;
+    host.reload();
+  }
+
   function apply(update) {
-    if (leaving || isSending()) return;
+    if (isSending()) return;
     if (update.view !== main.dataset.view) return reload();
     setClock(update.now, Date.now());
-    const focused = document.activeElement;
+    const focused = root.activeElement;
     const heading = main.querySelector("h1")?.textContent;
     const region = build(update.html).querySelector("main");
     const preferred = new Map();
@@ -388,19 +377,40 @@
     }
     morph(main, region);
     // A template may give an element another place: the focus follows its id.
-    if (focused?.id && !focused.isConnected) document.getElementById(focused.id)?.focus({ preventScroll: true });
+    if (focused?.id && !focused.isConnected) root.getElementById(focused.id)?.focus({ preventScroll: true });
     const news = main.querySelector("h1")?.textContent;
     say(news === heading ? "" : news);
-    if (update.title) document.title = update.title;
+    host.updated?.(main, update);
     enhance();
     keepChoice(preferred);
     showAmount();
   }
 
+  // Shows another kind of page in the place of this one.
+  function show(update) {
+    halt();
+    setClock(update.now, Date.now());
+    const later = build(update.html).querySelector("main");
+    main.replaceWith(later);
+    main = later;
+    running = new Set();
+    chosenNames.clear();
+    warned = false;
+    address = main.dataset.live;
+    isOver = !address;
+    troubles = rounds = 0;
+    say(main.querySelector("h1")?.textContent);
+    host.updated?.(main, update);
+    enhance();
+    showAmount();
+    main.querySelector("[data-focus], [autofocus]")?.focus();
+    follow();
+  }
+
   // --- Elements of the page ---
 
   function enhance() {
-    const others = document.getElementById("others");
+    const others = root.getElementById("others");
     if (others) others.hidden = !rowsOf(others).length;
     for (const button of main.querySelectorAll("[data-copy][hidden]")) button.hidden = false;
     for (const button of main.querySelectorAll("form[data-reprice] [data-apply]")) button.hidden = true;
@@ -448,6 +458,7 @@
       return say(main.dataset.textChecking);
     }
     form.dataset.sent = "";
+    host.send?.(event);
     const button = event.submitter || form.querySelector("button:not([type=button])");
     // After the form's data are taken: a disabled button would send no value.
     setTimeout(() => {
@@ -475,27 +486,36 @@
   function reprice(form) {
     const fields = new URLSearchParams([...new FormData(form)]);
     const query = form.querySelector("input:checked") ? fields : form.dataset.none;
-    // A choice is an address: it survives a reload.
-    history.replaceState(null, "", `${form.getAttribute("action")}?${query}`);
+    host.chose?.(`${form.getAttribute("action")}?${query}`);
     address = `${form.dataset.reprice}?${query}`;
-    isOver = false;
-    troubles = 0;
+    restart();
+  }
+
+  // Asks at once, also where nothing was expected any more: what is true now may be something else.
+  function restart() {
+    isOver = !address;
+    troubles = rounds = 0;
+    tick();
     follow();
   }
 
-  document.addEventListener("submit", send);
-  document.addEventListener("click", (event) => {
+  function recoverAll() {
+    for (const form of root.querySelectorAll("form[data-sent]")) recover(form);
+  }
+
+  root.addEventListener("submit", send);
+  root.addEventListener("click", (event) => {
     const button = event.target.closest?.("[data-copy]");
     if (button) copy(button);
   });
-  document.addEventListener("input", (event) => {
+  root.addEventListener("input", (event) => {
     if (isCode(event.target) && !event.isComposing) {
       const code = plainCode(event.target.value);
       if (code !== event.target.value) event.target.value = code;
     }
   });
   // Before `maxlength` cuts it.
-  document.addEventListener("paste", (event) => {
+  root.addEventListener("paste", (event) => {
     if (!isCode(event.target)) return;
     event.preventDefault();
     const { target } = event;
@@ -503,7 +523,7 @@
     target.setRangeText(code.slice(0, target.maxLength > 0 ? target.maxLength : undefined), 0, target.value.length, "end");
     target.dispatchEvent(new Event("input", { bubbles: true }));
   });
-  document.addEventListener("change", (event) => {
+  root.addEventListener("change", (event) => {
     if (event.target.form?.dataset.reprice) reprice(event.target.form);
     if (event.target.type === "radio") {
       chosenNames.add(event.target.name);
@@ -511,35 +531,23 @@
       showAmount();
     }
   });
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) return halt();
-    troubles = 0;
-    tick();
-    follow();
-  });
-  addEventListener("online", () => { troubles = 0; follow(); });
-  addEventListener("offline", () => say(address && !isOver ? main.dataset.textChecking : ""));
-  addEventListener("pagehide", halt);
+  const listeners = new AbortController();
+  const listening = { signal: listeners.signal };
+  document.addEventListener("visibilitychange", () => (document.hidden ? halt() : restart()), listening);
+  addEventListener("online", restart, listening);
+  addEventListener("offline", () => say(address && !isOver ? main.dataset.textChecking : ""), listening);
+  addEventListener("pagehide", halt, listening);
   addEventListener("pageshow", (event) => {
-    for (const form of document.forms) recover(form);
-    if (event.persisted) {
-      leaving = false;
-      tick();
-      follow();
-    }
-  });
+    recoverAll();
+    if (event.persisted) restart();
+  }, listening);
+  const ticking = setInterval(() => main && tick(), 1000);
 
-  const opening = performance.getEntriesByType("navigation")[0];
-  setClock(main.dataset.now, Date.now() - performance.now() + (opening?.responseStart || 0));
-  enhance();
-  showAmount();
-  setInterval(tick, 1000);
-  main.querySelector("[data-focus]")?.focus();
-  const go = main.querySelector("[data-go]");
-  const target = go && (go.href || go.action);
-  if (go && opening?.type === "navigate" && recall("cashier-went") !== target) {
-    remember("cashier-went", target);
-    if (go.tagName === "FORM") go.requestSubmit(); else go.click();
+  function stop() {
+    halt();
+    clearInterval(ticking);
+    listeners.abort();
   }
-  follow();
-})();
+
+  return { enhance, follow, recoverAll, say, setClock, show, showAmount, stop };
+}

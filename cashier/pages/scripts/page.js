@@ -1,0 +1,55 @@
+// The pages: what `improve` needs of a document.
+
+const main = document.querySelector("main");
+let leaving = false;
+
+// Storage may be blocked.
+function recall(key) {
+  try { return sessionStorage.getItem(key); } catch { return null; }
+}
+
+function remember(key, value) {
+  try { sessionStorage.setItem(key, value); } catch { /* each time is then the first one */ }
+}
+
+function loadAgain() {
+  if (leaving) return;
+  leaving = true;
+  // A page and a stream that disagree must not turn round and round.
+  const pause = Math.max(0, 3000 + +(recall("cashier-reloaded") || 0) - Date.now());
+  setTimeout(() => {
+    remember("cashier-reloaded", Date.now());
+    location.replace(location.pathname + location.search);
+  }, pause);
+}
+
+function openEvents(address, on) {
+  const source = new EventSource(address);
+  for (const name of ["update", "beat", "end"]) source.addEventListener(name, (event) => on[name](event.data));
+  source.onerror = on.trouble;
+  return source;
+}
+
+if (main) {
+  const page = improve(document, {
+    open: openEvents,
+    get: (address, signal) => fetch(address, { headers: { Accept: "application/json" }, cache: "no-store", signal }),
+    reload: loadAgain,
+    // A choice is an address: it survives a reload.
+    chose: (address) => history.replaceState(null, "", address),
+    updated: (_, { title }) => { if (title) document.title = title; },
+  });
+  const opening = performance.getEntriesByType("navigation")[0];
+  page.setClock(main.dataset.now, Date.now() - performance.now() + (opening?.responseStart || 0));
+  page.enhance();
+  page.showAmount();
+  main.querySelector("[data-focus]")?.focus();
+  addEventListener("pageshow", (event) => { if (event.persisted) leaving = false; });
+  const go = main.querySelector("[data-go]");
+  const target = go && (go.href || go.action);
+  if (go && opening?.type === "navigate" && recall("cashier-went") !== target) {
+    remember("cashier-went", target);
+    if (go.tagName === "FORM") go.requestSubmit(); else go.click();
+  }
+  page.follow();
+}
