@@ -23,6 +23,7 @@ from cashier.fanout.load_shedding import DegradationLadder
 from cashier.logs import configure_logs, set_log_level
 from cashier.metrics.store import Store
 from cashier.ops.run_directory import worker_store
+from cashier.pages import Pages
 from cashier.settings.loader import file_digest, load
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.telemetry.operations_link import OperationsLink
@@ -69,6 +70,7 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
         ladder=ladder,
         origins=origins,
         metrics=metrics,
+        pages=served_pages(cashier),
         trusts_named_payers=config.settings.auth.mode == "none" and is_loopback(config.settings.server.host),
     )
     application.access_log = config.settings.telemetry.access_log
@@ -152,6 +154,17 @@ async def _reload_on_signal(
 ) -> None:
     async for _ in signals:
         await reload(cashier, origins, read)
+
+
+def served_pages(cashier: Cashier) -> Pages | None:
+    """None where `[pages]` is not enabled. Raises `ConfigurationError`."""
+    config = cashier.config
+    if not config.settings.pages.enabled:
+        return None
+    try:
+        return Pages(cashier)
+    except ValueError as error:
+        raise ConfigurationError([f"{config.source}: {error}"]) from None
 
 
 def bearer_auth(config: Configuration) -> BearerAuth | None:

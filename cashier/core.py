@@ -50,6 +50,7 @@ from cashier.telemetry.replay import digest_of, facts_of
 from cashier.telemetry.trace_context import is_traceparent
 from cashier.telemetry.worker_report import loop_state, payments_state, shared_cache_state, source_states
 from cashier.telemetry.worker_state import WorkerState
+from cashier.tokens.token_service import TokenService
 from cashier.wire.reachability import await_reachable
 from cashier.wire.transport import CallHeaders, Transport
 
@@ -154,6 +155,11 @@ class Cashier:
     def failures(self) -> tuple[FailureReport, ...]:
         """Why upstreams gave no answer since the opening, the latest reason first."""
         return self._parts.failures.reports()
+
+    @property
+    def tokens(self) -> TokenService:
+        """Signs and reads all tokens of the service."""
+        return self._tokens
 
     @property
     def recorder(self) -> Recorder:

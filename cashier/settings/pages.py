@@ -51,7 +51,7 @@ class PagesSettings(Struct, frozen=True, forbid_unknown_fields=True):
     its end; empty, on loopback only: that of the request.
 
     `trusted_proxies`: networks of the gateways whose `X-Forwarded-For` names the payer's address.
-    `session_s`: how long a page may be used after its link was opened. `first_answer_ms`: what a
+    `session_s`: how long a page may be used once its link has run out. `first_answer_ms`: what a
     page waits for the sources before it is sent. `order_url`: of the service that creates orders
     for tills and printed codes; empty: there are no tills and no codes. `codes`: by merchant id.
     """

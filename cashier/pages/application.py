@@ -1,0 +1,183 @@
+"""The ASGI application of the pages. It serves them beside the API, or mounted in a program."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from cashier.core import Cashier, utc_now
+from cashier.domain.page_session import PageSession, SessionRequest, TillRequest
+from cashier.pages.asset_store import PREFIX, AssetStore
+from cashier.pages.brand import Brand
+from cashier.pages.checkout_endpoints import CheckoutEndpoints
+from cashier.pages.page_call import LINK_S, PageCall, PageRefused, UnknownAddress, public_base
+from cashier.pages.page_responses import PageResponses, internal
+from cashier.pages.payment_endpoints import PaymentEndpoints
+from cashier.pages.qr import QrCodes
+from cashier.pages.rendering import Rendering
+from cashier.pages.security_headers import OriginRefused, origin_of, secure
+from cashier.tokens.page_session import SessionClaims, TillClaims
+from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, invalid
+
+_log = structlog.get_logger("cashier.pages")
+
+Serve: TypeAlias = Callable[[PageCall], Awaitable[Response]]
+_ASSET_AGE = "public, max-age=31536000, immutable"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Pages:
+    """The pages of an open cashier that takes payments. Raises ValueError for one that takes none.
+
+    `clock`: the time of day. Settings are read per request, so that a reload applies.
+    """
+
+    def __init__(self, cashier: Cashier, clock: Callable[[], datetime] = utc_now) -> None:
+        if cashier.payments is None:
+            raise ValueError("[pages] enabled: pages need payments: configure risk, engine and acquirer")
+        self._cashier = cashier
+        self._clock = clock
+        base = urlsplit(cashier.config.settings.pages.public_url).path
+        self._assets = AssetStore(Brand(), base)
+        self._responses = PageResponses(Rendering(Brand(), self._assets))
+        payments = PaymentEndpoints(self._responses, QrCodes(), time.monotonic)
+        checkout = CheckoutEndpoints(self._responses, payments)
+        self._starlette = Starlette(routes=self._routes(checkout, payments))
+        self._starlette.router.redirect_slashes = False
+
+    def __repr__(self) -> str:
+        return f"<Pages of {self._cashier!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._starlette(scope, receive, send)
+
+    def serves(self, path: str) -> bool:
+        return path.startswith(("/cashier/", PREFIX))
+
+    def open_session(self, wanted: SessionRequest, scope: Scope) -> PageSession:
+        """The link of a page. Raises `RequestRefused`: INVALID."""
+        self._require_own_origin(wanted)
+        base = self._base(scope)
+        opened_at = int(self._clock().timestamp())
+        claims = SessionClaims(
+            session_id=secrets.token_urlsafe(24),
+            opened_at=opened_at,
+            **{name: getattr(wanted, name) for name in SessionRequest.__struct_fields__},
+        )
+        token = self._cashier.tokens.pages.sign_link(claims, opened_at + LINK_S)
+        return _link(f"{base}/cashier/{wanted.order_id}?token={token}", opened_at)
+
+    def open_till(self, wanted: TillRequest, scope: Scope) -> PageSession:
+        """The link of a till. Raises `RequestRefused`: PAGES_NOT_CONFIGURED without orders."""
+        if not self._cashier.config.settings.pages.order_url:
+            raise RequestRefused(
+                ProblemCode.PAGES_NOT_CONFIGURED, "Nothing creates the orders of tills: set [pages] order_url."
+            )
+        base, now_s = self._base(scope), int(self._clock().timestamp())
+        claims = TillClaims(
+            session_id=secrets.token_urlsafe(24),
+            **{name: getattr(wanted, name) for name in TillRequest.__struct_fields__},
+        )
+        token = self._cashier.tokens.pages.sign_till_link(claims, now_s + LINK_S)
+        return _link(f"{base}/cashier-till/{claims.till}?token={token}", now_s)
+
+    def _base(self, scope: Scope) -> str:
+        """Raises `RequestRefused`."""
+        try:
+            return public_base(self._cashier.config.settings.pages, scope)
+        except UnknownAddress:
+            fault = FieldProblem("Host", "INVALID", "must be a loopback address without [pages] public_url")
+            raise invalid(fault) from None
+
+    def _require_own_origin(self, wanted: SessionRequest) -> None:
+        """A payer is sent to pages of the merchant only. Raises `RequestRefused`."""
+        if wanted.return_url is None:
+            return
+        merchant = self._cashier.config.settings.merchants.get(wanted.merchant_id)
+        if merchant is None or _normal_origin(wanted.return_url) not in merchant.origins:
+            raise invalid(
+                FieldProblem("return_url", "INVALID", "must be at an origin in [merchants.NAME] of this merchant")
+            )
+
+    def _routes(self, checkout: CheckoutEndpoints, payments: PaymentEndpoints) -> Sequence[BaseRoute]:
+        order = "/cashier/{order_id}"
+        steps: dict[str, tuple[str, Serve]] = {
+            "/pay": ("POST", checkout.pay),
+            "/challenge": ("POST", payments.answer),
+            "/challenge/resend": ("POST", payments.resend),
+            "/cancel": ("POST", payments.cancel),
+            "/replace": ("POST", payments.replace),
+        }
+        routes = [Route(order + path, self._page(serve), methods=[method]) for path, (method, serve) in steps.items()]
+        routes += [
+            Route(order, self._page(checkout.show), methods=["GET"]),
+            Route(f"{order}/payment", self._page(payments.show), methods=["GET"]),
+            Route(f"{order}/payment", self._page(payments.check), methods=["POST"]),
+            Route(f"{order}/return", self._page(payments.returned), methods=["GET", "POST"]),
+            Route(f"{PREFIX}{{name}}", self._asset, methods=["GET"]),
+        ]
+        return routes
+
+    def _page(self, serve: Serve) -> Callable[[Request], Awaitable[Response]]:
+        async def respond(request: Request) -> Response:
+            try:
+                call = PageCall(self._cashier, request, self._clock())
+            except PageRefused:
+                return secure(PlainTextResponse("There is nothing at this address.\n", 404))
+            try:
+                response = await serve(call)
+            except PageRefused as refused:
+                response = self._responses.refusal(call, refused)
+            except Exception:  # noqa: BLE001 - a bug, whose text must not reach the payer
+                _log.exception("page failed", request_id=call.request_id)
+                response = self._responses.refusal(call, internal(call))
+            response.headers["x-request-id"] = call.request_id
+            return secure(response)
+
+        return respond
+
+    async def _asset(self, request: Request) -> Response:
+        asset = self._assets.by_name.get(request.path_params["name"])
+        if asset is None:
+            return secure(PlainTextResponse("There is nothing at this address.\n", 404))
+        headers = {"cache-control": _ASSET_AGE, "vary": "accept-encoding"}
+        body = asset.body
+        if asset.gzipped is not None and "gzip" in request.headers.get("accept-encoding", ""):
+            headers["content-encoding"], body = "gzip", asset.gzipped
+        return secure(Response(body, media_type=asset.media_type, headers=headers))
+
+
+def app(cashier: Cashier, clock: Callable[[], datetime] = utc_now) -> Pages:
+    """The pages of an open cashier: `shop.mount("/pay", cashier.pages.app(core))`.
+
+    The program around them decides which addresses it listens on. `[pages]` of the cashier's
+    configuration applies. Pass the result to `cashier.web.app(core, pages=…)` to serve both.
+    """
+    return Pages(cashier, clock)
+
+
+def _link(url: str, opened_at: int) -> PageSession:
+    return PageSession(url, datetime.fromtimestamp(opened_at + LINK_S, UTC))
+
+
+def _normal_origin(url: str) -> str | None:
+    """As browsers write it: lower case and without the default port. None for no origin."""
+    try:
+        origin = urlsplit(origin_of(url).lower())
+        port = origin.port
+    except (OriginRefused, ValueError):
+        return None
+    default = port is None or port == _DEFAULT_PORTS[origin.scheme]
+    host = f"[{origin.hostname}]" if ":" in (origin.hostname or "") else origin.hostname
+    return f"{origin.scheme}://{host}" if default else f"{origin.scheme}://{host}:{port}"

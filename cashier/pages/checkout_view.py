@@ -1,0 +1,281 @@
+"""From a consultation to the view of a checkout. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec import UNSET, Struct
+
+from cashier.consultation.answer import Consultation
+from cashier.domain.local_format import format_percentage
+from cashier.domain.money import Money
+from cashier.domain.pay_method import (
+    Amounts,
+    Availability,
+    Health,
+    Kind,
+    Leg,
+    LegType,
+    NextAction,
+    OfferedPromotion,
+    Option,
+    PayMethod,
+    Remedy,
+    RemedyType,
+)
+from cashier.pages.views import (
+    AmountLine,
+    AmountView,
+    CheckoutView,
+    CouponRow,
+    CouponsView,
+    Form,
+    InstalmentView,
+    Link,
+    MethodRow,
+    Notice,
+    OptionRow,
+    State,
+)
+from cashier.pages.writing import Writing
+
+METHOD_NAME, COUPON_NAME, COUPONS_NAME = "method", "coupon", "coupons"
+# Fields of a submit that a page can give by itself. A method that needs another has no row.
+_OWN_FIELDS = frozenset({"option_id", "return_url"})
+# Rows that are not folded.
+_RECOMMENDED = 4
+# One more row takes no more place than the fold.
+_FOLDED_FROM = 2
+_STATES = {
+    Availability.AVAILABLE: State.AVAILABLE,
+    Availability.UNDETERMINED: State.CHECKING,
+    Availability.UNAVAILABLE: State.UNAVAILABLE,
+}
+_HINTS = {
+    NextAction.CHALLENGE: "hint_challenge",
+    NextAction.REDIRECT: "hint_redirect",
+    NextAction.DISPLAY_QR: "hint_qr",
+    NextAction.DISPLAY_CODE: "hint_code",
+    NextAction.DISPLAY_VA: "hint_account",
+    NextAction.SDK: "hint_app",
+}
+_UNSTEADY = frozenset({Health.FLUCTUATING, Health.DOWN})
+
+
+class CheckoutAddresses(Struct, frozen=True):
+    """`page`: of the checkout itself. `updates`: of the event stream of another choice of coupons.
+
+    `remedies`: pages of the platform where the payer can help themselves.
+    """
+
+    page: str
+    pay: str
+    updates: str | None = None
+    remedies: Mapping[RemedyType, str] = {}
+
+
+class Chosen(Struct, frozen=True):
+    """What the payer has chosen so far. `promotions`: None for the best, as in a consultation."""
+
+    promotions: tuple[str, ...] | None = None
+    method_id: str | None = None
+    option_id: str | None = None
+
+
+def checkout_view(
+    consultation: Consultation,
+    writing: Writing,
+    addresses: CheckoutAddresses,
+    fields: Sequence[tuple[str, str]],
+    chosen: Chosen,
+    notice: Notice | None = None,
+    resume: Link | None = None,
+) -> CheckoutView:
+    """`fields`: hidden ones of the form. The consult token and the coupons are added."""
+    offered = [method for method in consultation.methods if _OWN_FIELDS.issuperset(method.required_fields)]
+    rows = tuple(_method_row(method, writing, addresses, chosen) for method in offered)
+    recommended, others = _folded(rows)
+    hidden = (*fields, ("consult_token", consultation.consult_token), *promotion_fields(chosen.promotions))
+    return CheckoutView(
+        form=Form(addresses.pay, hidden),
+        method_name=METHOD_NAME,
+        recommended=recommended,
+        others=others,
+        coupons=_coupons(offered, writing, addresses, chosen),
+        notice=notice,
+        blocked=None if consultation.blocked is None else consultation.blocked.message,
+        resume=resume,
+        checking=any(row.state is State.CHECKING for row in rows),
+    )
+
+
+def promotion_fields(promotions: tuple[str, ...] | None) -> tuple[tuple[str, str], ...]:
+    """The choice of coupons as fields of a form or parameters of an address; none for the best."""
+    if promotions is None:
+        return ()
+    return tuple((COUPON_NAME, each) for each in promotions) or ((COUPONS_NAME, "none"),)
+
+
+def read_promotions(fields: Sequence[tuple[str, str]]) -> tuple[str, ...] | None:
+    """The opposite of `promotion_fields`. A button counts more than the boxes beside it."""
+    mode = next((value for name, value in fields if name == COUPONS_NAME), None)
+    if mode == "none":
+        return ()
+    named = tuple(dict.fromkeys(value for name, value in fields if name == COUPON_NAME))
+    return None if mode == "best" or not named else named
+
+
+def element_key(prefix: str, value: str) -> str:
+    """An element id, the same in every document. Ids of methods may hold any character."""
+    return f"{prefix}-{hashlib.sha256(value.encode()).hexdigest()[:10]}"
+
+
+def option_name(method_id: str) -> str:
+    """The field that names the option of this method."""
+    return element_key("option", method_id)
+
+
+def _folded(rows: tuple[MethodRow, ...]) -> tuple[tuple[MethodRow, ...], tuple[MethodRow, ...]]:
+    """The service ranks: usable methods first. What is refused is never recommended before the fold
+    if something else can pay."""
+    shown = sum(row.state is not State.UNAVAILABLE for row in rows) or len(rows)
+    first = min(shown, _RECOMMENDED)
+    if len(rows) - first < _FOLDED_FROM:
+        first = len(rows)
+    return rows[:first], rows[first:]
+
+
+def _method_row(method: PayMethod, writing: Writing, addresses: CheckoutAddresses, chosen: Chosen) -> MethodRow:
+    key = element_key("m", method.method_id)
+    remedy = method.reason and method.reason.remedy
+    help_text = _remedy_text(remedy, writing) if remedy else None
+    link = _remedy_link(remedy, help_text, addresses) if remedy and help_text else None
+    wanted = method.preferred if chosen.method_id is None else method.method_id == chosen.method_id
+    return MethodRow(
+        key=key,
+        kind=method.kind,
+        value=method.method_id,
+        title=method.title,
+        icon=method.icon,
+        state=_STATES[method.availability],
+        amount=_amount_view(method.amount, method.legs, writing) if method.amount else None,
+        badges=tuple(_badges(method, writing)),
+        hint=_hint(method, writing),
+        reason=method.reason.message if method.reason else None,
+        remedy=None if link else help_text,
+        remedy_link=link,
+        options=tuple(_option_row(key, method, option, writing, chosen) for option in method.options),
+        option_name=option_name(method.method_id),
+        checked=wanted and method.availability is Availability.AVAILABLE,
+    )
+
+
+def _option_row(key: str, method: PayMethod, option: Option, writing: Writing, chosen: Chosen) -> OptionRow:
+    amount, terms = option.amount, option.terms
+    differs = amount is not None and (amount != method.amount or terms is not None)
+    return OptionRow(
+        key=element_key(f"{key}-o", option.option_id),
+        value=option.option_id,
+        title=option.title,
+        state=_STATES[option.availability],
+        reason=option.reason.message if option.reason else None,
+        amount=_amount_view(amount, (), writing) if amount is not None and differs else None,
+        instalment=None
+        if terms is None
+        else InstalmentView(
+            count=terms.count,
+            each=writing.amount(terms.per_instalment),
+            annual_rate=format_percentage(terms.apr_bps, writing.formats),
+            last=writing.amount(terms.last_instalment) if terms.last_instalment != terms.per_instalment else None,
+        ),
+        checked=method.method_id == chosen.method_id and option.option_id == chosen.option_id,
+    )
+
+
+def _amount_view(amount: Amounts, legs: Sequence[Leg], writing: Writing) -> AmountView:
+    return AmountView(
+        payable=writing.amount(amount.payable),
+        order=writing.amount(amount.order),
+        discounts=tuple(AmountLine(each.title, writing.discount(each.amount)) for each in amount.discounts),
+        fee=writing.amount(amount.fee) if amount.fee.value else None,
+        parts=tuple(AmountLine(_leg_title(leg, writing), writing.amount(leg.amount)) for leg in legs),
+    )
+
+
+def _leg_title(leg: Leg, writing: Writing) -> str:
+    return writing.kind(Kind.BALANCE if leg.type is LegType.BALANCE else Kind.QUICK_PAY)
+
+
+def _badges(method: PayMethod, writing: Writing) -> Iterator[str]:
+    if "LAST_USED" in method.rank_reasons:
+        yield str(writing.labels.badge_last_used)
+    if method.amount is not None and method.amount.discounts:
+        saved = sum(each.amount.value for each in method.amount.discounts)
+        yield str(writing.labels.badge_saves).format(amount=writing.amount(Money(method.amount.order.currency, saved)))
+    if method.health in _UNSTEADY:
+        yield str(writing.labels.badge_unsteady)
+
+
+def _hint(method: PayMethod, writing: Writing) -> str | None:
+    if method.legs:
+        names = {"account": writing.kind(Kind.BALANCE), "card": writing.kind(Kind.QUICK_PAY)}
+        return str(writing.labels.hint_split).format(**names)
+    name = _HINTS.get(method.next_action)
+    return None if name is None else str(getattr(writing.labels, name))
+
+
+def _remedy_text(remedy: Remedy, writing: Writing) -> str:
+    amount = writing.amount(remedy.amount) if remedy.amount else ""
+    until = writing.time(remedy.until) if remedy.until else ""
+    return str(getattr(writing.labels, f"remedy_{remedy.type.lower()}")).format(amount=amount, until=until)
+
+
+def _remedy_link(remedy: Remedy, text: str, addresses: CheckoutAddresses) -> Link | None:
+    if remedy.type is RemedyType.RETRY:
+        return Link(text, addresses.page)
+    url = addresses.remedies.get(remedy.type)
+    return None if url is None else Link(text, url, external=True)
+
+
+def _coupons(
+    methods: Sequence[PayMethod], writing: Writing, addresses: CheckoutAddresses, chosen: Chosen
+) -> CouponsView | None:
+    usable = [method for method in methods if method.promotions is not UNSET]
+    offers: dict[str, list[tuple[PayMethod, OfferedPromotion]]] = {}
+    for method in usable:
+        for promotion in method.promotions or ():
+            offers.setdefault(promotion.promotion_id, []).append((method, promotion))
+    if not offers:
+        return None
+    saved = [
+        Money(amount.order.currency, sum(each.amount.value for each in amount.discounts))
+        for method in usable
+        if (amount := method.amount) is not None and amount.discounts
+    ]
+    return CouponsView(
+        form=Form(addresses.page),
+        name=COUPON_NAME,
+        mode_name=COUPONS_NAME,
+        live=addresses.updates,
+        coupons=tuple(_coupon_row(each, len(methods), writing, chosen) for each in offers.values()),
+        automatic=chosen.promotions is None,
+        saved=writing.discount(max(saved, key=lambda money: money.value)) if saved else None,
+    )
+
+
+def _coupon_row(
+    offers: Sequence[tuple[PayMethod, OfferedPromotion]], method_count: int, writing: Writing, chosen: Chosen
+) -> CouponRow:
+    promotion = max((each for _, each in offers), key=lambda each: each.amount.value)
+    best = any(each.best for _, each in offers)
+    kinds = dict.fromkeys(writing.kind(method.kind) for method, _ in offers)
+    return CouponRow(
+        key=element_key("c", promotion.promotion_id),
+        value=promotion.promotion_id,
+        title=promotion.title,
+        amount=writing.discount(promotion.amount),
+        checked=best if chosen.promotions is None else promotion.promotion_id in chosen.promotions,
+        best=best,
+        applies_to=", ".join(kinds) if len(offers) < method_count else None,
+    )

@@ -1,0 +1,225 @@
+"""From a payment to the view of its challenge, its action or its result."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from cashier.domain.next_action import Action, DisplayCode, DisplayQr, DisplayVa, Redirect, Sdk
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_resource import Challenge, FoundPayment, Payment
+from cashier.domain.payment_state import FINAL, PaymentStatus
+from cashier.pages.qr import QrCodes
+from cashier.pages.security_headers import OriginRefused, origin_of
+from cashier.pages.views import (
+    AccountView,
+    ActionView,
+    AppView,
+    ChallengeType,
+    ChallengeView,
+    CodeView,
+    Deadline,
+    Form,
+    Notice,
+    NoticeTone,
+    Outcome,
+    PaymentHead,
+    QrView,
+    RedirectView,
+    ResultView,
+    Step,
+)
+from cashier.pages.writing import Writing
+
+# A code that a browser could open: a page, or an app by its own scheme.
+_PAGE = re.compile(r"https://[!-~]{1,2040}")
+
+OUTCOMES: dict[MessageCode, Outcome] = {
+    MessageCode.CHALLENGE: Outcome.PROCESSING,
+    MessageCode.CHALLENGE_WRONG: Outcome.PROCESSING,
+    MessageCode.ACTION_REQUIRED: Outcome.PROCESSING,
+    MessageCode.PROCESSING: Outcome.PROCESSING,
+    MessageCode.USER_PAYING: Outcome.USER_PAYING,
+    MessageCode.UNDERPAID: Outcome.UNDERPAID,
+    MessageCode.UNDERPAID_RETURNED: Outcome.UNDERPAID,
+    MessageCode.OUTCOME_UNKNOWN: Outcome.UNKNOWN,
+    MessageCode.CONFIRMING: Outcome.CONFIRMING,
+    MessageCode.CLOSING: Outcome.CLOSING,
+    MessageCode.SUCCEEDED: Outcome.PAID,
+    MessageCode.SUCCEEDED_REFUNDED: Outcome.REFUNDED,
+    MessageCode.OVERPAID: Outcome.OVERPAID,
+    MessageCode.FAILED: Outcome.FAILED,
+    MessageCode.CHALLENGE_FAILED: Outcome.FAILED,
+    MessageCode.BALANCE_INSUFFICIENT: Outcome.FAILED,
+    MessageCode.INSTRUMENT_DECLINED: Outcome.FAILED,
+    MessageCode.CHANNEL_UNAVAILABLE: Outcome.FAILED,
+    MessageCode.AUTH_CODE_USED: Outcome.FAILED,
+    MessageCode.PROMOTION_GONE: Outcome.FAILED,
+    MessageCode.DECLINED: Outcome.FAILED,
+    MessageCode.ORDER_PAID: Outcome.CLOSED,
+    MessageCode.CLOSED: Outcome.CLOSED,
+    MessageCode.CLOSED_UNPAID: Outcome.CLOSED,
+    MessageCode.CANCELLED: Outcome.CANCELLED,
+    MessageCode.CLOSED_RECEIVED: Outcome.MONEY_COMES_BACK,
+    MessageCode.CLOSED_REFUNDING: Outcome.MONEY_COMES_BACK,
+    MessageCode.CLOSED_REFUNDED: Outcome.MONEY_CAME_BACK,
+    MessageCode.PAID_TWICE_REFUNDING: Outcome.PAID_TWICE,
+}
+# After these the order itself may still be paid.
+_RETRIED = frozenset({Outcome.FAILED, Outcome.CANCELLED})
+_RETRIED_CODES = frozenset({MessageCode.CLOSED_UNPAID})
+_WARNINGS = frozenset({MessageCode.UNDERPAID, MessageCode.UNDERPAID_RETURNED})
+
+
+class PaymentForms(Struct, frozen=True, kw_only=True):
+    """What the payer may do, each None where it may not. `retry`: the address of the checkout."""
+
+    answer: Form | None = None
+    resend: Form | None = None
+    cancel: Form | None = None
+    replace: Form | None = None
+    paid: Form | None = None
+    retry: str | None = None
+
+
+class ChallengeNotice(Struct, frozen=True):
+    """What happened to the challenge just now. `resend_after_s`: None if that is not known."""
+
+    wrong: str | None = None
+    resent: bool = False
+    resend_after_s: int | None = None
+
+
+def may_be_retried(payment: Payment | FoundPayment) -> bool:
+    """Whether the order may be paid by another attempt after this one, as far as it knows."""
+    code = payment.message.code
+    return OUTCOMES[code] in _RETRIED or code in _RETRIED_CODES
+
+
+async def payment_view(
+    payment: Payment | FoundPayment,
+    kind: Kind,
+    writing: Writing,
+    forms: PaymentForms,
+    qr_codes: QrCodes,
+    challenge_notice: ChallengeNotice,
+) -> ChallengeView | ActionView | ResultView:
+    """`kind`: of its method. A `FoundPayment` is shown as it is, by whoever may see it."""
+    head = _head(payment, kind, writing)
+    challenge = payment.challenge if isinstance(payment, Payment) else None
+    if payment.status is PaymentStatus.CHALLENGE and challenge is not None and forms.answer is not None:
+        return _challenge_view(head, challenge, writing, forms, forms.answer, challenge_notice)
+    step = None if payment.status in FINAL else await _step(payment.next_action, writing, qr_codes)
+    if step is not None:
+        warning = payment.message.code in _WARNINGS
+        return ActionView(
+            payment=head,
+            step=step,
+            notice=Notice(NoticeTone.WARNING, payment.message.text) if warning else None,
+            paid=forms.paid,
+            replace=forms.replace,
+            cancel=forms.cancel if forms.replace is None else None,
+        )
+    return result_view(payment, kind, writing, forms)
+
+
+def result_view(payment: Payment | FoundPayment, kind: Kind, writing: Writing, forms: PaymentForms) -> ResultView:
+    """The state alone, also of a payment that could still be acted on."""
+    return ResultView(
+        payment=_head(payment, kind, writing),
+        outcome=OUTCOMES[payment.message.code],
+        retry=forms.retry if may_be_retried(payment) else None,
+        cancel=None if payment.status in FINAL else forms.cancel,
+    )
+
+
+def deadline(at: datetime, writing: Writing) -> Deadline:
+    return Deadline(at.isoformat(timespec="seconds"), writing.time(at))
+
+
+def _head(payment: Payment | FoundPayment, kind: Kind, writing: Writing) -> PaymentHead:
+    return PaymentHead(
+        payment_id=payment.payment_id,
+        amount=writing.amount(payment.amount),
+        message=payment.message.text,
+        method=writing.kind(kind),
+        icon=writing.catalog.methods[kind].icon.format(provider="unknown"),
+    )
+
+
+def _challenge_view(
+    head: PaymentHead,
+    challenge: Challenge,
+    writing: Writing,
+    forms: PaymentForms,
+    answer: Form,
+    notice: ChallengeNotice,
+) -> ChallengeView:
+    page = challenge.render_value if _PAGE.fullmatch(challenge.render_value) else None
+    kind = ChallengeType(challenge.type)
+    return ChallengeView(
+        payment=head,
+        type=kind,
+        form=answer,
+        masked=None if page else challenge.render_value,
+        wrong=notice.wrong,
+        attempts_left=challenge.attempts_left,
+        deadline=deadline(challenge.expires_at, writing),
+        resend=forms.resend if kind is ChallengeType.SMS_OTP else None,
+        resend_after_s=notice.resend_after_s,
+        resent=notice.resent,
+        link=page if kind is ChallengeType.THREE_DS else None,
+        cancel=forms.cancel,
+    )
+
+
+async def _step(action: Action | None, writing: Writing, qr_codes: QrCodes) -> Step | None:
+    match action:
+        case Redirect():
+            return _redirect(action)
+        case DisplayQr():
+            return await _qr(action, writing, qr_codes)
+        case DisplayCode():
+            return CodeView(
+                code=action.code,
+                institution=action.institution,
+                deadline=deadline(action.expires_at, writing),
+                barcode=action.barcode,
+                instructions=action.instructions_url,
+            )
+        case DisplayVa():
+            return AccountView(
+                bank=action.bank,
+                account_no=action.account_no,
+                account_name=action.account_name,
+                amount=writing.amount(action.amount),
+                deadline=deadline(action.expires_at, writing),
+            )
+        case Sdk():
+            return AppView()
+        case _:
+            return None
+
+
+async def _qr(action: DisplayQr, writing: Writing, qr_codes: QrCodes) -> QrView | None:
+    """None for what no code holds."""
+    svg = await qr_codes.svg(action.data)
+    if svg is None:
+        return None
+    link = action.data if _PAGE.fullmatch(action.data) else None
+    return QrView(svg=svg, deadline=deadline(action.expires_at, writing), link=link)
+
+
+def _redirect(action: Redirect) -> RedirectView | None:
+    """None for a URL without an origin that a browser could be sent to: then nothing is offered."""
+    try:
+        origin_of(action.url)
+    except OriginRefused:
+        return None
+    fields = None if action.method == "GET" else tuple((action.fields or {}).items())
+    host = urlsplit(action.url).hostname or ""
+    return RedirectView(url=action.url, host=host, fields=fields, applink=action.applink)

@@ -1,0 +1,167 @@
+"""What surrounds the views: order, languages, where to look again; and the forms of a payment."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from urllib.parse import urlencode
+
+from msgspec.structs import replace
+
+from cashier.consultation.answer import Consultation
+from cashier.domain.pay_method import Kind, RemedyType
+from cashier.domain.payment_resource import FoundPayment, Payment
+from cashier.domain.payment_state import FINAL, PaymentStatus
+from cashier.pages.checkout_view import CheckoutAddresses, Chosen, checkout_view, promotion_fields
+from cashier.pages.forms import form_fields
+from cashier.pages.page_call import PageCall
+from cashier.pages.payment_view import ChallengeNotice, PaymentForms, deadline, payment_view
+from cashier.pages.qr import QrCodes
+from cashier.pages.views import (
+    ActionView,
+    ChallengeView,
+    CheckoutView,
+    Form,
+    Language,
+    Link,
+    Notice,
+    OrderView,
+    PageView,
+    ResultView,
+)
+from cashier.tokens.page_session import SessionClaims, ShownOrder
+
+# Each in that language itself.
+_LANGUAGES = {
+    "zh-CN": "简体中文",
+    "zh-TW": "繁體中文",
+    "en": "English",
+    "id": "Bahasa Indonesia",
+    "ja": "日本語",
+    "ar": "العربية",
+}
+# Without JavaScript: how often a page that may change is loaded again.
+_SHORTEST_REFRESH_S, _LONGEST_REFRESH_S = 3, 30
+
+
+def page_view(
+    call: PageCall,
+    address: str,
+    *,
+    refresh_after_s: int | None = None,
+    live: str | None = None,
+) -> PageView:
+    """`address`: of this page, which shows the present state."""
+    session = call.session_or_none
+    plain = address.partition("?")[0]
+    return PageView(
+        locale=call.locale,
+        now=call.now.isoformat(timespec="seconds"),
+        order=_order_view(call, session) if session is not None else None,
+        back=session.return_url if session is not None else None,
+        refresh=address,
+        refresh_after_s=refresh_after_s,
+        live=live,
+        languages=tuple(
+            Language(locale, name, f"{plain}?locale={locale}")
+            for locale, name in _LANGUAGES.items()
+            if session is not None and locale in call.cashier.catalog.texts
+        ),
+    )
+
+
+def checkout_page(
+    call: PageCall,
+    session: SessionClaims,
+    consultation: Consultation,
+    attempt: str,
+    chosen: Chosen,
+    notice: Notice | None = None,
+    resume: Link | None = None,
+) -> tuple[PageView, CheckoutView]:
+    """`attempt`: the payment that ended before; empty for the first. See `form_token`."""
+    addresses = call.addresses
+    query = urlencode(promotion_fields(chosen.promotions))
+    here, live = (f"{each}?{query}" if query else each for each in (addresses.page, addresses.methods))
+    links = call.settings.links
+    remedies = {
+        RemedyType.TOP_UP: links.top_up,
+        RemedyType.BIND_CARD: links.bind_card,
+        RemedyType.UPDATE_CARD: links.update_card,
+    }
+    view = checkout_view(
+        consultation,
+        call.writing,
+        CheckoutAddresses(here, addresses.pay, addresses.methods, {key: url for key, url in remedies.items() if url}),
+        form_fields(session, attempt),
+        chosen,
+        notice,
+        resume,
+    )
+    page = page_view(
+        call,
+        here,
+        refresh_after_s=_LONGEST_REFRESH_S if view.blocked and resume else None,
+        live=None if view.blocked else live,
+    )
+    return page, view
+
+
+async def payment_page(
+    call: PageCall,
+    session: SessionClaims,
+    payment: Payment,
+    kind: Kind,
+    qr_codes: QrCodes,
+    notice: ChallengeNotice,
+) -> tuple[PageView, ChallengeView | ActionView | ResultView]:
+    view = await payment_view(payment, kind, call.writing, _payment_forms(call, session, payment), qr_codes, notice)
+    final = payment.status in FINAL
+    page = page_view(
+        call,
+        call.addresses.payment,
+        # A page with a field is not loaded again while somebody types.
+        refresh_after_s=None if final or isinstance(view, ChallengeView) else refresh_s(payment),
+        live=None if final else call.addresses.events,
+    )
+    return page, view
+
+
+def refresh_s(payment: Payment | FoundPayment) -> int:
+    poll_s = math.ceil((payment.poll_after_ms or 0) / 1000)
+    return min(max(poll_s, _SHORTEST_REFRESH_S), _LONGEST_REFRESH_S)
+
+
+def shown(session: SessionClaims, consultation: Consultation) -> SessionClaims:
+    """The session with the order as it is shown now. An order of another party has no title."""
+    order = consultation.order
+    if not order.title:
+        return session
+    return replace(session, order=ShownOrder(order.title, order.amount, int(order.expires_at.timestamp())))
+
+
+def _payment_forms(call: PageCall, session: SessionClaims, payment: Payment) -> PaymentForms:
+    addresses, fields = call.addresses, form_fields(session, payment.payment_id)
+    acting = payment.status in (PaymentStatus.CHALLENGE, PaymentStatus.ACTION_REQUIRED)
+    return PaymentForms(
+        answer=Form(addresses.challenge, fields),
+        resend=Form(addresses.resend, fields),
+        cancel=Form(addresses.cancel, fields),
+        replace=Form(addresses.replace, fields) if acting else None,
+        paid=Form(addresses.payment, fields),
+        retry=addresses.page,
+    )
+
+
+def _order_view(call: PageCall, session: SessionClaims) -> OrderView | None:
+    order = session.order
+    if order is None:
+        return None
+    writing = call.writing
+    ends_at = datetime.fromtimestamp(order.expires_at, UTC)
+    return OrderView(
+        session.order_id,
+        order.title,
+        writing.amount(order.amount),
+        deadline=deadline(ends_at, writing) if ends_at > call.now else None,
+    )

@@ -1,0 +1,68 @@
+"""How a page is written: its language, the payer's clock, and the texts of the service."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from types import SimpleNamespace
+
+from msgspec import Struct
+
+from cashier.domain.catalog import Catalog
+from cashier.domain.local_format import Formats, format_amount, format_time
+from cashier.domain.money import Money
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_resource import Payment
+from cashier.domain.text_form import Form
+from cashier.domain.wording import AMOUNT_PARTS, PayerProblem, ProblemWording, Wording, text_of
+from cashier.pages.texts import PAGE_TEXTS, page_locale
+
+_MINUS = "\u2212"
+
+
+class Writing(Struct, frozen=True):
+    """`country`: of the order, for its clock; empty writes times in UTC."""
+
+    catalog: Catalog
+    locale: str
+    now: datetime
+    country: str = ""
+
+    @property
+    def wording(self) -> Wording:
+        return self.catalog.wording(self.locale)
+
+    @property
+    def formats(self) -> Formats:
+        return self.wording.formats
+
+    @property
+    def labels(self) -> SimpleNamespace:
+        return PAGE_TEXTS[page_locale(self.locale)]
+
+    def amount(self, money: Money) -> str:
+        return format_amount(money, self.formats)
+
+    def discount(self, money: Money) -> str:
+        return f"{_MINUS}{self.amount(money)}"
+
+    def time(self, at: datetime) -> str:
+        return format_time(at, self.now, self.country, self.formats)
+
+    def kind(self, kind: Kind) -> str:
+        return self.catalog.name(kind, self.catalog.locale(self.locale))
+
+    def problem(self, problem: PayerProblem) -> ProblemWording:
+        """The service's own words. A locale of the configuration may lack them: English then."""
+        found = self.wording.problems.get(problem) or self.catalog.texts["en"].problems.get(problem)
+        return found or ProblemWording(title=problem, message=problem)
+
+    def wrong_answer(self, payment: Payment) -> str | None:
+        """Of the challenge that is open: the last answer did not pass."""
+        challenge = payment.challenge
+        if challenge is None:
+            return None
+        form = Form(challenge.type.lower())
+        return text_of(self.wording.payments[MessageCode.CHALLENGE_WRONG], form).format(
+            attempts=challenge.attempts_left, promotion="", **dict.fromkeys(AMOUNT_PARTS, "")
+        )
