@@ -319,8 +319,11 @@ def changes_that_need_a_restart(before: Configuration, after: Configuration) -> 
         for key in ("otlp_url", "service_name", "access_log")
         if getattr(old.telemetry, key) != getattr(new.telemetry, key)
     )
-    if old.pages.enabled != new.pages.enabled:
-        yield "[pages] enabled has changed"
+    yield from (
+        f"[pages] {key} has changed"
+        for key in ("enabled", "brand")
+        if getattr(old.pages, key) != getattr(new.pages, key)
+    )
     if old.accept.most_under_way != new.accept.most_under_way:
         yield "[accept] most_under_way has changed"
     for name in SOURCE_NAMES:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from cashier.pages.brand import Brand, style_sheet
+from cashier.pages.brand import style_sheet
 from cashier.pages.scripts import scripts
+from cashier.settings.pages import BrandSettings
 
 PREFIX = "/cashier-assets/"
 _MEDIA_TYPES = {
@@ -23,7 +24,6 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
 }
-MAX_LOGO_BYTES = 64 * 1024
 
 
 class Asset(Struct, frozen=True):
@@ -36,14 +36,17 @@ class Asset(Struct, frozen=True):
 
 
 class AssetStore:
-    """`base`: the path that the pages are mounted under."""
+    """`base`: the path that the pages are mounted under.
 
-    def __init__(self, brand: Brand, base: str = "") -> None:
+    Raises OSError if the logo cannot be read.
+    """
+
+    def __init__(self, brand: BrandSettings, base: str = "") -> None:
         packaged = {file.name: file.read_bytes() for file in files("cashier.pages").joinpath("assets").iterdir()}
         packaged |= scripts()
         packaged["page.css"] = style_sheet(brand).encode() + packaged["page.css"]
-        if brand.logo is not None:
-            packaged[f"logo{Path(brand.logo).suffix.lower()}"] = _logo(Path(brand.logo))
+        if brand.logo:
+            packaged[f"logo{Path(brand.logo).suffix.lower()}"] = Path(brand.logo).read_bytes()
         assets = {name: _asset(name, body) for name, body in packaged.items()}
         self._urls = {name: f"{base}{PREFIX}{asset.name}" for name, asset in assets.items()}
         self.by_name: Mapping[str, Asset] = {asset.name: asset for asset in assets.values()}
@@ -55,9 +58,6 @@ class AssetStore:
     def asset(self, name: str) -> Asset:
         """The asset with this plain name."""
         return self.by_name[self._urls[name].rpartition("/")[2]]
-
-    def has(self, name: str) -> bool:
-        return name in self._urls
 
     @property
     def logo(self) -> str | None:
@@ -73,13 +73,3 @@ def _asset(name: str, body: bytes) -> Asset:
         body,
         gzipped if len(gzipped) < len(body) else None,
     )
-
-
-def _logo(path: Path) -> bytes:
-    """Raises ValueError for another kind of file, or for one that would delay the page."""
-    if path.suffix.lower() not in (".svg", ".png"):
-        raise ValueError(f"logo: {path} is neither .svg nor .png")
-    body = path.read_bytes()
-    if len(body) > MAX_LOGO_BYTES:
-        raise ValueError(f"logo: {path} has {len(body)} bytes; at most {MAX_LOGO_BYTES} are served")
-    return body

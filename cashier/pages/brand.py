@@ -1,38 +1,34 @@
 """Brand: name, logo and colour of the pages. Colours are moved until they can be read.
 
-The contrast is that of WCAG 2.2: at least 4.5 between a text and its ground.
+The contrast is that of WCAG 2.2: at least 4.5 between a text and its ground, and 3 between a button
+and its ground.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
-from msgspec import Meta, Struct
+from cashier.settings.pages import BrandSettings
 
 Rgb: TypeAlias = tuple[int, int, int]
 
 _WHITE: Rgb = (255, 255, 255)
 _BLACK: Rgb = (0, 0, 0)
-# The darkest ground of the light theme and the lightest of the dark one: `page.css` has the same.
-LIGHT_GROUND: Rgb = (0xF1, 0xF4, 0xF9)
+# A little darker than any ground of the light theme in `page.css`, and lighter than any of the dark
+# one, both with a tint of the colour.
+LIGHT_GROUND: Rgb = (0xE9, 0xEE, 0xF5)
 DARK_GROUND: Rgb = (0x22, 0x28, 0x31)
-MIN_CONTRAST = 4.5
+_TEXT, _BUTTON = 4.5, 3.0
+# Black on a colour that is only just light enough looks like an error.
+_BLACK_TEXT = 7.0
 
 
-class Brand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[pages.brand]`. `logo`: the path of an SVG or PNG file; without one the name is shown."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=40)] = "Cashier"
-    color: Annotated[str, Meta(pattern=r"^#[0-9a-fA-F]{6}(?![\s\S])")] = "#1456f0"
-    logo: str | None = None
-
-
-def style_sheet(brand: Brand) -> str:
+def style_sheet(brand: BrandSettings) -> str:
     """The custom properties of the colour, for both themes."""
     color = _parsed(brand.color)
-    light = _readable(color, LIGHT_GROUND, _BLACK)
-    dark = _readable(color, DARK_GROUND, _WHITE)
-    return f":root{{{_properties(light)}}}@media (prefers-color-scheme:dark){{:root{{{_properties(dark)}}}}}"
+    light, dark = _properties(color, LIGHT_GROUND, _BLACK), _properties(color, DARK_GROUND, _WHITE)
+    return f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
 def contrast(one: Rgb, other: Rgb) -> float:
@@ -41,15 +37,23 @@ def contrast(one: Rgb, other: Rgb) -> float:
     return (lighter + 0.05) / (darker + 0.05)
 
 
-def _properties(accent: Rgb) -> str:
-    on_accent = max((_WHITE, (0x0B, 0x0F, 0x14)), key=lambda text: contrast(text, accent))
-    return f"--accent:{_hex(accent)};--on-accent:{_hex(on_accent)}"
+def _properties(color: Rgb, ground: Rgb, towards: Rgb) -> str:
+    accent = _moved(color, towards, lambda each: contrast(each, ground) >= _TEXT)
+    fill = _moved(color, towards, lambda each: contrast(each, ground) >= _BUTTON and _text_on(each) is not None)
+    return f"--accent:{_hex(accent)};--fill:{_hex(fill)};--on-fill:{_hex(_text_on(fill) or _BLACK)}"
 
 
-def _readable(color: Rgb, ground: Rgb, towards: Rgb) -> Rgb:
-    """The nearest colour on the way to `towards` that can be read on the ground."""
+def _text_on(fill: Rgb) -> Rgb | None:
+    """White where it can be read, else black; None for a colour that suits neither."""
+    if contrast(_WHITE, fill) >= _TEXT:
+        return _WHITE
+    return _BLACK if contrast(_BLACK, fill) >= _BLACK_TEXT else None
+
+
+def _moved(color: Rgb, towards: Rgb, suits: Callable[[Rgb], bool]) -> Rgb:
+    """The nearest colour on the way to `towards` that suits."""
     steps = (_mixed(color, towards, step / 50) for step in range(51))
-    return next((each for each in steps if contrast(each, ground) >= MIN_CONTRAST), towards)
+    return next((each for each in steps if suits(each)), towards)
 
 
 def _mixed(one: Rgb, other: Rgb, share: float) -> Rgb:

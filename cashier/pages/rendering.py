@@ -10,7 +10,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cashier.pages.asset_store import AssetStore
-from cashier.pages.brand import Brand
 from cashier.pages.icons import icon, method_icon
 from cashier.pages.texts import PAGE_TEXTS, direction, page_locale
 from cashier.pages.views import (
@@ -22,6 +21,7 @@ from cashier.pages.views import (
     ResultView,
     View,
 )
+from cashier.settings.pages import BrandSettings
 
 _NAMES: Mapping[type, str] = {
     CheckoutView: "checkout",
@@ -35,15 +35,10 @@ _NAMES: Mapping[type, str] = {
 class Rendering:
     """The pages of one brand. `assets`: the style sheet, scripts and icons that they name."""
 
-    def __init__(self, brand: Brand, assets: AssetStore) -> None:
+    def __init__(self, brand: BrandSettings, assets: AssetStore) -> None:
         self._brand = brand
         self._environment = environment()
-        self._environment.globals |= {
-            "brand": brand,
-            "asset": assets.url,
-            "logo": assets.logo,
-            "has_script": assets.has("page.js"),
-        }
+        self._environment.globals |= {"brand": brand, "asset": assets.url, "logo": assets.logo}
         self._layout = self._environment.get_template("layout.html")
         self._templates = {view: self._environment.get_template(f"{name}.html") for view, name in _NAMES.items()}
 

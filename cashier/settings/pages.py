@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -20,6 +21,21 @@ PUBLIC_URL_PATTERN = r"^(https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,
 
 WEB_ADDRESS_PATTERN = r"^(https?://[!-~]{1,2040})?(?![\s\S])"
 WebAddress = Annotated[str, Meta(pattern=WEB_ADDRESS_PATTERN)]
+
+
+LOGO_TYPES = (".svg", ".png")
+MAX_LOGO_BYTES = 64 * 1024
+
+
+class BrandSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[pages.brand]`. `color`: of buttons and links, moved where nobody could read it.
+
+    `logo`: the path of an SVG or PNG file; empty: the name is shown.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=40)] = "Cashier"
+    color: Annotated[str, Meta(pattern=r"^#[0-9a-fA-F]{6}(?![\s\S])")] = "#1456f0"
+    logo: str = ""
 
 
 class LinksSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +78,7 @@ class PagesSettings(Struct, frozen=True, forbid_unknown_fields=True):
     session_s: Annotated[int, Meta(ge=300, le=172_800)] = 7200
     first_answer_ms: Annotated[int, Meta(ge=5, le=60_000)] = 100
     order_url: WebAddress = ""
+    brand: BrandSettings = BrandSettings()
     links: LinksSettings = LinksSettings()
     vault: VaultSettings = VaultSettings()
     codes: dict[str, CodeSettings] = {}
@@ -75,6 +92,7 @@ def pages_faults(settings: PagesSettings, auth: AuthSettings, server: ServerSett
     """The contradictions with the other sections, each with its remedy."""
     yield from _proxy_faults(settings.trusted_proxies)
     yield from _code_faults(settings)
+    yield from _logo_faults(settings.brand.logo)
     if not settings.enabled:
         return
     url = urlsplit(settings.public_url)
@@ -96,6 +114,21 @@ def pages_faults(settings: PagesSettings, auth: AuthSettings, server: ServerSett
             f"[pages] trusted_proxies is missing: on {where} name the networks of your gateways, so that risk"
             ' sees the address of the payer; without a gateway write ["127.0.0.1/32"]'
         )
+
+
+def _logo_faults(logo: str) -> Iterator[str]:
+    if not logo:
+        return
+    path = Path(logo)
+    if path.suffix.lower() not in LOGO_TYPES:
+        yield f'[pages.brand] logo: "{logo}" is neither .svg nor .png'
+    try:
+        size = path.stat().st_size
+    except OSError as fault:
+        yield f'[pages.brand] logo: "{logo}" cannot be read ({fault.strerror})'
+    else:
+        if size > MAX_LOGO_BYTES:
+            yield f'[pages.brand] logo: "{logo}" has {size} bytes and would delay each page; at most {MAX_LOGO_BYTES}'
 
 
 def _code_faults(settings: PagesSettings) -> Iterator[str]:

@@ -15,14 +15,13 @@ import msgspec
 from markupsafe import Markup
 
 from cashier.domain.local_format import format_amount, format_time
-from cashier.domain.money import Money
+from cashier.domain.money import Money, instalments
 from cashier.domain.order import Blocked
 from cashier.domain.pay_method import ReasonCode
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.text_form import Form as TextForm
 from cashier.domain.wording import PayerProblem, Wording, text_of
 from cashier.pages.asset_store import AssetStore
-from cashier.pages.brand import Brand
 from cashier.pages.rendering import Rendering
 from cashier.pages.texts import PAGE_TEXTS
 from cashier.pages.views import (
@@ -58,6 +57,7 @@ from cashier.pages.views import (
     Step,
     View,
 )
+from cashier.settings.pages import BrandSettings
 
 LOCALES = ("zh-CN", "zh-TW", "en", "id", "ja", "ar")
 _DEFAULTS = Path(__file__).parents[2] / "cashier" / "defaults" / "texts"
@@ -306,15 +306,17 @@ class _Gallery:
                 value=f"t_{count}",
                 title="",
                 amount=self.price(12_800 + fee, fee=fee),
-                instalment=InstalmentView(
-                    count, self.money((12_800 + fee) // count), rate, self.money(last) if last else None
-                ),
+                instalment=InstalmentView(count, *self.split(12_800 + fee, count, rate)),
                 state=State.AVAILABLE if count < 12 else State.UNAVAILABLE,
                 reason=None if count < 12 else self.reason(ReasonCode.ABOVE_SINGLE_LIMIT, 12_900),
                 checked=count == 3,
             )
-            for count, fee, rate, last in ((3, 0, "0%", 4_268), (6, 256, "6.80%", 2_176), (12, 640, "8.90%", 0))
+            for count, fee, rate in ((3, 0, "0%"), (6, 256, "6.80%"), (12, 640, "8.90%"))
         )
+
+    def split(self, value: int, count: int, rate: str) -> tuple[str, str, str | None]:
+        each, last = instalments(value, count)
+        return self.money(each), rate, self.money(last) if last != each else None
 
     def banks(self) -> tuple[OptionRow, ...]:
         names = (("icbc", "ICBC"), ("abc", "Agricultural Bank"), ("boc", "Bank of China"), ("ccb", "Construction Bank"))
@@ -579,8 +581,8 @@ _PENDING = frozenset(list(Outcome)[:6])
 
 
 def rendering() -> tuple[Rendering, AssetStore]:
-    assets = AssetStore(Brand())
-    return Rendering(Brand(), assets), assets
+    assets = AssetStore(BrandSettings())
+    return Rendering(BrandSettings(), assets), assets
 
 
 def write(directory: Path) -> None:

@@ -31,6 +31,7 @@ HEADINGS = {
     "AuthSettings": "`[auth]`",
     "OperationsSettings": "`[operations]`",
     "PagesSettings": "`[pages]`",
+    "BrandSettings": "`[pages.brand]`",
     "LinksSettings": "`[pages.links]`",
     "VaultSettings": "`[pages.vault]`",
     "CodeSettings": "`[pages.codes.NAME]`",

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from cashier.settings.pages import CodeSettings, LinksSettings, PagesSettings, VaultSettings, pages_faults
+from cashier.settings.pages import (
+    MAX_LOGO_BYTES,
+    BrandSettings,
+    CodeSettings,
+    LinksSettings,
+    PagesSettings,
+    VaultSettings,
+    pages_faults,
+)
 from cashier.web.auth import AuthSettings
 from cashier.web.server import ServerSettings
 
@@ -90,3 +99,23 @@ def test_a_link_is_a_web_address(url: str) -> None:
         assert msgspec.convert({key: "https://wallet.example/top-up"}, struct)
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert({key: url}, struct)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "wrong"),
+    [
+        ("mark.svg", 10, None),
+        ("MARK.PNG", MAX_LOGO_BYTES, None),
+        ("mark.gif", 10, "neither"),
+        ("mark.png", MAX_LOGO_BYTES + 1, "would delay each page"),
+    ],
+)
+def test_a_logo_is_a_small_svg_or_png(tmp_path: Path, name: str, size: int, wrong: str | None) -> None:
+    (tmp_path / name).write_bytes(bytes(size))
+    found = faults(brand=BrandSettings(logo=str(tmp_path / name)))
+    assert found == [] if wrong is None else len(found) == 1 and wrong in found[0]
+
+
+def test_a_logo_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    (fault,) = faults(brand=BrandSettings(logo=str(tmp_path / "mark.svg")))
+    assert "cannot be read" in fault

@@ -24,7 +24,7 @@ EXAMPLES = {
     "issuer", "audience", "jwks_file", "secret", "secrets", "user_claim", "order_claim", "merchant_claim", "origins",
     "url", "adapter", "options", "cache", "ca_file", "client_cert_file", "client_key_file", "fresh_s", "stale_s",
     "error_s", "negative_s", "path", "attempt_ms", "public_url", "trusted_proxies",
-    "order_url", "top_up", "bind_card", "update_card", "name", "currency",
+    "order_url", "logo", "top_up", "bind_card", "update_card", "name", "currency",
 }  # fmt: skip
 
 
