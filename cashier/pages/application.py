@@ -19,7 +19,6 @@ from starlette.types import Receive, Scope, Send
 from cashier.core import Cashier, utc_now
 from cashier.domain.page_session import PageSession, SessionRequest, TillRequest
 from cashier.pages.asset_store import PREFIX, AssetStore
-from cashier.pages.brand import Brand
 from cashier.pages.checkout_endpoints import CheckoutEndpoints
 from cashier.pages.page_call import LINK_S, PageCall, PageRefused, UnknownAddress, public_base
 from cashier.pages.page_responses import PageResponses, internal
@@ -48,9 +47,9 @@ class Pages:
             raise ValueError("[pages] enabled: pages need payments: configure risk, engine and acquirer")
         self._cashier = cashier
         self._clock = clock
-        base = urlsplit(cashier.config.settings.pages.public_url).path
-        self._assets = AssetStore(Brand(), base)
-        self._responses = PageResponses(Rendering(Brand(), self._assets))
+        settings = cashier.config.settings.pages
+        self._assets = AssetStore(settings.brand, urlsplit(settings.public_url).path)
+        self._responses = PageResponses(Rendering(settings.brand, self._assets))
         payments = PaymentEndpoints(self._responses, QrCodes(), time.monotonic)
         checkout = CheckoutEndpoints(self._responses, payments)
         self._starlette = Starlette(routes=self._routes(checkout, payments))
