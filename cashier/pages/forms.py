@@ -10,8 +10,9 @@ from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
 
 from cashier.domain.wording import PayerProblem
+from cashier.pages.browser_call import BrowserCall
 from cashier.pages.form_token import form_token, is_form_token
-from cashier.pages.page_call import PageCall, PageRefused
+from cashier.pages.page_call import PageRefused
 from cashier.tokens.page_session import SessionClaims
 
 TOKEN_NAME, ATTEMPT_NAME = "form_token", "attempt"
@@ -36,13 +37,13 @@ def form_fields(session: SessionClaims, attempt: str) -> tuple[tuple[str, str], 
     return ((TOKEN_NAME, form_token(session, attempt)), (ATTEMPT_NAME, attempt))
 
 
-async def read_form(call: PageCall) -> PageForm:
+async def read_form(call: BrowserCall) -> PageForm:
     """Raises `PageRefused`.
 
     A cookie alone proves nothing: another page could have the browser send it. The token does,
     because no other page can read it. Browsers of today also say which site sent a form.
     """
-    session, retry = call.session, call.addresses.page
+    session, retry = call.session, call.page
     if call.headers.get(b"sec-fetch-site", b"same-origin") != b"same-origin":
         raise PageRefused(403, PayerProblem.INVALID, retry=retry)
     if call.request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM_TYPE:
