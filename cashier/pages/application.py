@@ -20,6 +20,7 @@ from cashier.core import Cashier, utc_now
 from cashier.domain.page_session import PageSession, SessionRequest, TillRequest
 from cashier.pages.asset_store import PREFIX, AssetStore
 from cashier.pages.checkout_endpoints import CheckoutEndpoints
+from cashier.pages.live_endpoints import LiveEndpoints
 from cashier.pages.page_call import LINK_S, PageCall, PageRefused, UnknownAddress, public_base
 from cashier.pages.page_responses import PageResponses, internal
 from cashier.pages.payment_endpoints import PaymentEndpoints
@@ -47,12 +48,14 @@ class Pages:
             raise ValueError("[pages] enabled: pages need payments: configure risk, engine and acquirer")
         self._cashier = cashier
         self._clock = clock
-        settings = cashier.config.settings.pages
+        settings, qr_codes = cashier.config.settings.pages, QrCodes()
         self._assets = AssetStore(settings.brand, urlsplit(settings.public_url).path)
-        self._responses = PageResponses(Rendering(settings.brand, self._assets))
-        payments = PaymentEndpoints(self._responses, QrCodes(), time.monotonic)
+        rendering = Rendering(settings.brand, self._assets)
+        self._responses = PageResponses(rendering)
+        payments = PaymentEndpoints(self._responses, qr_codes, time.monotonic)
         checkout = CheckoutEndpoints(self._responses, payments)
-        self._starlette = Starlette(routes=self._routes(checkout, payments))
+        live = LiveEndpoints(rendering, payments, qr_codes, clock)
+        self._starlette = Starlette(routes=self._routes(checkout, payments, live))
         self._starlette.router.redirect_slashes = False
 
     def __repr__(self) -> str:
@@ -109,7 +112,9 @@ class Pages:
                 FieldProblem("return_url", "INVALID", "must be at an origin in [merchants.NAME] of this merchant")
             )
 
-    def _routes(self, checkout: CheckoutEndpoints, payments: PaymentEndpoints) -> Sequence[BaseRoute]:
+    def _routes(
+        self, checkout: CheckoutEndpoints, payments: PaymentEndpoints, live: LiveEndpoints
+    ) -> Sequence[BaseRoute]:
         order = "/cashier/{order_id}"
         steps: dict[str, tuple[str, Serve]] = {
             "/pay": ("POST", checkout.pay),
@@ -123,6 +128,8 @@ class Pages:
             Route(order, self._page(checkout.show), methods=["GET"]),
             Route(f"{order}/payment", self._page(payments.show), methods=["GET"]),
             Route(f"{order}/payment", self._page(payments.check), methods=["POST"]),
+            Route(f"{order}/methods", self._page(live.methods), methods=["GET"]),
+            Route(f"{order}/events", self._page(live.payment), methods=["GET"]),
             Route(f"{order}/return", self._page(payments.returned), methods=["GET", "POST"]),
             Route(f"{PREFIX}{{name}}", self._asset, methods=["GET"]),
         ]

@@ -47,6 +47,10 @@ class Rendering:
         title = _title(view, PAGE_TEXTS[page_locale(page.locale)])
         return self._document(page, name_of(view), title, self.main(page, view))
 
+    def title(self, page: PageView, view: View) -> str:
+        """Of the document."""
+        return self._with_brand(_title(view, PAGE_TEXTS[page_locale(page.locale)]))
+
     def main(self, page: PageView, view: View) -> str:
         """`<main>` alone: an update of an open page."""
         return self._templates[type(view)].render(_values(page), view=view, name=name_of(view))
@@ -58,7 +62,10 @@ class Rendering:
 
     def _document(self, page: PageView, name: str, title: str, main: str) -> str:
         rendered = Markup(main)  # noqa: S704 - a template has escaped it
-        return self._layout.render(_values(page), name=name, title=f"{title} · {self._brand.name}", main=rendered)
+        return self._layout.render(_values(page), name=name, title=self._with_brand(title), main=rendered)
+
+    def _with_brand(self, title: str) -> str:
+        return f"{title} · {self._brand.name}"
 
 
 def name_of(view: View) -> str:

@@ -64,7 +64,7 @@ _EVENTS = EventFormat[Consultation](
     refusal_for=lambda _: None,
     failure_log="consultation failed in its stream",
     failure_detail="The consultation failed. See the log under this request id.",
-    has_heartbeats=False,
+    heartbeat=None,
 )
 
 

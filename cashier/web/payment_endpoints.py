@@ -37,7 +37,7 @@ from cashier.web.problem import Headers, Problem, ProblemCode, RequestRefused
 from cashier.web.request_guard import RequestGuard
 from cashier.web.request_headers import read_request_id, read_traceparent
 from cashier.web.response import ApiResponse, problem_response, send_response
-from cashier.web.sse import EventFormat, EventStream
+from cashier.web.sse import HEARTBEAT, EventFormat, EventStream
 
 _log = structlog.get_logger("cashier.web")
 
@@ -171,7 +171,7 @@ class PaymentEndpoints:
             refusal_for=refusal_for,
             failure_log="payment stream failed",
             failure_detail="The stream of the payment failed. See the log under this request id.",
-            has_heartbeats=True,
+            heartbeat=HEARTBEAT,
             end_id=lambda last: _END_ID if last.status in FINAL else None,
         )
         self._events_by_ticket = self._events._replace(

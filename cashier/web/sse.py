@@ -33,7 +33,7 @@ STALL_S = 10.0
 # nginx buffers a response unless X-Accel-Buffering forbids it.
 _HEADERS = ((b"content-type", EVENT_STREAM), NO_STORE, (b"x-accel-buffering", b"no"))
 # A comment line, which a reader ignores.
-_HEARTBEAT = b":\n\n"
+HEARTBEAT = b":\n\n"
 
 T = TypeVar("T")
 
@@ -45,6 +45,7 @@ class EventFormat(NamedTuple, Generic[T]):
     last update and its number. `sources`: for Server-Timing. `refusal_for`: None for an error that
     is a bug, which is logged as `failure_log` and reported with `failure_detail`. `end_id`: the
     id of the last event; a client that reconnects sends it. `localize`: for the event `error`.
+    `heartbeat`: sent after `HEARTBEAT_S` without an event; None for streams that end sooner.
     """
 
     event: bytes
@@ -54,7 +55,7 @@ class EventFormat(NamedTuple, Generic[T]):
     refusal_for: Callable[[Exception], RequestRefused | None]
     failure_log: str
     failure_detail: str
-    has_heartbeats: bool
+    heartbeat: bytes | None
     end_id: Callable[[T], bytes | None] = lambda _: None
     headers: Headers = ()
     localize: Localize = lambda problem: (problem, ())
@@ -102,13 +103,14 @@ class EventStream(Generic[T]):
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
         number, latest = 1, self._first
-        updates = _with_heartbeats(self._updates) if self._format.has_heartbeats else self._updates
+        heartbeat = self._format.heartbeat
+        updates = self._updates if heartbeat is None else _with_heartbeats(self._updates)
         async with aclosing(updates):
             yield self._encode_update(number, latest)
             try:
                 async for update in updates:
                     if update is None:
-                        yield _HEARTBEAT
+                        yield heartbeat or b""
                     else:
                         number, latest = number + 1, update
                         yield self._encode_update(number, latest)

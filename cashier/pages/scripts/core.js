@@ -366,6 +366,7 @@ function improve(root, host) {
     if (isSending()) return;
     if (update.view !== main.dataset.view) return reload();
     setClock(update.now, Date.now());
+    if (!update.html) return say("");
     const focused = root.activeElement;
     const heading = main.querySelector("h1")?.textContent;
     const region = build(update.html).querySelector("main");

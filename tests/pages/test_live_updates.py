@@ -1,0 +1,203 @@
+"""Updates of open pages: what the streams send, without a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from starlette.types import Message
+
+from cashier.web.disconnect_watch import SWEEP_S
+from tests.pages.page_shop import PageShop, page_shop
+from tests.pages.payer_browser import Document, PayerBrowser
+
+pytestmark = pytest.mark.virtual_time
+CASE = "chinese_shop"
+STREAM = {"accept": "text/event-stream"}
+JSON = {"accept": "application/json"}
+
+
+class Events:
+    """Of a stream that is open. `head`: its first message."""
+
+    def __init__(self) -> None:
+        self.head: Message = {}
+        self._arrived: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        self._text = ""
+
+    def take(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.head = message
+            return
+        self._text += message.get("body", b"").decode()
+        *whole, self._text = self._text.split("\n\n")
+        for event in whole:
+            fields = dict(line.split(": ", 1) for line in event.splitlines())
+            self._arrived.put_nowait((fields["event"], json.loads(fields["data"])))
+
+    async def next(self, name: str) -> Any:
+        """The data of the next event of this name."""
+        while True:
+            event, data = await self._arrived.get()
+            if event == name:
+                return data
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.head["headers"]}
+
+
+@asynccontextmanager
+async def following(browser: PayerBrowser, address: str) -> AsyncIterator[Events]:
+    events, gone, parts = Events(), asyncio.Event(), urlsplit(address)
+    requests: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+    cookies = "; ".join(f"{name}={value}" for name, value in browser._cookies_for(parts.path))
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "scheme": "http",
+        "path": parts.path,
+        "root_path": "",
+        "query_string": parts.query.encode(),
+        "headers": [
+            (name.encode(), value.encode()) for name, value in {**browser.headers, **STREAM, "cookie": cookies}.items()
+        ],
+        "client": (browser.client, 50_000),
+    }
+
+    async def receive() -> Message:
+        if requests:
+            return requests.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        events.take(message)
+
+    async def serve() -> None:
+        await browser.application(scope, receive, send)
+
+    serving = asyncio.create_task(serve())
+    try:
+        yield events
+    finally:
+        gone.set()
+        await serving
+        await asyncio.sleep(2 * SWEEP_S)  # the watch for disconnects has ended too
+
+
+def live_address(document: Document) -> str:
+    return next(values["data-live"] for tag, values in document.tags if tag == "main")
+
+
+async def test_a_checkout_improves_as_its_sources_answer() -> None:
+    async with page_shop({"first_answer_ms": 100}) as shop:
+        shop.checkout.inject("quota", "hang", always=True)
+        browser = await shop.payer(CASE)
+        assert "row checking" in browser.document.html
+        shop.checkout.clear_faults()
+        async with following(browser, live_address(browser.document)) as events:
+            while 'class="row checking"' in (await events.next("update"))["html"]:
+                pass
+            assert await events.next("end") == {"retry_ms": None}
+
+
+async def test_what_stays_undetermined_is_asked_for_again() -> None:
+    async with page_shop({"first_answer_ms": 100}) as shop:
+        shop.checkout.inject("quota", "hang", always=True)
+        browser = await shop.payer(CASE)
+        async with following(browser, live_address(browser.document)) as events:
+            assert 'class="row checking"' in (await events.next("update"))["html"]
+            assert (await events.next("end"))["retry_ms"] > 0
+        answer = await browser.send("GET", live_address(browser.document), headers=JSON)
+        assert json.loads(answer.body)["poll_after_ms"] > 0
+
+
+async def test_an_update_is_the_page_itself(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    answer = await browser.send("GET", live_address(browser.document), headers=JSON)
+    update = json.loads(answer.body)
+    assert update["view"] == browser.document.view
+    before, after = browser.document, Document(update["html"])
+    assert [form.action for form in after.forms] == [form.action for form in before.forms]
+    assert [choice[1] for form in after.forms for choice in form.choices] == [
+        choice[1] for form in before.forms for choice in form.choices
+    ]
+    assert f"<title>{update['title']}</title>".replace("'", "&#39;") in before.html
+
+
+async def test_an_updated_page_can_be_paid(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    answer = await browser.send("GET", live_address(browser.document), headers=JSON)
+    browser.document = Document(json.loads(answer.body)["html"])
+    await browser.choose("QUICK_PAY:c_2")
+    assert browser.document.view == "challenge"
+
+
+async def test_a_choice_of_coupons_changes_the_prices(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    plain = live_address(browser.document)
+    with_best, without = [
+        json.loads((await browser.send("GET", address, headers=JSON)).body)["html"]
+        for address in (plain, f"{plain}?coupons=none")
+    ]
+    assert 'class="off"' in with_best
+    assert 'class="off"' not in without
+    assert '<input type="hidden" name="coupons" value="none">' in without, "a submit keeps the choice"
+
+
+async def test_a_payment_is_followed_to_its_end(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    await browser.choose("WALLET:ALIPAY")
+    assert browser.document.view == "action"
+    async with following(browser, live_address(browser.document)) as events:
+        first = await events.next("update")
+        assert (first["view"], "<svg" in first["html"]) == ("action", True)
+        shop.settle(browser)
+        last = await events.next("update")
+        assert last["view"] == "result"
+        assert 'class="card state good"' in last["html"]
+        assert "data-live" not in last["html"]
+        assert await events.next("end") == {"retry_ms": None}
+        headers = events.headers
+    assert headers["content-type"].startswith("text/event-stream")
+    assert headers["cache-control"] == "no-store"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert [name for name, _ in events.head["headers"]].count(b"content-type") == 1
+
+
+async def test_an_open_page_lives_through_silence(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    await browser.choose("WALLET:ALIPAY")
+    async with following(browser, live_address(browser.document)) as events:
+        assert await events.next("beat") == {}
+
+
+async def test_a_challenge_keeps_what_the_payer_types(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    await browser.choose("QUICK_PAY:c_2")
+    update = json.loads((await browser.send("GET", live_address(browser.document), headers=JSON)).body)
+    assert update["view"] == "challenge"
+    assert "html" not in update
+
+
+async def test_a_second_tab_with_the_checkout_is_led_to_the_payment(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    checkout = live_address(browser.document)
+    await browser.choose("QUICK_PAY:c_2")
+    update = json.loads((await browser.send("GET", checkout, headers=JSON)).body)
+    assert update["view"] not in ("checkout", "challenge", "action", "result")
+
+
+@pytest.mark.parametrize("ending", ["methods", "events"])
+async def test_updates_need_the_session(shop: PageShop, ending: str) -> None:
+    stranger = shop.browser()
+    for accept in (JSON, STREAM):
+        answer = await stranger.send("GET", f"/cashier/o_1001/{ending}", headers=accept)
+        assert answer.status == 403
+    assert (await (await shop.payer(CASE)).send("GET", f"/cashier/o_1002/{ending}", headers=JSON)).status == 403
