@@ -116,14 +116,16 @@ class Pages:
         self, checkout: CheckoutEndpoints, payments: PaymentEndpoints, live: LiveEndpoints
     ) -> Sequence[BaseRoute]:
         order = "/cashier/{order_id}"
-        steps: dict[str, tuple[str, Serve]] = {
-            "/pay": ("POST", checkout.pay),
-            "/challenge": ("POST", payments.answer),
-            "/challenge/resend": ("POST", payments.resend),
-            "/cancel": ("POST", payments.cancel),
-            "/replace": ("POST", payments.replace),
+        posts: dict[str, Serve] = {
+            "/pay": checkout.pay,
+            "/challenge": payments.answer,
+            "/challenge/resend": payments.resend,
+            "/cancel": payments.cancel,
+            "/replace": payments.replace,
         }
-        routes = [Route(order + path, self._page(serve), methods=[method]) for path, (method, serve) in steps.items()]
+        routes = [Route(order + path, self._page(serve), methods=["POST"]) for path, serve in posts.items()]
+        # The address of a refused form stays in the browser, and somebody loads it.
+        routes += [Route(order + path, self._page(checkout.go_to_page), methods=["GET"]) for path in posts]
         routes += [
             Route(order, self._page(checkout.show), methods=["GET"]),
             Route(f"{order}/payment", self._page(payments.show), methods=["GET"]),

@@ -72,6 +72,10 @@ class CheckoutEndpoints:
         attempt = "" if held is None else held.payment_id
         return await self._checkout(call, session, await consult(call, session, chosen), attempt, chosen)
 
+    async def go_to_page(self, call: PageCall) -> Response:
+        """GET of a form's address: to what is true now."""
+        return RedirectResponse(call.addresses.page, 303)
+
     async def pay(self, call: PageCall) -> Response:
         """POST: submit. Every refusal sent nothing, and shows a fresh checkout with the reason."""
         session, form = call.session, await read_form(call)

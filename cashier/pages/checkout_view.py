@@ -64,12 +64,14 @@ _UNSTEADY = frozenset({Health.FLUCTUATING, Health.DOWN})
 
 
 class CheckoutAddresses(Struct, frozen=True):
-    """`page`: of the checkout itself. `updates`: of the event stream of another choice of coupons.
+    """`page`: of the checkout. `here`: with the present choice of coupons.
 
-    `remedies`: pages of the platform where the payer can help themselves.
+    `updates`: the event stream of another choice. `remedies`: pages of the platform where payers
+    can help themselves.
     """
 
     page: str
+    here: str
     pay: str
     updates: str | None = None
     remedies: Mapping[RemedyType, str] = {}
@@ -233,7 +235,7 @@ def _remedy_text(remedy: Remedy, writing: Writing) -> str:
 
 def _remedy_link(remedy: Remedy, text: str, addresses: CheckoutAddresses) -> Link | None:
     if remedy.type is RemedyType.RETRY:
-        return Link(text, addresses.page)
+        return Link(text, addresses.here)
     url = addresses.remedies.get(remedy.type)
     return None if url is None else Link(text, url, external=True)
 

@@ -198,7 +198,7 @@ class PaymentEndpoints:
         except (AcceptError, OrderUnknown):
             raise _status_unavailable(call) from None
         response = RedirectResponse(call.addresses.page, 303)
-        if replaced.payment_token is not None:
+        if replaced.payment_token is not None and call.held_payment() is None:
             cookies = call.request.cookies
             call.cookies.set_payment(response, replaced.payment_id, replaced.payment_token, cookies)
         return response

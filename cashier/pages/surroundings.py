@@ -92,7 +92,13 @@ def checkout_page(
     view = checkout_view(
         consultation,
         call.writing,
-        CheckoutAddresses(here, addresses.pay, addresses.methods, {key: url for key, url in remedies.items() if url}),
+        CheckoutAddresses(
+            addresses.page,
+            here,
+            addresses.pay,
+            addresses.methods,
+            {key: url for key, url in remedies.items() if url},
+        ),
         form_fields(session, attempt),
         chosen,
         notice,

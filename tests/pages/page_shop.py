@@ -67,7 +67,7 @@ async def page_shop(settings: Mapping[str, Any] | None = None, **options: Any) -
         cashier = opened.workers[0]
         table = {
             "pages": {**SETTINGS, **(settings or {})},
-            "merchants": {name: {"origins": [SHOP]} for name in ("m_1", "m_2", "m_62", "m_81", "m_965")},
+            "merchants": {name: {"origins": [SHOP]} for name in ("m_1", "m_2", "m_3", "m_62", "m_81", "m_965")},
         }
         parsed = configuration(table, "the pages of a test").settings
         config = cashier.config

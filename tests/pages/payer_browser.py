@@ -143,7 +143,8 @@ class PayerBrowser:
     async def submit(self, ending: str, values: Mapping[str, str] | None = None, **more: str) -> PageAnswer:
         """The form whose address ends so, with these choices and inputs."""
         form = self.document.form(ending)
-        return await self._follow(await self.post(form, {**(values or {}), **more}), form.action)
+        sent = {**(values or {}), **more}
+        return await self._follow(await self.post(form, sent), self._address(form, sent))
 
     async def choose(self, method_id: str, option_id: str | None = None) -> PageAnswer:
         return await self.submit("/pay", self.choice(method_id, option_id))
@@ -158,10 +159,15 @@ class PayerBrowser:
 
     async def post(self, form: HtmlForm, values: Mapping[str, str]) -> PageAnswer:
         """Send without following."""
-        sent = [(name, value) for name, value in form.fields if name not in values] + list(values.items())
         if form.method == "GET":
-            return await self.send("GET", f"{form.action}?{urlencode(sent)}")
-        return await self.send("POST", form.action, sent)
+            return await self.send("GET", self._address(form, values))
+        return await self.send("POST", form.action, self._sent(form, values))
+
+    def _sent(self, form: HtmlForm, values: Mapping[str, str]) -> list[tuple[str, str]]:
+        return [(name, value) for name, value in form.fields if name not in values] + list(values.items())
+
+    def _address(self, form: HtmlForm, values: Mapping[str, str]) -> str:
+        return form.action if form.method == "POST" else f"{form.action}?{urlencode(self._sent(form, values))}"
 
     async def send(
         self,
