@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from markupsafe import Markup
 
 from cashier.domain.local_format import format_amount, format_time
 from cashier.domain.money import Money, instalments
@@ -22,6 +21,7 @@ from cashier.domain.payment_message import MessageCode
 from cashier.domain.text_form import Form as TextForm
 from cashier.domain.wording import PayerProblem, Wording, text_of
 from cashier.pages.asset_store import AssetStore
+from cashier.pages.qr import draw
 from cashier.pages.rendering import Rendering
 from cashier.pages.texts import PAGE_TEXTS
 from cashier.pages.views import (
@@ -85,7 +85,6 @@ _COUPONS = {
     "ja": ("100以上で10引き", "はじめての特典", "CMBカード割引"),
     "ar": ("خصم 10 على 100", "هدية ترحيبية", "خصم لبطاقات CMB"),
 }
-_QR = Path(__file__).with_name("sample_qr.svg")
 _NOW = datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
 
 
@@ -216,7 +215,7 @@ class _Gallery:
                 title=self.title("CARD"),
                 icon="kind/card",
                 amount=self.price(12_928, fee=128),
-                hint=texts.hint_card,
+                hint=texts.hint_redirect,
             ),
             MethodRow(
                 key="m-5",
@@ -494,13 +493,12 @@ class _Gallery:
         )
 
     def actions(self) -> Iterator[tuple[str, View]]:
-        sample = Markup(_QR.read_text())  # noqa: S704 - drawn by segno
         steps: dict[str, Step] = {
             "redirect": RedirectView(url="https://pay.bank.example/p/1", host="pay.bank.example"),
             "redirect-form": RedirectView(
                 url="https://pay.bank.example/p", host="pay.bank.example", fields=(("order", "1"),), applink="wallet:1"
             ),
-            "qr": QrView(svg=sample, deadline=self.at(10, 0), link="wallet:qr"),
+            "qr": QrView(svg=draw("https://pay.example/q/8f3c1a"), deadline=self.at(10, 0), link="wallet:qr"),
             "code": CodeView(
                 code="8801 2234 9917",
                 institution="Family Corner",

@@ -9,7 +9,9 @@ from string import Formatter
 
 import pytest
 
+from cashier.domain.pay_method import RemedyType
 from cashier.pages.texts import PAGE_TEXTS, direction, page_locale
+from cashier.pages.views import Outcome
 from tests.pages.gallery import LOCALES
 
 PAGES = Path(__file__).parents[2] / "cashier" / "pages"
@@ -43,6 +45,14 @@ def test_no_text_is_empty_or_has_markup(locale: str) -> None:
 def test_templates_name_known_texts_only() -> None:
     templates = "".join(file.read_text() for file in PAGES.rglob("*.html"))
     assert set(re.findall(r"\bt\.(\w+)", templates)) - {"format"} <= set(texts("en"))
+
+
+def test_every_text_is_in_use() -> None:
+    code = "".join(file.read_text() for file in PAGES.rglob("*") if file.suffix in (".html", ".py"))
+    named = {key for key in texts("en") if re.search(rf"\b{key}\b", code)}
+    # Named by the value of an enumeration.
+    composed = {f"outcome_{each}" for each in Outcome} | {f"remedy_{each.lower()}" for each in RemedyType}
+    assert set(texts("en")) == named | composed
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""What a page weighs, and what it costs to render one."""
+
+from __future__ import annotations
+
+import gzip
+import time
+
+import pytest
+from msgspec.structs import replace
+
+from cashier.pages.views import CheckoutView, MethodRow
+from tests.pages.gallery import LOCALES, gallery, rendering
+
+BYTES = 30 * 1024
+CPU_S = 0.0015
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_document_style_and_script_are_within_30_kib(locale: str) -> None:
+    renderer, assets = rendering()
+    fixed = 0
+    for name in ("page.css", "page.js"):
+        compressed = assets.asset(name).gzipped
+        assert compressed is not None
+        fixed += len(compressed)
+    for name, page, view in gallery(locale):
+        document = gzip.compress(renderer.page(page, view).encode(), 6)
+        assert fixed + len(document) <= BYTES, name
+
+
+def crowded(locale: str) -> CheckoutView:
+    """21 methods, as many as a large merchant has."""
+    view = next(view for name, _, view in gallery(locale) if name == "checkout-instalments")
+    assert isinstance(view, CheckoutView)
+    others: list[MethodRow] = [*view.others, *view.others, *view.others]
+    return replace(view, others=tuple(others[: 21 - len(view.recommended)]))
+
+
+@pytest.mark.timing
+def test_a_page_of_21_methods_is_rendered_within_1500_us_of_cpu() -> None:
+    renderer, _ = rendering()
+    page = next(page for name, page, _ in gallery("ar") if name == "checkout")
+    view, times = crowded("ar"), []
+    for _ in range(200):
+        start = time.process_time()
+        renderer.page(page, view)
+        times.append(time.process_time() - start)
+    assert sorted(times)[len(times) // 2] <= CPU_S
