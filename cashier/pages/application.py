@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -55,7 +56,9 @@ class Pages:
         payments = PaymentEndpoints(self._responses, qr_codes, time.monotonic)
         checkout = CheckoutEndpoints(self._responses, payments)
         live = LiveEndpoints(rendering, payments, qr_codes, clock)
-        self._starlette = Starlette(routes=self._routes(checkout, payments, live))
+        self._starlette = Starlette(
+            routes=self._routes(checkout, payments, live), exception_handlers={HTTPException: _nothing_here}
+        )
         self._starlette.router.redirect_slashes = False
 
     def __repr__(self) -> str:
@@ -142,7 +145,7 @@ class Pages:
             try:
                 call = PageCall(self._cashier, request, self._clock())
             except PageRefused:
-                return secure(PlainTextResponse("There is nothing at this address.\n", 404))
+                return _plain(404)
             try:
                 response = await serve(call)
             except PageRefused as refused:
@@ -158,7 +161,7 @@ class Pages:
     async def _asset(self, request: Request) -> Response:
         asset = self._assets.by_name.get(request.path_params["name"])
         if asset is None:
-            return secure(PlainTextResponse("There is nothing at this address.\n", 404))
+            return _plain(404)
         headers = {"cache-control": _ASSET_AGE, "vary": "accept-encoding"}
         body = asset.body
         if asset.gzipped is not None and "gzip" in request.headers.get("accept-encoding", ""):
@@ -173,6 +176,14 @@ def app(cashier: Cashier, clock: Callable[[], datetime] = utc_now) -> Pages:
     configuration applies. Pass the result to `cashier.web.app(core, pages=…)` to serve both.
     """
     return Pages(cashier, clock)
+
+
+async def _nothing_here(_: Request, error: Exception) -> Response:
+    return _plain(error.status_code if isinstance(error, HTTPException) else 404)
+
+
+def _plain(status: int) -> Response:
+    return secure(PlainTextResponse("There is nothing at this address.\n", status))
 
 
 def _link(url: str, opened_at: int) -> PageSession:

@@ -107,6 +107,8 @@ class CheckoutEndpoints:
         except AcceptError as refused:
             status, problem = _REFUSALS[type(refused)]
             return await self._again(call, session, form, chosen, status, _notice(call, problem))
+        except ValidationError:
+            raise PageRefused(422, PayerProblem.INVALID, retry=call.addresses.page) from None
         except OrderUnknown:
             raise PageRefused(404, PayerProblem.ORDER_UNKNOWN) from None
         return self._payments.see(call, payment)
@@ -225,20 +227,18 @@ class _NotOffered(Exception):
 
 async def consult(call: PageCall, session: SessionClaims, chosen: Chosen) -> Consultation:
     """What is known within `first_answer_ms`. Raises `PageRefused`."""
+    page = call.addresses.page
     try:
         request = consult_request(call, session, chosen)
-    except ValidationError:
-        raise PageRefused(422, PayerProblem.INVALID, retry=call.addresses.page) from None
-    try:
         return await call.cashier.consult(request, request_id=call.request_id, traceparent=call.traceparent)
+    except ValidationError:
+        raise PageRefused(422, PayerProblem.INVALID, retry=page) from None
     except OrderUnknown:
         raise PageRefused(404, PayerProblem.ORDER_UNKNOWN) from None
     except RequiredSourceUnavailable:
-        raise PageRefused(
-            503, PayerProblem.REQUIRED_SOURCE_UNAVAILABLE, retry=call.addresses.page, retry_after_s=5
-        ) from None
+        raise PageRefused(503, PayerProblem.REQUIRED_SOURCE_UNAVAILABLE, retry=page, retry_after_s=5) from None
     except NotOpen:
-        raise PageRefused(503, PayerProblem.NOT_READY, retry=call.addresses.page, retry_after_s=5) from None
+        raise PageRefused(503, PayerProblem.NOT_READY, retry=page, retry_after_s=5) from None
 
 
 def consult_request(

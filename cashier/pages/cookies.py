@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 _SESSION = "cashier-session"
 _PAYMENT = "cashier-payment"
-# Browsers drop a cookie of more than 4096 bytes with its name and attributes, without a word.
+# Browsers drop a cookie of more than 4096 bytes with its name and attributes, without a word. A
+# longer value takes several, the first of which says how many.
 _PART_CHARS = 3600
 # Payment tokens have 1 to 3 KB; the longest that a submit allows takes this many parts.
 _MOST_PARTS = 14
@@ -29,41 +30,35 @@ class PageCookies:
         return f"<PageCookies {self._path}>"
 
     def session(self, cookies: Mapping[str, str]) -> str | None:
-        return cookies.get(self._name(_SESSION))
+        return self._read(cookies, _SESSION)
 
     def set_session(self, response: Response, token: str) -> None:
-        self._set(response, self._name(_SESSION), token)
+        self._write(response, _SESSION, token)
 
     def payment(self, cookies: Mapping[str, str]) -> tuple[str, str] | None:
         """The id and token of the last payment of this browser."""
-        parts = []
-        for number in range(_MOST_PARTS):
-            part = cookies.get(self._name(f"{_PAYMENT}-{number}"))
-            if not part:
-                break
-            parts.append(part)
-        payment_id, separator, token = "".join(parts).partition(":")
+        payment_id, separator, token = (self._read(cookies, _PAYMENT) or "").partition(":")
         return (payment_id, token) if separator and token else None
 
-    def set_payment(self, response: Response, payment_id: str, token: str, held: Mapping[str, str]) -> None:
-        """`held`: the cookies of the request; parts of a longer token are dropped."""
-        value = f"{payment_id}:{token}"
+    def set_payment(self, response: Response, payment_id: str, token: str) -> None:
+        self._write(response, _PAYMENT, f"{payment_id}:{token}")
+
+    def _read(self, cookies: Mapping[str, str], name: str) -> str | None:
+        """None also if a part is missing. What an older, longer value left over does not count."""
+        count, separator, first = cookies.get(self._part(name, 0), "").partition("~")
+        if not separator or not (count.isascii() and count.isdigit() and len(count) < 3):
+            return None
+        others = [cookies.get(self._part(name, number)) for number in range(1, min(int(count), _MOST_PARTS))]
+        return first + "".join(part or "" for part in others) if all(others) else None
+
+    def _write(self, response: Response, name: str, value: str) -> None:
         parts = [value[start : start + _PART_CHARS] for start in range(0, len(value), _PART_CHARS)]
+        parts[0] = f"{len(parts)}~{parts[0]}"
         for number, part in enumerate(parts):
-            self._set(response, self._name(f"{_PAYMENT}-{number}"), part)
-        self._drop_payment(response, held, len(parts))
+            response.set_cookie(
+                self._part(name, number), part, path=self._path, secure=self._secure, httponly=True, samesite="lax"
+            )
 
-    def drop_payment(self, response: Response, held: Mapping[str, str]) -> None:
-        self._drop_payment(response, held, 0)
-
-    def _drop_payment(self, response: Response, held: Mapping[str, str], first: int) -> None:
-        for number in range(first, _MOST_PARTS):
-            name = self._name(f"{_PAYMENT}-{number}")
-            if name in held:
-                response.delete_cookie(name, path=self._path, secure=self._secure, httponly=True, samesite="lax")
-
-    def _set(self, response: Response, name: str, value: str) -> None:
-        response.set_cookie(name, value, path=self._path, secure=self._secure, httponly=True, samesite="lax")
-
-    def _name(self, name: str) -> str:
-        return f"__Secure-{name}" if self._secure else name
+    def _part(self, name: str, number: int) -> str:
+        plain = name if number == 0 else f"{name}-{number}"
+        return f"__Secure-{plain}" if self._secure else plain

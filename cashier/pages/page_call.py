@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from cashier.tokens.jws import TokenRefused
 from cashier.tokens.page_session import SessionClaims
 from cashier.web.auth import is_loopback
 
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 # How long a link may be opened.
 LINK_S = 600
 
@@ -102,15 +103,10 @@ def public_base(settings: PagesSettings, scope: Scope) -> str:
     if settings.public_url:
         return settings.public_url
     hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-    base = f"{scope['scheme']}://{hosts[0] if len(hosts) == 1 else ''}"
-    try:
-        name = urlsplit(base).hostname or ""
-        known = is_loopback(name) and urlsplit(base).netloc == hosts[0]
-    except (ValueError, IndexError):
-        known = False
-    if not known:
+    host = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+    if host is None or not is_loopback(host["name"]):
         raise UnknownAddress
-    return f"{base}{scope.get('root_path', '')}"
+    return f"{scope['scheme']}://{hosts[0]}{scope.get('root_path', '')}"
 
 
 class PageCall(BrowserCall):

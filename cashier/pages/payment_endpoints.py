@@ -67,7 +67,7 @@ class PaymentEndpoints:
     def see(self, call: PageCall, payment: Payment) -> Response:
         """To the page of this payment, whose token the browser keeps."""
         response = RedirectResponse(call.addresses.payment, 303)
-        call.cookies.set_payment(response, payment.payment_id, payment.payment_token, call.request.cookies)
+        call.cookies.set_payment(response, payment.payment_id, payment.payment_token)
         return response
 
     async def held(self, call: PageCall) -> Payment | None:
@@ -199,8 +199,7 @@ class PaymentEndpoints:
             raise _status_unavailable(call) from None
         response = RedirectResponse(call.addresses.page, 303)
         if replaced.payment_token is not None and call.held_payment() is None:
-            cookies = call.request.cookies
-            call.cookies.set_payment(response, replaced.payment_id, replaced.payment_token, cookies)
+            call.cookies.set_payment(response, replaced.payment_id, replaced.payment_token)
         return response
 
     async def returned(self, call: PageCall) -> Response:
@@ -242,7 +241,7 @@ class PaymentEndpoints:
         notice = _challenge_notice(call, payment)
         page, view = await payment_page(call, session, payment, kind_of(method_id), self._qr_codes, notice)
         response = self._responses.render(page, view)
-        call.cookies.set_payment(response, payment.payment_id, payment.payment_token, call.request.cookies)
+        call.cookies.set_payment(response, payment.payment_id, payment.payment_token)
         return response
 
     def _elsewhere(self, call: PageCall, session: SessionClaims, payment_id: str) -> Response:

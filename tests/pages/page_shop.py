@@ -56,8 +56,8 @@ class PageShop:
 
     def payment_id(self, browser: PayerBrowser) -> str:
         """Of the browser's payment."""
-        held = next(value for (_, name), value in browser.cookies.items() if name.endswith("payment-0"))
-        return held.partition(":")[0]
+        held = next(value for (_, name), value in browser.cookies.items() if name.endswith("cashier-payment"))
+        return held.partition("~")[2].partition(":")[0]
 
 
 @asynccontextmanager
