@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import webbrowser
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.resources import files
@@ -102,12 +103,23 @@ def demo_command(
     weather: Weather = "calm",
     locale: Locale = "en",
     seed: Annotated[int, typer.Option(help="Random seed of the sandbox's world and weather.")] = 1,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the cashier page in a browser.")] = False,
 ) -> None:
     """Start a sandbox and a service, consult and pay once, then serve until Ctrl-C."""
     set_log_level("warning")
     found = known_case(case)
     request = {**found.request, "locale": locale, "deadline_ms": deadline_ms}
-    run(demo.run_demo(terminal(), request, found.sentence, seed=seed, weather=weather, once=once))
+    run(
+        demo.run_demo(
+            terminal(),
+            request,
+            found.sentence,
+            seed=seed,
+            weather=weather,
+            once=once,
+            open_page=webbrowser.open if open_page else None,
+        )
+    )
 
 
 @cli.command(short_help="Run the service until SIGTERM or Ctrl-C.")

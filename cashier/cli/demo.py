@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from secrets import token_urlsafe
 from typing import Any
@@ -24,16 +24,30 @@ from cashier.core import Cashier
 from cashier.fanout.ask import SourceStatus
 from cashier.ops.run_directory import worker_store
 from cashier.ops.server import operations_port
+from cashier.pages import Pages
 from cashier.sandbox import CASES, World, serve, weather_named
 from cashier.settings.loader import configuration
 from cashier.web.application import app
 from cashier.web.server import ServerSettings, make_server
 
+# An order that many methods can pay, and that the demonstration itself leaves unpaid.
+_PAGE_CASE = "in_instalments"
+
 
 async def run_demo(
-    console: Console, request: dict[str, Any], sentence: str, *, seed: int, weather: str, once: bool
+    console: Console,
+    request: dict[str, Any],
+    sentence: str,
+    *,
+    seed: int,
+    weather: str,
+    once: bool,
+    open_page: Callable[[str], object] | None = None,
 ) -> None:
-    """Consult once and pay by the first method. Then end if `once`, else serve until stopped."""
+    """Consult once and pay by the first method. Then end if `once`, else serve until stopped.
+
+    `open_page`: opens the address of a cashier page in a browser.
+    """
     async with serve(port=0, world=World(seed), weather=weather_named(weather, seed)) as sandbox_port:
         sandbox_url = f"http://127.0.0.1:{sandbox_port}"
         consult = ConsultSettings(deadline_ms=request["deadline_ms"])
@@ -47,6 +61,7 @@ async def run_demo(
             "sources": sources,
             "tokens": {"secrets": [token_urlsafe(32)]},
             "operations": {"port": 0, "sandbox": sandbox_url},
+            "pages": {"enabled": True},
         }
         config = configuration(table, "the demonstration's configuration")
         with operations_port(config, None) as operations:
@@ -58,7 +73,18 @@ async def run_demo(
                 await demo_payment.pay(console, url, sandbox_url, request)
                 if not once:
                     write(console, _next_commands(url, sandbox_url, operations.url, console.width))
+                    page = await service_client.open_session(url, _page_request(request["locale"]))
+                    console.print(" [bold]Pay in a browser[/], within ten minutes:")
+                    console.print(f"  {page}\n", soft_wrap=True, highlight=False, markup=False)
+                    if open_page is not None:
+                        open_page(page)
                     await served
+
+
+def _page_request(locale: str) -> dict[str, Any]:
+    names = ("order_id", "user_id", "merchant_id", "product", "country")
+    request = CASES[_PAGE_CASE].request
+    return {**{name: request[name] for name in names}, "terminal": "H5", "locale": locale}
 
 
 def _warm_up_request(request: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +156,9 @@ async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[No
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         is_open = asyncio.Event()
-        server = make_server(ServerSettings(port=port, shutdown_delay_s=0), lambda: app(cashier), is_open.set)
+        server = make_server(
+            ServerSettings(port=port, shutdown_delay_s=0), lambda: app(cashier, pages=Pages(cashier)), is_open.set
+        )
         served = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await is_open.wait()
