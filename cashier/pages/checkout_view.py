@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct
 from cashier.consultation.answer import Consultation
 from cashier.domain.local_format import format_percentage
 from cashier.domain.money import Money
+from cashier.domain.order import Blocked
 from cashier.domain.pay_method import (
     Amounts,
     Availability,
@@ -60,6 +61,7 @@ _HINTS = {
     NextAction.DISPLAY_VA: "hint_account",
     NextAction.SDK: "hint_app",
 }
+_OPTION_ICONS = {Kind.NET_BANKING: "bank/{}", Kind.VA: "bank/{}", Kind.OTC: "store/{}"}
 _UNSTEADY = frozenset({Health.FLUCTUATING, Health.DOWN})
 
 
@@ -107,6 +109,7 @@ def checkout_view(
         coupons=_coupons(offered, writing, addresses, chosen),
         notice=notice,
         blocked=None if consultation.blocked is None else consultation.blocked.message,
+        paid=consultation.blocked is not None and consultation.blocked.code is Blocked.ORDER_PAID,
         resume=resume,
         checking=any(row.state is State.CHECKING for row in rows),
     )
@@ -174,12 +177,13 @@ def _method_row(method: PayMethod, writing: Writing, addresses: CheckoutAddresse
 
 
 def _option_row(key: str, method: PayMethod, option: Option, writing: Writing, chosen: Chosen) -> OptionRow:
-    amount, terms = option.amount, option.terms
+    amount, terms, icon = option.amount, option.terms, _OPTION_ICONS.get(method.kind)
     differs = amount is not None and (amount != method.amount or terms is not None)
     return OptionRow(
         key=element_key(f"{key}-o", option.option_id),
         value=option.option_id,
         title=option.title,
+        icon=icon.format(option.option_id.lower()) if icon else None,
         state=_STATES[option.availability],
         reason=option.reason.message if option.reason else None,
         amount=_amount_view(amount, (), writing) if amount is not None and differs else None,

@@ -20,6 +20,7 @@ _FAMILIES = {
     "agreement": "repeat",
     "instalment": "calendar",
     "qr": "qr",
+    "store": "store",
 }
 _BY_NAME = {
     "account/balance": "wallet",

@@ -103,6 +103,8 @@ def _title(view: View, texts: SimpleNamespace) -> str:
             return str(getattr(texts, f"outcome_{view.outcome}"))
         case ProblemView():
             return view.title
+        case CheckoutView() if view.paid:
+            return str(texts.outcome_paid)
         case CheckoutView() if view.blocked:
             return str(texts.cannot_pay)
         case CheckoutView():

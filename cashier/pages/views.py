@@ -211,7 +211,8 @@ class CheckoutView(Struct, frozen=True, kw_only=True):
     """The methods of an order: `recommended` first, the rest folded.
 
     `method_name`: the name of the methods' radio buttons. `blocked`: why nothing can be paid;
-    `resume`: to the attempt that blocks. `checking`: some methods may still change.
+    `paid`: because it is paid already; `resume`: to the attempt that blocks. `checking`: some
+    methods may still change.
     """
 
     form: Form
@@ -221,6 +222,7 @@ class CheckoutView(Struct, frozen=True, kw_only=True):
     coupons: CouponsView | None = None
     notice: Notice | None = None
     blocked: str | None = None
+    paid: bool = False
     resume: Link | None = None
     checking: bool = False
 

@@ -433,6 +433,10 @@ class _Gallery:
             CheckoutView(form=form, method_name=name, blocked=self.wording.blocked[Blocked.ORDER_EXPIRED]),
         )
         yield (
+            "checkout-paid",
+            CheckoutView(form=form, method_name=name, blocked=self.wording.blocked[Blocked.ORDER_PAID], paid=True),
+        )
+        yield (
             "checkout-busy",
             CheckoutView(
                 form=form,
