@@ -21,6 +21,7 @@ from cashier.core import Cashier, utc_now
 from cashier.domain.page_session import PageSession, SessionRequest, TillRequest
 from cashier.pages.asset_store import PREFIX, AssetStore
 from cashier.pages.checkout_endpoints import CheckoutEndpoints
+from cashier.pages.compression import compressed
 from cashier.pages.live_endpoints import LiveEndpoints
 from cashier.pages.page_call import LINK_S, PageCall, PageRefused, UnknownAddress, public_base
 from cashier.pages.page_responses import PageResponses, internal
@@ -154,7 +155,7 @@ class Pages:
                 _log.exception("page failed", request_id=call.request_id)
                 response = self._responses.refusal(call, internal(call))
             response.headers["x-request-id"] = call.request_id
-            return secure(response)
+            return secure(compressed(response, request.headers.get("accept-encoding", "")))
 
         return respond
 

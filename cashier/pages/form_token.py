@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 
 from cashier.tokens.page_session import SessionClaims
 
 # An idempotency key may not look like a card number, so it has no digits.
 _LETTERS = str.maketrans("0123456789abcdef", "ghijklmnopabcdef")
 _KEY_LETTERS = 48
+_SALT_LETTERS = 16
 
 
 def form_token(session: SessionClaims, attempt: str) -> str:
-    """`attempt`: the payment that ended before this form; empty for the first."""
-    return _mac(session, "form", attempt)
+    """`attempt`: the payment that ended before this form; empty for the first.
+
+    Another text each time, so that the length of a compressed page tells nothing about it.
+    """
+    salt = secrets.token_hex(_SALT_LETTERS // 2)
+    return salt + _mac(session, "form", salt, attempt)
 
 
 def is_form_token(token: str, session: SessionClaims, attempt: str) -> bool:
-    return hmac.compare_digest(token.encode(), form_token(session, attempt).encode())
+    salt = token[:_SALT_LETTERS]
+    return hmac.compare_digest(token.encode(), (salt + _mac(session, "form", salt, attempt)).encode())
 
 
 def idempotency_key(session: SessionClaims, attempt: str, *choice: str) -> str:

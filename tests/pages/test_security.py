@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable
 from typing import Any
@@ -404,3 +405,26 @@ async def test_concurrent_requests_of_one_session_do_not_disturb_each_other(shop
     await browser.choose(WALLET)
     answers = await asyncio.gather(*(browser.send("GET", f"{ORDER}/payment") for _ in range(5)))
     assert {answer.status for answer in answers} == {200}
+
+
+# Compression
+
+
+async def test_a_document_is_compressed_and_its_secrets_are_never_the_same(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    plain = browser.answers[-1]
+    packed = await browser.send("GET", ORDER, headers={"accept-encoding": "br, gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.headers["vary"] == plain.headers["vary"] == "accept-encoding"
+    assert int(packed.headers["content-length"]) == len(packed.body) < len(plain.body) / 3
+    assert b"</html>" in gzip.decompress(packed.body)
+    tokens = {dict((await browser.send("GET", ORDER)).document.form("/pay").fields)["form_token"] for _ in range(5)}
+    assert len(tokens) == 5
+
+
+@pytest.mark.parametrize("accepted", ["", "br", "gzip;q=0", "gzip; q=0.0, br"])
+async def test_a_browser_that_takes_no_gzip_gets_none(shop: PageShop, accepted: str) -> None:
+    browser = await shop.payer(CASE)
+    answer = await browser.send("GET", ORDER, headers={"accept-encoding": accepted})
+    assert "content-encoding" not in answer.headers
+    assert answer.document.view == "checkout"
