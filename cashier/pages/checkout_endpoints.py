@@ -68,6 +68,7 @@ class CheckoutEndpoints:
         held = await self._payments.held(call)
         if held is not None and not may_be_retried(held):
             return self._payments.see(call, held)
+        call.require_admission()
         chosen = Chosen(read_promotions(call.query))
         attempt = "" if held is None else held.payment_id
         return await self._checkout(call, session, await consult(call, session, chosen), attempt, chosen)

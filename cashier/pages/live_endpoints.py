@@ -96,6 +96,7 @@ class LiveEndpoints:
         if held is not None and not may_be_retried(held):
             yield _another_page(call)
             return
+        call.require_admission()
         chosen = Chosen(read_promotions(call.query))
         attempt = "" if held is None else held.payment_id
         async with aclosing(_consultations(call, chosen)) as consultations:

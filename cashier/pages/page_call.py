@@ -18,6 +18,7 @@ from cashier.pages.cookies import PageCookies
 from cashier.settings.pages import PagesSettings
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.page_session import SessionClaims
+from cashier.web.application import ADMITS_PAGE
 from cashier.web.auth import is_loopback
 
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
@@ -146,6 +147,15 @@ class PageCall(BrowserCall):
     @property
     def country(self) -> str:
         return (self.session_or_none is not None and self.session_or_none.country) or ""
+
+    def require_admission(self) -> None:
+        """Before the consultation of a page that is loaded. Raises `PageRefused` under overload.
+
+        What a payer has sent is always taken, and is answered with a checkout if need be.
+        """
+        admits = self.request.scope.get(ADMITS_PAGE)
+        if admits is not None and not admits():
+            raise PageRefused(503, PayerProblem.OVERLOADED, retry=self.page, retry_after_s=5)
 
     def sign_session(self, session: SessionClaims) -> str:
         """Each ends at the same time: using a page prolongs nothing."""

@@ -24,7 +24,7 @@ from cashier.web.endpoints import methods_of, other_endpoints
 from cashier.web.health import HealthCheck
 from cashier.web.http_metrics import HttpMetrics
 from cashier.web.invalidate_endpoint import InvalidateEndpoint
-from cashier.web.overload_response import RefusalTexts, scope_priority, send_refusal
+from cashier.web.overload_response import PRIORITIES, RefusalTexts, scope_priority, send_refusal
 from cashier.web.payment_endpoints import PaymentEndpoints
 from cashier.web.ports import ConsultService, PagesPort
 from cashier.web.problem import ProblemCode, RequestRefused
@@ -40,6 +40,9 @@ BODY_LIMIT_BYTES = 65_536
 BODY_TIMEOUT_S = 10.0
 # Scope key of a request that the connection has admitted already.
 ADMITTED = "cashier.admitted"
+# Scope key of the function that decides whether a page may consult.
+ADMITS_PAGE = "cashier.admits_page"
+_PAGE_PRIORITY = PRIORITIES[b"normal"]
 
 
 class CashierApp:
@@ -108,7 +111,7 @@ class CashierApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if self._pages is not None and self._pages.serves(scope["path"].removeprefix(scope.get("root_path", ""))):
-                await self._pages(scope, receive, send)
+                await self._pages({**scope, ADMITS_PAGE: self.admits_page}, receive, send)
                 return
             if self.origins.configured:
                 headers = dict(scope["headers"])
@@ -172,6 +175,10 @@ class CashierApp:
         if self.queue.is_too_long(priority):
             return False
         return not ladder.refusing or ladder.admits(priority, perf_counter_ns())
+
+    def admits_page(self) -> bool:
+        """Whether a page may consult, as a caller of normal priority. Call once per page."""
+        return not self.limits_admission or self.admits(_PAGE_PRIORITY)
 
     async def respond(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, HeaderList, bytes] | None:
         """Status, headers and body for an admitted consultation that was received completely.

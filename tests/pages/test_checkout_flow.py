@@ -439,3 +439,22 @@ async def test_a_restarted_service_knows_the_session_and_the_payment() -> None:
         browser.application = app(shop.cashier, pages=pages.app(shop.cashier, shop.checkout.world.clock))
         await browser.reload()
         assert browser.document.view == "action"
+
+
+# Overload
+
+
+async def test_under_overload_a_page_is_refused_and_looks_again_and_a_payment_is_taken(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    shop.application.admits_page = lambda: False  # type: ignore[method-assign]
+    shop.checkout.reset_counts()
+    loaded = await browser.send("GET", "/cashier/o_1001")
+    assert (loaded.status, loaded.document.view, loaded.headers["retry-after"]) == (503, "problem", "5")
+    assert '<noscript><meta http-equiv="refresh"' in loaded.document.html
+    assert (await browser.send("GET", "/cashier/o_1001/methods")).status == 503
+    assert shop.checkout.calls == []
+    await browser.choose(WALLET)
+    assert browser.document.view == "action"
+    shop.settle(browser)
+    await browser.submit("/payment")
+    assert "good" in browser.document.state
