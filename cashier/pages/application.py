@@ -6,7 +6,8 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import TypeAlias
+from functools import partial
+from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -20,21 +21,27 @@ from starlette.types import Receive, Scope, Send
 from cashier.core import Cashier, utc_now
 from cashier.domain.page_session import PageSession, SessionRequest, TillRequest
 from cashier.pages.asset_store import PREFIX, AssetStore
+from cashier.pages.browser_call import BrowserCall
 from cashier.pages.checkout_endpoints import CheckoutEndpoints
+from cashier.pages.code_endpoints import CodeCall, CodeEndpoints
 from cashier.pages.compression import compressed
 from cashier.pages.live_endpoints import LiveEndpoints
+from cashier.pages.order_creation import CreateOrder, Orders
 from cashier.pages.page_call import LINK_S, PageCall, PageRefused, UnknownAddress, public_base
 from cashier.pages.page_responses import PageResponses, internal
 from cashier.pages.payment_endpoints import PaymentEndpoints
 from cashier.pages.qr import QrCodes
 from cashier.pages.rendering import Rendering
 from cashier.pages.security_headers import OriginRefused, origin_of, secure
+from cashier.pages.till_call import TillCall
+from cashier.pages.till_endpoints import TillEndpoints
 from cashier.tokens.page_session import SessionClaims, TillClaims
 from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, invalid
 
 _log = structlog.get_logger("cashier.pages")
 
 Serve: TypeAlias = Callable[[PageCall], Awaitable[Response]]
+AnyCall = TypeVar("AnyCall", bound=BrowserCall)
 _ASSET_AGE = "public, max-age=31536000, immutable"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -42,24 +49,32 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class Pages:
     """The pages of an open cashier that takes payments. Raises ValueError for one that takes none.
 
-    `clock`: the time of day. Settings are read per request, so that a reload applies.
+    `clock`: the time of day. `create_order`: creates the orders of tills and printed codes; None
+    asks `[pages] order_url`. Settings are read per request, so that a reload applies.
     """
 
-    def __init__(self, cashier: Cashier, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        cashier: Cashier,
+        clock: Callable[[], datetime] = utc_now,
+        create_order: CreateOrder | None = None,
+    ) -> None:
         if cashier.payments is None:
             raise ValueError("[pages] enabled: pages need payments: configure risk, engine and acquirer")
         self._cashier = cashier
         self._clock = clock
         settings, qr_codes = cashier.config.settings.pages, QrCodes()
         self._assets = AssetStore(settings.brand, urlsplit(settings.public_url).path)
-        rendering = Rendering(settings.brand, self._assets)
+        rendering, orders = Rendering(settings.brand, self._assets), Orders(create_order)
         self._responses = PageResponses(rendering)
+        self._has_orders = create_order is not None
         payments = PaymentEndpoints(self._responses, qr_codes, time.monotonic)
         checkout = CheckoutEndpoints(self._responses, payments)
         live = LiveEndpoints(rendering, payments, qr_codes, clock)
-        self._starlette = Starlette(
-            routes=self._routes(checkout, payments, live), exception_handlers={HTTPException: _nothing_here}
-        )
+        till = TillEndpoints(self._responses, orders, qr_codes, clock)
+        code = CodeEndpoints(self._responses, orders, self.open_session, time.monotonic)
+        routes = [*self._routes(checkout, payments, live), *self._scan_routes(till, code)]
+        self._starlette = Starlette(routes=routes, exception_handlers={HTTPException: _nothing_here})
         self._starlette.router.redirect_slashes = False
 
     def __repr__(self) -> str:
@@ -69,7 +84,7 @@ class Pages:
         await self._starlette(scope, receive, send)
 
     def serves(self, path: str) -> bool:
-        return path.startswith(("/cashier/", PREFIX))
+        return path.startswith(("/cashier/", "/cashier-till/", "/cashier-code/", PREFIX))
 
     def open_session(self, wanted: SessionRequest, scope: Scope) -> PageSession:
         """The link of a page. Raises `RequestRefused`: INVALID."""
@@ -86,7 +101,7 @@ class Pages:
 
     def open_till(self, wanted: TillRequest, scope: Scope) -> PageSession:
         """The link of a till. Raises `RequestRefused`: PAGES_NOT_CONFIGURED without orders."""
-        if not self._cashier.config.settings.pages.order_url:
+        if not (self._has_orders or self._cashier.config.settings.pages.order_url):
             raise RequestRefused(
                 ProblemCode.PAGES_NOT_CONFIGURED, "Nothing creates the orders of tills: set [pages] order_url."
             )
@@ -141,10 +156,36 @@ class Pages:
         ]
         return routes
 
-    def _page(self, serve: Serve) -> Callable[[Request], Awaitable[Response]]:
+    def _scan_routes(self, till: TillEndpoints, code: CodeEndpoints) -> Sequence[BaseRoute]:
+        """Scan-to-pay."""
+        on_till, on_code = partial(self._page, make_call=TillCall), partial(self._page, make_call=CodeCall)
+        here, merchant = "/cashier-till/{merchant_id}/{terminal_id}", "/cashier-code/{merchant_id}"
+        sale = f"{here}/sales/{{order_id}}"
+        posts: dict[str, Callable[[TillCall], Awaitable[Response]]] = {
+            f"{here}/sales": till.sell,
+            f"{sale}/scan": till.scan,
+            f"{sale}/code": till.show_code,
+            f"{sale}/cancel": till.cancel,
+        }
+        return [
+            *(Route(path, on_till(serve), methods=["POST"]) for path, serve in posts.items()),
+            *(Route(path, on_till(till.go_to_page), methods=["GET"]) for path in posts),
+            Route(here, on_till(till.show), methods=["GET"]),
+            Route(f"{here}/code", on_till(till.printed_code), methods=["GET"]),
+            Route(sale, on_till(till.show_sale), methods=["GET"]),
+            Route(f"{sale}/events", on_till(till.events), methods=["GET"]),
+            Route(merchant, on_code(code.show), methods=["GET"]),
+            Route(merchant, on_code(code.order), methods=["POST"]),
+        ]
+
+    def _page(
+        self,
+        serve: Callable[[AnyCall], Awaitable[Response]],
+        make_call: Callable[[Cashier, Request, datetime], AnyCall] = PageCall,  # type: ignore[assignment]
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def respond(request: Request) -> Response:
             try:
-                call = PageCall(self._cashier, request, self._clock())
+                call = make_call(self._cashier, request, self._clock())
             except PageRefused:
                 return _plain(404)
             try:
@@ -170,13 +211,17 @@ class Pages:
         return secure(Response(body, media_type=asset.media_type, headers=headers))
 
 
-def app(cashier: Cashier, clock: Callable[[], datetime] = utc_now) -> Pages:
+def app(
+    cashier: Cashier,
+    clock: Callable[[], datetime] = utc_now,
+    create_order: CreateOrder | None = None,
+) -> Pages:
     """The pages of an open cashier: `shop.mount("/pay", cashier.pages.app(core))`.
 
     The program around them decides which addresses it listens on. `[pages]` of the cashier's
     configuration applies. Pass the result to `cashier.web.app(core, pages=…)` to serve both.
     """
-    return Pages(cashier, clock)
+    return Pages(cashier, clock, create_order)
 
 
 async def _nothing_here(_: Request, error: Exception) -> Response:

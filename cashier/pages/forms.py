@@ -41,9 +41,21 @@ async def read_form(call: BrowserCall) -> PageForm:
     """Raises `PageRefused`.
 
     A cookie alone proves nothing: another page could have the browser send it. The token does,
-    because no other page can read it. Browsers of today also say which site sent a form.
+    because no other page can read it.
     """
-    session, retry = call.session, call.page
+    session = call.session
+    form = await read_fields(call)
+    if not is_form_token(dict(form.fields).get(TOKEN_NAME, ""), session, form.attempt):
+        raise PageRefused(403, PayerProblem.TOKEN_EXPIRED, retry=call.page)
+    return form
+
+
+async def read_fields(call: BrowserCall) -> PageForm:
+    """A form that acts for no session. Raises `PageRefused`.
+
+    Browsers of today say which site sent it.
+    """
+    retry = call.page
     if call.headers.get(b"sec-fetch-site", b"same-origin") != b"same-origin":
         raise PageRefused(403, PayerProblem.INVALID, retry=retry)
     if call.request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM_TYPE:
@@ -53,10 +65,7 @@ async def read_form(call: BrowserCall) -> PageForm:
         fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
     except ValueError:
         raise PageRefused(400, PayerProblem.INVALID, retry=retry) from None
-    form = PageForm(dict(fields).get(ATTEMPT_NAME, ""), fields)
-    if not is_form_token(dict(fields).get(TOKEN_NAME, ""), session, form.attempt):
-        raise PageRefused(403, PayerProblem.TOKEN_EXPIRED, retry=retry)
-    return form
+    return PageForm(dict(fields).get(ATTEMPT_NAME, ""), fields)
 
 
 async def _body(request: Request, retry: str) -> bytes:

@@ -44,6 +44,32 @@ CreateOrder: TypeAlias = Callable[[Sale, str, CallHeaders], Awaitable[CreatedOrd
 """Takes the idempotency key. Raises `OrderNotCreated`."""
 
 
+class Orders:
+    """Creates orders by `given`, a function of the program, else at the configured URL."""
+
+    def __init__(self, given: CreateOrder | None = None) -> None:
+        self._given = given
+        self._by_http: OrdersByHttp | None = None
+
+    def __repr__(self) -> str:
+        return f"<Orders {self._given or self._by_http}>"
+
+    async def create(self, url: str, sale: Sale, idempotency_key: str, call_headers: CallHeaders) -> CreatedOrder:
+        """`url`: as configured now; empty if there is none. Raises `OrderNotCreated`."""
+        if self._given is not None:
+            return await self._given(sale, idempotency_key, call_headers)
+        if not url:
+            raise OrderNotCreated
+        if self._by_http is None or self._by_http.url != url:
+            await self.close()
+            self._by_http = OrdersByHttp(url)
+        return await self._by_http(sale, idempotency_key, call_headers)
+
+    async def close(self) -> None:
+        if self._by_http is not None:
+            await self._by_http.close()
+
+
 class OrdersByHttp:
     """Asks the service at `url`. The client connects with the first order."""
 

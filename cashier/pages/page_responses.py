@@ -5,11 +5,12 @@ from __future__ import annotations
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from cashier.domain.wording import PayerProblem
+from cashier.pages.browser_call import BrowserCall
 from cashier.pages.page_call import PageCall, PageRefused
-from cashier.pages.rendering import Rendering
+from cashier.pages.rendering import AnyView, Rendering
 from cashier.pages.security_headers import origin_of, secure
 from cashier.pages.surroundings import page_view
-from cashier.pages.views import ActionView, PageView, ProblemView, RedirectView, View
+from cashier.pages.views import ActionView, PageView, ProblemView, RedirectView
 from cashier.tokens.page_session import SessionClaims
 
 
@@ -17,7 +18,7 @@ class PageResponses:
     def __init__(self, rendering: Rendering) -> None:
         self.rendering = rendering
 
-    def render(self, page: PageView, view: View, status: int = 200) -> Response:
+    def render(self, page: PageView, view: AnyView, status: int = 200) -> Response:
         return secure(HTMLResponse(self.rendering.page(page, view), status), _form_origin(view))
 
     def in_language(self, call: PageCall, session: SessionClaims, address: str) -> Response:
@@ -25,7 +26,7 @@ class PageResponses:
         call.cookies.set_session(response, call.sign_session(session))
         return response
 
-    def refusal(self, call: PageCall, refused: PageRefused) -> Response:
+    def refusal(self, call: BrowserCall, refused: PageRefused) -> Response:
         text = call.writing.problem(refused.problem)
         retry = refused.retry
         view = ProblemView(
@@ -34,19 +35,19 @@ class PageResponses:
             retry=retry,
             request_id=call.request_id if refused.status >= 500 else None,
         )
-        page = page_view(call, retry or call.addresses.page, refresh_after_s=refused.retry_after_s)
+        page = page_view(call, retry or call.page, refresh_after_s=refused.retry_after_s)
         response = self.render(page, view, refused.status)
         if refused.retry_after_s is not None:
             response.headers["retry-after"] = str(refused.retry_after_s)
         return response
 
 
-def internal(call: PageCall) -> PageRefused:
+def internal(call: BrowserCall) -> PageRefused:
     """A bug: whether anything happened is not known, so the payer looks at the state."""
-    return PageRefused(500, PayerProblem.INTERNAL, retry=call.addresses.page)
+    return PageRefused(500, PayerProblem.INTERNAL, retry=call.page)
 
 
-def _form_origin(view: View) -> str | None:
+def _form_origin(view: AnyView) -> str | None:
     """Where the form of a bank goes, on the one page that has it."""
     if isinstance(view, ActionView) and isinstance(view.step, RedirectView) and view.step.fields is not None:
         return origin_of(view.step.url)

@@ -16,12 +16,12 @@ from cashier.domain.payment_request import AttemptRequest
 from cashier.domain.payment_resource import FoundPayment, Payment
 from cashier.domain.payment_state import FINAL
 from cashier.domain.wording import PayerProblem
-from cashier.pages.answer_limit import AnswerLimit
 from cashier.pages.forms import PageForm, form_fields, read_form
 from cashier.pages.page_call import PageCall, PageRefused, with_locale
 from cashier.pages.page_responses import PageResponses
 from cashier.pages.payment_view import ChallengeNotice, PaymentForms, may_be_retried, result_view
 from cashier.pages.qr import QrCodes
+from cashier.pages.rate_limit import RateLimit
 from cashier.pages.surroundings import page_view, payment_page, refresh_s
 from cashier.pages.views import Form, Outcome, PaymentHead, ResultView
 from cashier.payments.attempt import kind_of
@@ -39,6 +39,10 @@ from cashier.payments.flow import PaymentFlow
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.page_session import ReturnClaims, SessionClaims
 
+# Answers to challenges of one session: a code has six digits, and a robot patience. The risk
+# service counts per challenge.
+MOST_ANSWERS = 20
+ANSWERS_WINDOW_S = 600.0
 # How long "I have paid" waits for a change.
 _PAID_WAIT_MS = 2_000
 _WAIT_S = 5
@@ -49,7 +53,7 @@ class PaymentEndpoints:
         """`now_s`: a monotonic clock."""
         self._responses = responses
         self._qr_codes = qr_codes
-        self._answers = AnswerLimit(now_s)
+        self._answers = RateLimit(MOST_ANSWERS, ANSWERS_WINDOW_S, now_s)
 
     def port(self, call: PageCall) -> PaymentFlow:
         """Raises `PageRefused`."""

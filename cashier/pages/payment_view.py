@@ -113,7 +113,7 @@ async def payment_view(
     challenge = payment.challenge if isinstance(payment, Payment) else None
     if payment.status is PaymentStatus.CHALLENGE and challenge is not None and forms.answer is not None:
         return _challenge_view(head, challenge, writing, forms, forms.answer, challenge_notice)
-    step = None if payment.status in FINAL else await _step(payment.next_action, writing, qr_codes)
+    step = None if payment.status in FINAL else await action_step(payment.next_action, writing, qr_codes)
     if step is not None:
         warning = payment.message.code in _WARNINGS
         return ActionView(
@@ -177,7 +177,8 @@ def _challenge_view(
     )
 
 
-async def _step(action: Action | None, writing: Writing, qr_codes: QrCodes) -> Step | None:
+async def action_step(action: Action | None, writing: Writing, qr_codes: QrCodes) -> Step | None:
+    """None where nothing is shown."""
     match action:
         case Redirect():
             return _redirect(action)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from cashier.pages.asset_store import AssetStore
 from cashier.pages.icons import icon, method_icon
 from cashier.pages.texts import PAGE_TEXTS, direction, page_locale
+from cashier.pages.till_views import MerchantCodeView, PrintedCodeView, SaleView, TillView
 from cashier.pages.views import (
     ActionView,
     ChallengeView,
@@ -23,12 +24,18 @@ from cashier.pages.views import (
 )
 from cashier.settings.pages import BrandSettings
 
+AnyView: TypeAlias = View | TillView | SaleView | MerchantCodeView | PrintedCodeView
+
 _NAMES: Mapping[type, str] = {
     CheckoutView: "checkout",
     ChallengeView: "challenge",
     ActionView: "action",
     ResultView: "result",
     ProblemView: "problem",
+    TillView: "till",
+    SaleView: "sale",
+    MerchantCodeView: "merchant_code",
+    PrintedCodeView: "printed_code",
 }
 
 
@@ -42,16 +49,16 @@ class Rendering:
         self._layout = self._environment.get_template("layout.html")
         self._templates = {view: self._environment.get_template(f"{name}.html") for view, name in _NAMES.items()}
 
-    def page(self, page: PageView, view: View) -> str:
+    def page(self, page: PageView, view: AnyView) -> str:
         """The whole document."""
         title = _title(view, PAGE_TEXTS[page_locale(page.locale)])
         return self._document(page, name_of(view), title, self.main(page, view))
 
-    def title(self, page: PageView, view: View) -> str:
+    def title(self, page: PageView, view: AnyView) -> str:
         """Of the document."""
         return self._with_brand(_title(view, PAGE_TEXTS[page_locale(page.locale)]))
 
-    def main(self, page: PageView, view: View) -> str:
+    def main(self, page: PageView, view: AnyView) -> str:
         """`<main>` alone: an update of an open page."""
         return self._templates[type(view)].render(_values(page), view=view, name=name_of(view))
 
@@ -68,7 +75,7 @@ class Rendering:
         return f"{title} · {self._brand.name}"
 
 
-def name_of(view: View) -> str:
+def name_of(view: AnyView) -> str:
     """The name of its template, which `<main data-view>` has too."""
     return _NAMES[type(view)]
 
@@ -97,7 +104,7 @@ def _values(page: PageView) -> dict[str, Any]:
     return {"page": page, "t": PAGE_TEXTS[locale], "lang": locale, "dir": direction(locale)}
 
 
-def _title(view: View, texts: SimpleNamespace) -> str:
+def _title(view: AnyView, texts: SimpleNamespace) -> str:
     match view:
         case ResultView():
             return str(getattr(texts, f"outcome_{view.outcome}"))
@@ -105,6 +112,12 @@ def _title(view: View, texts: SimpleNamespace) -> str:
             return view.title
         case CheckoutView() if view.paid:
             return str(texts.outcome_paid)
+        case SaleView() if view.outcome is not None:
+            return str(getattr(texts, f"outcome_{view.outcome}"))
+        case TillView() | SaleView():
+            return str(texts.till_title if isinstance(view, TillView) else texts.sale_title)
+        case MerchantCodeView() | PrintedCodeView():
+            return view.merchant
         case CheckoutView() if view.blocked:
             return str(texts.cannot_pay)
         case CheckoutView():

@@ -12,6 +12,7 @@ from cashier.consultation.answer import Consultation
 from cashier.domain.pay_method import Kind, RemedyType
 from cashier.domain.payment_resource import FoundPayment, Payment
 from cashier.domain.payment_state import FINAL, PaymentStatus
+from cashier.pages.browser_call import BrowserCall
 from cashier.pages.checkout_view import CheckoutAddresses, Chosen, checkout_view, promotion_fields
 from cashier.pages.forms import form_fields
 from cashier.pages.page_call import PageCall
@@ -45,14 +46,16 @@ _SHORTEST_REFRESH_S, _LONGEST_REFRESH_S = 3, 30
 
 
 def page_view(
-    call: PageCall,
+    call: BrowserCall,
     address: str,
     *,
     refresh_after_s: int | None = None,
     live: str | None = None,
 ) -> PageView:
     """`address`: of this page, which shows the present state."""
-    session = call.session_or_none
+    # A till and a printed code are no payer's, but somebody reads them.
+    payer = call if isinstance(call, PageCall) else None
+    session = payer.session_or_none if payer is not None else None
     plain = address.partition("?")[0]
     return PageView(
         locale=call.locale,
@@ -65,7 +68,7 @@ def page_view(
         languages=tuple(
             Language(locale, name, f"{plain}?locale={locale}")
             for locale, name in _LANGUAGES.items()
-            if session is not None and locale in call.cashier.catalog.texts
+            if (payer is None or session is not None) and locale in call.cashier.catalog.texts
         ),
     )
 
@@ -159,7 +162,7 @@ def _payment_forms(call: PageCall, session: SessionClaims, payment: Payment) -> 
     )
 
 
-def _order_view(call: PageCall, session: SessionClaims) -> OrderView | None:
+def _order_view(call: BrowserCall, session: SessionClaims) -> OrderView | None:
     order = session.order
     if order is None:
         return None

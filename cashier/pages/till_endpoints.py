@@ -1,0 +1,241 @@
+"""The till: open it, enter an amount, take the payment by either side's code, show how it stands.
+
+A POST answers with 303 to a page that shows what is true now, so that a reload does nothing twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from datetime import datetime
+
+from msgspec.structs import replace
+from starlette.responses import RedirectResponse, Response
+
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import FINAL
+from cashier.domain.wording import PayerProblem
+from cashier.pages import sales
+from cashier.pages.amount_entry import parse_amount
+from cashier.pages.forms import form_fields, read_form
+from cashier.pages.order_creation import OrderNotCreated, Orders, Sale
+from cashier.pages.page_call import PageRefused
+from cashier.pages.page_responses import PageResponses
+from cashier.pages.page_updates import PageUpdates, Update, another_page
+from cashier.pages.payment_view import may_be_retried
+from cashier.pages.qr import QrCodes
+from cashier.pages.sale_view import (
+    amount_form,
+    final_page,
+    offer_page,
+    payment_page,
+    printed_code_view,
+    till_page,
+)
+from cashier.pages.sales import SaleRefused
+from cashier.pages.surroundings import page_view
+from cashier.pages.till_call import TillCall
+from cashier.pages.till_views import TillView
+from cashier.pages.views import Link
+from cashier.tokens.jws import TokenRefused
+from cashier.wire.transport import CallHeaders
+
+_POLL_MS = 2_000
+# A stream that ended before the payment did goes on.
+_RETRY_MS = 500
+
+
+class TillEndpoints:
+    """`clock`: the time of day."""
+
+    def __init__(
+        self, responses: PageResponses, orders: Orders, qr_codes: QrCodes, clock: Callable[[], datetime]
+    ) -> None:
+        self._responses = responses
+        self._updates = PageUpdates(responses.rendering)
+        self._clock = clock
+        self._orders = orders
+        self._qr_codes = qr_codes
+
+    # The till
+
+    async def show(self, call: TillCall) -> Response:
+        """GET: open a link, or show the field for an amount."""
+        token = call.request.query_params.get("token")
+        if token is not None:
+            return self._open(call, token)
+        return self._in_language(call) or self._till(call)
+
+    async def sell(self, call: TillCall) -> Response:
+        """POST: have the order of an amount created."""
+        form, till = await read_form(call), call.till
+        entered, note = form.get("amount") or "", (form.get("note") or "").strip()[:64]
+        amount = parse_amount(entered, till.currency, call.writing.formats)
+        if amount is None:
+            return self._till(call, entered, note, "amount_wrong")
+        sale = Sale(merchant_id=till.merchant_id, terminal_id=till.terminal_id, amount=amount, note=note or None)
+        key = sales.entered_key(till.till, form.attempt, str(amount), note)
+        try:
+            headers = CallHeaders(call.request_id, call.traceparent)
+            order = await self._orders.create(call.settings.order_url, sale, key, headers)
+        except OrderNotCreated:
+            return self._till(call, entered, note, "order_failed")
+        return RedirectResponse(replace(call.addresses, order_id=order.order_id).page, 303)
+
+    async def printed_code(self, call: TillCall) -> Response:
+        """GET: the merchant's code, to be printed."""
+        till = call.till
+        code = call.settings.codes.get(till.merchant_id)
+        if code is None:
+            raise PageRefused(404, PayerProblem.ORDER_UNKNOWN, retry=call.addresses.till)
+        view = await printed_code_view(call, code.name, self._qr_codes)
+        return self._responses.render(page_view(call, call.addresses.printed_code), view)
+
+    # A sale
+
+    async def show_sale(self, call: TillCall) -> Response:
+        """GET: the payment of this sale, else what can be done."""
+        turned = self._in_language(call)
+        if turned is not None:
+            return turned
+        held = call.held_payment()
+        payment = None if held is None else await sales.look(call, held)
+        if payment is None or may_be_retried(payment):
+            return await self._offer(call, payment)
+        page, view = await payment_page(call, payment, self._qr_codes)
+        return self._kept(call, payment, self._responses.render(page, view))
+
+    async def scan(self, call: TillCall) -> Response:
+        """POST: charge the code that the payer shows."""
+        form = await read_form(call)
+        code = sales.auth_code(form.get("code") or "")
+        if code is None:
+            return self._go(call, "scan_wrong")
+        key = sales.code_key(call, code)
+        ready = await self._ready(call, form.attempt, sales.payment_of(call, key))
+        if ready is not None:
+            return ready
+        consultation = await sales.consult(call)
+        return await self._pay(call, sales.scanned(consultation), consultation.consult_token, key, code)
+
+    async def show_code(self, call: TillCall) -> Response:
+        """POST: show a code of this provider for the payer to scan."""
+        form = await read_form(call)
+        method_id = form.get("method") or ""
+        key = sales.shown_key(call, method_id, form.attempt)
+        ready = await self._ready(call, form.attempt, sales.payment_of(call, key))
+        if ready is not None:
+            return ready
+        consultation = await sales.consult(call)
+        named = [method for method in sales.shown(consultation) if method.method_id == method_id]
+        return await self._pay(call, named, consultation.consult_token, key)
+
+    async def cancel(self, call: TillCall) -> Response:
+        """POST: end the payment of this sale, unless it is paid."""
+        form, held = await read_form(call), call.held_payment()
+        if held is None or held[0] != form.attempt:
+            return self._go(call)
+        return self._kept(call, await sales.cancel(call, held), self._go(call))
+
+    async def go_to_page(self, call: TillCall) -> Response:
+        """GET: the address of a form, which stays in a browser where it was refused."""
+        return self._go(call)
+
+    async def events(self, call: TillCall) -> Response:
+        """GET: the payment of this sale, as it changes."""
+        return await self._updates.respond(call, self._payment_pages(call))
+
+    # Parts
+
+    async def _payment_pages(self, call: TillCall) -> AsyncGenerator[Update, None]:
+        held = call.held_payment()
+        if held is None:
+            raise PageRefused(403, PayerProblem.TOKEN_EXPIRED)
+        async with aclosing(sales.follow(call, held)) as payments:
+            async for payment in payments:
+                call.now = self._clock()
+                if may_be_retried(payment):
+                    # What can be done then is another consultation.
+                    yield another_page(call)
+                    return
+                page, view = await payment_page(call, payment, self._qr_codes)
+                final = payment.status in FINAL
+                poll_after_ms = None if final else payment.poll_after_ms or _POLL_MS
+                retry_ms = None if final else _RETRY_MS
+                yield self._updates.update(page, view, poll_after_ms=poll_after_ms, retry_ms=retry_ms)
+
+    def _open(self, call: TillCall, token: str) -> Response:
+        pages = call.cashier.tokens.pages
+        try:
+            till = pages.read_till_link(token, call.addresses.till_name, call.now.timestamp())
+        except TokenRefused:
+            if call.till_or_none is None:
+                raise PageRefused(403, PayerProblem.TOKEN_EXPIRED) from None
+            till = call.till_or_none
+        response = RedirectResponse(call.addresses.till, 303)
+        call.till_cookies.set_session(response, call.sign_till(till))
+        return response
+
+    def _in_language(self, call: TillCall) -> Response | None:
+        locale = call.wanted_locale()
+        if locale is None:
+            return None
+        response = RedirectResponse(call.page, 303)
+        call.till_cookies.set_session(response, call.sign_till(replace(call.till, locale=locale)))
+        return response
+
+    def _till(self, call: TillCall, amount: str = "", note: str = "", fault: str | None = None) -> Response:
+        """Each form is a sale of its own, however often it is sent."""
+        fields = form_fields(call.session, secrets.token_urlsafe(12))
+        entry = amount_form(call.writing, call.addresses.sales, fields, call.till.currency, amount, note, fault)
+        code = call.settings.codes.get(call.till.merchant_id)
+        link = Link(call.writing.labels.printed_code, call.addresses.printed_code) if code is not None else None
+        status = 200 if fault is None else 422 if fault == "amount_wrong" else 503
+        response = self._responses.render(till_page(call), TillView(entry=entry, code=link), status)
+        # A till in use stays open.
+        call.till_cookies.set_session(response, call.sign_till(call.till))
+        return response
+
+    async def _ready(self, call: TillCall, seen: str, wanted: str) -> Response | None:
+        """Make room for the payment `wanted`; a response if there is nothing to pay any more.
+
+        `seen`: the payment that the cashier saw; another one is shown first.
+        """
+        held = call.held_payment()
+        held_id = "" if held is None else held[0]
+        if held is None or held_id == wanted or held_id != seen:
+            return None if held_id == seen else self._go(call)
+        payment = await sales.look(call, held)
+        if payment is not None and payment.status not in FINAL:
+            payment = await sales.cancel(call, held)
+        if payment is None or may_be_retried(payment):
+            return None
+        return self._kept(call, payment, self._go(call))
+
+    async def _pay(
+        self, call: TillCall, methods: sales.Methods, token: str, key: str, code: str | None = None
+    ) -> Response:
+        try:
+            payment = await sales.pay(call, methods, token, key, code)
+        except SaleRefused as refused:
+            return self._go(call, refused.notice)
+        return self._kept(call, payment, self._go(call))
+
+    async def _offer(self, call: TillCall, ended: Payment | None) -> Response:
+        consultation = await sales.consult(call)
+        notice = call.request.query_params.get("notice", "")
+        page, view = (
+            offer_page(call, consultation, ended, notice)
+            if consultation.blocked is None
+            else final_page(call, consultation.blocked, consultation.order)
+        )
+        return self._responses.render(page, view)
+
+    def _go(self, call: TillCall, notice: str | None = None) -> Response:
+        """To the page of the sale."""
+        return RedirectResponse(call.page if notice is None else f"{call.page}?notice={notice}", 303)
+
+    def _kept(self, call: TillCall, payment: Payment, response: Response) -> Response:
+        call.cookies.set_payment(response, payment.payment_id, payment.payment_token)
+        return response

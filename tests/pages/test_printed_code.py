@@ -1,0 +1,99 @@
+"""A walk-in payer and the printed code of a merchant."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cashier.domain.order import Product, Terminal
+from tests.pages.payer_browser import PayerBrowser
+from tests.pages.till_shop import TillShop, till_shop
+
+pytestmark = pytest.mark.virtual_time
+ADDRESS = "/cashier-code/m_5"
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[TillShop]:
+    async with till_shop() as opened:
+        yield opened
+
+
+async def test_a_walk_in_enters_an_amount_and_pays_in_a_wallet(shop: TillShop) -> None:
+    browser = PayerBrowser(shop.application)
+    await browser.open(ADDRESS)
+    assert "Breakfast <Stall>" in browser.document.text
+    await browser.submit("/m_5", amount="8")
+    assert browser.address.startswith("/cashier/o_sale_")
+    assert browser.document.view == "checkout"
+    await browser.choose("WALLET:ALIPAY")
+    assert browser.document.view == "action"
+    order_id = browser.address.split("/")[2]
+    payment_id = shop.checkout.world.acquirer.live_attempt(order_id)
+    assert shop.checkout.world.engine.settle(payment_id or "", "SUCCEEDED").status == 200
+    await browser.reload()
+    assert "good" in browser.document.state
+    sale, _ = shop.sales[0]
+    assert (sale.merchant_id, sale.amount.value, sale.terminal_id) == ("m_5", 800, None)
+
+
+async def test_a_form_that_is_sent_twice_is_one_order(shop: TillShop) -> None:
+    browser = PayerBrowser(shop.application)
+    await browser.open(ADDRESS)
+    form = browser.document.form("/m_5")
+    first, second = await browser.post(form, {"amount": "8"}), await browser.post(form, {"amount": "8"})
+    assert first.location.partition("?")[0] == second.location.partition("?")[0]
+
+
+async def test_only_a_configured_merchant_has_a_code(shop: TillShop) -> None:
+    for path in ("/cashier-code/m_2", "/cashier-code/a%20b", "/cashier-code/"):
+        assert (await PayerBrowser(shop.application).open(path)).status == 404
+
+
+async def test_orders_of_one_address_are_bounded_and_others_go_on(shop: TillShop) -> None:
+    greedy, other = PayerBrowser(shop.application), PayerBrowser(shop.application, client="203.0.113.8")
+    statuses = []
+    for _ in range(8):
+        await greedy.open(ADDRESS)
+        statuses.append((await greedy.post(greedy.document.form("/m_5"), {"amount": "8"})).status)
+    assert statuses == [303] * 6 + [429] * 2
+    assert len(shop.sales) == 6
+    await other.open(ADDRESS)
+    assert (await other.post(other.document.form("/m_5"), {"amount": "8"})).status == 303
+
+
+async def test_no_other_site_creates_orders(shop: TillShop) -> None:
+    browser = PayerBrowser(shop.application)
+    answer = await browser.send("POST", ADDRESS, [("amount", "8"), ("sale", "x")], cross_site=True)
+    assert answer.status == 403
+    assert shop.sales == []
+
+
+@pytest.mark.parametrize("amount", ["", "0", "free", "<script>"])
+async def test_what_is_no_amount_is_said(shop: TillShop, amount: str) -> None:
+    browser = PayerBrowser(shop.application)
+    await browser.open(ADDRESS)
+    assert (await browser.submit("/m_5", amount=amount)).status == 422
+    assert "notice error" in browser.document.html
+    assert "<script>" not in browser.document.html
+    assert shop.sales == []
+
+
+async def test_without_an_order_the_payer_can_try_again(shop: TillShop) -> None:
+    shop.out_of_order = True
+    browser = PayerBrowser(shop.application)
+    await browser.open(f"{ADDRESS}?locale=zh-CN")
+    assert (await browser.submit("?locale=zh-CN", amount="8")).status == 503
+    assert "未能创建订单" in browser.document.text
+
+
+async def test_the_order_is_paid_as_a_walk_ins_on_a_phone(shop: TillShop) -> None:
+    browser = PayerBrowser(shop.application)
+    await browser.open(ADDRESS)
+    answer = await browser.post(browser.document.form("/m_5"), {"amount": "8"})
+    order_id = answer.location.split("/")[-1].partition("?")[0]
+    token = answer.location.partition("?token=")[2]
+    now_s = shop.checkout.world.clock().timestamp()
+    claims = shop.cashier.tokens.pages.read_link(token, order_id, now_s)
+    assert (claims.user_id, claims.product, claims.terminal) == (None, Product.SCAN, Terminal.H5)
