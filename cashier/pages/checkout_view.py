@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from msgspec import UNSET, Struct
 
@@ -131,6 +132,7 @@ def read_promotions(fields: Sequence[tuple[str, str]]) -> tuple[str, ...] | None
     return None if mode == "best" or not named else named
 
 
+@lru_cache(maxsize=4096)
 def element_key(prefix: str, value: str) -> str:
     """An element id, the same in every document. Ids of methods may hold any character."""
     return f"{prefix}-{hashlib.sha256(value.encode()).hexdigest()[:10]}"

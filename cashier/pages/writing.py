@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from types import SimpleNamespace
 
-from msgspec import Struct
-
 from cashier.domain.catalog import Catalog
 from cashier.domain.local_format import Formats, format_amount, format_time
 from cashier.domain.money import Money
@@ -20,28 +18,31 @@ from cashier.pages.texts import PAGE_TEXTS, page_locale
 _MINUS = "\u2212"
 
 
-class Writing(Struct, frozen=True):
-    """`country`: of the order, for its clock; empty writes times in UTC."""
+class Writing:
+    """For one page. `country`: of the order, for its clock; empty writes times in UTC.
 
-    catalog: Catalog
-    locale: str
-    now: datetime
-    country: str = ""
+    `labels`: of the pages' own texts.
+    """
 
-    @property
-    def wording(self) -> Wording:
-        return self.catalog.wording(self.locale)
+    def __init__(self, catalog: Catalog, locale: str, now: datetime, country: str = "") -> None:
+        self.catalog = catalog
+        self.locale = locale
+        self.now = now
+        self.country = country
+        self.wording: Wording = catalog.wording(locale)
+        self.formats: Formats = self.wording.formats
+        self.labels: SimpleNamespace = PAGE_TEXTS[page_locale(locale)]
+        # Methods of a page cost much the same.
+        self._amounts: dict[Money, str] = {}
 
-    @property
-    def formats(self) -> Formats:
-        return self.wording.formats
-
-    @property
-    def labels(self) -> SimpleNamespace:
-        return PAGE_TEXTS[page_locale(self.locale)]
+    def __repr__(self) -> str:
+        return f"<Writing {self.locale}>"
 
     def amount(self, money: Money) -> str:
-        return format_amount(money, self.formats)
+        text = self._amounts.get(money)
+        if text is None:
+            text = self._amounts[money] = format_amount(money, self.formats)
+        return text
 
     def discount(self, money: Money) -> str:
         return f"{_MINUS}{self.amount(money)}"
