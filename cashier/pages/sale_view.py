@@ -104,14 +104,14 @@ async def payment_page(call: TillCall, payment: Payment, qr_codes: QrCodes) -> t
     final = payment.status in FINAL
     step = None if final else await action_step(payment.next_action, call.writing, qr_codes)
     qr = step if isinstance(step, QrView) else None
-    fields = form_fields(call.session, payment.payment_id)
+    fields, outcome = form_fields(call.session, payment.payment_id), OUTCOMES[payment.message.code]
     view = SaleView(
         amount=call.writing.amount(payment.amount),
         qr=qr,
         # A payer may show a code instead of scanning ours.
         scan=Form(call.addresses.scan, fields) if qr is not None else None,
-        outcome=None if qr is not None else OUTCOMES[payment.message.code],
-        message=None if qr is not None else payment.message.text,
+        outcome=None if qr is not None else outcome,
+        message=None if qr is not None or outcome is Outcome.USER_PAYING else payment.message.text,
         cancel=None if final else Form(call.addresses.cancel, fields),
         next_sale=call.addresses.till if final else None,
     )

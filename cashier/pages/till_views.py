@@ -44,8 +44,8 @@ class SaleView(Struct, frozen=True, kw_only=True):
 
     `scan`: the field for the payer's code. `codes`: of which providers a code can be shown. `qr`:
     the one that is shown now. `outcome`: of the payment; None before it and while its code is
-    shown. `message`: the core's. `cancel`: ends the payment. `next_sale`: None while a payment is
-    under way.
+    shown. `message`: the core's, unless it speaks to the payer. `cancel`: ends the payment.
+    `next_sale`: None while a payment is under way.
     """
 
     amount: str

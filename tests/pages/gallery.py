@@ -22,7 +22,7 @@ from cashier.domain.text_form import Form as TextForm
 from cashier.domain.wording import PayerProblem, Wording, text_of
 from cashier.pages.asset_store import AssetStore
 from cashier.pages.qr import draw
-from cashier.pages.rendering import Rendering
+from cashier.pages.rendering import AnyView, Rendering
 from cashier.pages.texts import PAGE_TEXTS
 from cashier.pages.views import (
     AccountView,
@@ -58,6 +58,7 @@ from cashier.pages.views import (
     View,
 )
 from cashier.settings.pages import BrandSettings
+from tests.pages.till_gallery import till_states
 
 LOCALES = ("zh-CN", "zh-TW", "en", "id", "ja", "ar")
 _DEFAULTS = Path(__file__).parents[2] / "cashier" / "defaults" / "texts"
@@ -88,7 +89,7 @@ _COUPONS = {
 _NOW = datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
 
 
-def gallery(locale: str) -> Iterator[tuple[str, PageView, View]]:
+def gallery(locale: str) -> Iterator[tuple[str, PageView, AnyView]]:
     """Name, surroundings and view of each state."""
     yield from _Gallery(locale).states()
 
@@ -149,7 +150,7 @@ class _Gallery:
             languages=tuple(Language(each, _NAMES[each], f"?locale={each}") for each in LOCALES),
         )
 
-    def states(self) -> Iterator[tuple[str, PageView, View]]:
+    def states(self) -> Iterator[tuple[str, PageView, AnyView]]:
         for name, view in self.checkouts():
             yield name, self.page(), view
         for name, challenge in self.challenges():
@@ -160,6 +161,13 @@ class _Gallery:
             yield name, self.page(pending=result.outcome in _PENDING), result
         for name, problem in self.problems():
             yield name, self.page(bare=True), problem
+        yield from self.tills()
+
+    def tills(self) -> Iterator[tuple[str, PageView, AnyView]]:
+        merchant, amount = _GOODS[self.locale][1], self.money(1_250)
+        for name, view in till_states(self.texts, self.wording, merchant, amount, self.at(8, 15), self.say):
+            page = msgspec.structs.replace(self.page(bare=True, pending=name == "sale-code"), back=None)
+            yield name, page, view
 
     # --- Checkout ---
 
