@@ -25,6 +25,8 @@ from cashier.pages.browser_call import BrowserCall
 from cashier.pages.checkout_endpoints import CheckoutEndpoints
 from cashier.pages.code_endpoints import CodeCall, CodeEndpoints
 from cashier.pages.compression import compressed
+from cashier.pages.embed_call import EMBED_PATH
+from cashier.pages.embed_endpoints import SCRIPT_PATH, EmbedEndpoints
 from cashier.pages.live_endpoints import LiveEndpoints
 from cashier.pages.order_creation import CreateOrder, Orders
 from cashier.pages.page_call import LINK_S, PageCall, PageRefused, UnknownAddress, public_base
@@ -43,6 +45,7 @@ _log = structlog.get_logger("cashier.pages")
 Serve: TypeAlias = Callable[[PageCall], Awaitable[Response]]
 AnyCall = TypeVar("AnyCall", bound=BrowserCall)
 _ASSET_AGE = "public, max-age=31536000, immutable"
+_PATHS = ("/cashier/", "/cashier-till/", "/cashier-code/", EMBED_PATH, PREFIX)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -73,7 +76,12 @@ class Pages:
         live = LiveEndpoints(rendering, payments, qr_codes, clock)
         till = TillEndpoints(self._responses, orders, qr_codes, clock)
         code = CodeEndpoints(self._responses, orders, self.open_session, time.monotonic)
-        routes = [*self._routes(checkout, payments, live), *self._scan_routes(till, code)]
+        embedded = EmbedEndpoints(cashier, rendering, self._assets, qr_codes, clock, time.monotonic)
+        routes = [
+            *self._routes(checkout, payments, live),
+            *self._scan_routes(till, code),
+            *embedded.routes(),
+        ]
         self._starlette = Starlette(routes=routes, exception_handlers={HTTPException: _nothing_here})
         self._starlette.router.redirect_slashes = False
 
@@ -84,7 +92,7 @@ class Pages:
         await self._starlette(scope, receive, send)
 
     def serves(self, path: str) -> bool:
-        return path.startswith(("/cashier/", "/cashier-till/", "/cashier-code/", PREFIX))
+        return path == SCRIPT_PATH or path.startswith(_PATHS)
 
     def open_session(self, wanted: SessionRequest, scope: Scope) -> PageSession:
         """The link of a page. Raises `RequestRefused`: INVALID."""
@@ -204,7 +212,13 @@ class Pages:
         asset = self._assets.by_name.get(request.path_params["name"])
         if asset is None:
             return _plain(404)
-        headers = {"cache-control": _ASSET_AGE, "vary": "accept-encoding"}
+        headers = {
+            "cache-control": _ASSET_AGE,
+            "vary": "accept-encoding",
+            # The embedded cashier reads its style sheet from a shop's page.
+            "access-control-allow-origin": "*",
+            "cross-origin-resource-policy": "cross-origin",
+        }
         body = asset.body
         if asset.gzipped is not None and "gzip" in request.headers.get("accept-encoding", ""):
             headers["content-encoding"], body = "gzip", asset.gzipped

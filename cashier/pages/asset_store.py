@@ -14,6 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from cashier.pages.brand import style_sheet
+from cashier.pages.element_style import element_style
 from cashier.pages.scripts import scripts
 from cashier.settings.pages import BrandSettings
 
@@ -44,6 +45,7 @@ class AssetStore:
     def __init__(self, brand: BrandSettings, base: str = "") -> None:
         packaged = {file.name: file.read_bytes() for file in files("cashier.pages").joinpath("assets").iterdir()}
         packaged |= scripts()
+        packaged["element.css"] = element_style(style_sheet(brand), packaged["page.css"].decode()).encode()
         packaged["page.css"] = style_sheet(brand).encode() + packaged["page.css"]
         if brand.logo:
             packaged[f"logo{Path(brand.logo).suffix.lower()}"] = Path(brand.logo).read_bytes()

@@ -85,6 +85,11 @@ class BrowserCall(ABC):
         return Device(ip=ip, user_agent=user_agent or None)
 
     @property
+    def is_from_own_page(self) -> bool:
+        """Browsers of today say which site sent a request."""
+        return self.headers.get(b"sec-fetch-site", b"same-origin") == b"same-origin"
+
+    @property
     def query(self) -> list[tuple[str, str]]:
         return self.request.query_params.multi_items()
 

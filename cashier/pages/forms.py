@@ -56,7 +56,7 @@ async def read_fields(call: BrowserCall) -> PageForm:
     Browsers of today say which site sent it.
     """
     retry = call.page
-    if call.headers.get(b"sec-fetch-site", b"same-origin") != b"same-origin":
+    if not call.is_from_own_page:
         raise PageRefused(403, PayerProblem.INVALID, retry=retry)
     if call.request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM_TYPE:
         raise PageRefused(415, PayerProblem.INVALID, retry=retry)

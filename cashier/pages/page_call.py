@@ -119,8 +119,8 @@ class PageCall(BrowserCall):
             order_id = msgspec.convert(request.path_params["order_id"], Id)
         except msgspec.ValidationError:
             raise PageRefused(404, PayerProblem.ORDER_UNKNOWN) from None
-        self.addresses = PageAddresses(self.prefix, order_id)
-        self.cookies = PageCookies(self.addresses.page, secure=self.encrypted)
+        self.addresses = self._addresses_of(order_id)
+        self.cookies = self._cookies()
         self.session_or_none = self._read_session()
         # The language where there is no session; None: the browser's.
         self.other_locale: str | None = None
@@ -161,6 +161,17 @@ class PageCall(BrowserCall):
         """Each ends at the same time: using a page prolongs nothing."""
         ends_at = session.opened_at + LINK_S + self.settings.session_s
         return self.cashier.tokens.pages.sign_session(session, ends_at)
+
+    @property
+    def payer(self) -> str | None:
+        """Whose attempts it may find, go on with and replace without their tokens."""
+        return self.session.user_id
+
+    def _addresses_of(self, order_id: str) -> PageAddresses:
+        return PageAddresses(self.prefix, order_id)
+
+    def _cookies(self) -> PageCookies:
+        return PageCookies(self.addresses.page, secure=self.encrypted)
 
     def _read_session(self) -> SessionClaims | None:
         token = self.cookies.session(self.request.cookies)

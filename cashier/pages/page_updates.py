@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from cashier.pages.browser_call import BrowserCall
 from cashier.pages.rendering import AnyView, Rendering, name_of
-from cashier.pages.views import ChallengeView, PageView
+from cashier.pages.views import ChallengeView, PageView, ResultView
 from cashier.web.disconnect_watch import DisconnectWatch
 from cashier.web.problem import RequestRefused
 from cashier.web.sse import EventFormat, EventStream, accepts_event_stream
@@ -30,14 +30,17 @@ _ANOTHER_PAGE = ""
 
 
 class Update(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`html`: None where nothing may change under the payer's hands. `poll_after_ms`: without
-    events; null if nothing follows. `retry_ms`: of the stream's end, likewise.
+    """`html`: None where nothing may change under the payer's hands. `outcome`, `payment_id`: of a
+    result. `poll_after_ms`: without events; null if nothing follows. `retry_ms`: of the stream's
+    end, likewise.
     """
 
     view: str
     now: str
     title: str | None = None
     html: str | None = None
+    outcome: str | None = None
+    payment_id: str | None = None
     poll_after_ms: int | None
     retry_ms: int | None
 
@@ -57,8 +60,11 @@ class PageUpdates:
 
     def update(self, page: PageView, view: AnyView, *, poll_after_ms: int | None, retry_ms: int | None) -> Update:
         """A challenge keeps what it says about the last answer, and what the payer is typing."""
+        result = view if isinstance(view, ResultView) else None
         return Update(
             view=name_of(view),
+            outcome=None if result is None else result.outcome,
+            payment_id=None if result is None else result.payment.payment_id,
             now=page.now,
             title=self._rendering.title(page, view),
             html=None if isinstance(view, ChallengeView) else self._rendering.main(page, view),

@@ -82,9 +82,9 @@ class PaymentEndpoints:
     async def found_or_none(self, call: PageCall) -> FoundPayment | None:
         """The order's attempt, if it is this payer's. Raises `PageRefused`: it cannot be known."""
         session = call.session
-        if session.user_id is None:
+        if call.payer is None:
             return None
-        return await self._find(call, session.merchant_id, session.user_id)
+        return await self._find(call, session.merchant_id, call.payer)
 
     # Requests
 
@@ -186,7 +186,7 @@ class PaymentEndpoints:
             if may_be_retried(payment):
                 response.headers["location"] = call.addresses.page
             return response
-        if session.user_id is None or not form.attempt:
+        if call.payer is None or not form.attempt:
             return RedirectResponse(call.addresses.payment, 303)
         try:
             replaced = await self.port(call).replace(

@@ -71,6 +71,12 @@ class Rendering:
         rendered = Markup(main)  # noqa: S704 - a template has escaped it
         return self._layout.render(_values(page), name=name, title=self._with_brand(title), main=rendered)
 
+    def frame(self, locale: str, shop: str) -> str:
+        """The document of a challenge in a page of the origin `shop`."""
+        known = page_locale(locale)
+        values = {"t": PAGE_TEXTS[known], "lang": known, "dir": direction(known), "shop": shop}
+        return self._environment.get_template("frame.html").render(values)
+
     def _with_brand(self, title: str) -> str:
         return f"{title} · {self._brand.name}"
 

@@ -23,6 +23,7 @@ from cashier.tokens.sealing import seal, seal_alike, unseal, unseal_alike
 LINK_TYPE = "cashier-link+jwt"
 SESSION_TYPE = "cashier-session+jwt"
 RETURN_TYPE = "cashier-return+jwt"
+EMBED_TYPE = "cashier-embed+jwt"
 TILL_LINK_TYPE = "cashier-till-link+jwt"
 TILL_TYPE = "cashier-till+jwt"
 _MAX_CHARS = 16_384
@@ -138,6 +139,13 @@ class PageTokens:
 
     def read_session(self, text: str, order_id: str, now_s: float) -> SessionClaims:
         return self._read(text, SESSION_TYPE, order_id, now_s, _session_decoder)
+
+    def sign_embed(self, claims: SessionClaims, expires_at: int) -> str:
+        """For the script of a shop's page. No cookie: it opens no page of the order."""
+        return self._sign(EMBED_TYPE, claims.order_id, claims, expires_at)
+
+    def read_embed(self, text: str, order_id: str, now_s: float) -> SessionClaims:
+        return self._read(text, EMBED_TYPE, order_id, now_s, _session_decoder)
 
     def sign_return(self, claims: ReturnClaims, expires_at: int) -> str:
         """Equal for equal claims: the return address is part of what a repeated submit compares."""

@@ -40,7 +40,7 @@ _STYLE = ".row { min-height: 60px } [hidden] { display: none } ul { list-style: 
 def row(key: str, kind: str = "CARD", *, amount: str = "¥10.00", state: str = "", more: str = "") -> str:
     """`state`: `checked` or `disabled`."""
     return (
-        f'<li class="row" id="{key}" data-kind="{kind}"><input type="radio" id="{key}-pick" name="method_id"'
+        f'<li class="row" id="{key}" data-kind="{kind}"><input type="radio" id="{key}-pick" name="method"'
         f' value="{key}" data-amount="{amount}"{" " + state if state else ""}>'
         f'<label for="{key}-pick">{key} {amount}</label>{more}</li>'
     )

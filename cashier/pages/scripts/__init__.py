@@ -8,6 +8,8 @@ from importlib.resources import files
 
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "page.js": ("core", "page"),
+    "cashier.js": ("core", "remote", "cashier"),
+    "frame.js": ("core", "remote", "frame"),
 }
 # A comment on a line of its own, and indentation. No text of the scripts spans lines.
 _IDLE = re.compile(r"^[ ]*(?://.*)?\n?", re.MULTILINE)

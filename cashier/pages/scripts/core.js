@@ -7,11 +7,26 @@ const SLOWEST_MS = 30000;
 const BUSY_MS = 30000; // a page that has not come by then may be asked for again
 const DAY_S = 86400;
 
+// A field of the form may be called `method`, and would take the place of its property.
+function isPost(form) {
+  return form.getAttribute("method") === "post";
+}
+
+function addressOf(element) {
+  return element.getAttribute(element.tagName === "FORM" ? "action" : "href");
+}
+
+// Followed without the payer's click.
+function go(element) {
+  if (element.tagName === "FORM") HTMLFormElement.prototype.requestSubmit.call(element); else element.click();
+}
+
 // `root`: a document or a shadow root. `host`: what differs between the two.
 //   open(address, { update, beat, end, trouble })  follows events; returns what has `close`
 //   get(address, signal)                           asks for one update; returns a response
 //   reload()                                       shows another kind of page
-//   send(event), chose(address), updated(main, update)   optional
+//   send(event), search(event)                     sends a form in its own way; optional
+//   chose(address), updated(main, update)          optional
 function improve(root, host) {
   let main = root.querySelector("main");
 
@@ -392,6 +407,8 @@ function improve(root, host) {
     halt();
     setClock(update.now, Date.now());
     const later = build(update.html).querySelector("main");
+    const first = later.querySelector("[data-focus], [autofocus]");
+    first?.removeAttribute("autofocus"); // a browser refuses it in a frame
     main.replaceWith(later);
     main = later;
     running = new Set();
@@ -404,7 +421,7 @@ function improve(root, host) {
     host.updated?.(main, update);
     enhance();
     showAmount();
-    main.querySelector("[data-focus], [autofocus]")?.focus();
+    first?.focus();
     follow();
   }
 
@@ -452,7 +469,8 @@ function improve(root, host) {
 
   function send(event) {
     const form = event.target;
-    if (form.method !== "post" || event.defaultPrevented) return;
+    if (event.defaultPrevented) return;
+    if (!isPost(form)) return host.search?.(event);
     if (form.dataset.sent !== undefined) return event.preventDefault();
     if (navigator.onLine === false) {
       event.preventDefault();

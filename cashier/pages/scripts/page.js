@@ -45,11 +45,10 @@ if (main) {
   page.showAmount();
   main.querySelector("[data-focus]")?.focus();
   addEventListener("pageshow", (event) => { if (event.persisted) leaving = false; });
-  const go = main.querySelector("[data-go]");
-  const target = go && (go.href || go.action);
-  if (go && opening?.type === "navigate" && recall("cashier-went") !== target) {
-    remember("cashier-went", target);
-    if (go.tagName === "FORM") go.requestSubmit(); else go.click();
+  const way = main.querySelector("[data-go]");
+  if (way && opening?.type === "navigate" && recall("cashier-went") !== addressOf(way)) {
+    remember("cashier-went", addressOf(way));
+    go(way);
   }
   page.follow();
 }

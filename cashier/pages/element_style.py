@@ -1,0 +1,31 @@
+"""The style sheet of `<cashier-methods>`: that of the pages, within a shop's page.
+
+What a shop may set are custom properties `--cashier-…`, see README.md.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Of the element, in place of a document's `:root`, `html` and `body`.
+_DOCUMENT = re.compile(r"(?<![\w.#-])(?::root|html|body)(?![\w-])")
+_COLORS = re.compile(r"--(accent|fill|on-fill):")
+_OWN = """
+:host { display: block; min-block-size: 0; background: none; font: var(--cashier-font, inherit);
+  --accent: var(--cashier-accent, var(--brand-accent)); --fill: var(--cashier-fill, var(--brand-fill));
+  --on-fill: var(--cashier-on-fill, var(--brand-on-fill)); }
+:host([hidden]) { display: none; }
+main { max-inline-size: none; padding: 0; }
+.order { display: none; }
+.card { background: var(--cashier-surface, var(--surface)); color: var(--cashier-ink, var(--ink));
+  border-radius: var(--cashier-radius, 1.25rem); box-shadow: var(--cashier-shadow, none); }
+.paybar { position: static; inset: auto; margin: 0; padding-inline: 0; box-shadow: none; background: none; border: 0; }
+.row[data-gone] { opacity: .6; }
+iframe.challenge { inline-size: 100%; block-size: 26rem; border: 0; border-radius: var(--cashier-radius, 1.25rem); }
+"""
+
+
+def element_style(brand: str, page: str) -> str:
+    """`brand`, `page`: the sheets of the pages."""
+    colors = _COLORS.sub(r"--brand-\1:", brand)
+    return _DOCUMENT.sub(":host", colors + page) + _OWN

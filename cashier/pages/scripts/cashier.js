@@ -1,0 +1,180 @@
+// <cashier-methods>: the embedded cashier. README.md says how a shop uses it.
+
+const PARTS = {
+  ".card": "card", ".row": "method", ".row > label": "label", ".tile": "icon", ".price": "price", ".badge": "badge",
+  ".why": "reason", ".option": "option", ".notice": "notice", ".primary": "button", ".plain": "button-plain",
+  ".quiet": "button-quiet", ".coupons": "coupons", h1: "heading", ".order": "order", ".facts": "facts", ".qr": "qr",
+};
+const MIN_FRAME_PX = 120;
+const MAX_FRAME_PX = 1200;
+
+class CashierMethods extends HTMLElement {
+  #seen = "";
+  #stop = () => {};
+
+  connectedCallback() {
+    this.#start().catch((error) => this.#tell("cashier-error", { code: "UNAVAILABLE", message: String(error) }));
+  }
+
+  disconnectedCallback() {
+    this.#stop();
+  }
+
+  #tell(type, detail) {
+    return this.dispatchEvent(new CustomEvent(type, { detail, bubbles: true, composed: true, cancelable: true }));
+  }
+
+  async #start() {
+    this.#stop();
+    const link = new URL(this.querySelector("a[href]").href);
+    const [, prefix, order] = /^(.*)\/cashier\/([^/]+)$/.exec(link.pathname);
+    const base = `${prefix}/cashier-embed/${order}`;
+    const key = `cashier ${link.origin}${base}`;
+    const token = link.searchParams.get("token");
+    const tokens = { session: token, ...stored(key) };
+    const client = remote(link.origin, tokens, () => store(key, tokens));
+    const root = this.shadowRoot || this.attachShadow({ mode: "open" });
+    const main = document.createElement("main");
+    const status = document.createElement("p");
+    status.id = "status";
+    status.className = "sr";
+    status.setAttribute("role", "status");
+    // Until there is something better, and if there never is: the link of the shop.
+    root.replaceChildren(document.createElement("slot"), main, status);
+
+    const leaving = new AbortController();
+    let again = 0;
+    let isGone = false;
+    const page = improve(root, {
+      open: client.open,
+      get: (address, signal) => client.get(address, { signal }),
+      reload: () => show(client.load(base)),
+      search: (event) => show(client.send(event)),
+      send: (event) => {
+        const address = addressOf(event.target);
+        if (!isOwnAddress(address)) return this.#redirect(address, event);
+        this.#tell("cashier-submit", { method: root.querySelector("[name=method]:checked")?.value });
+        show(client.send(event));
+      },
+      updated: (shown, update) => this.#updated(shown, update),
+    });
+    this.#stop = () => {
+      isGone = true;
+      clearTimeout(again);
+      page.stop();
+      leaving.abort();
+    };
+
+    const show = async (loading) => {
+      let update;
+      try {
+        update = await loading;
+      } catch (error) {
+        // Never a failure of the payment: only that nothing is known for now.
+        if (isGone) return;
+        page.recoverAll();
+        page.say(root.querySelector("main").dataset.textChecking);
+        this.#tell("cashier-error", { code: "UNAVAILABLE", message: String(error) });
+        again = setTimeout(() => show(client.load(base)), 4000 + 4000 * Math.random());
+        return;
+      }
+      if (isGone) return;
+      if (update.style) await style(root, new URL(update.style, link.origin));
+      if (update.status === 403) {
+        store(key, {});
+        this.#tell("cashier-error", { code: "SESSION_EXPIRED" });
+      }
+      root.querySelector("slot")?.remove();
+      page.show(update.view === "challenge" ? { ...update, html: FRAME } : update);
+      if (update.view === "challenge") this.#challenge(root, link.origin, base, tokens, leaving.signal, page, show, client);
+    };
+
+    root.addEventListener("click", (event) => {
+      const anchor = event.target.closest("a[href]");
+      if (!anchor || event.defaultPrevented) return;
+      const address = anchor.getAttribute("href");
+      if (isOwnAddress(address)) {
+        event.preventDefault();
+        show(client.load(address));
+      } else if (anchor.target !== "_blank") this.#redirect(address, event);
+    }, { signal: leaving.signal });
+    root.addEventListener("change", (event) => {
+      if (event.target.name === "method") this.#tell("cashier-choice", { method: event.target.value });
+    }, { signal: leaving.signal });
+    const first = client.load(base).then((update) => {
+      // What was kept from an earlier link is over; this one may not be.
+      if (update.status !== 403 || tokens.session === token) return update;
+      Object.assign(tokens, { session: token, payment: "" });
+      return client.load(base);
+    });
+    await show(first);
+  }
+
+  // The shop may do it in its own way, in an app for example.
+  #redirect(url, event) {
+    if (!this.#tell("cashier-redirect", { url })) event.preventDefault();
+  }
+
+  #updated(main, update) {
+    main.setAttribute("role", "group");
+    for (const [selector, part] of Object.entries(PARTS)) {
+      for (const element of main.querySelectorAll(selector)) element.part.add(part);
+    }
+    const { view, outcome } = update;
+    if (this.#seen === `${view} ${outcome}`) return;
+    this.#seen = `${view} ${outcome}`;
+    this.#tell("cashier-view", { view });
+    if (outcome) this.#tell("cashier-result", { outcome, payment_id: update.payment_id });
+    const way = main.querySelector("[data-go]");
+    if (!way || stored("cashier-went").address === addressOf(way)) return;
+    store("cashier-went", { address: addressOf(way) });
+    go(way);
+  }
+
+  // A code or password is typed in a document of the cashier, which the shop's page cannot read.
+  #challenge(root, origin, base, tokens, signal, page, show, client) {
+    const frame = document.createElement("iframe");
+    frame.src = new URL(`${base}/frame?origin=${encodeURIComponent(location.origin)}`, origin);
+    frame.title = this.dataset.challengeTitle || document.title;
+    frame.part.add("challenge");
+    frame.className = "challenge";
+    frame.setAttribute("sandbox", "allow-scripts allow-same-origin allow-forms allow-top-navigation-by-user-activation");
+    addEventListener("message", (event) => {
+      const { data } = event;
+      if (event.origin !== origin || event.source !== frame.contentWindow || data?.cashier !== VERSION) return;
+      if (data.type === "ready") {
+        const { session, payment } = tokens;
+        frame.contentWindow.postMessage({ cashier: VERSION, type: "open", session, payment }, origin);
+      } else if (data.type === "size" && Number.isFinite(data.height)) {
+        frame.style.blockSize = `${Math.min(Math.max(data.height, MIN_FRAME_PX), MAX_FRAME_PX)}px`;
+      } else if (data.type === "moved" && frame.isConnected) {
+        if (typeof data.payment === "string") tokens.payment = data.payment;
+        frame.remove();
+        show(client.load(base));
+      }
+    }, { signal });
+    root.querySelector("main").append(frame);
+  }
+}
+
+const FRAME = '<main data-view="challenge"></main>';
+
+async function style(root, url) {
+  if (root.adoptedStyleSheets.length) return;
+  const sheet = new CSSStyleSheet();
+  try {
+    sheet.replaceSync(await (await fetch(url, { credentials: "omit" })).text());
+    root.adoptedStyleSheets = [sheet];
+  } catch { /* it works without one */ }
+}
+
+// Storage may be blocked: a reload of the shop's page then starts anew.
+function stored(key) {
+  try { return JSON.parse(sessionStorage.getItem(key)) || {}; } catch { return {}; }
+}
+
+function store(key, value) {
+  try { sessionStorage.setItem(key, JSON.stringify(value)); } catch { /* see above */ }
+}
+
+if (!customElements.get("cashier-methods")) customElements.define("cashier-methods", CashierMethods);
