@@ -6,11 +6,13 @@ token lives in a cookie of the order's path. Without it the session's payer find
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from starlette.responses import RedirectResponse, Response
 
 from cashier.consultation.answer import OrderUnknown
+from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_request import AttemptRequest
 from cashier.domain.payment_resource import FoundPayment, Payment
@@ -46,6 +48,7 @@ ANSWERS_WINDOW_S = 600.0
 # How long "I have paid" waits for a change.
 _PAID_WAIT_MS = 2_000
 _WAIT_S = 5
+_PAYMENT_ID = re.compile(PAYMENT_ID)
 
 
 class PaymentEndpoints:
@@ -93,7 +96,7 @@ class PaymentEndpoints:
         session, locale = call.session, call.wanted_locale()
         if locale is not None:
             return self._responses.in_language(call, with_locale(session, locale), call.addresses.payment)
-        named = call.request.query_params.get("attempt")
+        named = _named_attempt(call)
         held = call.held_payment()
         if held is not None and named in (None, held[0]):
             payment = await self._look(call, *held)
@@ -302,6 +305,12 @@ class PaymentEndpoints:
         """The held payment, if the form is about it and not about an older one."""
         held = call.held_payment()
         return held if held is not None and held[0] == form.attempt else None
+
+
+def _named_attempt(call: PageCall) -> str | None:
+    """The payment that the address names. It goes into requests, so nothing else is one."""
+    named = call.request.query_params.get("attempt", "")
+    return named if _PAYMENT_ID.fullmatch(named) else None
 
 
 def _attempt_request(call: PageCall, session: SessionClaims) -> AttemptRequest:

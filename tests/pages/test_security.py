@@ -364,6 +364,14 @@ async def test_no_address_reflects_what_it_was_called_with(shop: PageShop) -> No
             assert "<script>" not in browser.document.html
 
 
+@pytest.mark.parametrize("attempt", ["../orders/o_1002", "pay_x", "pay_" + "a" * 27, "%2e%2e"])
+async def test_no_address_names_a_payment_that_cannot_be(shop: PageShop, attempt: str) -> None:
+    browser = await shop.payer(CASE)
+    await browser.open(f"{ORDER}/payment?attempt={attempt}")
+    assert browser.address == ORDER
+    assert shop.checkout.count("look_up") == 0
+
+
 async def test_a_choice_of_coupons_beyond_all_bounds_is_refused(shop: PageShop) -> None:
     browser = await shop.payer(CASE)
     await browser.open(f"{ORDER}?{'&'.join(f'coupon=p_{number}' for number in range(50))}")

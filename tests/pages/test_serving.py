@@ -1,0 +1,73 @@
+"""The pages of `cashier serve`: from a configuration file, and its reload."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cashier.asgi import configured_app, served_pages
+from cashier.core import Cashier
+from cashier.settings.loader import load
+from cashier.settings.schema import ConfigurationError
+from cashier.web.application import app
+from cashier.wiring import changes_that_need_a_restart
+from tests.web.asgi_client import JSON, call
+
+SOURCES = ("order", "merchant", "member", "card", "balance", "channel", "quota")
+SERVICES = ("risk", "engine", "acquirer")
+
+
+def written(path: Path, *names: str, **pages: Any) -> str:
+    """A configuration with these sources."""
+    lines = ['[tokens]\nsecrets = ["' + "s" * 32 + '"]', "[pages]"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in pages.items()]
+    lines += ["[merchants.m_1]", 'origins = ["https://shop.example"]', "[sources]"]
+    lines += [f'{name}.url = "http://127.0.0.1:9"' for name in names]
+    file = path / "cashier.toml"
+    file.write_text("\n".join(lines) + "\n")
+    return str(file)
+
+
+def test_pages_need_payments(tmp_path: Path) -> None:
+    path = written(tmp_path, *SOURCES, enabled=True)
+    with pytest.raises(ConfigurationError, match="pages need payments"):
+        configured_app(path)
+
+
+def test_without_the_key_there_are_no_pages(tmp_path: Path) -> None:
+    assert served_pages(Cashier(config=load(written(tmp_path, *SOURCES, *SERVICES)))) is None
+
+
+async def test_a_shop_gets_a_link_of_the_configured_service(tmp_path: Path) -> None:
+    cashier = Cashier(config=load(written(tmp_path, *SOURCES, *SERVICES, enabled=True)))
+    async with cashier:
+        application = app(cashier, pages=served_pages(cashier))
+        wanted = {"order_id": "o_1", "user_id": "u_1", "merchant_id": "m_1", "terminal": "H5"}
+        wanted["return_url"] = "https://shop.example/back"
+        response = await call(
+            application,
+            json.dumps(wanted).encode(),
+            headers=JSON | {"host": "127.0.0.1:8080"},
+            path="/v1/cashier-sessions",
+        )
+        assert response.status == 200
+        assert response.json["url"].startswith("http://127.0.0.1:8080/cashier/o_1?token=")
+        wanted["return_url"] = "https://evil.example/back"
+        refused = await call(
+            application,
+            json.dumps(wanted).encode(),
+            headers=JSON | {"host": "127.0.0.1:8080"},
+            path="/v1/cashier-sessions",
+        )
+        assert refused.problem() == (422, "INVALID")
+
+
+def test_a_reload_applies_what_it_can(tmp_path: Path) -> None:
+    before = load(written(tmp_path, *SOURCES, *SERVICES, enabled=True))
+    for changed, restarts in (({"session_s": 600}, False), ({"public_url": "https://pay.example"}, True)):
+        after = load(written(tmp_path, *SOURCES, *SERVICES, enabled=True, **changed))
+        found = list(changes_that_need_a_restart(before, after))
+        assert found == ([f"[pages] {next(iter(changed))} has changed"] if restarts else [])
