@@ -12,7 +12,7 @@ from cashier.domain.order import Blocked, ConsultRequest
 from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.wording import PayerProblem
-from cashier.pages.checkout_view import Chosen, element_key, option_name, read_promotions
+from cashier.pages.checkout_view import Chosen, element_key, option_name, read_promotions, title_name
 from cashier.pages.form_token import idempotency_key
 from cashier.pages.forms import PageForm, read_form
 from cashier.pages.page_call import PageCall, PageRefused, UnknownAddress, public_base, with_locale
@@ -35,12 +35,13 @@ from cashier.payments.errors import (
 )
 from cashier.tokens.consult_token import ConsultClaims
 from cashier.tokens.jws import TokenRefused
-from cashier.tokens.page_session import ReturnClaims, SessionClaims
+from cashier.tokens.page_session import PaidBy, ReturnClaims, SessionClaims
 
 # The acquirer says that there is an attempt, and it may be this payer's own.
 _ATTEMPTED = frozenset({Blocked.ORDER_PAID, Blocked.ORDER_IN_PROGRESS})
 # A bank's page may be open for long, and a result can be asked for as long as a payment token.
 _RETURN_S = 7 * 86_400
+_MAX_TITLE = 128
 # What a refused submit tells the payer, above a fresh checkout: the status and the text.
 _REFUSALS: dict[type[AcceptError], tuple[int, PayerProblem]] = {
     RiskRejected: (402, PayerProblem.RISK_REJECTED),
@@ -112,7 +113,12 @@ class CheckoutEndpoints:
             raise PageRefused(422, PayerProblem.INVALID, retry=call.addresses.page) from None
         except OrderUnknown:
             raise PageRefused(404, PayerProblem.ORDER_UNKNOWN) from None
-        return self._payments.see(call, payment)
+        response = self._payments.see(call, payment)
+        title = form.get(title_name(method_id))
+        if title is not None:
+            paid_by = PaidBy(payment.payment_id, title[:_MAX_TITLE])
+            call.cookies.set_session(response, call.sign_session(replace(session, paid_by=paid_by)))
+        return response
 
     def _open(self, call: PageCall, token: str) -> Response:
         """A link becomes a cookie, so that no later address has a secret."""
@@ -274,7 +280,7 @@ def _continued(link: SessionClaims, before: SessionClaims | None) -> SessionClai
     """A link that is opened again keeps what its payer has seen and chosen since."""
     if before is None or before.session_id != link.session_id:
         return link
-    return replace(link, order=before.order, locale=before.locale)
+    return replace(link, order=before.order, locale=before.locale, paid_by=before.paid_by)
 
 
 def _notice(call: PageCall, problem: PayerProblem, lines: tuple[str, ...] = ()) -> Notice:

@@ -101,7 +101,8 @@ def checkout_view(
     offered = [method for method in consultation.methods if _OWN_FIELDS.issuperset(method.required_fields)]
     rows = tuple(_method_row(method, writing, addresses, chosen) for method in offered)
     recommended, others = _folded(rows)
-    hidden = (*fields, ("consult_token", consultation.consult_token), *promotion_fields(chosen.promotions))
+    titles = ((title_name(row.value), row.title) for row in rows if row.state is State.AVAILABLE)
+    hidden = (*fields, ("consult_token", consultation.consult_token), *promotion_fields(chosen.promotions), *titles)
     return CheckoutView(
         form=Form(addresses.pay, hidden),
         method_name=METHOD_NAME,
@@ -141,6 +142,11 @@ def element_key(prefix: str, value: str) -> str:
 def option_name(method_id: str) -> str:
     """The field that names the option of this method."""
     return element_key("option", method_id)
+
+
+def title_name(method_id: str) -> str:
+    """The field that repeats the title of this method, which no other page can look up."""
+    return element_key("title", method_id)
 
 
 def _folded(rows: tuple[MethodRow, ...]) -> tuple[tuple[MethodRow, ...], tuple[MethodRow, ...]]:

@@ -125,6 +125,9 @@ async def payment_page(
     notice: ChallengeNotice,
 ) -> tuple[PageView, ChallengeView | ActionView | ResultView]:
     view = await payment_view(payment, kind, call.writing, _payment_forms(call, session, payment), qr_codes, notice)
+    paid_by = session.paid_by
+    if paid_by is not None and paid_by.payment_id == payment.payment_id:
+        view = replace(view, payment=replace(view.payment, method=paid_by.title))
     final = payment.status in FINAL
     page = page_view(
         call,

@@ -37,12 +37,19 @@ class ShownOrder(Struct, frozen=True, omit_defaults=True):
     expires_at: int
 
 
+class PaidBy(Struct, frozen=True):
+    """The method of a payment by the title that its payer saw, for their own pages only."""
+
+    payment_id: str
+    title: str
+
+
 class SessionClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who pays what, and where. Times in seconds since 1970.
 
     `session_id`: secret and random; that of a link is that of each session that it opens. Form
     tokens and idempotency keys are derived from it. `opened_at`: when the shop got the link.
-    `order`: None before it was shown.
+    `order`: None before it was shown. `paid_by`: of the last payment of this browser.
     """
 
     session_id: str
@@ -57,6 +64,7 @@ class SessionClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
     locale: Locale | None = None
     return_url: Url | None = None
     order: ShownOrder | None = None
+    paid_by: PaidBy | None = None
 
     # Secrets stay out of logs.
     def __repr__(self) -> str:

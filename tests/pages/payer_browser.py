@@ -46,7 +46,7 @@ class Document(HTMLParser):
         values = {name: value or "" for name, value in attrs}
         self.tags.append((tag, values))
         if tag == "form":
-            self._form = HtmlForm(values.get("method", "get").upper(), values["action"])
+            self._form = HtmlForm(values.get("method", "get").upper(), values.get("action", ""))
             self.forms.append(self._form)
         elif tag == "a" and "href" in values:
             self.links.append(values["href"])

@@ -92,6 +92,17 @@ async def test_a_code_is_drawn_for_a_walk_in(shop: PageShop, monkeypatch: pytest
     assert "good" in browser.document.state
 
 
+async def test_a_payment_names_its_method_as_it_was_chosen(shop: PageShop) -> None:
+    browser = await shop.payer(CASE, locale="en")
+    await browser.choose("QUICK_PAY:c_2")
+    assert "China Merchants Bank credit card (1014)" in browser.document.text
+    await browser.submit("/challenge", value=OTP)
+    assert "China Merchants Bank credit card (1014)" in browser.document.text
+    twin = shop.browser()
+    await twin.open(shop.link(CASE, locale="en"))
+    assert "1014" not in twin.document.text, "another browser has the kind alone"
+
+
 # Choices
 
 
