@@ -26,6 +26,8 @@ POLICY = (
     "form-action 'self'; base-uri 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 ORIGIN = "http://127.0.0.1:1"
+# Where a page goes on by itself, once.
+BANK = "https://pay.bank.example/p/1"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,7 @@ class Served:
         self._renderer, self._assets = rendering()
         self.states = {name: (surroundings, view) for name, surroundings, view in gallery(locale)}
         page.route("**/*", self._answer)
+        page.add_init_script(f"sessionStorage.setItem('cashier-went', '{BANK}')")
 
     def _answer(self, route: Route) -> None:
         path = route.request.url.removeprefix(ORIGIN)
@@ -105,6 +108,20 @@ def test_nothing_is_wider_than_its_window_and_every_target_is_large(
             assert not overflowing(page), name
             assert small_targets(page) == [], name
         assert wrong == []
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_nothing_moves_while_a_page_loads(browser: Browser, size: dict[str, int]) -> None:
+    with opened(browser, viewport=size) as (page, _):
+        page.add_init_script("""
+            globalThis.shifts = [];
+            new PerformanceObserver((list) => shifts.push(...list.getEntries().map((each) => each.value)))
+                .observe({ type: "layout-shift", buffered: true });""")
+        served = Served(page, "id")
+        for name in served.states:
+            served.open(name)
+            page.wait_for_timeout(150)
+            assert page.evaluate("shifts") == [], name
 
 
 def test_zoomed_in_nothing_covers_what_has_the_focus(browser: Browser) -> None:
