@@ -26,6 +26,7 @@ from cashier.ops.run_directory import worker_store
 from cashier.ops.server import operations_port
 from cashier.pages import Pages
 from cashier.sandbox import CASES, World, serve, weather_named
+from cashier.sandbox.storefront import MERCHANT_ID
 from cashier.settings.loader import configuration
 from cashier.web.application import app
 from cashier.web.server import ServerSettings, make_server
@@ -48,7 +49,8 @@ async def run_demo(
 
     `open_page`: opens the address of a cashier page in a browser.
     """
-    async with serve(port=0, world=World(seed), weather=weather_named(weather, seed)) as sandbox_port:
+    world = World(seed)
+    async with serve(port=0, world=world, weather=weather_named(weather, seed)) as sandbox_port:
         sandbox_url = f"http://127.0.0.1:{sandbox_port}"
         consult = ConsultSettings(deadline_ms=request["deadline_ms"])
         # Only the deadline ends a call, so that the demonstration shows the deadline at work.
@@ -62,6 +64,7 @@ async def run_demo(
             "tokens": {"secrets": [token_urlsafe(32)]},
             "operations": {"port": 0, "sandbox": sandbox_url},
             "pages": {"enabled": True},
+            "merchants": {MERCHANT_ID: {"origins": [sandbox_url]}},
         }
         config = configuration(table, "the demonstration's configuration")
         with operations_port(config, None) as operations:
@@ -73,9 +76,12 @@ async def run_demo(
                 await demo_payment.pay(console, url, sandbox_url, request)
                 if not once:
                     write(console, _next_commands(url, sandbox_url, operations.url, console.width))
+                    world.storefront.cashier_url = url
                     page = await service_client.open_session(url, _page_request(request["locale"]))
                     console.print(" [bold]Pay in a browser[/], within ten minutes:")
                     console.print(f"  {page}\n", soft_wrap=True, highlight=False, markup=False)
+                    console.print(" [bold]Buy something[/], and pay on the cashier's page or on the shop's:")
+                    console.print(f"  {sandbox_url}/shop\n", soft_wrap=True, highlight=False, markup=False)
                     if open_page is not None:
                         open_page(page)
                     await served

@@ -11,6 +11,7 @@ from cashier.sandbox.bank_endpoints import bank_routes
 from cashier.sandbox.control_endpoints import ledger_routes, people_routes, weather_routes
 from cashier.sandbox.response_faults import json_response
 from cashier.sandbox.shop_endpoints import shop_routes, vault_routes
+from cashier.sandbox.storefront_endpoints import storefront_routes
 from cashier.sandbox.upstream_answer import error_answer
 from cashier.sandbox.upstream_endpoints import UpstreamEndpoints
 from cashier.sandbox.weather import Weather
@@ -40,6 +41,7 @@ def create_app(world: World, weather: Weather) -> web.Application:
         *bank_routes(world.engine, world.acquirer, world.population),
         *shop_routes(world.shop),
         *vault_routes(),
+        *storefront_routes(world.storefront),
     )
     app.add_routes([*upstreams.routes(), *controls, web.route("*", "/{path:.*}", _no_such_path)])
     app.on_shutdown.append(release_hanging)

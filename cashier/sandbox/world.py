@@ -18,6 +18,7 @@ from cashier.sandbox.payer_holdings import PayerHoldings
 from cashier.sandbox.risk import SimulatedRisk
 from cashier.sandbox.seed_data import Population
 from cashier.sandbox.shop import SimulatedShop
+from cashier.sandbox.storefront import Storefront
 from cashier.sandbox.world_clock import Clock, WorldClock, utc_now
 
 
@@ -32,6 +33,7 @@ class World:
         self.holdings = PayerHoldings(self.population, self.ledger, self.clock)
         self.acquirer = SimulatedAcquirer(self.population, self.clock, self.ledger)
         self.shop = SimulatedShop(self.population, self.clock)
+        self.storefront = Storefront(self.population, self.clock)
         self.risk = SimulatedRisk(self.clock)
         self.engine = SimulatedEngine(
             RuleInputs(
