@@ -124,6 +124,7 @@ async def payment_page(
     qr_codes: QrCodes,
     notice: ChallengeNotice,
 ) -> tuple[PageView, ChallengeView | ActionView | ResultView]:
+    payment = _in_language(call, payment, kind)
     view = await payment_view(payment, kind, call.writing, _payment_forms(call, session, payment), qr_codes, notice)
     paid_by = session.paid_by
     if paid_by is not None and paid_by.payment_id == payment.payment_id:
@@ -150,6 +151,18 @@ def shown(session: SessionClaims, consultation: Consultation) -> SessionClaims:
     if not order.title:
         return session
     return replace(session, order=ShownOrder(order.title, order.amount, int(order.expires_at.timestamp())))
+
+
+def _in_language(call: PageCall, payment: Payment, kind: Kind) -> Payment:
+    """The core writes in the language of the submit; the payer may have chosen another since."""
+    payments = call.cashier.payments
+    if payments is None:
+        return payment
+    written_in = payments.choice_of(payment.payment_id, payment.payment_token).locale
+    if call.cashier.catalog.locale(written_in) == call.locale:
+        return payment
+    text = call.writing.message(payment, kind)
+    return payment if text is None else replace(payment, message=replace(payment.message, text=text))
 
 
 def _payment_forms(call: PageCall, session: SessionClaims, payment: Payment) -> PaymentForms:

@@ -6,13 +6,14 @@ from datetime import datetime
 from types import SimpleNamespace
 
 from cashier.domain.catalog import Catalog
+from cashier.domain.kinds import KINDS
 from cashier.domain.local_format import Formats, format_amount, format_time
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
-from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_resource import Challenge, Payment
 from cashier.domain.text_form import Form
-from cashier.domain.wording import AMOUNT_PARTS, PayerProblem, ProblemWording, Wording, text_of
+from cashier.domain.wording import PayerProblem, ProblemWording, Wording, text_of
 from cashier.pages.texts import PAGE_TEXTS, page_locale
 
 _MINUS = "\u2212"
@@ -58,12 +59,23 @@ class Writing:
         found = self.wording.problems.get(problem) or self.catalog.texts["en"].problems.get(problem)
         return found or ProblemWording(title=problem, message=problem)
 
+    def message(self, payment: Payment, kind: Kind) -> str | None:
+        """The message of a payment in this language. None if it has parts that only the core knows:
+        sums, and the title of a promotion."""
+        code, challenge = payment.message.code, payment.challenge
+        form = Form.GENERAL if KINDS[kind].returns_to_source else Form.NO_WAY_BACK
+        if challenge is not None:
+            return self._of_challenge(code, challenge)
+        try:
+            return text_of(self.wording.payments[code], form).format()
+        except KeyError:
+            return None
+
     def wrong_answer(self, payment: Payment) -> str | None:
         """Of the challenge that is open: the last answer did not pass."""
         challenge = payment.challenge
-        if challenge is None:
-            return None
+        return None if challenge is None else self._of_challenge(MessageCode.CHALLENGE_WRONG, challenge)
+
+    def _of_challenge(self, code: MessageCode, challenge: Challenge) -> str:
         form = Form(challenge.type.lower())
-        return text_of(self.wording.payments[MessageCode.CHALLENGE_WRONG], form).format(
-            attempts=challenge.attempts_left, promotion="", **dict.fromkeys(AMOUNT_PARTS, "")
-        )
+        return text_of(self.wording.payments[code], form).format(attempts=challenge.attempts_left)

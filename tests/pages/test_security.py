@@ -12,6 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from cashier.domain.page_session import SessionRequest
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.text_form import Form
+from cashier.domain.wording import text_of
 from cashier.web.problem import RequestRefused
 from cashier.wire.transport import Request, Response
 from tests.pages.page_shop import BACK, SHOP, PageShop, page_shop
@@ -400,6 +403,18 @@ async def test_a_language_is_chosen_and_kept(shop: PageShop) -> None:
     assert 'lang="ar" dir="rtl"' in browser.document.html
     await browser.choose(WALLET)
     assert 'lang="ar" dir="rtl"' in browser.document.html
+
+
+async def test_a_payment_speaks_the_language_that_is_chosen_meanwhile(shop: PageShop) -> None:
+    texts = shop.cashier.catalog.texts
+    browser = await shop.payer(CASE, locale="zh-CN")
+    await browser.choose(CARD)
+    for locale in ("ja", "ar", "en", "zh-CN"):
+        await browser.open(f"{ORDER}/payment?locale={locale}")
+        assert text_of(texts[locale].payments[MessageCode.CHALLENGE], Form.SMS_OTP) in browser.document.text
+    await browser.open(f"{ORDER}/payment?locale=ja")
+    await browser.submit("/challenge", value=OTP)
+    assert text_of(texts["ja"].payments[MessageCode.SUCCEEDED]) in browser.document.text
 
 
 async def test_without_a_choice_the_browser_names_the_language(shop: PageShop) -> None:
