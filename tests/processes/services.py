@@ -34,6 +34,7 @@ def write_configuration(
     shared: str = "",
     secrets: tuple[str, ...] = (SECRET,),
     accept: str = "",
+    pages: bool = False,
 ) -> Path:
     """Write a configuration with long timeouts. `upstreams`: the sandbox's port."""
     url = f'url = "http://127.0.0.1:{upstreams}"\n'
@@ -43,6 +44,7 @@ def write_configuration(
         "[consult]\ndeadline_ms = 4000\nmax_deadline_ms = 4000\n[shed]\nenabled = false\n",
         f"[accept]\n{accept or 'check_ms = 5000'}\n",
         f'[cache]\nshared = "{shared}"\n',
+        "[pages]\nenabled = true\nfirst_answer_ms = 4000\n" if pages else "",
         f"[tokens]\nsecrets = {msgspec.json.encode(secrets).decode()}\n",
         *(f"[sources.{name}]\n{url}timeout_ms = 3990\n{PLAIN}" for name in NAMES),
         *(f"[sources.{name}]\n{url}" for name in ("risk", "engine", "acquirer")),
