@@ -226,6 +226,17 @@ class CheckoutView(Struct, frozen=True, kw_only=True):
     resume: Link | None = None
     checking: bool = False
 
+    @property
+    def chosen_amount(self) -> str | None:
+        """What the present choice costs. A script shows it: without one, another choice would not
+        change it."""
+        row = next((each for each in (*self.recommended, *self.others) if each.checked), None)
+        if row is None:
+            return None
+        option = next((each for each in row.options if each.checked), None)
+        amount = option.amount if option is not None and option.amount is not None else row.amount
+        return amount and amount.payable
+
 
 # --- A payment ---
 
