@@ -18,7 +18,8 @@ _OWN = """
 main { max-inline-size: none; padding: 0; }
 .order { display: none; }
 .card { padding: var(--cashier-padding, 0); background: var(--cashier-surface, none);
-  color: var(--cashier-ink, var(--ink)); border-radius: var(--cashier-radius, 1.25rem); box-shadow: var(--cashier-shadow, none); }
+  color: var(--cashier-ink, var(--ink)); border-radius: var(--cashier-radius, 1.25rem);
+  box-shadow: var(--cashier-shadow, none); }
 .paybar { position: static; inset: auto; margin: 0; padding-inline: 0; box-shadow: none; background: none; border: 0; }
 .row[data-gone] { opacity: .6; }
 iframe.challenge { inline-size: 100%; block-size: 26rem; border: 0; border-radius: var(--cashier-radius, 1.25rem); }

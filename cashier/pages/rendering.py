@@ -17,6 +17,7 @@ from cashier.pages.views import (
     ActionView,
     ChallengeView,
     CheckoutView,
+    Outcome,
     PageView,
     ProblemView,
     ResultView,
@@ -36,6 +37,20 @@ _NAMES: Mapping[type, str] = {
     SaleView: "sale",
     MerchantCodeView: "merchant_code",
     PrintedCodeView: "printed_code",
+}
+
+
+# The colour and sign of an outcome; those that are not final wait.
+_MOODS: Mapping[str, str] = {
+    Outcome.PAID: "good",
+    Outcome.OVERPAID: "good",
+    Outcome.FAILED: "bad",
+    Outcome.CANCELLED: "calm",
+    Outcome.CLOSED: "calm",
+    Outcome.REFUNDED: "back",
+    Outcome.MONEY_COMES_BACK: "back",
+    Outcome.MONEY_CAME_BACK: "back",
+    Outcome.PAID_TWICE: "back",
 }
 
 
@@ -62,11 +77,6 @@ class Rendering:
         """`<main>` alone: an update of an open page."""
         return self._templates[type(view)].render(_values(page), view=view, name=name_of(view))
 
-    def other_page(self, page: PageView, name: str, title: str, **values: Any) -> str:
-        """A document around another template, which extends `main.html` too."""
-        template = self._environment.get_template(f"{name}.html")
-        return self._document(page, name, title, template.render(_values(page), name=name, **values))
-
     def _document(self, page: PageView, name: str, title: str, main: str) -> str:
         rendered = Markup(main)  # noqa: S704 - a template has escaped it
         return self._layout.render(_values(page), name=name, title=self._with_brand(title), main=rendered)
@@ -79,6 +89,10 @@ class Rendering:
 
     def _with_brand(self, title: str) -> str:
         return f"{title} · {self._brand.name}"
+
+
+def mood(outcome: str) -> str:
+    return _MOODS.get(outcome, "wait")
 
 
 def name_of(view: AnyView) -> str:
@@ -96,7 +110,7 @@ def environment() -> Environment:
         auto_reload=False,
     )
     templates.filters["fill"] = fill
-    templates.globals |= {"icon": icon, "method_icon": method_icon}
+    templates.globals |= {"icon": icon, "method_icon": method_icon, "mood": mood}
     return templates
 
 

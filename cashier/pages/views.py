@@ -235,7 +235,7 @@ class CheckoutView(Struct, frozen=True, kw_only=True):
             return None
         option = next((each for each in row.options if each.checked), None)
         amount = option.amount if option is not None and option.amount is not None else row.amount
-        return amount and amount.payable
+        return None if amount is None else amount.payable
 
 
 # --- A payment ---
