@@ -22,6 +22,7 @@ from cashier.core import Cashier, utc_now
 from cashier.domain.page_session import PageSession, SessionRequest, TillRequest
 from cashier.pages.asset_store import PREFIX, AssetStore
 from cashier.pages.browser_call import BrowserCall
+from cashier.pages.card_endpoints import CardEndpoints
 from cashier.pages.checkout_endpoints import CheckoutEndpoints
 from cashier.pages.code_endpoints import CodeCall, CodeEndpoints
 from cashier.pages.compression import compressed
@@ -74,11 +75,12 @@ class Pages:
         payments = PaymentEndpoints(self._responses, qr_codes, time.monotonic)
         checkout = CheckoutEndpoints(self._responses, payments)
         live = LiveEndpoints(rendering, payments, qr_codes, clock)
+        card = CardEndpoints(self._responses)
         till = TillEndpoints(self._responses, orders, qr_codes, clock)
         code = CodeEndpoints(self._responses, orders, self.open_session, time.monotonic)
         embedded = EmbedEndpoints(cashier, rendering, self._assets, qr_codes, clock, time.monotonic)
         routes = [
-            *self._routes(checkout, payments, live),
+            *self._routes(checkout, payments, live, card),
             *self._scan_routes(till, code),
             *embedded.routes(),
         ]
@@ -140,7 +142,7 @@ class Pages:
             )
 
     def _routes(
-        self, checkout: CheckoutEndpoints, payments: PaymentEndpoints, live: LiveEndpoints
+        self, checkout: CheckoutEndpoints, payments: PaymentEndpoints, live: LiveEndpoints, card: CardEndpoints
     ) -> Sequence[BaseRoute]:
         order = "/cashier/{order_id}"
         posts: dict[str, Serve] = {
@@ -159,6 +161,8 @@ class Pages:
             Route(f"{order}/payment", self._page(payments.check), methods=["POST"]),
             Route(f"{order}/methods", self._page(live.methods), methods=["GET"]),
             Route(f"{order}/events", self._page(live.payment), methods=["GET"]),
+            Route(f"{order}/card", self._page(card.show), methods=["GET"]),
+            Route(f"{order}/card/return", self._page(card.returned), methods=["GET"]),
             Route(f"{order}/return", self._page(payments.returned), methods=["GET", "POST"]),
             Route(f"{PREFIX}{{name}}", self._asset, methods=["GET"]),
         ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from msgspec import ValidationError
 from msgspec.structs import replace
 from starlette.responses import RedirectResponse, Response
 
 from cashier.consultation.answer import Consultation, NotOpen, OrderUnknown, RequiredSourceUnavailable
+from cashier.domain.kinds import KINDS, InstrumentSource
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked, ConsultRequest
 from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.wording import PayerProblem
+from cashier.pages.card_endpoints import card_for
 from cashier.pages.checkout_view import Chosen, element_key, option_name, read_promotions, title_name
 from cashier.pages.form_token import idempotency_key
 from cashier.pages.forms import PageForm, read_form
@@ -21,6 +25,7 @@ from cashier.pages.payment_endpoints import PaymentEndpoints
 from cashier.pages.payment_view import may_be_retried
 from cashier.pages.surroundings import checkout_page, shown
 from cashier.pages.views import Link, Notice, NoticeTone
+from cashier.payments.attempt import kind_of
 from cashier.payments.errors import (
     AcceptError,
     CheckUnavailable,
@@ -70,7 +75,8 @@ class CheckoutEndpoints:
         if held is not None and not may_be_retried(held):
             return self._payments.see(call, held)
         call.require_admission()
-        chosen = Chosen(read_promotions(call.query))
+        # Back from the vault, with the method that the card is for.
+        chosen = Chosen(read_promotions(call.query), call.request.query_params.get("method"))
         attempt = "" if held is None else held.payment_id
         return await self._checkout(call, session, await consult(call, session, chosen), attempt, chosen)
 
@@ -86,6 +92,9 @@ class CheckoutEndpoints:
         if method_id is None:
             return await self._again(call, session, form, Chosen(promotions), 422, _missing(call, None))
         chosen = Chosen(promotions, method_id, form.get(option_name(method_id)))
+        if takes_card(method_id) and card_for(session, form.attempt) is None and call.vault:
+            query = urlencode({"method": method_id, "attempt": form.attempt})
+            return RedirectResponse(f"{call.addresses.card}?{query}", 303)
         try:
             request, key = self._request(call, session, form, chosen)
         except (TokenRefused, _NotOffered, ValidationError):
@@ -189,7 +198,9 @@ class CheckoutEndpoints:
         payable, promotion_ids = _agreed(offer, method_id, chosen.option_id)
         choice = (method_id, chosen.option_id or "", f"{payable.currency} {payable.value}")
         picked = ("*",) if chosen.promotions is None else chosen.promotions
-        key = idempotency_key(session, form.attempt, *choice, *picked)
+        card_token = card_for(session, form.attempt) if takes_card(method_id) else None
+        entered = () if card_token is None else ("card", card_token)
+        key = idempotency_key(session, form.attempt, *choice, *picked, *entered)
         return (
             PaymentRequest(
                 consult_token=consult_token,
@@ -205,6 +216,7 @@ class CheckoutEndpoints:
                 promotion_ids=promotion_ids,
                 chosen_promotions=chosen.promotions,
                 expected_payable=payable,
+                card_token=card_token,
                 return_url=self._return_url(call, session, key),
                 device=call.device,
             ),
@@ -280,7 +292,15 @@ def _continued(link: SessionClaims, before: SessionClaims | None) -> SessionClai
     """A link that is opened again keeps what its payer has seen and chosen since."""
     if before is None or before.session_id != link.session_id:
         return link
-    return replace(link, order=before.order, locale=before.locale, paid_by=before.paid_by)
+    return replace(link, order=before.order, locale=before.locale, paid_by=before.paid_by, card=before.card)
+
+
+def takes_card(method_id: str) -> bool:
+    """Whether what is charged is a card that the payer enters."""
+    try:
+        return KINDS[kind_of(method_id)].instrument_source is InstrumentSource.CARD_TOKEN
+    except Invalid:
+        return False
 
 
 def _notice(call: PageCall, problem: PayerProblem, lines: tuple[str, ...] = ()) -> Notice:

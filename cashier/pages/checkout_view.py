@@ -70,7 +70,7 @@ class CheckoutAddresses(Struct, frozen=True):
     """`page`: of the checkout. `here`: with the present choice of coupons.
 
     `updates`: the event stream of another choice. `remedies`: pages of the platform where payers
-    can help themselves.
+    can help themselves. `vault`: of the page that leads to one; None without.
     """
 
     page: str
@@ -78,6 +78,7 @@ class CheckoutAddresses(Struct, frozen=True):
     pay: str
     updates: str | None = None
     remedies: Mapping[RemedyType, str] = {}
+    vault: str | None = None
 
 
 class Chosen(Struct, frozen=True):
@@ -98,7 +99,8 @@ def checkout_view(
     resume: Link | None = None,
 ) -> CheckoutView:
     """`fields`: hidden ones of the form. The consult token and the coupons are added."""
-    offered = [method for method in consultation.methods if _OWN_FIELDS.issuperset(method.required_fields)]
+    own = _OWN_FIELDS | ({"card_token"} if addresses.vault else set())
+    offered = [method for method in consultation.methods if own.issuperset(method.required_fields)]
     rows = tuple(_method_row(method, writing, addresses, chosen) for method in offered)
     recommended, others = _folded(rows)
     titles = ((title_name(row.value), row.title) for row in rows if row.state is State.AVAILABLE)
@@ -235,7 +237,7 @@ def _hint(method: PayMethod, writing: Writing) -> str | None:
     if method.legs:
         names = {"account": writing.kind(Kind.BALANCE), "card": writing.kind(Kind.QUICK_PAY)}
         return str(writing.labels.hint_split).format(**names)
-    name = _HINTS.get(method.next_action)
+    name = "hint_card" if "card_token" in method.required_fields else _HINTS.get(method.next_action)
     return None if name is None else str(getattr(writing.labels, name))
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from cashier.domain.order import Product
 from cashier.pages.cookies import PageCookies
-from cashier.pages.page_call import LINK_S, PageAddresses, PageCall
+from cashier.pages.page_call import PageAddresses, PageCall
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.page_session import SessionClaims
 
@@ -70,9 +70,13 @@ class EmbedCall(PageCall):
     def payer(self) -> str | None:
         return None
 
+    @property
+    def vault(self) -> str:
+        """A vault comes back to a page of ours, which the shop's page is not."""
+        return ""
+
     def sign_session(self, session: SessionClaims) -> str:
-        ends_at = session.opened_at + LINK_S + self.settings.session_s
-        return self.cashier.tokens.pages.sign_embed(session, ends_at)
+        return self.cashier.tokens.pages.sign_embed(session, self.session_ends_at(session))
 
     def _addresses_of(self, order_id: str) -> PageAddresses:
         return EmbedAddresses(self.prefix, order_id)

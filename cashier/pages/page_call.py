@@ -61,6 +61,11 @@ class PageAddresses(msgspec.Struct, frozen=True):
         return f"{self.page}/pay"
 
     @property
+    def card(self) -> str:
+        """The way to the vault."""
+        return f"{self.page}/card"
+
+    @property
     def payment(self) -> str:
         return f"{self.page}/payment"
 
@@ -159,8 +164,15 @@ class PageCall(BrowserCall):
 
     def sign_session(self, session: SessionClaims) -> str:
         """Each ends at the same time: using a page prolongs nothing."""
-        ends_at = session.opened_at + LINK_S + self.settings.session_s
-        return self.cashier.tokens.pages.sign_session(session, ends_at)
+        return self.cashier.tokens.pages.sign_session(session, self.session_ends_at(session))
+
+    @property
+    def vault(self) -> str:
+        """The address of the form in which payers enter a card; empty: they cannot."""
+        return self.settings.vault.url
+
+    def session_ends_at(self, session: SessionClaims) -> int:
+        return session.opened_at + LINK_S + self.settings.session_s
 
     @property
     def payer(self) -> str | None:

@@ -15,6 +15,7 @@ from cashier.pages.texts import PAGE_TEXTS, direction, page_locale
 from cashier.pages.till_views import MerchantCodeView, PrintedCodeView, SaleView, TillView
 from cashier.pages.views import (
     ActionView,
+    CardView,
     ChallengeView,
     CheckoutView,
     Outcome,
@@ -32,6 +33,7 @@ _NAMES: Mapping[type, str] = {
     ChallengeView: "challenge",
     ActionView: "action",
     ResultView: "result",
+    CardView: "card",
     ProblemView: "problem",
     TillView: "till",
     SaleView: "sale",
@@ -128,6 +130,8 @@ def _title(view: AnyView, texts: SimpleNamespace) -> str:
     match view:
         case ResultView():
             return str(getattr(texts, f"outcome_{view.outcome}"))
+        case CardView():
+            return str(texts.card_title)
         case ProblemView():
             return view.title
         case CheckoutView() if view.paid:

@@ -101,6 +101,7 @@ def checkout_page(
             addresses.pay,
             addresses.methods,
             {key: url for key, url in remedies.items() if url},
+            addresses.card if call.vault else None,
         ),
         form_fields(session, attempt),
         chosen,

@@ -380,6 +380,14 @@ class ResultView(Struct, frozen=True, kw_only=True):
     paid_at: str | None = None
 
 
+class CardView(Struct, frozen=True, kw_only=True):
+    """The way to the form of a card vault. `back`: to the checkout."""
+
+    url: str
+    host: str
+    back: str
+
+
 class ProblemView(Struct, frozen=True, kw_only=True):
     """In place of a page: what went wrong, and what helps. `request_id`: for the support."""
 
@@ -389,4 +397,4 @@ class ProblemView(Struct, frozen=True, kw_only=True):
     request_id: str | None = None
 
 
-View: TypeAlias = CheckoutView | ChallengeView | ActionView | ResultView | ProblemView
+View: TypeAlias = CheckoutView | ChallengeView | ActionView | ResultView | CardView | ProblemView

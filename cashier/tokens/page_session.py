@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import Country, Id, Locale, Product, Terminal
-from cashier.domain.payment_request import Url
+from cashier.domain.payment_request import Secret, Url
 from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, sign
 from cashier.tokens.sealing import seal, seal_alike, unseal, unseal_alike
 
@@ -24,6 +24,7 @@ LINK_TYPE = "cashier-link+jwt"
 SESSION_TYPE = "cashier-session+jwt"
 RETURN_TYPE = "cashier-return+jwt"
 EMBED_TYPE = "cashier-embed+jwt"
+CARD_TYPE = "cashier-card+jwt"
 TILL_LINK_TYPE = "cashier-till-link+jwt"
 TILL_TYPE = "cashier-till+jwt"
 _MAX_CHARS = 16_384
@@ -42,6 +43,17 @@ class PaidBy(Struct, frozen=True):
 
     payment_id: str
     title: str
+
+
+class KeptCard(Struct, frozen=True):
+    """A card that the payer has entered at the vault. `attempt`: the payment that had ended."""
+
+    token: Secret
+    attempt: str
+
+    # Secrets stay out of logs.
+    def __repr__(self) -> str:
+        return "<KeptCard>"
 
 
 class SessionClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -65,6 +77,7 @@ class SessionClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
     return_url: Url | None = None
     order: ShownOrder | None = None
     paid_by: PaidBy | None = None
+    card: KeptCard | None = None
 
     # Secrets stay out of logs.
     def __repr__(self) -> str:
@@ -72,6 +85,15 @@ class SessionClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def __rich_repr__(self) -> list[tuple[str, str]]:
         return [("order_id", self.order_id)]
+
+
+class CardClaims(Struct, frozen=True, kw_only=True):
+    """The state that a vault's form gives back. `session`: a digest of its secret."""
+
+    order_id: Id
+    session: str
+    method_id: str
+    attempt: str
 
 
 class ReturnClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -119,7 +141,8 @@ _payload_decoder = msgspec.json.Decoder(_Payload)
 _session_decoder = msgspec.json.Decoder(SessionClaims)
 _return_decoder = msgspec.json.Decoder(ReturnClaims)
 _till_decoder = msgspec.json.Decoder(TillClaims)
-T = TypeVar("T", SessionClaims, ReturnClaims, TillClaims)
+_card_decoder = msgspec.json.Decoder(CardClaims)
+T = TypeVar("T", SessionClaims, ReturnClaims, TillClaims, CardClaims)
 Seal: TypeAlias = Callable[[bytes, bytes, str], str]
 Unseal: TypeAlias = Callable[[str, bytes, str], bytes]
 
@@ -161,6 +184,12 @@ class PageTokens:
 
     def read_return(self, text: str, order_id: str, now_s: float) -> ReturnClaims:
         return self._read(text, RETURN_TYPE, order_id, now_s, _return_decoder, unseal_text=unseal_alike)
+
+    def sign_card_state(self, claims: CardClaims, expires_at: int) -> str:
+        return self._sign(CARD_TYPE, claims.order_id, claims, expires_at)
+
+    def read_card_state(self, text: str, order_id: str, now_s: float) -> CardClaims:
+        return self._read(text, CARD_TYPE, order_id, now_s, _card_decoder)
 
     def sign_till_link(self, claims: TillClaims, expires_at: int) -> str:
         return self._sign(TILL_LINK_TYPE, claims.till, claims, expires_at)

@@ -30,6 +30,7 @@ from cashier.pages.views import (
     AmountLine,
     AmountView,
     AppView,
+    CardView,
     ChallengeType,
     ChallengeView,
     CheckoutView,
@@ -161,6 +162,11 @@ class _Gallery:
             yield name, self.page(pending=result.outcome in _PENDING), result
         for name, problem in self.problems():
             yield name, self.page(bare=True), problem
+        yield (
+            "card",
+            self.page(),
+            CardView(url="https://vault.example/form", host="vault.example", back="/cashier/o_1001"),
+        )
         yield from self.tills()
 
     def tills(self) -> Iterator[tuple[str, PageView, AnyView]]:

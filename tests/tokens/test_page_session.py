@@ -10,13 +10,13 @@ import pytest
 
 from cashier.domain.order import Product, Terminal
 from cashier.tokens.jws import TokenRefused, b64url_decode
-from cashier.tokens.page_session import PageTokens, ReturnClaims, SessionClaims, TillClaims
+from cashier.tokens.page_session import CardClaims, PageTokens, ReturnClaims, SessionClaims, TillClaims
 from cashier.tokens.token_service import TokenService
 
 NOW_S = 1_700_000_000
 SECRET, OTHER_SECRET = "s" * 32, "o" * 32
 SESSION = SessionClaims(
-    session_id="sid",
+    session_id="session_secret",
     opened_at=NOW_S,
     order_id="o_1001",
     merchant_id="m_1",
@@ -26,13 +26,15 @@ SESSION = SessionClaims(
     return_url="https://shop.example/back",
 )
 RETURN = ReturnClaims(order_id="o_1001", merchant_id="m_1", user_id="u_secret", payment_id="pay_1")
-TILL = TillClaims(session_id="sid", merchant_id="o_1001", terminal_id="t", currency="CNY", locale="zh-CN")
+CARD = CardClaims(order_id="o_1001", session="session_secret", method_id="CARD", attempt="pay_1")
+TILL = TillClaims(session_id="session_secret", merchant_id="o_1001", terminal_id="t", currency="CNY", locale="zh-CN")
 Sign = Callable[[PageTokens, int], str]
 Read = Callable[[PageTokens, str, str, float], Any]
 KINDS: dict[str, tuple[Sign, Read, Any]] = {
     "link": (lambda tokens, end: tokens.sign_link(SESSION, end), PageTokens.read_link, SESSION),
     "session": (lambda tokens, end: tokens.sign_session(SESSION, end), PageTokens.read_session, SESSION),
     "return": (lambda tokens, end: tokens.sign_return(RETURN, end), PageTokens.read_return, RETURN),
+    "card state": (lambda tokens, end: tokens.sign_card_state(CARD, end), PageTokens.read_card_state, CARD),
     "till link": (lambda tokens, end: tokens.sign_till_link(TILL, end), PageTokens.read_till_link, TILL),
     "till": (lambda tokens, end: tokens.sign_till(TILL, end), PageTokens.read_till, TILL),
 }
@@ -71,7 +73,7 @@ def test_a_token_shows_neither_payer_nor_address(kind: str) -> None:
     text = KINDS[kind][0](pages(), NOW_S + 10)
     shown = b"".join(b64url_decode(part) for part in text.split(".")[:2])
     assert b"o_1001" in shown
-    assert not any(secret in shown for secret in (b"u_secret", b"shop.example", b"pay_1", b"sid", b"zh-CN"))
+    assert not any(secret in shown for secret in (b"u_secret", b"shop.example", b"pay_1", b"session_secret", b"zh-CN"))
 
 
 @EACH

@@ -20,6 +20,7 @@ from cashier.web.endpoint_path import endpoint_path
         (b"/v1/orders/o_1/payment?user_id=u_1", "/v1/orders/{order_id}/payment"),
         (b"/v1/cashier-sessions", "/v1/cashier-sessions"),
         (b"/cashier/o_1?token=secret", "/cashier/{order_id}"),
+        (b"/cashier/o_1/card/return?card_token=secret", "/cashier/{order_id}/card/return"),
         (b"/cashier/o_1/return?state=secret", "/cashier/{order_id}/return"),
         (b"/cashier/o_1/secret", "other"),
         (b"/v1/till-sessions", "/v1/till-sessions"),
