@@ -131,12 +131,11 @@ class PaymentEndpoints:
         """POST: the code or password of a challenge."""
         form = await read_form(call)
         held = self._own(call, form)
-        if held is None:
+        value = (form.get("value") or "").strip()
+        if held is None or not value:
             return RedirectResponse(call.addresses.payment, 303)
         if not self._answers.admits(call.session.session_id):
             raise PageRefused(429, PayerProblem.OVERLOADED, retry=call.addresses.payment)
-        # A challenge without a field is passed at the bank or in an app: the answer says only so.
-        value = (form.get("value") or "").strip() or "confirmed"
         headers = {"request_id": call.request_id, "traceparent": call.traceparent}
         try:
             payment = await self.port(call).answer(held[0], held[1], value, **headers)

@@ -72,6 +72,10 @@ OUTCOMES: dict[MessageCode, Outcome] = {
 # After these the order itself may still be paid.
 _RETRIED = frozenset({Outcome.FAILED, Outcome.CANCELLED})
 _RETRIED_CODES = frozenset({MessageCode.CLOSED_UNPAID})
+# Answered by what the payer types.
+_TYPED = frozenset({ChallengeType.SMS_OTP, ChallengeType.PASSWORD})
+# The answer after a bank's page: the risk service knows from the bank.
+CONFIRMED = "confirmed"
 _WARNINGS = frozenset({MessageCode.UNDERPAID, MessageCode.UNDERPAID_RETURNED})
 
 
@@ -161,10 +165,17 @@ def _challenge_view(
 ) -> ChallengeView:
     page = challenge.render_value if _PAGE.fullmatch(challenge.render_value) else None
     kind = ChallengeType(challenge.type)
+    if kind in _TYPED:
+        form = answer
+    elif kind is ChallengeType.THREE_DS and page is not None:
+        form = Form(answer.action, (*answer.fields, ("value", CONFIRMED)))
+    else:
+        # Confirmed in an app, which answers: from here the payer can only look.
+        form = forms.paid or answer
     return ChallengeView(
         payment=head,
         type=kind,
-        form=answer,
+        form=form,
         masked=None if page else challenge.render_value,
         wrong=notice.wrong,
         attempts_left=challenge.attempts_left,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from cashier import pages
 from cashier.domain.pay_method import Availability
 from cashier.pages import qr
 from cashier.web.application import app
+from cashier.wire.transport import Request, Response
 from tests.pages.page_shop import BACK, PageShop, page_shop
 from tests.payments.checkout import OTP
 
@@ -407,6 +409,51 @@ async def test_a_wrong_code_says_so_and_the_right_one_passes(shop: PageShop) -> 
     assert 'id="fault"' in browser.document.html
     await browser.submit("/challenge", value=f" {OTP} ")
     assert "good" in browser.document.state
+
+
+def challenged_by(shop: PageShop, **fields: str) -> None:
+    """The risk service asks for another type of challenge."""
+
+    async def decide(request: Request) -> Response:
+        body = json.loads((await shop.checkout._sandbox(request)).body)
+        body["challenge"] |= fields
+        return Response(200, json.dumps(body).encode())
+
+    shop.checkout.replies["decide"] = decide
+
+
+async def test_an_empty_answer_is_none(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    await browser.choose("QUICK_PAY:c_2")
+    for _ in range(4):
+        await browser.submit("/challenge", value=" ")
+    assert shop.checkout.count("verify") == 0
+    await browser.submit("/challenge", value=OTP)
+    assert "good" in browser.document.state
+
+
+async def test_the_page_of_an_issuer_is_a_link_and_then_confirmed(shop: PageShop) -> None:
+    challenged_by(shop, type="THREE_DS", render_value="https://issuer.example/3ds?x=1")
+    browser = await shop.payer(CASE)
+    await browser.choose("QUICK_PAY:c_2")
+    assert "https://issuer.example/3ds?x=1" in browser.document.links
+    await browser.submit("/challenge")
+    assert [body["value"] for name, body in shop.checkout.bodies if name == "verify"] == ["confirmed"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"type": "BIOMETRIC"}, {"type": "THREE_DS"}, {"type": "THREE_DS", "render_value": "javascript:alert(1)"}]
+)
+async def test_what_is_confirmed_elsewhere_is_only_looked_at(shop: PageShop, fields: dict[str, str]) -> None:
+    challenged_by(shop, **fields)
+    browser = await shop.payer(CASE)
+    await browser.choose("QUICK_PAY:c_2")
+    assert browser.document.view == "challenge"
+    assert not browser.document.has_form("/challenge")
+    assert "javascript:alert(1)" not in browser.document.links
+    await browser.submit("/payment")
+    assert browser.document.view == "challenge"
+    assert shop.checkout.count("verify") == 0
 
 
 async def test_a_spent_challenge_ends_in_a_result_with_another_way(shop: PageShop) -> None:
