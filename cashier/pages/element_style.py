@@ -9,6 +9,8 @@ import re
 
 # Of the element, in place of a document's `:root`, `html` and `body`.
 _DOCUMENT = re.compile(r"(?<![\w.#-])(?::root|html|body)(?![\w-])")
+# Light or dark is for the shop's page to say.
+_SCHEME = re.compile(r"color-scheme: light dark;\s*")
 _COLORS = re.compile(r"--(accent|fill|on-fill):")
 _OWN = """
 :host { display: block; min-block-size: 0; background: none; font: var(--cashier-font, inherit);
@@ -29,4 +31,4 @@ iframe.challenge { inline-size: 100%; block-size: 26rem; border: 0; border-radiu
 def element_style(brand: str, page: str) -> str:
     """`brand`, `page`: the sheets of the pages."""
     colors = _COLORS.sub(r"--brand-\1:", brand)
-    return _DOCUMENT.sub(":host", colors + page) + _OWN
+    return _DOCUMENT.sub(":host", colors + _SCHEME.sub("", page)) + _OWN

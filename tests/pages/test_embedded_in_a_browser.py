@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,6 +172,23 @@ def test_a_shop_sets_colour_and_parts(browser: Browser, shop: EmbeddingShop) -> 
         assert button.evaluate("button => getComputedStyle(button).backgroundColor") == "rgb(1, 2, 3)"
         page.add_style_tag(content="cashier-methods::part(button) { letter-spacing: 7px }")
         assert button.evaluate("button => getComputedStyle(button).letterSpacing") == "7px"
+
+
+def test_it_is_dark_only_where_the_shop_is(browser: Browser, shop: EmbeddingShop) -> None:
+    shades = []
+    for scheme in ("normal", "light dark"):
+        with opened(browser, color_scheme="dark") as (page, _):
+            page.add_init_script(
+                "document.addEventListener('DOMContentLoaded', () => {"
+                f" document.documentElement.style.colorScheme = '{scheme}' }})"
+            )
+            page.goto(shop.address)
+            heading = page.locator("cashier-methods").get_by_role("heading").first
+            heading.wait_for()
+            shades.append(heading.evaluate("heading => getComputedStyle(heading).color"))
+    light, dark = (sum(map(int, re.findall(r"\d+", shade)[:3])) for shade in shades)
+    assert light < 200
+    assert dark > 600
 
 
 def test_a_message_of_another_page_moves_nothing(browser: Browser, shop: EmbeddingShop) -> None:

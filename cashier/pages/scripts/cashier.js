@@ -164,8 +164,15 @@ async function style(root, url) {
   const sheet = new CSSStyleSheet();
   try {
     sheet.replaceSync(await (await fetch(url, { credentials: "omit" })).text());
-    root.adoptedStyleSheets = [sheet];
-  } catch { /* it works without one */ }
+  } catch { return; /* it works without one */ }
+  // A page that does not say that it can be dark is light, whatever the browser prefers.
+  const scheme = getComputedStyle(root.host).colorScheme;
+  if (!(scheme.includes("light") && scheme.includes("dark"))) {
+    for (const { media } of sheet.cssRules) {
+      if (media?.mediaText.includes("prefers-color-scheme")) media.mediaText = scheme.includes("dark") ? "all" : "not all";
+    }
+  }
+  root.adoptedStyleSheets = [sheet];
 }
 
 // Storage may be blocked: a reload of the shop's page then starts anew.
