@@ -10,10 +10,11 @@ from msgspec import ValidationError
 from starlette.responses import Response
 
 from cashier.consultation.answer import Consultation, NotOpen, OrderUnknown, RequiredSourceUnavailable
+from cashier.domain.pay_method import Availability
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
 from cashier.domain.wording import PayerProblem
-from cashier.pages.checkout_endpoints import consult_request
+from cashier.pages.checkout_endpoints import consult, consult_request
 from cashier.pages.checkout_view import Chosen, read_promotions
 from cashier.pages.page_call import PageCall, PageRefused
 from cashier.pages.page_updates import PageUpdates, Update, another_page
@@ -66,7 +67,7 @@ class LiveEndpoints:
         call.require_admission()
         chosen = Chosen(read_promotions(call.query))
         attempt = "" if held is None else held.payment_id
-        async with aclosing(_consultations(call, chosen)) as consultations:
+        async with aclosing(_improving(call, chosen)) as consultations:
             async for consultation in consultations:
                 if consultation.blocked is not None:
                     yield another_page(call)
@@ -112,6 +113,29 @@ class LiveEndpoints:
             raise PageRefused(403, PayerProblem.TOKEN_EXPIRED) from None
         except AcceptError:
             raise PageRefused(503, PayerProblem.STATUS_UNAVAILABLE) from None
+
+
+async def _improving(call: PageCall, chosen: Chosen) -> AsyncGenerator[Consultation, None]:
+    """What is known within `first_answer_ms`, as in a page; then each answer that knows more.
+
+    An open page shows what it knows already: an answer that knows less would take it back for a
+    moment. The last one counts in any case. Raises `PageRefused`.
+    """
+    sent = latest = await consult(call, call.session, chosen)
+    yield sent
+    if sent.blocked is not None or not _undetermined(sent):
+        return
+    async with aclosing(_consultations(call, chosen)) as consultations:
+        async for latest in consultations:
+            if _undetermined(latest) < _undetermined(sent):
+                sent = latest
+                yield sent
+    if latest is not sent:
+        yield latest
+
+
+def _undetermined(consultation: Consultation) -> int:
+    return sum(method.availability is Availability.UNDETERMINED for method in consultation.methods)
 
 
 async def _consultations(call: PageCall, chosen: Chosen) -> AsyncGenerator[Consultation, None]:

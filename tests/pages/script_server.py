@@ -38,9 +38,11 @@ _STYLE = ".row { min-height: 60px } [hidden] { display: none } ul { list-style: 
 
 
 def row(key: str, kind: str = "CARD", *, amount: str = "¥10.00", state: str = "", more: str = "") -> str:
-    """`state`: `checked` or `disabled`."""
+    """`state`: `checked`, `disabled` or `checking`."""
+    look = "row checking" if state == "checking" else "row"
+    state = "disabled" if state == "checking" else state
     return (
-        f'<li class="row" id="{key}" data-kind="{kind}"><input type="radio" id="{key}-pick" name="method"'
+        f'<li class="{look}" id="{key}" data-kind="{kind}"><input type="radio" id="{key}-pick" name="method"'
         f' value="{key}" data-amount="{amount}"{" " + state if state else ""}>'
         f'<label for="{key}-pick">{key} {amount}</label>{more}</li>'
     )

@@ -64,7 +64,7 @@ def test_a_hanging_source_is_being_checked_and_its_methods_come_by_themselves(br
         with opened(browser, locale="en-GB") as (page, wrong):
             buy(page, demo)
             page.locator("[value='QUICK_PAY:c_2']:disabled").wait_for(state="attached")
-            page.get_by_text("Checking…").first.wait_for(state="attached")
+            page.locator(".row.checking").first.wait_for(state="attached")
             page.evaluate("window.notReloaded = true")
             demo.change_weather("quota", None)
             page.locator("[value='QUICK_PAY:c_2']:enabled").wait_for(state="attached")

@@ -145,6 +145,21 @@ def test_a_choice_that_is_refused_is_given_up_and_said(browser: Browser, server:
         assert wrong == []
 
 
+def test_a_choice_that_is_being_checked_comes_back(browser: Browser, server: ScriptServer, address: str) -> None:
+    server.content = checkout(row("a"), row("b", state="checked"))
+    with opened(browser) as (page, _):
+        open_followed(page, server, address)
+        page.locator("#a-pick").check()
+        server.show(checkout(row("a", state="checking", amount="¥9.00"), row("b", state="checked")))
+        page.get_by_text("a ¥9.00").wait_for()
+        assert not page.locator("#b-pick").is_checked()
+        assert status(page) == ""
+        page.locator("#b-pick").focus()
+        server.show(checkout(row("a", amount="¥8.00"), row("b", state="checked")))
+        page.get_by_text("a ¥8.00").wait_for()
+        assert page.locator("#a-pick").is_checked()
+
+
 def test_a_row_that_is_gone_keeps_its_place_and_cannot_be_chosen(
     browser: Browser, server: ScriptServer, address: str
 ) -> None:

@@ -194,6 +194,7 @@ function improve(root, host) {
   // --- The choice ---
 
   const chosenNames = new Set(); // the groups in which the payer has chosen
+  const waiting = new Map(); // choices that are being checked, by the name of their group
 
   function radios() {
     return [...main.querySelectorAll("input[type=radio]")];
@@ -214,14 +215,19 @@ function improve(root, host) {
     return !method || method === input || method.checked;
   }
 
-  // `preferred`: ids by the name of their group.
+  // `preferred`: ids by the name of their group. A choice that is being checked comes back with it.
   function keepChoice(preferred) {
     let lost = false;
     for (const input of radios()) {
       if (input.checked && (input.disabled || input.getAttribute("aria-disabled") === "true")) {
         input.checked = false;
-        lost = true;
+        if (input.closest(".checking")) waiting.set(input.name, input.id); else lost = true;
       }
+    }
+    for (const [name, id] of waiting) {
+      const input = root.getElementById(id);
+      if (!input || radios().some((other) => other.checked && other.name === name)) waiting.delete(name);
+      else if (!input.disabled) input.checked = waiting.delete(name);
     }
     if (lost) say(main.dataset.textGone);
     const taken = new Set(radios().filter((input) => input.checked).map((input) => input.name));
