@@ -33,6 +33,8 @@ from cashier.web.server import ServerSettings, make_server
 
 # An order that many methods can pay, and that the demonstration itself leaves unpaid.
 _PAGE_CASE = "in_instalments"
+# A shop of the sandbox whose payers stand at a counter.
+_TILL = {"merchant_id": "m_5", "terminal_id": "till-1", "currency": "CNY"}
 
 
 async def run_demo(
@@ -63,7 +65,12 @@ async def run_demo(
             "sources": sources,
             "tokens": {"secrets": [token_urlsafe(32)]},
             "operations": {"port": 0, "sandbox": sandbox_url},
-            "pages": {"enabled": True},
+            "pages": {
+                "enabled": True,
+                "order_url": f"{sandbox_url}/orders",
+                "vault": {"url": f"{sandbox_url}/vault"},
+                "codes": {_TILL["merchant_id"]: {"name": "早点铺 Breakfast Stall", "currency": _TILL["currency"]}},
+            },
             "merchants": {MERCHANT_ID: {"origins": [sandbox_url]}},
         }
         config = configuration(table, "the demonstration's configuration")
@@ -82,6 +89,11 @@ async def run_demo(
                     console.print(f"  {page}\n", soft_wrap=True, highlight=False, markup=False)
                     console.print(" [bold]Buy something[/], and pay on the cashier's page or on the shop's:")
                     console.print(f"  {sandbox_url}/shop\n", soft_wrap=True, highlight=False, markup=False)
+                    till = await service_client.open_till(url, _TILL | {"locale": request["locale"]})
+                    console.print(" [bold]Take a payment[/] at a till, or pay at its printed code:")
+                    console.print(f"  {till}", soft_wrap=True, highlight=False, markup=False)
+                    code = f"{url}/cashier-code/{_TILL['merchant_id']}"
+                    console.print(f"  {code}\n", soft_wrap=True, highlight=False, markup=False)
                     if open_page is not None:
                         open_page(page)
                     await served
