@@ -237,7 +237,8 @@ def app(
     """The pages of an open cashier: `shop.mount("/pay", cashier.pages.app(core))`.
 
     The program around them decides which addresses it listens on. `[pages]` of the cashier's
-    configuration applies. Pass the result to `cashier.web.app(core, pages=…)` to serve both.
+    configuration applies; below a path, its `public_url` names that path. Pass the result to
+    `cashier.web.app(core, pages=…)` to serve both.
     """
     return Pages(cashier, clock, create_order)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from cashier.asgi import configured_app, served_pages
 from cashier.core import Cashier
@@ -14,6 +17,8 @@ from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
 from cashier.web.application import app
 from cashier.wiring import changes_that_need_a_restart
+from tests.pages.page_shop import page_shop
+from tests.pages.payer_browser import PayerBrowser
 from tests.web.asgi_client import JSON, call
 
 SOURCES = ("order", "merchant", "member", "card", "balance", "channel", "quota")
@@ -71,3 +76,27 @@ def test_a_reload_applies_what_it_can(tmp_path: Path) -> None:
         after = load(written(tmp_path, *SOURCES, *SERVICES, enabled=True, **changed))
         found = list(changes_that_need_a_restart(before, after))
         assert found == ([f"[pages] {next(iter(changed))} has changed"] if restarts else [])
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("whole", [False, True])
+async def test_mounted_in_a_program_the_pages_stay_below_their_path(whole: bool) -> None:
+    """Alone, or together with the API."""
+    async with page_shop({"public_url": "http://127.0.0.1:8080/pay"}) as shop:
+        mounted = shop.application if whole else shop.pages
+        browser = PayerBrowser(Starlette(routes=[Mount("/pay", mounted)]))
+        link = urlsplit(shop.link("chinese_shop"))
+        await browser.open(f"{link.path}?{link.query}")
+        assert browser.address == "/pay/cashier/o_1001"
+        assert {path for path, _ in browser.cookies} == {"/pay/cashier/o_1001"}
+        for tag, attributes in browser.document.tags:
+            if tag in ("link", "script"):
+                url = attributes.get("href") or attributes["src"]
+                assert (await browser.send("GET", url)).status == 200, url
+        await browser.choose("WALLET:ALIPAY")
+        assert browser.address == "/pay/cashier/o_1001/payment"
+        (sent,) = shop.checkout.submissions
+        assert sent["return_url"].startswith("http://127.0.0.1:8080/pay/cashier/o_1001/return?state=")
+        shop.settle(browser)
+        await browser.open(sent["return_url"].partition("8080")[2])
+        assert "good" in browser.document.state
