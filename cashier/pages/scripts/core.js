@@ -398,8 +398,11 @@ function improve(root, host) {
       input.removeAttribute("checked");
     }
     morph(main, region);
-    // A template may give an element another place: the focus follows its id.
-    if (focused?.id && !focused.isConnected) root.getElementById(focused.id)?.focus({ preventScroll: true });
+    // A template may give an element another place: the focus follows its id. What is gone leaves it
+    // to what a page of this state begins with.
+    if (focused?.id && !focused.isConnected) {
+      (root.getElementById(focused.id) ?? main.querySelector("[data-focus]"))?.focus({ preventScroll: true });
+    }
     const news = main.querySelector("h1")?.textContent;
     say(news === heading ? "" : news);
     host.updated?.(main, update);
