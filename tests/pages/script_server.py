@@ -66,7 +66,7 @@ class ScriptServer:
     """`content`, `view`, `live`: of the document. `stream`: what an event stream does.
 
     `asked`: the addresses that were asked for JSON. `sent`: the forms that came. `loads`: how often
-    the document was asked for.
+    the document was asked for. `opened`: how many streams could be told something.
     """
 
     def __init__(self) -> None:
@@ -82,6 +82,7 @@ class ScriptServer:
         self.followed: list[str] = []
         self.sent: list[dict[str, str]] = []
         self.loads = 0
+        self.opened = 0
         self.hold = False
         self._readers: set[asyncio.Queue[str | None]] = set()
 
@@ -137,6 +138,7 @@ class ScriptServer:
         if self.stream == "silent":
             await asyncio.Event().wait()
         self._readers.add(reader)
+        self.opened += 1
         try:
             while (event := await reader.get()) is not None:
                 yield event

@@ -91,6 +91,35 @@ def test_a_card_is_paid_in_a_page_of_a_shop(browser: Browser, shop: EmbeddingSho
         page.locator("cashier-methods").get_by_role("heading", name="Paid").wait_for()
 
 
+def test_axe_finds_nothing_and_the_keyboard_is_enough(browser: Browser, shop: EmbeddingShop) -> None:
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+
+    def faults() -> list[str]:
+        page.wait_for_timeout(300)
+        return [each["id"] for each in Axe().run(page).response["violations"] if each["id"] != "landmark-one-main"]
+
+    def tab_to(selector: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if cashier.locator(selector).evaluate("element => element.matches(':focus')"):
+                return
+        raise AssertionError(selector)
+
+    with opened(browser) as (page, _):
+        page.goto(shop.address)
+        cashier = page.locator("cashier-methods")
+        choose(cashier, "WALLET:ALIPAY")
+        assert faults() == ["region"], "the shop's own heading is in no landmark"
+        cashier.locator("[value='WALLET:ALIPAY']").focus()
+        tab_to(".primary")
+        page.keyboard.press("Enter")
+        cashier.get_by_role("link", name="Continue to pay").wait_for()
+        assert faults() == ["region"]
+        tab_to("form[action$='/replace'] button")
+        page.keyboard.press("Enter")
+        cashier.get_by_role("radio").first.wait_for()
+
+
 def test_a_wrong_code_is_said_in_the_frame(browser: Browser, shop: EmbeddingShop) -> None:
     with opened(browser) as (page, _):
         page.goto(shop.address)

@@ -34,7 +34,8 @@ class CashierMethods extends HTMLElement {
     const tokens = { session: token, ...stored(key) };
     const client = remote(link.origin, tokens, () => store(key, tokens));
     const root = this.shadowRoot || this.attachShadow({ mode: "open" });
-    const main = document.createElement("main");
+    const main = document.createElement("div");
+    main.dataset.view = "";
     const status = document.createElement("p");
     status.id = "status";
     status.className = "sr";
@@ -46,6 +47,7 @@ class CashierMethods extends HTMLElement {
     let again = 0;
     let isGone = false;
     const page = improve(root, {
+      tag: "div",
       open: client.open,
       get: (address, signal) => client.get(address, { signal }),
       reload: () => show(client.load(base)),
@@ -73,7 +75,7 @@ class CashierMethods extends HTMLElement {
         // Never a failure of the payment: only that nothing is known for now.
         if (isGone) return;
         page.recoverAll();
-        page.say(root.querySelector("main").dataset.textChecking);
+        page.say(root.querySelector("[data-view]").dataset.textChecking);
         this.#tell("cashier-error", { code: "UNAVAILABLE", message: String(error) });
         again = setTimeout(() => show(client.load(base)), 4000 + 4000 * Math.random());
         return;
@@ -117,6 +119,7 @@ class CashierMethods extends HTMLElement {
 
   #updated(main, update) {
     main.setAttribute("role", "group");
+    main.setAttribute("aria-label", main.querySelector("h1")?.textContent || "");
     for (const [selector, part] of Object.entries(PARTS)) {
       for (const element of main.querySelectorAll(selector)) element.part.add(part);
     }
@@ -153,7 +156,7 @@ class CashierMethods extends HTMLElement {
         show(client.load(base));
       }
     }, { signal });
-    root.querySelector("main").append(frame);
+    root.querySelector("[data-view]").append(frame);
   }
 }
 

@@ -27,8 +27,9 @@ function go(element) {
 //   reload()                                       shows another kind of page
 //   send(event), search(event)                     sends a form in its own way; optional
 //   chose(address), updated(main, update)          optional
+//   tag                                            of the element in place of `<main>`; optional
 function improve(root, host) {
-  let main = root.querySelector("main");
+  let main = root.querySelector("[data-view]");
 
   // --- The status line ---
 
@@ -377,6 +378,16 @@ function improve(root, host) {
     }
   }
 
+  // `<main>`, as the host has it: a shop's page has one of its own.
+  function mainOf({ html }) {
+    const built = build(html).querySelector("main");
+    if (!host.tag) return built;
+    const other = document.createElement(host.tag);
+    for (const { name, value } of built.attributes) other.setAttribute(name, value);
+    other.append(...built.childNodes);
+    return other;
+  }
+
   function reload() {
     halt();
     isOver = true;
@@ -390,7 +401,7 @@ function improve(root, host) {
     if (!update.html) return say("");
     const focused = root.activeElement;
     const heading = main.querySelector("h1")?.textContent;
-    const region = build(update.html).querySelector("main");
+    const region = mainOf(update);
     const preferred = new Map();
     for (const input of region.querySelectorAll("input[type=radio][checked]")) {
       preferred.set(input.name, input.id);
@@ -415,7 +426,7 @@ function improve(root, host) {
   function show(update) {
     halt();
     setClock(update.now, Date.now());
-    const later = build(update.html).querySelector("main");
+    const later = mainOf(update);
     const first = later.querySelector("[data-focus], [autofocus]");
     first?.removeAttribute("autofocus"); // a browser refuses it in a frame
     main.replaceWith(later);
