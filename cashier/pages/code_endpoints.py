@@ -6,6 +6,7 @@ merchant, in each worker.
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from collections.abc import Callable
 from datetime import datetime
@@ -34,6 +35,7 @@ from cashier.pages.surroundings import page_view
 from cashier.pages.till_views import MerchantCodeView
 from cashier.settings.pages import CodeSettings
 from cashier.tokens.page_session import SessionClaims
+from cashier.web.problem import RequestRefused
 from cashier.wire.transport import CallHeaders
 
 OpenSession = Callable[[SessionRequest, Scope], PageSession]
@@ -100,7 +102,7 @@ class CodeEndpoints:
         if amount is None:
             return self._page(call, entered, "amount_wrong", 422)
         # The merchant's bound is not used up by what one address sends too much of.
-        if not (self._by_address.admits(call.device.ip or "") and self._by_merchant.admits(call.merchant_id)):
+        if not (self._by_address.admits(_network_of(call.device.ip)) and self._by_merchant.admits(call.merchant_id)):
             raise PageRefused(429, PayerProblem.OVERLOADED, retry=call.page)
         key = sales.entered_key(call.merchant_id, sale_id, str(amount))
         sale = Sale(merchant_id=call.merchant_id, amount=amount)
@@ -115,9 +117,14 @@ class CodeEndpoints:
             merchant_id=call.merchant_id,
             product=Product.SCAN,
             terminal=Terminal.H5,
+            amount=amount,
             locale=call.wanted_locale(),
         )
-        return RedirectResponse(self._open_session(wanted, call.request.scope).url, 303)
+        try:
+            return RedirectResponse(self._open_session(wanted, call.request.scope).url, 303)
+        except RequestRefused:
+            # The request came by a name that is not ours.
+            raise PageRefused(421, PayerProblem.INVALID, retry=call.page) from None
 
     def _page(self, call: CodeCall, amount: str = "", fault: str | None = None, status: int = 200) -> Response:
         wanted = call.wanted_locale()
@@ -126,3 +133,12 @@ class CodeEndpoints:
         entry = amount_form(call.writing, here, fields, call.currency, amount, fault=fault)
         view = MerchantCodeView(merchant=call.code.name, entry=entry)
         return self._responses.render(page_view(call, call.page), view, status)
+
+
+def _network_of(address: str | None) -> str:
+    """One subscriber has a whole network of IPv6 addresses."""
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return ""
+    return str(parsed) if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))

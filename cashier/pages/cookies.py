@@ -20,11 +20,15 @@ _MOST_PARTS = 14
 
 
 class PageCookies:
-    """Of one order. `path`: of its pages, as browsers see it. `secure`: they come over https."""
+    """Of one order. `path`: of its pages, as browsers see it. `secure`: they come over https.
 
-    def __init__(self, path: str, *, secure: bool) -> None:
+    `lasts_s`: None keeps them until the browser is closed.
+    """
+
+    def __init__(self, path: str, *, secure: bool, lasts_s: int | None = None) -> None:
         self._path = path
         self._secure = secure
+        self._lasts_s = lasts_s
 
     def __repr__(self) -> str:
         return f"<PageCookies {self._path}>"
@@ -56,7 +60,13 @@ class PageCookies:
         parts[0] = f"{len(parts)}~{parts[0]}"
         for number, part in enumerate(parts):
             response.set_cookie(
-                self._part(name, number), part, path=self._path, secure=self._secure, httponly=True, samesite="lax"
+                self._part(name, number),
+                part,
+                max_age=self._lasts_s,
+                path=self._path,
+                secure=self._secure,
+                httponly=True,
+                samesite="lax",
             )
 
     def _part(self, name: str, number: int) -> str:

@@ -7,9 +7,12 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 from starlette.requests import Request
+from starlette.responses import Response
 
 from cashier.core import Cashier
 from cashier.domain.order import Id, Locale, Product, Terminal
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import FINAL
 from cashier.domain.wording import PayerProblem
 from cashier.pages.browser_call import BrowserCall
 from cashier.pages.cookies import PageCookies
@@ -19,6 +22,9 @@ from cashier.tokens.page_session import SessionClaims, TillClaims, till_of
 
 # A working day. A till that is used gets another one each time.
 TILL_S = 86_400
+# A browser keeps some 180 cookies of one host, and a till has a sale a minute: that of a sale under
+# way lives as long as a code on the screen, that of one that has ended until it is looked at again.
+_SALE_S, _ENDED_SALE_S = 7_200, 600
 
 
 class TillAddresses(Struct, frozen=True):
@@ -80,8 +86,9 @@ class TillCall(BrowserCall):
         except msgspec.ValidationError:
             raise PageRefused(404, PayerProblem.ORDER_UNKNOWN) from None
         self.addresses = TillAddresses(self.prefix, *ids)
-        self.till_cookies = PageCookies(self.addresses.till, secure=self.encrypted)
-        self.cookies = PageCookies(self.addresses.page, secure=self.encrypted)
+        # A till whose browser is closed goes on with its sale.
+        self.till_cookies = PageCookies(self.addresses.till, secure=self.encrypted, lasts_s=TILL_S)
+        self.cookies = PageCookies(self.addresses.page, secure=self.encrypted, lasts_s=_SALE_S)
         self.till_or_none = self._read_till()
 
     @property
@@ -125,6 +132,13 @@ class TillCall(BrowserCall):
     @property
     def country(self) -> str:
         return (self.till_or_none is not None and self.till_or_none.country) or ""
+
+    def keep_payment(self, response: Response, payment: Payment) -> Response:
+        """In a cookie of the sale."""
+        lasts_s = _ENDED_SALE_S if payment.status in FINAL else _SALE_S
+        cookies = PageCookies(self.page, secure=self.encrypted, lasts_s=lasts_s)
+        cookies.set_payment(response, payment.payment_id, payment.payment_token)
+        return response
 
     def sign_till(self, till: TillClaims) -> str:
         return self.cashier.tokens.pages.sign_till(till, int(self.now.timestamp()) + TILL_S)

@@ -13,6 +13,7 @@ from datetime import datetime
 from msgspec.structs import replace
 from starlette.responses import RedirectResponse, Response
 
+from cashier.domain.pan import payment_pan_fields
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
 from cashier.domain.wording import PayerProblem
@@ -20,7 +21,7 @@ from cashier.pages import sales
 from cashier.pages.amount_entry import parse_amount
 from cashier.pages.forms import form_fields, read_form
 from cashier.pages.order_creation import OrderNotCreated, Orders, Sale
-from cashier.pages.page_call import PageRefused
+from cashier.pages.page_call import PageRefused, UnknownAddress
 from cashier.pages.page_responses import PageResponses
 from cashier.pages.page_updates import PageUpdates, Update, another_page
 from cashier.pages.payment_view import may_be_retried
@@ -71,6 +72,8 @@ class TillEndpoints:
         """POST: have the order of an amount created."""
         form, till = await read_form(call), call.till
         entered, note = form.get("amount") or "", (form.get("note") or "").strip()[:64]
+        if payment_pan_fields({"note": note}):
+            note = ""  # a card number in the wrong field goes nowhere
         amount = parse_amount(entered, till.currency, call.writing.formats)
         if amount is None:
             return self._till(call, entered, note, "amount_wrong")
@@ -89,7 +92,10 @@ class TillEndpoints:
         code = call.settings.codes.get(till.merchant_id)
         if code is None:
             raise PageRefused(404, PayerProblem.ORDER_UNKNOWN, retry=call.addresses.till)
-        view = await printed_code_view(call, code.name, self._qr_codes)
+        try:
+            view = await printed_code_view(call, code.name, self._qr_codes)
+        except UnknownAddress:
+            raise PageRefused(421, PayerProblem.INVALID, retry=call.addresses.till) from None
         return self._responses.render(page_view(call, call.addresses.printed_code), view)
 
     # A sale
@@ -104,7 +110,7 @@ class TillEndpoints:
         if payment is None or may_be_retried(payment):
             return await self._offer(call, payment)
         page, view = await payment_page(call, payment, self._qr_codes)
-        return self._kept(call, payment, self._responses.render(page, view))
+        return call.keep_payment(self._responses.render(page, view), payment)
 
     async def scan(self, call: TillCall) -> Response:
         """POST: charge the code that the payer shows."""
@@ -136,7 +142,7 @@ class TillEndpoints:
         form, held = await read_form(call), call.held_payment()
         if held is None or held[0] != form.attempt:
             return self._go(call)
-        return self._kept(call, await sales.cancel(call, held), self._go(call))
+        return call.keep_payment(self._go(call), await sales.cancel(call, held))
 
     async def go_to_page(self, call: TillCall) -> Response:
         """GET: the address of a form, which stays in a browser where it was refused."""
@@ -211,7 +217,7 @@ class TillEndpoints:
             payment = await sales.cancel(call, held)
         if payment is None or may_be_retried(payment):
             return None
-        return self._kept(call, payment, self._go(call))
+        return call.keep_payment(self._go(call), payment)
 
     async def _pay(
         self, call: TillCall, methods: sales.Methods, token: str, key: str, code: str | None = None
@@ -220,7 +226,7 @@ class TillEndpoints:
             payment = await sales.pay(call, methods, token, key, code)
         except SaleRefused as refused:
             return self._go(call, refused.notice)
-        return self._kept(call, payment, self._go(call))
+        return call.keep_payment(self._go(call), payment)
 
     async def _offer(self, call: TillCall, ended: Payment | None) -> Response:
         consultation = await sales.consult(call)
@@ -235,7 +241,3 @@ class TillEndpoints:
     def _go(self, call: TillCall, notice: str | None = None) -> Response:
         """To the page of the sale."""
         return RedirectResponse(call.page if notice is None else f"{call.page}?notice={notice}", 303)
-
-    def _kept(self, call: TillCall, payment: Payment, response: Response) -> Response:
-        call.cookies.set_payment(response, payment.payment_id, payment.payment_token)
-        return response

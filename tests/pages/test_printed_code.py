@@ -6,7 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from cashier import pages
 from cashier.domain.order import Product, Terminal
+from cashier.pages.order_creation import CreatedOrder, Sale
+from cashier.sandbox.risk import Amount
+from cashier.sandbox.shop import OrderBody
+from cashier.web.application import app
+from cashier.wire.transport import CallHeaders
 from tests.pages.payer_browser import PayerBrowser
 from tests.pages.till_shop import TillShop, till_shop
 
@@ -61,6 +67,33 @@ async def test_orders_of_one_address_are_bounded_and_others_go_on(shop: TillShop
     assert len(shop.sales) == 6
     await other.open(ADDRESS)
     assert (await other.post(other.document.form("/m_5"), {"amount": "8"})).status == 303
+
+
+async def test_a_subscriber_is_one_address_also_with_ipv6(shop: TillShop) -> None:
+    statuses = []
+    for number in range(8):
+        browser = PayerBrowser(shop.application, client=f"2001:db8::{number:x}")
+        await browser.open(ADDRESS)
+        statuses.append((await browser.post(browser.document.form("/m_5"), {"amount": "8"})).status)
+    assert statuses == [303] * 6 + [429] * 2
+
+
+async def test_a_name_that_is_not_ours_makes_no_link(shop: TillShop) -> None:
+    browser = PayerBrowser(shop.application, headers={"host": "evil.example"})
+    await browser.open(ADDRESS)
+    assert (await browser.post(browser.document.form("/m_5"), {"amount": "8"})).status == 421
+
+
+async def test_an_order_of_another_amount_is_not_paid(shop: TillShop) -> None:
+    async def dearer(sale: Sale, idempotency_key: str, call_headers: CallHeaders) -> CreatedOrder:
+        dear = OrderBody(merchant_id="m_5", amount=Amount("CNY", 80_000))
+        return CreatedOrder(shop.checkout.world.shop.create(dear, idempotency_key).body["order_id"])
+
+    served = pages.app(shop.cashier, shop.checkout.world.clock, dearer)
+    browser = PayerBrowser(app(shop.cashier, pages=served))
+    await browser.open(ADDRESS)
+    await browser.submit("/m_5", amount="8")
+    assert not browser.document.has_form("/pay")
 
 
 async def test_no_other_site_creates_orders(shop: TillShop) -> None:

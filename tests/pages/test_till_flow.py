@@ -176,6 +176,15 @@ async def test_what_is_no_amount_is_said_at_its_field(shop: TillShop, amount: st
     assert shop.sales == []
 
 
+async def test_a_card_number_in_the_wrong_field_goes_nowhere(shop: TillShop) -> None:
+    browser = await shop.till()
+    await browser.submit("/sales", amount="5", note="4111 1111 1111 1111")
+    assert shop.sales[0][0].note is None
+    again = await shop.till()
+    await again.submit("/sales", amount="x", note="4111111111111111")
+    assert "4111" not in again.document.html
+
+
 async def test_the_address_of_a_refused_form_can_be_loaded(shop: TillShop) -> None:
     browser = await shop.till()
     await browser.submit("/sales", amount="x", note="")
@@ -298,6 +307,19 @@ async def test_a_till_in_use_stays_open_and_an_idle_one_closes(shop: TillShop) -
         assert (await browser.reload()).status == 200
     shop.checkout.world.clock.advance(timedelta(hours=25))
     assert (await browser.reload()).status == 403
+
+
+async def test_the_cookies_of_ended_sales_go_and_a_closed_browser_goes_on(shop: TillShop) -> None:
+    browser = await shop.sale()
+    await shop.show_code(browser)
+    live = browser.answers[-1].set_cookies
+    shop.settle(browser)
+    await browser.reload()
+    ended = browser.answers[-1].set_cookies
+    assert ["Max-Age=7200" in cookie for cookie in live] == [True]
+    assert ["Max-Age=600" in cookie for cookie in ended] == [True]
+    till = await shop.till()
+    assert all("Max-Age=86400" in cookie for answer in till.answers for cookie in answer.set_cookies)
 
 
 async def test_the_till_speaks_the_language_that_is_chosen(shop: TillShop) -> None:
