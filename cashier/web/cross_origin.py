@@ -35,7 +35,10 @@ _VARY = ((b"vary", b"Origin"),)
 
 
 class MerchantSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[merchants.NAME]`. `origins`: of the pages that may act for this merchant."""
+    """`[merchants.NAME]`. `origins`: of the pages that may act for this merchant.
+
+    They may also embed the cashier, and payers are sent back to them.
+    """
 
     origins: tuple[str, ...] = ()
 

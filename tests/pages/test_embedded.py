@@ -85,8 +85,9 @@ async def test_a_page_of_the_merchant_can_read_the_answers(script: Script) -> No
     assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_a_page_of_another_origin_is_refused(shop: PageShop) -> None:
-    thief = Script(shop, shop.link(CASE), origin="https://elsewhere.example")
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", f"{SHOP}:8443", f"{SHOP}.elsewhere.example"])
+async def test_a_page_of_another_origin_is_refused(shop: PageShop, origin: str) -> None:
+    thief = Script(shop, shop.link(CASE), origin=origin)
     answer = await thief.load(BASE)
     assert answer.status == 403
     assert "access-control-allow-origin" not in answer.headers

@@ -17,7 +17,7 @@ from tests.support.browser import chromium, opened
 from tests.support.command_processes import running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Locator, Page, Route
 
 pytestmark = [pytest.mark.peers]
 OTP = "246810"
@@ -176,6 +176,26 @@ def test_without_the_service_the_link_of_the_shop_remains(browser: Browser, shop
             page.wait_for_timeout(50)
         assert seen(page, "error")[0]["code"] == "UNAVAILABLE"
         assert page.get_by_role("link", name="Pay on the secure page").is_visible()
+
+
+def test_a_frame_without_an_answer_asks_again(browser: Browser, shop: EmbeddingShop) -> None:
+    with opened(browser) as (page, _):
+        page.goto(shop.address)
+        cashier = page.locator("cashier-methods")
+        choose(cashier, "QUICK_PAY:c_2")
+        lost: list[str] = []
+
+        def lose_first(route: Route) -> None:
+            if route.request.frame.parent_frame is None or lost:
+                route.continue_()
+            else:
+                lost.append(route.request.url)
+                route.abort()
+
+        page.route("**/cashier-embed/*/payment", lose_first)
+        cashier.locator(".primary").click()
+        cashier.frame_locator("iframe").locator("#answer").wait_for()
+        assert len(lost) == 1
 
 
 def test_it_works_under_a_strict_policy_of_the_shop(browser: Browser, shop: EmbeddingShop) -> None:

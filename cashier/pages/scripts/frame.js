@@ -1,5 +1,6 @@
 // The challenge of an embedded cashier, in a document of the cashier inside the shop's page.
 
+const RETRY_MS = 3000;
 const holder = document.querySelector("main");
 const shop = holder.dataset.shop; // the only origin that may frame this document
 const base = location.pathname.replace(/\/frame$/, "");
@@ -25,8 +26,11 @@ function start(tokens) {
     try {
       update = await loading;
     } catch {
+      const { view, textChecking } = document.querySelector("main").dataset;
       page.recoverAll();
-      page.say(document.querySelector("main").dataset.textChecking);
+      page.say(textChecking);
+      // Nothing is shown yet; later the payer sends the form again.
+      if (view === "frame") setTimeout(() => show(client.load(`${base}/payment`)), RETRY_MS);
       return;
     }
     if (update.view === "challenge") page.show(update);
