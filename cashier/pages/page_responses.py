@@ -27,11 +27,11 @@ class PageResponses:
         return response
 
     def refusal(self, call: BrowserCall, refused: PageRefused) -> Response:
-        text = call.writing.problem(refused.problem)
+        title, message = _told(call, refused)
         retry = refused.retry
         view = ProblemView(
-            title=text.title,
-            message=text.message,
+            title=title,
+            message=message,
             retry=retry,
             request_id=call.request_id if refused.status >= 500 else None,
         )
@@ -40,6 +40,16 @@ class PageResponses:
         if refused.retry_after_s is not None:
             response.headers["retry-after"] = str(refused.retry_after_s)
         return response
+
+
+def _told(call: BrowserCall, refused: PageRefused) -> tuple[str, str]:
+    """Title and message. The core's titles of problems are for developers."""
+    labels = call.writing.labels
+    if refused.problem is PayerProblem.TOKEN_EXPIRED and refused.retry is None and isinstance(call, PageCall):
+        return str(labels.closed_title), str(labels.closed_how)
+    checking = refused.problem is PayerProblem.STATUS_UNAVAILABLE
+    title = str(labels.outcome_unknown if checking else labels.problem_title)
+    return title, call.writing.problem(refused.problem).message
 
 
 def internal(call: BrowserCall) -> PageRefused:

@@ -227,6 +227,13 @@ async def test_nobody_acts_without_a_session(shop: PageShop) -> None:
     assert shop.checkout.calls == []
 
 
+async def test_a_page_without_a_session_says_where_to_open_it_again(shop: PageShop) -> None:
+    for locale, text in (("en", "go back to the shop"), ("zh-CN", "返回商家"), ("ar", "العودة إلى المتجر")):
+        stranger = shop.browser(headers={"accept-language": locale})
+        await stranger.open(ORDER)
+        assert text in stranger.document.text
+
+
 async def test_a_session_ends_and_using_it_prolongs_nothing(shop: PageShop) -> None:
     browser = await shop.payer(CASE)
     for _ in range(4):
