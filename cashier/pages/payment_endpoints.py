@@ -12,6 +12,7 @@ from collections.abc import Callable
 from starlette.responses import RedirectResponse, Response
 
 from cashier.consultation.answer import OrderUnknown
+from cashier.domain.order import Product, Terminal
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_request import AttemptRequest
@@ -102,22 +103,19 @@ class PaymentEndpoints:
             payment = await self._look(call, *held)
             if payment is not None:
                 return await self._page(call, session, payment)
+        if named is not None and session.user_id is not None:
+            resumed = await self._resumed(call, named, _attempt_request(call, session), call.addresses.payment)
+            if resumed is not None:
+                return await self._page(call, session, resumed)
         found = await self.found_or_none(call)
         if found is None:
             return self._elsewhere(call, session, named) if named else RedirectResponse(call.addresses.page, 303)
-        if not found.can_resume:
-            return self._result(call, found, PaymentForms(retry=call.addresses.page))
-        try:
-            resumed = await self.port(call).resume(
-                found.payment_id,
-                _attempt_request(call, session),
-                request_id=call.request_id,
-                traceparent=call.traceparent,
-            )
-        except NotResumable:
-            return self._result(call, found, PaymentForms())
-        except (AcceptError, OrderUnknown):
-            raise _status_unavailable(call) from None
+        resumed = None
+        if found.can_resume:
+            request = _attempt_request(call, session)
+            resumed = await self._resumed(call, found.payment_id, request, call.addresses.payment)
+        if resumed is None:
+            return self._result(call, found)
         return await self._page(call, session, resumed)
 
     async def check(self, call: PageCall) -> Response:
@@ -232,14 +230,46 @@ class PaymentEndpoints:
     async def _result_of_return(self, call: PageCall, back: ReturnClaims) -> Response:
         """For whoever comes back: the state, and nothing to act with. Never the payer's order."""
         call.session_or_none, call.other_locale = None, back.locale
-        found = None if back.user_id is None else await self._find(call, back.merchant_id, back.user_id)
-        if found is None or found.payment_id != back.payment_id:
-            raise PageRefused(503, PayerProblem.STATUS_UNAVAILABLE, retry=_same_address(call), retry_after_s=_WAIT_S)
-        return self._result(call, found, PaymentForms(), address=_same_address(call))
+        payment = None if back.user_id is None else await self._payment_of(call, back)
+        if payment is None:
+            # The attempt of a payer without a name is known to their own browser alone.
+            again_s = None if back.user_id is None else _WAIT_S
+            raise PageRefused(503, PayerProblem.STATUS_UNAVAILABLE, retry=_same_address(call), retry_after_s=again_s)
+        kind = kind_of(self.port(call).choice_of(payment.payment_id, payment.payment_token).method_id)
+        refresh = None if payment.status in FINAL else refresh_s(payment)
+        page = page_view(call, _same_address(call), refresh_after_s=refresh)
+        return self._responses.render(page, result_view(payment, kind, call.writing, PaymentForms()))
 
-    def _result(self, call: PageCall, found: FoundPayment, forms: PaymentForms, address: str | None = None) -> Response:
+    async def _payment_of(self, call: PageCall, back: ReturnClaims) -> Payment | None:
+        """For its payer, by the ids of a return. Its token stays here."""
+        request = AttemptRequest(
+            order_id=back.order_id,
+            merchant_id=back.merchant_id,
+            user_id=back.user_id,
+            # Product and terminal do not matter to an attempt that exists.
+            product=Product.STANDARD_CASHIER,
+            terminal=Terminal.H5,
+            locale=call.locale,
+        )
+        return await self._resumed(call, back.payment_id, request, _same_address(call))
+
+    async def _resumed(self, call: PageCall, payment_id: str, request: AttemptRequest, address: str) -> Payment | None:
+        """None for a payment that is not this payer's, or that only its own browser knows.
+
+        `address`: to ask again if the state cannot be known. Raises `PageRefused`.
+        """
+        headers = {"request_id": call.request_id, "traceparent": call.traceparent}
+        try:
+            return await self.port(call).resume(payment_id, request, **headers)
+        except (NoSuchAttempt, NotResumable):
+            return None
+        except (AcceptError, OrderUnknown):
+            raise PageRefused(503, PayerProblem.STATUS_UNAVAILABLE, retry=address, retry_after_s=_WAIT_S) from None
+
+    def _result(self, call: PageCall, found: FoundPayment) -> Response:
         refresh = None if found.status in FINAL else refresh_s(found)
-        page = page_view(call, address or call.addresses.payment, refresh_after_s=refresh)
+        forms = PaymentForms(retry=call.addresses.page)
+        page = page_view(call, call.addresses.payment, refresh_after_s=refresh)
         return self._responses.render(page, result_view(found, found.kind, call.writing, forms))
 
     async def _page(self, call: PageCall, session: SessionClaims, payment: Payment) -> Response:

@@ -281,6 +281,24 @@ async def test_a_return_in_another_browser_shows_the_result_and_nothing_else(sho
     assert BACK not in other.document.links
 
 
+@pytest.mark.parametrize("end", ["declined", "replaced", "paid by another"])
+async def test_a_return_shows_the_end_of_its_own_payment_in_another_browser(shop: PageShop, end: str) -> None:
+    browser, url = await returned(shop)
+    if end == "declined":
+        shop.settle(browser, "FAILED")
+    else:
+        await browser.submit("/replace")
+    if end == "paid by another":
+        await browser.choose("WALLET:WECHAT_PAY")
+        shop.settle(browser)
+    other = shop.browser()
+    await other.open(url)
+    assert other.document.view == "result"
+    assert ("bad" if end == "declined" else "calm") in other.document.state
+    assert other.document.forms == []
+    assert "payment_token" not in other.document.html
+
+
 async def test_a_return_before_anything_is_known_says_that_and_looks_again(shop: PageShop) -> None:
     _, url = await returned(shop)
     shop.checkout.replies["result"] = shop.checkout.replies["look_up"] = _unreadable
