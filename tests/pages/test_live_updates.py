@@ -40,6 +40,9 @@ class Events:
             fields = dict(line.split(": ", 1) for line in event.splitlines())
             self._arrived.put_nowait((fields["event"], json.loads(fields["data"])))
 
+    async def any(self) -> tuple[str, Any]:
+        return await self._arrived.get()
+
     async def next(self, name: str) -> Any:
         """The data of the next event of this name."""
         while True:
@@ -105,6 +108,18 @@ async def test_a_checkout_improves_as_its_sources_answer() -> None:
             while 'class="row checking"' in (await events.next("update"))["html"]:
                 pass
             assert await events.next("end") == {"retry_ms": None}
+
+
+async def test_an_update_never_knows_less_than_the_one_before() -> None:
+    async with page_shop({"first_answer_ms": 100}) as shop:
+        browser = await shop.payer(CASE)
+        shop.cashier.invalidate("quota", prefix="")
+        shop.checkout.inject("quota", "hang")
+        checking = []
+        async with following(browser, live_address(browser.document)) as events:
+            while (event := await events.any())[0] != "end":
+                checking += [event[1]["html"].count('class="row checking"')] if event[0] == "update" else []
+        assert checking == sorted(set(checking), reverse=True), "each knows more"
 
 
 async def test_what_stays_undetermined_is_asked_for_again() -> None:

@@ -92,7 +92,7 @@ def test_rows_improve_where_they_are_and_keep_focus_and_choice(
         page.evaluate("window.first = document.getElementById('a')")
         page.wait_for_timeout(600)  # a shift so soon after an input does not count
         server.show(
-            checkout(row("b", state="checked"), row("d"), row("a", amount="¥9.00"), rest=(row("c"), row("e", "VA")))
+            checkout(row("b"), row("d", state="checked"), row("a", amount="¥9.00"), rest=(row("c"), row("e", "VA")))
         )
         page.get_by_text("a ¥9.00").wait_for()
         assert order_of_rows(page) == ["a", "b", "c", "d", "e"]
