@@ -30,6 +30,10 @@ _BY_SECTION: Mapping[str, tuple[str, ...]] = {
         "insecure",
     ),
     "operations": ("enabled", "host", "port", "hosts", "sandbox"),
+    "pages": ("enabled", "public_url", "trusted_proxies", "session_s", "first_answer_ms"),
+    "pages.brand": ("name", "color", "logo"),
+    "pages.links": ("top_up", "bind_card", "update_card"),
+    "pages.codes.*": ("name", "currency"),
     "telemetry": (
         "sample_bps", "slow_bps", "records_per_second", "lines_per_second", "otlp_url", "service_name",
         "payment_sample_bps", "log_level", "access_log",
@@ -73,9 +77,9 @@ def _shown(key: str, pattern: str, value: Any) -> Iterator[tuple[str, str]]:
             # Below `sources` the fields are names of sources.
             below = "*" if key == "sources" else name
             yield from _shown(_joined(key, name), _joined(pattern, below), getattr(value, name))
-    elif key == "merchants":
-        for name, merchant in value.items():
-            yield from _shown(f"{key}.{name}", f"{pattern}.*", merchant)
+    elif key in ("merchants", "pages.codes"):
+        for name, of_merchant in value.items():
+            yield from _shown(f"{key}.{name}", f"{pattern}.*", of_merchant)
     elif value is not None:
         yield key, _text(pattern, value)
 

@@ -13,8 +13,9 @@ from cashier.settings.schema import SERVICES, Settings
 from cashier.telemetry.shown_settings import HIDDEN, SHOWN, shown_settings
 
 URL = "http://127.0.0.1:9100"
-# Secrets, and what may hold one: options are whatever an adapter takes.
-KEPT_BACK = {"auth.secret", "tokens.secrets", "sources.*.options"}
+# Secrets, and what may hold one: options are whatever an adapter takes, and addresses may have a
+# key in their query.
+KEPT_BACK = {"auth.secret", "tokens.secrets", "sources.*.options", "pages.order_url", "pages.vault.url"}
 
 
 def shown(**table: Any) -> dict[str, str]:
@@ -70,3 +71,10 @@ def test_the_other_settings_are_shown_with_their_values() -> None:
     assert values["sources.engine.tries.attempts"] == "3"
     assert values["merchants.m_1.origins"] == '["https://shop.example"]'
     assert "sources.merchant.url" not in values
+
+
+def test_the_printed_codes_of_merchants_are_shown() -> None:
+    pages = {"order_url": "http://127.0.0.1:9100/orders?key=k3y", "codes": {"m_5": {"name": "S", "currency": "CNY"}}}
+    values = shown(pages=pages)
+    assert values["pages.codes.m_5.currency"] == '"CNY"'
+    assert values["pages.order_url"] == HIDDEN
