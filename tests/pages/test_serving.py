@@ -16,6 +16,7 @@ from cashier.core import Cashier
 from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
 from cashier.web.application import app
+from cashier.web.endpoint_path import PAGE_PATHS
 from cashier.wiring import changes_that_need_a_restart
 from tests.pages.page_shop import page_shop
 from tests.pages.payer_browser import PayerBrowser
@@ -68,6 +69,12 @@ async def test_a_shop_gets_a_link_of_the_configured_service(tmp_path: Path) -> N
             path="/v1/cashier-sessions",
         )
         assert refused.problem() == (422, "INVALID")
+
+
+async def test_metrics_and_the_access_log_name_each_page() -> None:
+    async with page_shop() as shop:
+        served = {getattr(route, "path", "") for route in shop.pages._starlette.routes}
+    assert served == set(PAGE_PATHS)
 
 
 def test_a_reload_applies_what_it_can(tmp_path: Path) -> None:

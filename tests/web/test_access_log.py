@@ -33,7 +33,7 @@ from cashier.web.endpoint_path import endpoint_path
         (b"/cashier-till/m_1/t_1/code/o_1", "other"),
         (b"/cashier-till/m_1/t_1/secret", "other"),
         (b"/cashier-code/m_1", "/cashier-code/{merchant_id}"),
-        (b"/cashier-assets/0123456789ab.page.css", "/cashier-assets"),
+        (b"/cashier-assets/0123456789ab.page.css", "/cashier-assets/{name}"),
         (b"/v1/consult/u_1", "other"),
         (b"/v1/payments/", "other"),
         (b"/v1/payments//events", "other"),

@@ -8,7 +8,7 @@ import pytest
 
 from cashier.consultation.answer import OrderUnknown
 from cashier.web import app
-from cashier.web.endpoint_path import ENDPOINT_PATHS
+from cashier.web.endpoint_path import API_PATHS, ENDPOINT_PATHS
 from cashier.web.problem import ProblemCode
 from tests.web.fake_payments import PAYMENT_PATH, TOKEN, FakePayments
 from tests.web.fake_service import FakeService, consultation
@@ -126,7 +126,7 @@ async def test_open_connections_are_counted_and_refused_ones_are_not() -> None:
 def test_every_endpoint_and_every_problem_has_a_counter() -> None:
     service = FakeService(FakePayments())
     routes = app(service)._other_endpoints.routes
-    assert sorted(ENDPOINT_PATHS) == sorted(["/v1/consult", *(getattr(route, "path", "") for route in routes)])
+    assert sorted(API_PATHS) == sorted(["/v1/consult", *(getattr(route, "path", "") for route in routes)])
     counters = service.metrics.snapshot()
     statuses = ("none", "2xx", "3xx", "4xx", "5xx")
     assert set(counters[REQUESTS]) == {(path, status) for path in (*ENDPOINT_PATHS, "other") for status in statuses}
