@@ -1,9 +1,9 @@
 """A lean upstream for all sources: encoded answers of the sandbox for a crowd of users.
 
 It must cost little, because it is not the program under test. It serves single requests and
-batches. `python -m benchmarks.lean_upstream` prints the port of each source as JSON and serves
-until its standard input ends; every port answers for all sources. `GET /-/seen` returns the counts,
-and `POST /-/behave` sets delays and hangs: see `lab/upstream.py`.
+batches, and takes exported spans. `python -m benchmarks.lean_upstream` prints the port of each
+source as JSON and serves until its standard input ends; every port answers for all sources.
+`GET /-/seen` returns the counts, and `POST /-/behave` sets delays and hangs: see `lab/upstream.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from benchmarks.lab.upstream import (
     FIRST_USER,
     SOURCE_NAMES,
     STRAGGLING,
+    TRACES,
     Behaviour,
     HoldTimes,
     UpstreamCounts,
@@ -67,7 +68,7 @@ class Sources:
     def __init__(self, answers: Mapping[bytes, tuple[str, bytes]], behaviour: Behaviour) -> None:
         self.answers = answers
         self.timer = PreciseTimer(asyncio.get_running_loop())
-        self.connections = self.opened = 0
+        self.connections = self.opened = self.exports = 0
         self.behave(behaviour)
 
     def behave(self, behaviour: Behaviour) -> None:
@@ -81,6 +82,7 @@ class Sources:
         return UpstreamCounts(
             calls={name: source.calls for name, source in sources},
             keys={name: source.keys for name, source in sources},
+            exports=self.exports,
             held={name: hold_times(source.held) for name, source in sources if source.held.count},
             cpu_s=time.process_time(),
             connections=self.connections,
@@ -167,6 +169,9 @@ def hold_times(histogram: Histogram) -> HoldTimes:
 
 
 def control_response(sources: Sources, target: bytes, body: bytes) -> bytes:
+    if target == TRACES.encode():
+        sources.exports += 1
+        return with_head(b"{}")
     if target == COUNTS.encode():
         return encoded_response(sources.seen())
     if target != BEHAVE.encode():

@@ -65,7 +65,7 @@ BARS: Sequence[Bar] = (
     Bar(_OVERLOAD + "p99 of refusals", "overload", "overload.refused_p99_ms", 5.0, None, "ms"),
     Bar("CPU per extra source", "sources", "sources.cost_us", 45.0, 30.0, "µs"),
     Bar(
-        "Metrics and records, no trace export: CPU per consultation, on ÷ off",
+        "Metrics, records and traces: CPU per consultation, on ÷ off",
         "observability",
         "observability.ratio",
         1.03,

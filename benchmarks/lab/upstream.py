@@ -20,6 +20,8 @@ SOURCE_NAMES = ("order", "merchant", "member", "card", "balance", "channel", "qu
 STRAGGLING = 12
 BEHAVE = "/-/behave"
 COUNTS = "/-/seen"
+# Takes exported spans, as a collector of OTLP/HTTP does.
+TRACES = "/v1/traces"
 FIRST_USER = 100_000
 USERS = 2_000
 # The paths that take batches, and the single request behind each element of a batch.
@@ -63,10 +65,12 @@ class UpstreamCounts(msgspec.Struct, frozen=True):
 
     `calls`: by source; a batch is one. `keys`: requests within batches. `cpu_s`: of the process's
     life. `connections`: open now; `opened`: in total. Both include the control connection.
+    `exports`: requests with spans, in the process's life.
     """
 
     calls: Mapping[str, int]
     keys: Mapping[str, int]
+    exports: int
     held: Mapping[str, HoldTimes]
     cpu_s: float
     connections: int
@@ -91,8 +95,13 @@ class LeanUpstream(NamedTuple):
     def seen(self) -> UpstreamCounts:
         return msgspec.json.decode(self._control("GET", COUNTS, b""), type=UpstreamCounts)
 
+    @property
+    def collector_url(self) -> str:
+        """Where spans are exported to."""
+        return next(iter(self.urls.values()))
+
     def _control(self, method: str, target: str, body: bytes) -> bytes:
-        return exchange(int(next(iter(self.urls.values())).rpartition(":")[2]), method, target, body)
+        return exchange(int(self.collector_url.rpartition(":")[2]), method, target, body)
 
 
 def exchange(port: int, method: str, target: str, body: bytes = b"") -> bytes:

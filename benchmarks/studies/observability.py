@@ -1,8 +1,9 @@
-"""The price of metrics and records: on, as by default and without trace export, ÷ off.
+"""The price of metrics, records and traces: on ÷ off.
 
 CPU per consultation with all eight sources live: two services, one with `[operations]` as by
-default and one with `enabled = false`, in pairs of slices as in `cost --before`. The first also
-pays for its operations port, which reads its own store every second. Memory: the file of one
+default and a collector of traces, one with `enabled = false` and none, in pairs of slices as in
+`cost --before`. The first also pays for its operations port, which reads its own store every
+second. Memory: the file of one
 worker and its objects, all families with as many children as they may have. A scrape: CPU
 time of reading two such files, adding and rendering them, in this process.
 """
@@ -41,8 +42,11 @@ class Setting(NamedTuple):
     toml: str
 
 
-ON = Setting("on", "[operations]\nport = 0")
 OFF = Setting("off", "[operations]\nenabled = false")
+
+
+def all_on(collector_url: str) -> Setting:
+    return Setting("on", f'[operations]\nport = 0\n[telemetry]\notlp_url = "{collector_url}"')
 
 
 class Pair(NamedTuple):
@@ -69,17 +73,19 @@ def measure(lab: Lab) -> Finding:
         for turn in range(lab.rounds):
             pairs.append(measure_pair(lab, turn, upstream, requests))
             lab.report(f"pair {turn + 1} of {lab.rounds}, on ÷ off: {pairs[-1].ratio:.3f}")
-    return finding(pairs, *measure_store(lab.directory))
+        exports = upstream.seen().exports
+    return finding(pairs, exports, *measure_store(lab.directory))
 
 
 def measure_pair(lab: Lab, turn: int, upstream: LeanUpstream, requests: Sequence[bytes]) -> Pair:
     """The order alternates, so that both start first equally often."""
-    order = (ON, OFF) if turn % 2 else (OFF, ON)
+    on = all_on(upstream.collector_url)
+    order = (on, OFF) if turn % 2 else (OFF, on)
     with ExitStack() as running:
         served = [running.enter_context(start_service(lab, upstream.urls, other=setting.toml)) for setting in order]
         sides = uvloop.run(drive_pair(lab, GROUPS[0], order, served, upstream, requests))
     by_setting = dict(zip(order, sides, strict=True))
-    return Pair(by_setting[ON], by_setting[OFF])
+    return Pair(by_setting[on], by_setting[OFF])
 
 
 def measure_store(directory: Path) -> tuple[Figure, Figure, int]:
@@ -109,7 +115,7 @@ def filled_store(path: Path) -> Store:
     return store
 
 
-def finding(pairs: Sequence[Pair], megabytes: Figure, scrape_ms: Figure, lines: int) -> Finding:
+def finding(pairs: Sequence[Pair], exports: int, megabytes: Figure, scrape_ms: Figure, lines: int) -> Finding:
     columns = figures(pairs, COLUMNS)
     return Finding(
         "The price of observability",
@@ -126,6 +132,7 @@ def finding(pairs: Sequence[Pair], megabytes: Figure, scrape_ms: Figure, lines: 
             ),
         ],
         notes=[
+            f"The collector received {exports:,} exports of spans.",
             f"A scrape of {WORKERS} full workers has {lines:,} lines.",
             *doubts("on", [pair.on.usage for pair in pairs]),
             *doubts("off", [pair.off.usage for pair in pairs]),

@@ -263,7 +263,7 @@ _ROWS = (
         "5xx: see http_problems for the code. 4xx of one path: a caller has changed, or an endpoint is used wrongly."
         " none: callers do not wait; compare their timeouts with the durations.",
         ("path", "status"),
-        most_children=512,
+        most_children=384,
     ),
     Family(
         "cashier_http_problems_total",
