@@ -26,15 +26,10 @@ from cashier.ops.run_directory import worker_store
 from cashier.ops.server import operations_port
 from cashier.pages import Pages
 from cashier.sandbox import CASES, World, serve, weather_named
-from cashier.sandbox.storefront import MERCHANT_ID
+from cashier.sandbox.storefront import MERCHANT_ID, TILL
 from cashier.settings.loader import configuration
 from cashier.web.application import app
 from cashier.web.server import ServerSettings, make_server
-
-# An order that many methods can pay, and that the demonstration itself leaves unpaid.
-_PAGE_CASE = "in_instalments"
-# A shop of the sandbox whose payers stand at a counter.
-_TILL = {"merchant_id": "m_5", "terminal_id": "till-1", "currency": "CNY"}
 
 
 async def run_demo(
@@ -69,7 +64,7 @@ async def run_demo(
                 "enabled": True,
                 "order_url": f"{sandbox_url}/orders",
                 "vault": {"url": f"{sandbox_url}/vault"},
-                "codes": {_TILL["merchant_id"]: {"name": "早点铺 Breakfast Stall", "currency": _TILL["currency"]}},
+                "codes": {TILL["merchant_id"]: {"name": "早点铺 Breakfast Stall", "currency": TILL["currency"]}},
             },
             "merchants": {MERCHANT_ID: {"origins": [sandbox_url]}},
         }
@@ -84,25 +79,10 @@ async def run_demo(
                 if not once:
                     write(console, _next_commands(url, sandbox_url, operations.url, console.width))
                     world.storefront.cashier_url = url
-                    page = await service_client.open_session(url, _page_request(request["locale"]))
-                    console.print(" [bold]Pay in a browser[/], within ten minutes:")
-                    console.print(f"  {page}\n", soft_wrap=True, highlight=False, markup=False)
-                    console.print(" [bold]Buy something[/], and pay on the cashier's page or on the shop's:")
-                    console.print(f"  {sandbox_url}/shop\n", soft_wrap=True, highlight=False, markup=False)
-                    till = await service_client.open_till(url, _TILL | {"locale": request["locale"]})
-                    console.print(" [bold]Take a payment[/] at a till, or pay at its printed code:")
-                    console.print(f"  {till}", soft_wrap=True, highlight=False, markup=False)
-                    code = f"{url}/cashier-code/{_TILL['merchant_id']}"
-                    console.print(f"  {code}\n", soft_wrap=True, highlight=False, markup=False)
+                    write(console, _addresses(url, sandbox_url))
                     if open_page is not None:
-                        open_page(page)
+                        open_page(f"{sandbox_url}/shop/pay")
                     await served
-
-
-def _page_request(locale: str) -> dict[str, Any]:
-    names = ("order_id", "user_id", "merchant_id", "product", "country")
-    request = CASES[_PAGE_CASE].request
-    return {**{name: request[name] for name in names}, "terminal": "H5", "locale": locale}
 
 
 def _warm_up_request(request: dict[str, Any]) -> dict[str, Any]:
@@ -184,6 +164,20 @@ async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[No
         finally:
             server.should_exit = True
             await served
+
+
+def _addresses(url: str, sandbox_url: str) -> Iterator[Text]:
+    pages = {
+        "the shop": f"{sandbox_url}/shop",
+        "the cashier page": f"{sandbox_url}/shop/pay",
+        "a till": f"{sandbox_url}/shop/till",
+        "its printed code": f"{url}/cashier-code/{TILL['merchant_id']}",
+    }
+    yield Text.assemble((" Open in a browser", "bold"), ":")
+    yield Text()
+    for name, address in pages.items():
+        yield Text.assemble(f"  {name:<18}", (address, "bold"))
+    yield Text()
 
 
 def _next_commands(url: str, sandbox_url: str, operations_url: str | None, width: int) -> Iterator[Text]:

@@ -43,24 +43,6 @@ async def why(url: str, question: dict[str, Any], token: str | None) -> dict[str
         return _json(await _exchange(session, "POST", url, "/v1/why", question, _SERVICE, token), url)
 
 
-async def open_session(url: str, request: dict[str, Any]) -> str:
-    """The link of a cashier page. Raises `RequestFailed`."""
-    return await _link(url, "/v1/cashier-sessions", request)
-
-
-async def open_till(url: str, request: dict[str, Any]) -> str:
-    """The link of a till. Raises `RequestFailed`."""
-    return await _link(url, "/v1/till-sessions", request)
-
-
-async def _link(url: str, path: str, request: dict[str, Any]) -> str:
-    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-        reply = _json(await _exchange(session, "POST", url, path, request, _SERVICE), url)
-    if "url" not in reply:
-        raise RequestFailed(f"no link from {url}: {reply.get('detail', '')}")
-    return str(reply["url"])
-
-
 class StreamEvent(NamedTuple):
     """An event of a stream: `answer`, `end` or `error`; `problem` where there is no stream.
 

@@ -19,6 +19,8 @@ from cashier.sandbox.world_clock import Clock
 ORDER_LIFE = timedelta(minutes=15)
 MERCHANT_ID, USER_ID = "m_1", "u_1"
 STANDARD, EMBEDDED = "STANDARD_CASHIER", "EMBEDDED_CASHIER"
+# Another shop, whose payers stand at a counter.
+TILL = {"merchant_id": "m_5", "terminal_id": "till-1", "currency": "CNY"}
 
 
 class Item(Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import aiohttp
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -40,6 +41,27 @@ async def test_a_purchase_is_an_order_and_leads_to_the_cashier(client: aiohttp.C
         assert "x=&lt;" in text, "what the cashier answers is escaped"
 
 
+@pytest.mark.parametrize(("address", "path"), [("pay", "cashier-sessions"), ("till", "till-sessions")])
+async def test_a_short_address_leads_to_a_new_link_each_time(
+    client: aiohttp.ClientSession, world: World, address: str, path: str
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    async def give_link(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        return web.json_response({"url": f"http://pay.example/{len(asked)}"})
+
+    application = web.Application()
+    application.router.add_post(f"/v1/{path}", give_link)
+    async with TestServer(application) as server:
+        world.storefront.cashier_url = str(server.make_url("")).rstrip("/")
+        for count in (1, 2):
+            async with client.get(f"/shop/{address}", allow_redirects=False) as response:
+                assert (response.status, response.headers["Location"]) == (303, f"http://pay.example/{count}")
+    orders = [body.get("order_id") for body in asked]
+    assert orders == (["o_shop_1", "o_shop_2"] if address == "pay" else [None, None])
+
+
 async def test_without_a_cashier_the_shop_is_closed(client: aiohttp.ClientSession, world: World) -> None:
     async with client.get("/shop") as response:
         assert response.status == 404
@@ -47,5 +69,6 @@ async def test_without_a_cashier_the_shop_is_closed(client: aiohttp.ClientSessio
     assert (await buy(client, "STANDARD_CASHIER"))[0] == 502
     assert (await buy(client, "SCAN"))[0] == 400
     assert (await buy(client, "STANDARD_CASHIER", "nothing"))[0] == 400
-    async with client.get("/shop/o_404") as response:
-        assert response.status == 404
+    for address, status in (("o_404", 404), ("pay", 502), ("till", 502)):
+        async with client.get(f"/shop/{address}") as response:
+            assert response.status == status
