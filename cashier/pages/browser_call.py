@@ -81,7 +81,7 @@ class BrowserCall(ABC):
     def device(self) -> Device:
         peer = self.request.client.host if self.request.client is not None else None
         user_agent = self.headers.get(b"user-agent", b"").decode("latin-1")[:_MAX_USER_AGENT]
-        ip = client_address(peer, self.headers, self.settings.proxies)
+        ip = client_address(peer, self.request.scope["headers"], self.settings.proxies)
         return Device(ip=ip, user_agent=user_agent or None)
 
     @property

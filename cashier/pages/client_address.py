@@ -3,52 +3,46 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 # Gateways in a row. A longer chain is forged.
 _MOST_HOPS = 16
+# Some gateways add a port, and write an IPv6 address in brackets then.
+_HOP = re.compile(r"(?P<v4>[0-9.]{7,15})(?::[0-9]{1,5})?|\[(?P<v6>[0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?")
 
 
-def client_address(peer: str | None, headers: Mapping[bytes, bytes], proxies: Sequence[Network]) -> str | None:
+def client_address(peer: str | None, headers: Iterable[tuple[bytes, bytes]], proxies: Sequence[Network]) -> str | None:
     """The nearest address that is no trusted proxy; None if it is unknown.
 
     `peer`: of the connection. Each proxy adds the address of its own peer at the end of
-    `X-Forwarded-For`, so the list counts from its end, and what a stranger wrote before that does
-    not count. Without a trusted peer the header is a claim of anyone.
+    `X-Forwarded-For`, in its last line or in a line of its own, so the list counts from its end,
+    and what a stranger wrote before that does not count. Without a trusted peer the header is a
+    claim of anyone.
     """
-    hops = headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")[-_MOST_HOPS:]
-    address = peer
-    for hop in reversed(hops):
-        if not _is_trusted(address, proxies):
+    lines = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+    address = _parsed(peer or "")
+    for hop in reversed(",".join(lines).split(",")[-_MOST_HOPS:]):
+        if address is None or not any(address in network for network in proxies):
             break
-        parsed = _parsed(hop.strip())
-        if parsed is None:
+        nearer = _parsed(hop.strip())
+        if nearer is None:
             break
-        address = parsed
-    return address
+        address = nearer
+    return None if address is None else str(address)
 
 
-def _is_trusted(address: str | None, proxies: Sequence[Network]) -> bool:
-    if address is None:
-        return False
+def _parsed(text: str) -> Address | None:
+    """An address as gateways and sockets write it. A zone is of one machine, and says nothing."""
+    match = _HOP.fullmatch(text)
+    plain = text.partition("%")[0] if match is None else match["v4"] or match["v6"]
     try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in proxies)
-
-
-def _parsed(hop: str) -> str | None:
-    """An address in its usual form; some gateways add a port or brackets."""
-    if hop.count(":") == 1:
-        hop = hop.partition(":")[0]
-    elif hop.startswith("["):
-        hop = hop[1:].partition("]")[0]
-    try:
-        address = ipaddress.ip_address(hop)
+        address = ipaddress.ip_address(plain)
     except ValueError:
         return None
+    # A socket that takes both kinds of addresses writes an IPv4 address so.
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
+    return mapped or address
