@@ -256,7 +256,12 @@ class AttemptRecovery:
         return upstream
 
     async def _look(self, payment_id: str, order_id: str, operation: Operation) -> UpstreamStatus:
-        """Engine and acquirer about one payment. Raises `NoSuchAttempt`, `StatusUnavailable`."""
+        """Engine and acquirer about one payment. Raises `NoSuchAttempt`, `StatusUnavailable`.
+
+        What has not the form of our ids is no attempt of ours, and does not go into a request.
+        """
+        if not _PAYMENT_ID.fullmatch(payment_id):
+            raise NoSuchAttempt
         return await self._looks.run(f"{payment_id} {order_id}", lambda: self._look_at(payment_id, order_id, operation))
 
     async def _look_at(self, payment_id: str, order_id: str, operation: Operation) -> UpstreamStatus:

@@ -115,6 +115,16 @@ async def test_a_replaced_attempt_is_over_and_another_is_paid(
         assert shop.payments_that_paid(lost.order_id) == [again.payment_id]
 
 
+@pytest.mark.parametrize(
+    "named", ["", "pay_", "pay_x/../../orders/o_1", "pay_" + "a" * 26 + "?x", "PAY_" + "A" * 26, "pay_" + "\u0661" * 26]
+)
+async def test_what_is_no_id_of_ours_reaches_no_service(shop: Checkout, named: str) -> None:
+    for act in (shop.resume, shop.replace):
+        with pytest.raises(NoSuchAttempt):
+            await act(CASE, named)
+    assert shop.calls == []
+
+
 async def test_replacing_twice_and_at_once_gives_the_same_end(shop: Checkout) -> None:
     lost = await shop.pay(CASE, WALLET)
     at_once = await asyncio.gather(*(shop.replace(CASE, lost.payment_id) for _ in range(5)))
