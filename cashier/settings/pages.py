@@ -98,20 +98,29 @@ def pages_faults(settings: PagesSettings, auth: AuthSettings, server: ServerSett
     url = urlsplit(settings.public_url)
     if url.scheme == "http" and not is_loopback(url.hostname or ""):
         yield f'[pages] public_url = "{settings.public_url}" is not encrypted: payers need https'
-    if is_loopback(server.host):
+    yield from _reach_faults(settings, auth, server)
+
+
+def _reach_faults(settings: PagesSettings, auth: AuthSettings, server: ServerSettings) -> Iterator[str]:
+    """What is missing where others than this machine reach the pages: directly, or by a gateway
+    beside the service."""
+    if not is_loopback(server.host):
+        where = f"on {server.host or 'every address'}"
+    elif settings.public_url and not is_loopback(urlsplit(settings.public_url).hostname or ""):
+        where = f"at {settings.public_url}"
+    else:
         return
-    where = server.host or "every address"
     if auth.mode == "none":
         # Not even with `insecure`: a mesh authenticates services, and payers' browsers are none.
         yield (
-            f'[pages] enabled: pages on {where} need [auth] mode = "jwt", because only an authenticated shop'
-            " may open a payer's session; or listen on 127.0.0.1"
+            f'[pages] enabled: pages {where} need [auth] mode = "jwt", because only an authenticated shop'
+            " may open a payer's session; or listen on 127.0.0.1, without a public_url elsewhere"
         )
     if not settings.public_url:
-        yield f"[pages] public_url is missing: on {where} a request does not prove by which address it came"
+        yield f"[pages] public_url is missing: {where} a request does not prove by which address it came"
     if not settings.trusted_proxies:
         yield (
-            f"[pages] trusted_proxies is missing: on {where} name the networks of your gateways, so that risk"
+            f"[pages] trusted_proxies is missing: {where} name the networks of your gateways, so that risk"
             ' sees the address of the payer; without a gateway write ["127.0.0.1/32"]'
         )
 

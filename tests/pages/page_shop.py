@@ -21,7 +21,7 @@ from tests.payments.checkout import Checkout, checkout
 SHOP = "https://shop.example"
 BACK = f"{SHOP}/back"
 SCOPE = {"type": "http", "scheme": "http", "root_path": "", "headers": [(b"host", HOST.encode())]}
-SETTINGS = {"enabled": True, "first_answer_ms": 20_000}
+SETTINGS = {"first_answer_ms": 20_000}
 
 
 class PageShop:
@@ -33,13 +33,13 @@ class PageShop:
         self.pages = served
         self.application = app(cashier, pages=served)
 
-    def link(self, case: str, **fields: Any) -> str:
+    def link(self, case: str, mounted_at: str = "", **fields: Any) -> str:
         """Of a case's order, as the shop's back end gets it."""
         names = ("order_id", "user_id", "merchant_id", "product", "terminal", "country", "locale")
         request = {name: CASES[case].request[name] for name in names if name in CASES[case].request}
         body = {**request, "return_url": BACK, **fields}
         wanted = msgspec.convert({name: value for name, value in body.items() if value is not None}, SessionRequest)
-        return self.pages.open_session(wanted, SCOPE).url
+        return self.pages.open_session(wanted, {**SCOPE, "root_path": mounted_at}).url
 
     def browser(self, **options: Any) -> PayerBrowser:
         return PayerBrowser(self.application, **options)

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cashier.settings.pages import (
     MAX_LOGO_BYTES,
@@ -40,6 +42,30 @@ def test_beyond_loopback_everything_is_needed() -> None:
     assert faults(server=BEYOND, enabled=False) == []
 
 
+@given(
+    st.sampled_from(["127.0.0.1", "localhost", "::1", "0.0.0.0", "", "10.0.0.7", "pay.internal"]),
+    st.sampled_from(["", "http://localhost:8080", "http://127.0.0.1", "https://[::1]/x", "https://pay.example.com/x"]),
+    st.sampled_from([(), ("127.0.0.1/32",)]),
+    st.sampled_from([AuthSettings(), AuthSettings(insecure=True), JWT]),
+    st.booleans(),
+)
+def test_whoever_is_reached_by_others_needs_everything(
+    host: str, public_url: str, proxies: tuple[str, ...], auth: AuthSettings, enabled: bool
+) -> None:
+    """By its own address, or by that of a gateway beside it."""
+    reached = host not in ("127.0.0.1", "localhost", "::1") or "pay.example.com" in public_url
+    found = faults(auth, ServerSettings(host=host), public_url=public_url, trusted_proxies=proxies, enabled=enabled)
+    wanted = {
+        '[auth] mode = "jwt"': auth is not JWT,
+        "[pages] public_url is missing": not public_url,
+        "[pages] trusted_proxies is missing": not proxies,
+    }
+    expected = [text for text, is_missing in wanted.items() if is_missing and reached and enabled]
+    assert len(found) == len(expected)
+    for text, fault in zip(expected, found, strict=True):
+        assert text in fault
+
+
 @pytest.mark.parametrize("insecure", [False, True])
 def test_beyond_loopback_mode_none_is_refused_even_where_the_api_may_have_it(insecure: bool) -> None:
     (fault,) = faults(AuthSettings(mode="none", insecure=insecure), BEYOND, **PUBLIC)
@@ -53,7 +79,7 @@ def test_beyond_loopback_each_key_is_required(key: str) -> None:
 
 
 def test_payers_need_encryption() -> None:
-    (fault,) = faults(public_url="http://pay.example.com")
+    (fault,) = faults(JWT, public_url="http://pay.example.com", trusted_proxies=("127.0.0.1/32",))
     assert "https" in fault
     assert faults(public_url="http://localhost:8080") == []
 
