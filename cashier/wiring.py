@@ -321,7 +321,7 @@ def changes_that_need_a_restart(before: Configuration, after: Configuration) -> 
     )
     yield from (
         f"[pages] {key} has changed"
-        for key in ("enabled", "public_url", "brand")
+        for key in ("enabled", "brand")
         if getattr(old.pages, key) != getattr(new.pages, key)
     )
     if old.accept.most_under_way != new.accept.most_under_way:

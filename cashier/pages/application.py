@@ -68,7 +68,7 @@ class Pages:
         self._cashier = cashier
         self._clock = clock
         settings, qr_codes = cashier.config.settings.pages, QrCodes()
-        self._assets = AssetStore(settings.brand, urlsplit(settings.public_url).path)
+        self._assets = AssetStore(settings.brand)
         rendering, orders = Rendering(settings.brand, self._assets), Orders(create_order)
         self._responses = PageResponses(rendering)
         self._has_orders = create_order is not None

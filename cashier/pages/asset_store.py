@@ -37,12 +37,11 @@ class Asset(Struct, frozen=True):
 
 
 class AssetStore:
-    """`base`: the path that the pages are mounted under.
-
-    Raises OSError if the logo cannot be read.
+    """Addresses are below the path that the pages are mounted under. Raises OSError if the logo
+    cannot be read.
     """
 
-    def __init__(self, brand: BrandSettings, base: str = "") -> None:
+    def __init__(self, brand: BrandSettings) -> None:
         packaged = {file.name: file.read_bytes() for file in files("cashier.pages").joinpath("assets").iterdir()}
         packaged |= scripts()
         packaged["element.css"] = element_style(style_sheet(brand), packaged["page.css"].decode()).encode()
@@ -50,7 +49,7 @@ class AssetStore:
         if brand.logo:
             packaged[f"logo{Path(brand.logo).suffix.lower()}"] = Path(brand.logo).read_bytes()
         assets = {name: _asset(name, body) for name, body in packaged.items()}
-        self._urls = {name: f"{base}{PREFIX}{asset.name}" for name, asset in assets.items()}
+        self._urls = {name: f"{PREFIX}{asset.name}" for name, asset in assets.items()}
         self.by_name: Mapping[str, Asset] = {asset.name: asset for asset in assets.values()}
 
     def url(self, name: str) -> str:

@@ -77,7 +77,7 @@ class EmbedResponses(PageResponses):
             now=page.now,
             title=self.rendering.title(page, view),
             html=self.rendering.main(page, view),
-            style=self._assets.url("element.css"),
+            style=page.prefix + self._assets.url("element.css"),
             outcome=None if result is None else result.outcome,
             payment_id=None if result is None else result.payment.payment_id,
         )
@@ -217,7 +217,7 @@ class EmbedEndpoints:
             return secure(PlainTextResponse(_NOTHING, 404))
         if not any(shop in merchant.origins for merchant in self._cashier.config.settings.merchants.values()):
             return secure(PlainTextResponse(_NOTHING, 404))
-        html = self._rendering.frame(call.locale, shop)
+        html = self._rendering.frame(call.prefix, call.locale, shop)
         headers = {"content-security-policy": _FRAME_POLICY.format(shop=shop)}
         # A browser that knows no `frame-ancestors` shows no challenge in a shop's page.
         return secure(Response(html, media_type="text/html", headers=headers))

@@ -83,10 +83,10 @@ class Rendering:
         rendered = Markup(main)  # noqa: S704 - a template has escaped it
         return self._layout.render(_values(page), name=name, title=self._with_brand(title), main=rendered)
 
-    def frame(self, locale: str, shop: str) -> str:
+    def frame(self, prefix: str, locale: str, shop: str) -> str:
         """The document of a challenge in a page of the origin `shop`."""
         known = page_locale(locale)
-        values = {"t": PAGE_TEXTS[known], "lang": known, "dir": direction(known), "shop": shop}
+        values = {"t": PAGE_TEXTS[known], "lang": known, "dir": direction(known), "shop": shop, "prefix": prefix}
         return self._environment.get_template("frame.html").render(values)
 
     def _with_brand(self, title: str) -> str:
@@ -123,7 +123,13 @@ def fill(text: str, **values: str) -> Markup:
 
 def _values(page: PageView) -> dict[str, Any]:
     locale = page_locale(page.locale)
-    return {"page": page, "t": PAGE_TEXTS[locale], "lang": locale, "dir": direction(locale)}
+    return {
+        "page": page,
+        "prefix": page.prefix,
+        "t": PAGE_TEXTS[locale],
+        "lang": locale,
+        "dir": direction(locale),
+    }
 
 
 def _title(view: AnyView, texts: SimpleNamespace) -> str:

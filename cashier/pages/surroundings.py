@@ -59,6 +59,7 @@ def page_view(
     plain = address.partition("?")[0]
     return PageView(
         locale=call.locale,
+        prefix=call.prefix,
         now=call.now.isoformat(timespec="seconds"),
         order=_order_view(call, session) if session is not None else None,
         back=session.return_url if session is not None else None,

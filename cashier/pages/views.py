@@ -57,10 +57,11 @@ class Language(Struct, frozen=True):
 class PageView(Struct, frozen=True, kw_only=True):
     """What surrounds every page.
 
-    `locale`: one of `texts/`. `now`: the server's time, from which countdowns run. `order`: None
-    where there is none, or where it may not be shown. `back`: to the shop. `refresh`: the address
-    that shows the present state, for "check again" and, without JavaScript, after
-    `refresh_after_s`. `live`: the address of the page's updates; None where nothing can change.
+    `locale`: one of `texts/`. `prefix`: the path that the pages are mounted under. `now`: the
+    server's time, from which countdowns run. `order`: None where there is none, or where it may not
+    be shown. `back`: to the shop. `refresh`: the address that shows the present state, for "check
+    again" and, without JavaScript, after `refresh_after_s`. `live`: the address of the page's
+    updates; None where nothing can change.
     """
 
     locale: str
@@ -71,6 +72,7 @@ class PageView(Struct, frozen=True, kw_only=True):
     refresh_after_s: int | None = None
     live: str | None = None
     languages: tuple[Language, ...] = ()
+    prefix: str = ""
 
 
 class NoticeTone(StrEnum):

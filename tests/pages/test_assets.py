@@ -30,10 +30,6 @@ def test_an_asset_is_compressed_once_and_unchanged() -> None:
         assert gzip.decompress(asset.gzipped) == asset.body
 
 
-def test_below_a_path_the_addresses_have_it_too() -> None:
-    assert AssetStore(BrandSettings(), "/pay").url("page.css").startswith("/pay/cashier-assets/")
-
-
 @pytest.mark.proof
 def test_the_wheel_has_templates_texts_scripts_and_assets(tmp_path: Path) -> None:
     subprocess.run(

@@ -18,7 +18,7 @@ from cashier.settings.schema import ConfigurationError
 from cashier.web.application import app
 from cashier.web.endpoint_path import PAGE_PATHS
 from cashier.wiring import changes_that_need_a_restart
-from tests.pages.page_shop import page_shop
+from tests.pages.page_shop import SHOP, page_shop
 from tests.pages.payer_browser import PayerBrowser
 from tests.web.asgi_client import JSON, call
 
@@ -79,20 +79,22 @@ async def test_metrics_and_the_access_log_name_each_page() -> None:
 
 def test_a_reload_applies_what_it_can(tmp_path: Path) -> None:
     before = load(written(tmp_path, *SOURCES, *SERVICES, enabled=True))
-    for changed, restarts in (({"session_s": 600}, False), ({"public_url": "https://pay.example"}, True)):
+    changes = ({"session_s": 600}, False), ({"public_url": "http://localhost:1"}, False), ({"brand.name": "B"}, True)
+    for changed, restarts in changes:
         after = load(written(tmp_path, *SOURCES, *SERVICES, enabled=True, **changed))
         found = list(changes_that_need_a_restart(before, after))
-        assert found == ([f"[pages] {next(iter(changed))} has changed"] if restarts else [])
+        assert found == (["[pages] brand has changed"] if restarts else [])
 
 
 @pytest.mark.virtual_time
+@pytest.mark.parametrize("public_url", ["http://127.0.0.1:8080/pay", ""])
 @pytest.mark.parametrize("whole", [False, True])
-async def test_mounted_in_a_program_the_pages_stay_below_their_path(whole: bool) -> None:
+async def test_mounted_in_a_program_the_pages_stay_below_their_path(whole: bool, public_url: str) -> None:
     """Alone, or together with the API."""
-    async with page_shop({"public_url": "http://127.0.0.1:8080/pay"}) as shop:
+    async with page_shop({"public_url": public_url}) as shop:
         mounted = shop.application if whole else shop.pages
         browser = PayerBrowser(Starlette(routes=[Mount("/pay", mounted)]))
-        link = urlsplit(shop.link("chinese_shop"))
+        link = urlsplit(shop.link("chinese_shop", mounted_at="/pay"))
         await browser.open(f"{link.path}?{link.query}")
         assert browser.address == "/pay/cashier/o_1001"
         assert {path for path, _ in browser.cookies} == {"/pay/cashier/o_1001"}
@@ -107,3 +109,21 @@ async def test_mounted_in_a_program_the_pages_stay_below_their_path(whole: bool)
         shop.settle(browser)
         await browser.open(sent["return_url"].partition("8080")[2])
         assert "good" in browser.document.state
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("public_url", ["http://127.0.0.1:8080/pay", ""])
+async def test_mounted_in_a_program_the_embedded_cashier_finds_its_styles_and_scripts(public_url: str) -> None:
+    async with page_shop({"public_url": public_url}) as shop:
+        browser = PayerBrowser(Starlette(routes=[Mount("/pay", shop.application)]))
+        frame = await browser.send("GET", f"/pay/cashier-embed/o_1020/frame?origin={SHOP}")
+        assert frame.status == 200
+        named = (attributes.get("src") or attributes.get("href") for _, attributes in frame.document.tags)
+        urls = [url for url in named if url]
+        token = shop.link("embedded_cashier").partition("token=")[2]
+        sent = {"authorization": f"Bearer {token}", "origin": SHOP}
+        update = await browser.send("GET", "/pay/cashier-embed/o_1020", headers=sent)
+        urls.append(json.loads(update.body)["style"])
+        assert len(urls) == 3
+        for url in urls:
+            assert (await browser.send("GET", url)).status == 200, url
