@@ -11,6 +11,7 @@ import os
 import secrets
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,8 +145,12 @@ def _own(name: str, beside: Path | None) -> dict[str, Any]:
     return _read(beside / name) if beside is not None and (beside / name).exists() else {}
 
 
+@cache
 def packaged(name: str) -> dict[str, Any]:
-    """The packaged table of that file. `texts.toml` is packaged in one file per locale."""
+    """The packaged table of that file, read once and left as it is.
+
+    `texts.toml` is packaged in one file per locale.
+    """
     folder = resources.files("cashier").joinpath("defaults")
     if name != "texts.toml":
         return tomllib.loads(folder.joinpath(name).read_text("utf-8"))

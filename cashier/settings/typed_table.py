@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Container, Iterator, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,6 +24,8 @@ _TYPE_WORDS = {
     "array": "a list",
 }
 _T = TypeVar("_T")
+# A description of all settings takes some milliseconds, at each reload and for each part.
+_type_info = cache(inspect.type_info)
 
 
 def typed(
@@ -32,7 +35,7 @@ def typed(
 
     `environ`: replaces each `${NAME}` in texts.
     """
-    info = inspect.type_info(wanted)
+    info = _type_info(wanted)  # type: ignore[arg-type]  # a type is hashable
     known_faults: list[str] = []
     if environ is not None:
         table = _substituted(table, info, (), environ, known_faults)
