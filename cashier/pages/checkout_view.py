@@ -285,7 +285,7 @@ def _coupon_row(
 ) -> CouponRow:
     promotion = max((each for _, each in offers), key=lambda each: each.amount.value)
     best = any(each.best for _, each in offers)
-    kinds = dict.fromkeys(writing.kind(method.kind) for method, _ in offers)
+    kinds = map(writing.kind, dict.fromkeys(method.kind for method, _ in offers))
     return CouponRow(
         key=element_key("c", promotion.promotion_id),
         value=promotion.promotion_id,
@@ -293,5 +293,5 @@ def _coupon_row(
         amount=writing.discount(promotion.amount),
         checked=best if chosen.promotions is None else promotion.promotion_id in chosen.promotions,
         best=best,
-        applies_to=", ".join(kinds) if len(offers) < method_count else None,
+        applies_to=", ".join(dict.fromkeys(kinds)) if len(offers) < method_count else None,
     )

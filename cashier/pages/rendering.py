@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -61,10 +62,10 @@ class Rendering:
 
     def __init__(self, brand: BrandSettings, assets: AssetStore) -> None:
         self._brand = brand
-        self._environment = environment()
-        self._environment.globals |= {"brand": brand, "asset": assets.url, "logo": assets.logo}
-        self._layout = self._environment.get_template("layout.html")
-        self._templates = {view: self._environment.get_template(f"{name}.html") for view, name in _NAMES.items()}
+        self._shared = {"brand": brand, "asset": assets.url, "logo": assets.logo}
+        templates = environment()
+        self._layout, self._frame = templates.get_template("layout.html"), templates.get_template("frame.html")
+        self._templates = {view: templates.get_template(f"{name}.html") for view, name in _NAMES.items()}
 
     def page(self, page: PageView, view: AnyView) -> str:
         """The whole document."""
@@ -77,17 +78,21 @@ class Rendering:
 
     def main(self, page: PageView, view: AnyView) -> str:
         """`<main>` alone: an update of an open page."""
-        return self._templates[type(view)].render(_values(page), view=view, name=name_of(view))
+        values = self._values(page.locale, page.prefix)
+        return self._templates[type(view)].render(values, page=page, view=view, name=name_of(view))
 
     def _document(self, page: PageView, name: str, title: str, main: str) -> str:
         rendered = Markup(main)  # noqa: S704 - a template has escaped it
-        return self._layout.render(_values(page), name=name, title=self._with_brand(title), main=rendered)
+        values = self._values(page.locale, page.prefix)
+        return self._layout.render(values, page=page, name=name, title=self._with_brand(title), main=rendered)
 
     def frame(self, prefix: str, locale: str, shop: str) -> str:
         """The document of a challenge in a page of the origin `shop`."""
+        return self._frame.render(self._values(locale, prefix), shop=shop)
+
+    def _values(self, locale: str, prefix: str) -> dict[str, Any]:
         known = page_locale(locale)
-        values = {"t": PAGE_TEXTS[known], "lang": known, "dir": direction(known), "shop": shop, "prefix": prefix}
-        return self._environment.get_template("frame.html").render(values)
+        return {**self._shared, "prefix": prefix, "t": PAGE_TEXTS[known], "lang": known, "dir": direction(known)}
 
     def _with_brand(self, title: str) -> str:
         return f"{title} · {self._brand.name}"
@@ -102,8 +107,17 @@ def name_of(view: AnyView) -> str:
     return _NAMES[type(view)]
 
 
+class _ViewEnvironment(Environment):
+    """A template names attributes of structs, a thousand times per page: Jinja's own search also
+    tries items."""
+
+    getattr = staticmethod(getattr)  # type: ignore[assignment]  # without the keywords that none uses
+
+
+@cache
 def environment() -> Environment:
-    templates = Environment(
+    """All templates, compiled. The brand comes with the values."""
+    templates = _ViewEnvironment(
         loader=PackageLoader("cashier.pages", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -113,23 +127,16 @@ def environment() -> Environment:
     )
     templates.filters["fill"] = fill
     templates.globals |= {"icon": icon, "method_icon": method_icon, "mood": mood}
+    # At the first page, compiling them would hold up all that the process does for 60 ms.
+    for name in templates.list_templates():
+        templates.get_template(name)
     return templates
 
 
 def fill(text: str, **values: str) -> Markup:
     """The text with its placeholders, each isolated: an amount keeps its direction in Arabic."""
-    return escape(text).format(**{name: Markup("<bdi>{}</bdi>").format(value) for name, value in values.items()})
-
-
-def _values(page: PageView) -> dict[str, Any]:
-    locale = page_locale(page.locale)
-    return {
-        "page": page,
-        "prefix": page.prefix,
-        "t": PAGE_TEXTS[locale],
-        "lang": locale,
-        "dir": direction(locale),
-    }
+    isolated = {name: f"<bdi>{escape(value)}</bdi>" for name, value in values.items()}
+    return Markup(str(escape(text)).format(**isolated))  # noqa: S704 - all of it is escaped
 
 
 def _title(view: AnyView, texts: SimpleNamespace) -> str:

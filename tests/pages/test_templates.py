@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cashier.pages.rendering import name_of
+from cashier.pages.rendering import environment, name_of
 from cashier.pages.views import ActionView, RedirectView, ResultView
 from tests.pages.gallery import LOCALES, gallery, rendering
 
@@ -42,6 +42,12 @@ def test_every_state_is_rendered_in_every_language(locale: str) -> None:
         document = renderer.page(page, view)
         assert f'<html lang="{locale}"' in document, name
         assert renderer.main(page, view) in document, name
+
+
+def test_all_templates_are_compiled_before_the_first_page() -> None:
+    templates = environment.__wrapped__()
+    assert templates.cache is not None
+    assert {name for _, name in templates.cache} == set(templates.list_templates())
 
 
 def test_a_document_has_nothing_inline_and_loads_three_things() -> None:
