@@ -154,8 +154,9 @@ async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[No
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         is_open = asyncio.Event()
+        pages = Pages(cashier)
         server = make_server(
-            ServerSettings(port=port, shutdown_delay_s=0), lambda: app(cashier, pages=Pages(cashier)), is_open.set
+            ServerSettings(port=port, shutdown_delay_s=0), lambda: app(cashier, pages=pages), is_open.set
         )
         served = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -164,6 +165,7 @@ async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[No
         finally:
             server.should_exit = True
             await served
+            await pages.close()
 
 
 def _addresses(url: str, sandbox_url: str) -> Iterator[Text]:

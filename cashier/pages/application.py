@@ -69,7 +69,8 @@ class Pages:
         self._clock = clock
         settings, qr_codes = cashier.config.settings.pages, QrCodes()
         self._assets = AssetStore(settings.brand)
-        rendering, orders = Rendering(settings.brand, self._assets), Orders(create_order)
+        self._orders = orders = Orders(create_order)
+        rendering = Rendering(settings.brand, self._assets)
         self._responses = PageResponses(rendering)
         self._has_orders = create_order is not None
         payments = PaymentEndpoints(self._responses, qr_codes, time.monotonic)
@@ -92,6 +93,10 @@ class Pages:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._starlette(scope, receive, send)
+
+    async def close(self) -> None:
+        """Close the connections to `[pages] order_url`. Served again, the pages open others."""
+        await self._orders.close()
 
     def serves(self, path: str) -> bool:
         return path == SCRIPT_PATH or path.startswith(_PATHS)
@@ -238,7 +243,7 @@ def app(
 
     The program around them decides which addresses it listens on. `[pages]` of the cashier's
     configuration applies; below a path, its `public_url` names that path. Pass the result to
-    `cashier.web.app(core, pages=…)` to serve both.
+    `cashier.web.app(core, pages=…)` to serve both. Close it at the end, before the cashier.
     """
     return Pages(cashier, clock, create_order)
 

@@ -45,7 +45,10 @@ CreateOrder: TypeAlias = Callable[[Sale, str, CallHeaders], Awaitable[CreatedOrd
 
 
 class Orders:
-    """Creates orders by `given`, a function of the program, else at the configured URL."""
+    """Creates orders by `given`, a function of the program, else at the configured URL.
+
+    The client of a URL that a reload replaced answers its calls first.
+    """
 
     def __init__(self, given: CreateOrder | None = None) -> None:
         self._given = given
@@ -60,14 +63,18 @@ class Orders:
             return await self._given(sale, idempotency_key, call_headers)
         if not url:
             raise OrderNotCreated
-        if self._by_http is None or self._by_http.url != url:
-            await self.close()
+        before = self._by_http
+        if before is None or before.url != url:
             self._by_http = OrdersByHttp(url)
+            if before is not None:
+                await before.retire()
         return await self._by_http(sale, idempotency_key, call_headers)
 
     async def close(self) -> None:
-        if self._by_http is not None:
-            await self._by_http.close()
+        """Close the connections, for now: the next order opens others."""
+        before, self._by_http = self._by_http, None
+        if before is not None:
+            await before.close()
 
 
 class OrdersByHttp:
@@ -78,11 +85,22 @@ class OrdersByHttp:
         parts = urlsplit(url)
         self._target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
         self._transport: Transport = Http1Client([f"{parts.scheme}://{parts.netloc}"])
+        self._calls = 0
+        self._retired = False
 
+    # The address may hold a key.
     def __repr__(self) -> str:
-        return f"<OrdersByHttp {self.url}>"
+        return f"<OrdersByHttp {self._transport!r}>"
 
     async def __call__(self, sale: Sale, idempotency_key: str, call_headers: CallHeaders) -> CreatedOrder:
+        self._calls += 1
+        try:
+            return await self._create(sale, idempotency_key, call_headers)
+        finally:
+            self._calls -= 1
+            await self._close_retired()
+
+    async def _create(self, sale: Sale, idempotency_key: str, call_headers: CallHeaders) -> CreatedOrder:
         request = Request(
             self._target,
             "POST",
@@ -101,5 +119,14 @@ class OrdersByHttp:
         except msgspec.DecodeError:
             raise OrderNotCreated from None
 
+    async def retire(self) -> None:
+        """Close after the calls under way. There must be no further ones."""
+        self._retired = True
+        await self._close_retired()
+
     async def close(self) -> None:
         await self._transport.close()
+
+    async def _close_retired(self) -> None:
+        if self._retired and not self._calls:
+            await self.close()

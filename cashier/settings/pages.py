@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from cashier.domain.money import Currency
 from cashier.domain.order import Id
 from cashier.web.auth import AuthSettings, is_loopback
 from cashier.web.server import ServerSettings
+from cashier.wire.address_parser import address_faults
 
 PUBLIC_URL_PATTERN = r"^(https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*)?(?![\s\S])"
 
@@ -92,6 +94,7 @@ def pages_faults(settings: PagesSettings, auth: AuthSettings, server: ServerSett
     """The contradictions with the other sections, each with its remedy."""
     yield from _proxy_faults(settings.trusted_proxies)
     yield from _code_faults(settings)
+    yield from _order_url_faults(settings.order_url)
     yield from _logo_faults(settings.brand.logo)
     if not settings.enabled:
         return
@@ -123,6 +126,13 @@ def _reach_faults(settings: PagesSettings, auth: AuthSettings, server: ServerSet
             f"[pages] trusted_proxies is missing: {where} name the networks of your gateways, so that risk"
             ' sees the address of the payer; without a gateway write ["127.0.0.1/32"]'
         )
+
+
+def _order_url_faults(url: str) -> Iterator[str]:
+    """Of its beginning: path and query are the service's own."""
+    if url:
+        beginning = re.match(r"[a-z]+://[^/?#]*", url)
+        yield from (f"[pages] order_url: {fault}" for fault in address_faults([beginning[0] if beginning else url]))
 
 
 def _logo_faults(logo: str) -> Iterator[str]:

@@ -193,7 +193,7 @@ class CashierApp:
         return response
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
-        """The ASGI lifespan. Closes only a service that it opened."""
+        """The ASGI lifespan. Closes only a service that it opened, and its pages."""
         await receive()
         if self._open_service is None:
             await send({"type": "lifespan.startup.complete"})
@@ -204,6 +204,8 @@ class CashierApp:
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
                 self._service = None
+                if self._pages is not None:
+                    await self._pages.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 

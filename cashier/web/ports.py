@@ -197,6 +197,9 @@ class PagesPort(Protocol):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
+    async def close(self) -> None:
+        """Close connections of their own. The cashier is closed afterwards."""
+
     def open_session(self, wanted: SessionRequest, scope: Scope) -> PageSession:
         """A link to the page, for the payer. Raises `RequestRefused`: INVALID.
 

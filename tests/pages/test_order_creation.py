@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
 
 from cashier.domain.money import Money
-from cashier.pages.order_creation import OrderNotCreated, OrdersByHttp, Sale
+from cashier.pages.order_creation import OrderNotCreated, Orders, OrdersByHttp, Sale
 from cashier.sandbox.server import serve
 from cashier.sandbox.world import World
 from cashier.wire.transport import CallHeaders
@@ -24,12 +25,17 @@ class Service:
         self.answers: list[tuple[int, str] | None] = []
         self.requests: list[tuple[str, bytes, str, str]] = []
         self.url = ""
+        # Of a request whose answer is withheld: has come, may be answered.
+        self.came, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.may_answer.set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         headers = request.headers
         self.requests.append(
             (request.path_qs, await request.read(), headers["Idempotency-Key"], headers["X-Request-Id"])
         )
+        self.came.set()
+        await self.may_answer.wait()
         answer = self.answers.pop(0)
         if answer is None:
             assert request.transport is not None
@@ -106,3 +112,35 @@ async def test_what_is_no_order_is_none(service: Service, answers: list[tuple[in
     with pytest.raises(OrderNotCreated):
         await create(service.url)
     assert len(service.requests) == len(answers)
+
+
+async def test_a_url_that_a_reload_replaces_still_answers_the_calls_under_way(service: Service) -> None:
+    """Else the cashier would enter the amount again, and there would be two orders."""
+    service.answers, orders = [(200, '{"order_id": "o_1"}'), (200, '{"order_id": "o_2"}')], Orders()
+    service.may_answer.clear()
+    first = asyncio.create_task(orders.create(service.url, SALE, "k1", HEADERS))
+    await service.came.wait()
+    client = orders._by_http
+    second = asyncio.create_task(orders.create(f"{service.url}&more=1", SALE, "k2", HEADERS))
+    await asyncio.sleep(0)
+    service.may_answer.set()
+    assert [(await each).order_id for each in (first, second)] == ["o_1", "o_2"]
+    assert client is not None
+    with pytest.raises(OrderNotCreated):
+        await client(SALE, "k3", HEADERS)
+    assert len(service.requests) == 2, "it is closed"
+    await orders.close()
+
+
+async def test_orders_can_be_created_again_after_a_close(service: Service) -> None:
+    """As by an application that is started again, on another loop too."""
+    service.answers, orders = [(200, '{"order_id": "o_1"}')] * 2, Orders()
+    for key in ("k1", "k2"):
+        assert (await orders.create(service.url, SALE, key, HEADERS)).order_id == "o_1"
+        await orders.close()
+
+
+async def test_the_address_of_the_service_stays_out_of_logs() -> None:
+    orders = OrdersByHttp("https://shop.example/orders?key=secret")
+    assert "secret" not in repr(orders)
+    await orders.close()

@@ -128,6 +128,29 @@ def test_a_link_is_a_web_address(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("https://shop.example/orders?key=k#x", None),
+        ("https://shop.example", None),
+        ("https://[2001:db8::1]:8443/orders", None),
+        ("https://user:secret@shop.example/orders", "user and password"),
+        ("https://shop.example:99999/orders", "port"),
+        ("https://[::1/orders", ""),
+        ("https://[zz]/orders", ""),
+        ("https://?key=secret", ""),
+    ],
+)
+def test_the_service_of_orders_has_an_address_that_can_be_called(url: str, wrong: str | None) -> None:
+    found = faults(order_url=url)
+    assert bool(found) is (wrong is not None)
+    for fault in found:
+        assert fault.startswith("[pages] order_url: ")
+        assert wrong is not None
+        assert wrong in fault
+        assert "secret" not in fault
+
+
+@pytest.mark.parametrize(
     ("name", "size", "wrong"),
     [
         ("mark.svg", 10, None),

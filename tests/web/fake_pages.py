@@ -16,6 +16,7 @@ class FakePages:
 
     def __init__(self) -> None:
         self.wanted: list[SessionRequest | TillRequest] = []
+        self.closed = 0
 
     def serves(self, path: str) -> bool:
         return path.startswith("/cashier/")
@@ -23,6 +24,9 @@ class FakePages:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
         await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+    async def close(self) -> None:
+        self.closed += 1
 
     def open_session(self, wanted: SessionRequest, scope: Scope) -> PageSession:
         self.wanted.append(wanted)

@@ -17,6 +17,7 @@ from cashier.fanout.ask import Importance
 from cashier.fanout.reachability import Reachability, SourceReachability
 from cashier.web import CashierApp, app, owning_app
 from tests.web.asgi_client import JSON, CapturedResponse, call
+from tests.web.fake_pages import FakePages
 from tests.web.fake_service import REACHABILITY, FakeService, opener
 
 
@@ -139,22 +140,25 @@ async def test_the_application_works_behind_a_proxy_with_and_without_prefix() ->
 
 
 async def test_a_passed_service_is_not_closed() -> None:
-    lifespan = Lifespan(app(FakeService()))
+    pages = FakePages()
+    lifespan = Lifespan(app(FakeService(), pages=pages))
     assert await lifespan.send("startup") == "lifespan.startup.complete"
     assert await lifespan.send("shutdown") == "lifespan.shutdown.complete"
     await lifespan.task
+    assert pages.closed == 0
 
 
 async def test_an_owned_service_is_opened_and_closed_with_the_server() -> None:
     events: list[str] = []
-    application = owning_app(opener(FakeService(), events))
+    pages = FakePages()
+    application = owning_app(opener(FakeService(), events), pages=pages)
     assert (await get(application, "/readyz")).problem() == (503, "NOT_READY")
     assert (await call(application)).problem() == (503, "NOT_READY")
     lifespan = Lifespan(application)
     assert await lifespan.send("startup") == "lifespan.startup.complete"
     assert (await get(application, "/readyz")).status == 200
     assert (await call(application, headers=JSON)).status == 200
-    assert events == ["opened"]
+    assert (events, pages.closed) == (["opened"], 0)
     assert await lifespan.send("shutdown") == "lifespan.shutdown.complete"
-    assert events == ["opened", "closed"]
+    assert (events, pages.closed) == (["opened", "closed"], 1)
     await lifespan.task
