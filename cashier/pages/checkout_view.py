@@ -112,11 +112,19 @@ def checkout_view(
         others=others,
         coupons=_coupons(offered, writing, addresses, chosen),
         notice=notice,
-        blocked=None if consultation.blocked is None else consultation.blocked.message,
+        blocked=_blocked(consultation, writing),
         paid=consultation.blocked is not None and consultation.blocked.code is Blocked.ORDER_PAID,
         resume=resume,
         checking=any(row.state is State.CHECKING for row in rows),
     )
+
+
+def _blocked(consultation: Consultation, writing: Writing) -> str | None:
+    """Why nothing can be paid. The shop names the amount, so loading the page again is no help."""
+    blocked = consultation.blocked
+    if blocked is not None and blocked.code is Blocked.AMOUNT_MISMATCH:
+        return str(writing.labels.amount_differs)
+    return None if blocked is None else blocked.message
 
 
 def promotion_fields(promotions: tuple[str, ...] | None) -> tuple[tuple[str, str], ...]:

@@ -100,7 +100,7 @@ class CodeEndpoints:
         entered, sale_id = form.get("amount") or "", form.get(_SALE_NAME) or ""
         amount = parse_amount(entered, call.currency, call.writing.formats)
         if amount is None:
-            return self._page(call, entered, "amount_wrong", 422)
+            return self._page(call, entered, 422, str(call.writing.labels.amount_wrong))
         # The merchant's bound is not used up by what one address sends too much of.
         if not (self._by_address.admits(_network_of(call.device.ip)) and self._by_merchant.admits(call.merchant_id)):
             raise PageRefused(429, PayerProblem.OVERLOADED, retry=call.page)
@@ -111,7 +111,7 @@ class CodeEndpoints:
                 call.settings.order_url, sale, key, CallHeaders(call.request_id, call.traceparent)
             )
         except OrderNotCreated:
-            return self._page(call, entered, "order_failed", 503)
+            return self._page(call, entered, 503, str(call.writing.labels.order_failed))
         wanted = SessionRequest(
             order_id=order.order_id,
             merchant_id=call.merchant_id,
@@ -126,7 +126,7 @@ class CodeEndpoints:
             # The request came by a name that is not ours.
             raise PageRefused(421, PayerProblem.INVALID, retry=call.page) from None
 
-    def _page(self, call: CodeCall, amount: str = "", fault: str | None = None, status: int = 200) -> Response:
+    def _page(self, call: CodeCall, amount: str = "", status: int = 200, fault: str | None = None) -> Response:
         wanted = call.wanted_locale()
         here = call.page if wanted is None else f"{call.page}?locale={wanted}"
         fields = ((_SALE_NAME, secrets.token_urlsafe(12)),)

@@ -1,4 +1,4 @@
-"""Cookies of a page: its session, and the token of its payment.
+"""Cookies of a page: its session, the token of its payment, and what a till asked for.
 
 Each holds for the path of one order only. Over https they have the prefix by which browsers keep
 pages without encryption from setting them.
@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 _SESSION = "cashier-session"
 _PAYMENT = "cashier-payment"
+_ASKED = "cashier-asked"
 # Browsers drop a cookie of more than 4096 bytes with its name and attributes, without a word. A
 # longer value takes several, the first of which says how many.
 _PART_CHARS = 3600
@@ -46,6 +47,13 @@ class PageCookies:
 
     def set_payment(self, response: Response, payment_id: str, token: str) -> None:
         self._write(response, _PAYMENT, f"{payment_id}:{token}")
+
+    def asked(self, cookies: Mapping[str, str]) -> str | None:
+        """The amount that an order was created for."""
+        return self._read(cookies, _ASKED)
+
+    def set_asked(self, response: Response, amount: str) -> None:
+        self._write(response, _ASKED, amount)
 
     def _read(self, cookies: Mapping[str, str], name: str) -> str | None:
         """None also if a part is missing. What an older, longer value left over does not count."""

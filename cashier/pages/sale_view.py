@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cashier.consultation.answer import Blockage, Consultation, OrderSummary
-from cashier.domain.money import DIGITS, Currency
+from cashier.domain.money import DIGITS, Currency, Money
 from cashier.domain.order import Blocked
 from cashier.domain.pay_method import Availability, PayMethod
 from cashier.domain.payment_resource import Payment
@@ -46,15 +46,14 @@ def amount_form(
     note: str = "",
     fault: str | None = None,
 ) -> AmountForm:
-    """`fault`: the name of a text."""
-    text = None if fault is None else str(getattr(writing.labels, fault))
+    """`fault`: what was wrong with the last one."""
     return AmountForm(
         form=Form(action, fields),
         currency=currency,
         example=example(currency, writing),
         amount=amount,
         note=note,
-        notice=None if text is None else Notice(NoticeTone.ERROR, text, field="amount"),
+        notice=None if fault is None else Notice(NoticeTone.ERROR, fault, field="amount"),
     )
 
 
@@ -97,6 +96,17 @@ def final_page(call: TillCall, blocked: Blockage, order: OrderSummary) -> tuple[
         next_sale=call.addresses.till,
     )
     return page_view(call, call.page, refresh_after_s=_BLOCKED_REFRESH_S if under_way else None), view
+
+
+def refused_page(call: TillCall, order: OrderSummary, asked: Money) -> tuple[PageView, SaleView]:
+    """An order of another amount than the cashier entered. Whatever its state is, it is not this
+    sale's."""
+    view = SaleView(
+        amount=call.writing.amount(order.amount),
+        notice=Notice(NoticeTone.ERROR, sales.amount_fault(call, order.amount, asked)),
+        next_sale=call.addresses.till,
+    )
+    return page_view(call, call.page), view
 
 
 async def payment_page(call: TillCall, payment: Payment, qr_codes: QrCodes) -> tuple[PageView, SaleView]:

@@ -13,7 +13,9 @@ from contextlib import aclosing
 from typing import TypeAlias
 
 from cashier.consultation.answer import Consultation, NotOpen, OrderUnknown, RequiredSourceUnavailable
-from cashier.domain.order import ConsultRequest, Product, Terminal
+from cashier.domain.money import Money
+from cashier.domain.order import Blocked, ConsultRequest, Product, Terminal
+from cashier.domain.order_checks import OWNERSHIP_BLOCKS
 from cashier.domain.pay_method import Availability, Kind, PayMethod
 from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_request import PaymentRequest
@@ -71,13 +73,41 @@ def payment_of(call: TillCall, key: str) -> str:
     return payment_id(call.till.merchant_id, call.order_id, key)
 
 
-async def consult(call: TillCall) -> Consultation:
-    """Raises `PageRefused`."""
+async def order_fault(call: TillCall, order_id: str, asked: Money) -> str | None:
+    """Why the order that was created for this sale is none that its payer could pay, in words.
+
+    A service may give an old order, and its payment would look like this sale's. None also if
+    nothing can be known now: the page of the sale says that, and compares the amount again.
+    """
+    try:
+        consultation = await consult(call, order_id, asked)
+    except PageRefused:
+        return None
+    if is_of_another_amount(consultation, asked):
+        return amount_fault(call, consultation.order.amount, asked)
+    blocked = consultation.blocked
+    # A form that is sent again leads to its sale.
+    return None if blocked is None or blocked.code is Blocked.ORDER_IN_PROGRESS else blocked.message
+
+
+def amount_fault(call: TillCall, amount: Money, asked: Money) -> str:
+    write = call.writing.amount
+    return str(call.writing.labels.sale_amount_differs).format(amount=write(amount), asked=write(asked))
+
+
+async def consult_sale(call: TillCall) -> Consultation:
+    """Of the order of this page. Raises `PageRefused`."""
+    return await consult(call, call.order_id, call.asked)
+
+
+async def consult(call: TillCall, order_id: str, asked: Money | None) -> Consultation:
+    """`asked`: what the order was created for. Raises `PageRefused`."""
     request = ConsultRequest(
-        order_id=call.order_id,
+        order_id=order_id,
         merchant_id=call.till.merchant_id,
         product=Product.SCAN,
         terminal=Terminal.POS,
+        amount=asked,
         country=call.till.country,
         locale=call.locale,
     )
@@ -89,6 +119,15 @@ async def consult(call: TillCall) -> Consultation:
         raise _unavailable(call, PayerProblem.REQUIRED_SOURCE_UNAVAILABLE) from None
     except NotOpen:
         raise _unavailable(call, PayerProblem.NOT_READY) from None
+
+
+def is_of_another_amount(consultation: Consultation, asked: Money) -> bool:
+    """Whether the order, which may be paid already, is not the one that was asked for.
+
+    Of another party's order the amount is not known.
+    """
+    blocked = consultation.blocked
+    return not (blocked is not None and blocked.code in OWNERSHIP_BLOCKS) and consultation.order.amount != asked
 
 
 async def look(call: TillCall, held: tuple[str, str]) -> Payment | None:

@@ -6,10 +6,12 @@ from datetime import datetime
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cashier.core import Cashier
+from cashier.domain.money import Money
 from cashier.domain.order import Id, Locale, Product, Terminal
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
@@ -132,6 +134,24 @@ class TillCall(BrowserCall):
     @property
     def country(self) -> str:
         return (self.till_or_none is not None and self.till_or_none.country) or ""
+
+    @property
+    def asked(self) -> Money | None:
+        """The amount that was entered for this sale; None in another browser of the till."""
+        currency, _, value = (self.cookies.asked(self.request.cookies) or "").partition(" ")
+        if not (value.isascii() and value.isdigit()):
+            return None
+        try:
+            return msgspec.convert({"currency": currency, "value": int(value)}, Money)
+        except (msgspec.ValidationError, ValueError):
+            return None
+
+    def keep_asked(self, response: Response, order_id: str, amount: Money) -> Response:
+        """In a cookie of the sale of this order: what its service created is compared with it."""
+        page = replace(self.addresses, order_id=order_id).page
+        cookies = PageCookies(page, secure=self.encrypted, lasts_s=_SALE_S)
+        cookies.set_asked(response, f"{amount.currency} {amount.value}")
+        return response
 
     def keep_payment(self, response: Response, payment: Payment) -> Response:
         """In a cookie of the sale."""

@@ -32,6 +32,7 @@ from cashier.pages.sale_view import (
     offer_page,
     payment_page,
     printed_code_view,
+    refused_page,
     till_page,
 )
 from cashier.pages.sales import SaleRefused
@@ -76,15 +77,19 @@ class TillEndpoints:
             note = ""  # a card number in the wrong field goes nowhere
         amount = parse_amount(entered, till.currency, call.writing.formats)
         if amount is None:
-            return self._till(call, entered, note, "amount_wrong")
+            return self._till(call, entered, note, 422, str(call.writing.labels.amount_wrong))
         sale = Sale(merchant_id=till.merchant_id, terminal_id=till.terminal_id, amount=amount, note=note or None)
         key = sales.entered_key(till.till, form.attempt, str(amount), note)
         try:
             headers = CallHeaders(call.request_id, call.traceparent)
             order = await self._orders.create(call.settings.order_url, sale, key, headers)
         except OrderNotCreated:
-            return self._till(call, entered, note, "order_failed")
-        return RedirectResponse(replace(call.addresses, order_id=order.order_id).page, 303)
+            return self._till(call, entered, note, 503, str(call.writing.labels.order_failed))
+        fault = await sales.order_fault(call, order.order_id, amount)
+        if fault is not None:
+            return self._till(call, entered, note, 409, fault)
+        response = RedirectResponse(replace(call.addresses, order_id=order.order_id).page, 303)
+        return call.keep_asked(response, order.order_id, amount)
 
     async def printed_code(self, call: TillCall) -> Response:
         """GET: the merchant's code, to be printed."""
@@ -122,7 +127,7 @@ class TillEndpoints:
         ready = await self._ready(call, form.attempt, sales.payment_of(call, key))
         if ready is not None:
             return ready
-        consultation = await sales.consult(call)
+        consultation = await sales.consult_sale(call)
         return await self._pay(call, sales.scanned(consultation), consultation.consult_token, key, code)
 
     async def show_code(self, call: TillCall) -> Response:
@@ -133,7 +138,7 @@ class TillEndpoints:
         ready = await self._ready(call, form.attempt, sales.payment_of(call, key))
         if ready is not None:
             return ready
-        consultation = await sales.consult(call)
+        consultation = await sales.consult_sale(call)
         named = [method for method in sales.shown(consultation) if method.method_id == method_id]
         return await self._pay(call, named, consultation.consult_token, key)
 
@@ -191,13 +196,14 @@ class TillEndpoints:
         call.till_cookies.set_session(response, call.sign_till(replace(call.till, locale=locale)))
         return response
 
-    def _till(self, call: TillCall, amount: str = "", note: str = "", fault: str | None = None) -> Response:
+    def _till(
+        self, call: TillCall, amount: str = "", note: str = "", status: int = 200, fault: str | None = None
+    ) -> Response:
         """Each form is a sale of its own, however often it is sent."""
         fields = form_fields(call.session, secrets.token_urlsafe(12))
         entry = amount_form(call.writing, call.addresses.sales, fields, call.till.currency, amount, note, fault)
         code = call.settings.codes.get(call.till.merchant_id)
         link = Link(call.writing.labels.printed_code, call.addresses.printed_code) if code is not None else None
-        status = 200 if fault is None else 422 if fault == "amount_wrong" else 503
         response = self._responses.render(till_page(call), TillView(entry=entry, code=link), status)
         # A till in use stays open.
         call.till_cookies.set_session(response, call.sign_till(call.till))
@@ -229,13 +235,14 @@ class TillEndpoints:
         return call.keep_payment(self._go(call), payment)
 
     async def _offer(self, call: TillCall, ended: Payment | None) -> Response:
-        consultation = await sales.consult(call)
-        notice = call.request.query_params.get("notice", "")
-        page, view = (
-            offer_page(call, consultation, ended, notice)
-            if consultation.blocked is None
-            else final_page(call, consultation.blocked, consultation.order)
-        )
+        consultation = await sales.consult_sale(call)
+        notice, asked = call.request.query_params.get("notice", ""), call.asked
+        if asked is not None and sales.is_of_another_amount(consultation, asked):
+            page, view = refused_page(call, consultation.order, asked)
+        elif consultation.blocked is None:
+            page, view = offer_page(call, consultation, ended, notice)
+        else:
+            page, view = final_page(call, consultation.blocked, consultation.order)
         return self._responses.render(page, view)
 
     def _go(self, call: TillCall, notice: str | None = None) -> Response:

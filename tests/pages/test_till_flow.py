@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -338,3 +339,96 @@ async def test_the_printed_code_is_a_page_of_the_till(shop: TillShop) -> None:
     assert "Breakfast <Stall>" in browser.document.text
     assert "http://127.0.0.1:8080/cashier-code/m_5" in browser.document.text
     assert "<svg viewBox=" in browser.document.html
+
+
+# Orders that are not what was asked for
+
+
+async def test_an_order_of_another_amount_is_refused_in_words(shop: TillShop) -> None:
+    browser = await shop.till()
+    shop.orders_cost = 500
+    for asked in ("12.50", "0.01", "99,999.00", "5.01"):
+        answer = await browser.submit("/sales", amount=asked, note="")
+        assert answer.status == 409
+        assert "¥5.00" in browser.document.text
+        assert f"¥{asked}" in browser.document.text
+        assert browser.document.has_form("/sales"), "the next sale"
+
+
+async def test_an_order_whose_amount_changes_is_not_charged(shop: TillShop) -> None:
+    """Not by its page, and not by a form that was open before."""
+    browser = await shop.sale("12.50")
+    page, forms = browser.address, browser.document.forms
+    population: Any = shop.checkout.world.population
+    population._orders[shop.order_id(browser)]["amount"]["value"] = 500
+    await browser.open(page)
+    assert "¥5.00" in browser.document.text
+    assert "¥12.50" in browser.document.text
+    assert not browser.document.forms
+    for form in forms:
+        await browser.open((await browser.post(form, {"code": CODE})).location)
+        assert "¥12.50" in browser.document.text
+    assert shop.checkout.count("submit") == 0
+
+
+async def test_an_order_that_was_paid_before_is_not_the_next_sale(shop: TillShop) -> None:
+    """Else the till would say "paid" to a payer who has not paid."""
+    first = await shop.sale("5")
+    await shop.scan(first, CODE)
+    assert shop.status(first) == "PAID"
+    shop.orders_are = shop.order_id(first)
+    for browser in (first, await shop.till()):
+        for amount in ("5", "12.50"):
+            await browser.open("/cashier-till/m_5/till-1")
+            assert (await browser.submit("/sales", amount=amount, note="")).status == 409
+            assert "sign good" not in browser.document.html
+
+
+async def test_an_order_of_another_merchant_or_product_is_not_sold_and_not_shown(shop: TillShop) -> None:
+    for order_id in ("o_1001", "o_1020"):
+        shop.orders_are = order_id
+        browser = await shop.till()
+        assert (await browser.submit("/sales", amount="128.00", note="")).status == 409
+        assert "reading lamp" not in browser.document.text
+        assert browser.document.has_form("/sales")
+
+
+async def test_a_sale_form_that_is_sent_again_leads_to_its_sale(shop: TillShop) -> None:
+    browser = await shop.till()
+    form = browser.document.form("/sales")
+    await browser.submit("/sales", amount="5", note="")
+    sale = browser.address
+    for _ in range(2):
+        assert (await browser.post(form, {"amount": "5", "note": ""})).location == sale
+        await browser.open(sale)
+        if browser.document.has_form("/code"):
+            await shop.show_code(browser)
+
+
+async def test_a_service_that_does_not_answer_for_now_keeps_the_sale_and_its_amount(shop: TillShop) -> None:
+    browser = await shop.till()
+    shop.checkout.silent.add("order")
+    await browser.submit("/sales", amount="12.50", note="")
+    assert browser.answers[-1].status == 503
+    shop.checkout.silent.clear()
+    population: Any = shop.checkout.world.population
+    population._orders[shop.order_id(browser)]["amount"]["value"] = 500
+    await browser.open(browser.address)
+    assert "¥5.00" in browser.document.text
+    assert not browser.document.has_form("/scan")
+
+
+async def test_another_browser_of_the_till_sees_the_order_as_it_is(shop: TillShop) -> None:
+    browser, other = await shop.sale("12.50"), await shop.till()
+    await other.open(browser.address)
+    assert "¥12.50" in other.document.text
+    assert other.document.has_form("/scan")
+
+
+async def test_a_changed_cookie_of_the_amount_is_none(shop: TillShop) -> None:
+    browser = await shop.sale("12.50")
+    key = next(key for key in browser.cookies if key[1] == "cashier-asked")
+    for kept in ("", "CNY", "CNY -1", "CNY 1e9", "XXX 5", "CNY \u00b2", f"CNY {'9' * 5000}", "~"):
+        browser.cookies[key] = f"1~{kept}"
+        await browser.reload()
+        assert browser.document.has_form("/scan"), kept

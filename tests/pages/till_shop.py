@@ -14,6 +14,7 @@ from cashier import pages
 from cashier.domain.page_session import TillRequest
 from cashier.pages import qr
 from cashier.pages.order_creation import CreatedOrder, OrderNotCreated, Sale
+from cashier.sandbox.risk import Amount
 from cashier.sandbox.shop import OrderBody
 from cashier.settings.loader import configuration
 from cashier.web.application import app
@@ -27,13 +28,19 @@ CODES = {MERCHANT: {"name": "Breakfast <Stall>", "currency": "CNY"}}
 
 
 class TillShop:
-    """`sales`: those that were asked for, with their keys. `out_of_order`: no order is created."""
+    """`sales`: those that were asked for, with their keys. `out_of_order`: no order is created.
+
+    `orders_cost`: the minor units of each new order, whatever was asked for. `orders_are`: always
+    this one.
+    """
 
     def __init__(self, opened: Checkout, settings: Mapping[str, Any]) -> None:
         self.checkout = opened
         self.cashier = opened.workers[0]
         self.sales: list[tuple[Sale, str]] = []
         self.out_of_order = False
+        self.orders_cost: int | None = None
+        self.orders_are: str | None = None
         config = self.cashier.config
         table = {"pages": {**SETTINGS, "codes": CODES, "order_url": "http://127.0.0.1:1/orders", **settings}}
         parsed = configuration(table, "the till of a test").settings.pages
@@ -46,7 +53,11 @@ class TillShop:
         self.sales.append((sale, idempotency_key))
         if self.out_of_order:
             raise OrderNotCreated
+        if self.orders_are is not None:
+            return CreatedOrder(self.orders_are)
         order = msgspec.convert(msgspec.to_builtins(sale), OrderBody)
+        if self.orders_cost is not None:
+            order = msgspec.structs.replace(order, amount=Amount("CNY", self.orders_cost))
         answer = self.checkout.world.shop.create(order, idempotency_key)
         return CreatedOrder(answer.body["order_id"])
 
