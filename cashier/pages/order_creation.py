@@ -63,12 +63,12 @@ class Orders:
             return await self._given(sale, idempotency_key, call_headers)
         if not url:
             raise OrderNotCreated
-        before = self._by_http
-        if before is None or before.url != url:
-            self._by_http = OrdersByHttp(url)
+        before = client = self._by_http
+        if client is None or client.url != url:
+            self._by_http = client = OrdersByHttp(url)
             if before is not None:
                 await before.retire()
-        return await self._by_http(sale, idempotency_key, call_headers)
+        return await client(sale, idempotency_key, call_headers)
 
     async def close(self) -> None:
         """Close the connections, for now: the next order opens others."""
