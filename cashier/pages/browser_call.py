@@ -13,7 +13,7 @@ from cashier.domain.locale_match import accepted_languages
 from cashier.domain.order import Locale
 from cashier.domain.payment_request import Device
 from cashier.pages.client_address import client_address
-from cashier.pages.cookies import PageCookies
+from cashier.pages.cookies import PageCookies, sent_cookies
 from cashier.pages.writing import Writing
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.page_session import SessionClaims
@@ -36,6 +36,7 @@ class BrowserCall(ABC):
         self.now = now
         self.settings = cashier.config.settings.pages
         self.headers: dict[bytes, bytes] = dict(request.scope["headers"])
+        self.sent_cookies = sent_cookies(request.scope["headers"])
         self.request_id = read_request_id(self.headers)
         self.traceparent = read_traceparent(self.headers)
         public_url = urlsplit(self.settings.public_url)
@@ -100,12 +101,15 @@ class BrowserCall(ABC):
 
     def held_payment(self) -> tuple[str, str] | None:
         """Id and token of the last payment of this browser, if it is of this session's payer."""
-        held, session, payments = self.cookies.payment(self.request.cookies), self.session, self.cashier.payments
-        if held is None or payments is None:
-            return None
-        try:
-            chosen = payments.choice_of(*held)
-        except TokenRefused:
+        session, payments = self.session, self.cashier.payments
+        if payments is None:
             return None
         own = (session.order_id, session.merchant_id, session.user_id)
-        return held if (chosen.order_id, chosen.merchant_id, chosen.user_id) == own else None
+        for held in self.cookies.payments(self.sent_cookies):
+            try:
+                chosen = payments.choice_of(*held)
+            except TokenRefused:
+                continue
+            if (chosen.order_id, chosen.merchant_id, chosen.user_id) == own:
+                return held
+        return None

@@ -1,12 +1,15 @@
 """Cookies of a page: its session, the token of its payment, and what a till asked for.
 
 Each holds for the path of one order only. Over https they have the prefix by which browsers keep
-pages without encryption from setting them.
+pages without encryption from setting them. A page of another subdomain can still set one of our
+names for all of them, so a name may come several times, and the reader takes what is ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, product
+from typing import TypeAlias
 
 from starlette.responses import Response
 
@@ -18,6 +21,22 @@ _ASKED = "cashier-asked"
 _PART_CHARS = 3600
 # Payment tokens have 1 to 3 KB; the longest that a submit allows takes this many parts.
 _MOST_PARTS = 14
+# Of a name that comes several times: the values that are tried.
+_MOST_VALUES = 16
+
+SentCookies: TypeAlias = Mapping[str, Sequence[str]]
+"""The values of each name, in the browser's order: that of the longest path first."""
+
+
+def sent_cookies(headers: Iterable[tuple[bytes, bytes]]) -> SentCookies:
+    """A browser may split its cookies into several lines (RFC 9113, section 8.2.3)."""
+    found: dict[str, list[str]] = {}
+    for line in (value.decode("latin-1") for name, value in headers if name == b"cookie"):
+        for pair in line.split(";"):
+            name, separator, value = pair.partition("=")
+            if separator:
+                found.setdefault(name.strip(), []).append(value.strip())
+    return found
 
 
 class PageCookies:
@@ -34,34 +53,44 @@ class PageCookies:
     def __repr__(self) -> str:
         return f"<PageCookies {self._path}>"
 
-    def session(self, cookies: Mapping[str, str]) -> str | None:
-        return self._read(cookies, _SESSION)
+    def sessions(self, sent: SentCookies) -> Iterator[str]:
+        """What may be a session's token, and need not be ours."""
+        return self._read(sent, _SESSION)
 
     def set_session(self, response: Response, token: str) -> None:
         self._write(response, _SESSION, token)
 
-    def payment(self, cookies: Mapping[str, str]) -> tuple[str, str] | None:
-        """The id and token of the last payment of this browser."""
-        payment_id, separator, token = (self._read(cookies, _PAYMENT) or "").partition(":")
-        return (payment_id, token) if separator and token else None
+    def payments(self, sent: SentCookies) -> Iterator[tuple[str, str]]:
+        """What may be the id and token of the last payment of this browser, likewise."""
+        for value in self._read(sent, _PAYMENT):
+            payment_id, _, token = value.partition(":")
+            if token:
+                yield payment_id, token
 
     def set_payment(self, response: Response, payment_id: str, token: str) -> None:
         self._write(response, _PAYMENT, f"{payment_id}:{token}")
 
-    def asked(self, cookies: Mapping[str, str]) -> str | None:
+    def asked(self, sent: SentCookies) -> Iterator[str]:
         """The amount that an order was created for."""
-        return self._read(cookies, _ASKED)
+        return self._read(sent, _ASKED)
 
     def set_asked(self, response: Response, amount: str) -> None:
         self._write(response, _ASKED, amount)
 
-    def _read(self, cookies: Mapping[str, str], name: str) -> str | None:
-        """None also if a part is missing. What an older, longer value left over does not count."""
-        count, separator, first = cookies.get(self._part(name, 0), "").partition("~")
+    def _read(self, sent: SentCookies, name: str) -> Iterator[str]:
+        """Nothing if a part is missing. What an older, longer value left over does not count."""
+        return islice(
+            (value for first in sent.get(self._part(name, 0), ()) for value in self._whole(sent, name, first)),
+            _MOST_VALUES,
+        )
+
+    def _whole(self, sent: SentCookies, name: str, value: str) -> Iterator[str]:
+        count, separator, first = value.partition("~")
         if not separator or not (count.isascii() and count.isdigit() and len(count) < 3):
-            return None
-        others = [cookies.get(self._part(name, number)) for number in range(1, min(int(count), _MOST_PARTS))]
-        return first + "".join(part or "" for part in others) if all(others) else None
+            return
+        others = [sent.get(self._part(name, number), ()) for number in range(1, min(int(count), _MOST_PARTS))]
+        for parts in product(*others):
+            yield first + "".join(parts)
 
     def _write(self, response: Response, name: str, value: str) -> None:
         parts = [value[start : start + _PART_CHARS] for start in range(0, len(value), _PART_CHARS)]

@@ -7,12 +7,12 @@ this order, and no attempt that the script has no token of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from starlette.responses import Response
 
 from cashier.domain.order import Product
-from cashier.pages.cookies import PageCookies
+from cashier.pages.cookies import PageCookies, SentCookies
 from cashier.pages.page_call import PageAddresses, PageCall
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.page_session import SessionClaims
@@ -36,17 +36,19 @@ class HeaderTokens(PageCookies):
     def __repr__(self) -> str:
         return "<HeaderTokens>"
 
-    def session(self, cookies: Mapping[str, str]) -> str | None:
+    def sessions(self, sent: SentCookies) -> Iterator[str]:
         scheme, _, token = self._headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else None
+        if scheme.lower() == "bearer":
+            yield token.strip()
 
     def set_session(self, response: Response, token: str) -> None:
         response.headers[SESSION_HEADER] = token
 
-    def payment(self, cookies: Mapping[str, str]) -> tuple[str, str] | None:
+    def payments(self, sent: SentCookies) -> Iterator[tuple[str, str]]:
         value = self._headers.get(PAYMENT_HEADER.encode(), b"").decode("latin-1")
         payment_id, _, token = value.partition(":")
-        return (payment_id, token) if token else None
+        if token:
+            yield payment_id, token
 
     def set_payment(self, response: Response, payment_id: str, token: str) -> None:
         response.headers[PAYMENT_HEADER] = f"{payment_id}:{token}"
@@ -85,7 +87,7 @@ class EmbedCall(PageCall):
         return HeaderTokens(self.headers)
 
     def _read_session(self) -> SessionClaims | None:
-        token, pages = self.cookies.session({}), self.cashier.tokens.pages
+        token, pages = next(self.cookies.sessions({}), None), self.cashier.tokens.pages
         if token is None:
             return None
         now_s = self.now.timestamp()

@@ -186,13 +186,12 @@ class PageCall(BrowserCall):
         return PageCookies(self.addresses.page, secure=self.encrypted)
 
     def _read_session(self) -> SessionClaims | None:
-        token = self.cookies.session(self.request.cookies)
-        if token is None:
-            return None
-        try:
-            return self.cashier.tokens.pages.read_session(token, self.order_id, self.now.timestamp())
-        except TokenRefused:
-            return None
+        for token in self.cookies.sessions(self.sent_cookies):
+            try:
+                return self.cashier.tokens.pages.read_session(token, self.order_id, self.now.timestamp())
+            except TokenRefused:
+                continue
+        return None
 
 
 def with_locale(session: SessionClaims, locale: str) -> SessionClaims:

@@ -14,7 +14,7 @@ from cashier.pages.forms import form_fields
 from cashier.pages.page_call import public_base
 from cashier.pages.payment_view import OUTCOMES, action_step
 from cashier.pages.qr import QrCodes
-from cashier.pages.surroundings import page_view, refresh_s
+from cashier.pages.surroundings import page_view, refresh_s, short_title
 from cashier.pages.till_call import TillCall
 from cashier.pages.till_views import AmountForm, CodeButton, PrintedCodeView, SaleView
 from cashier.pages.views import Form, Notice, NoticeTone, Outcome, PageView, QrView, State
@@ -74,7 +74,7 @@ def offer_page(
     checking = any(method.availability is Availability.UNDETERMINED for method in (*takers, *sales.shown(consultation)))
     view = SaleView(
         amount=call.writing.amount(consultation.order.amount),
-        title=consultation.order.title,
+        title=short_title(consultation.order.title),
         notice=_notice(call, ended, notice) or (None if can_scan else _closed(call, takers)),
         scan=Form(call.addresses.scan, form_fields(call.session, attempt)) if can_scan else None,
         codes=codes,
@@ -90,7 +90,7 @@ def final_page(call: TillCall, blocked: Blockage, order: OrderSummary) -> tuple[
     under_way = outcome is Outcome.PROCESSING
     view = SaleView(
         amount=call.writing.amount(order.amount),
-        title=order.title or None,
+        title=short_title(order.title) or None,
         outcome=outcome,
         message=blocked.message,
         next_sale=call.addresses.till,

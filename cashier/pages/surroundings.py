@@ -41,6 +41,7 @@ _LANGUAGES = {
     "ja": "日本語",
     "ar": "العربية",
 }
+_MOST_TITLE = 128
 # Without JavaScript: how often a page that may change is loaded again.
 _SHORTEST_REFRESH_S, _LONGEST_REFRESH_S = 3, 30
 
@@ -152,7 +153,13 @@ def shown(session: SessionClaims, consultation: Consultation) -> SessionClaims:
     order = consultation.order
     if not order.title:
         return session
-    return replace(session, order=ShownOrder(order.title, order.amount, int(order.expires_at.timestamp())))
+    title = short_title(order.title)
+    return replace(session, order=ShownOrder(title, order.amount, int(order.expires_at.timestamp())))
+
+
+def short_title(title: str) -> str:
+    """An acquirer's title may have any length; a cookie and a page have room for some lines."""
+    return title if len(title) <= _MOST_TITLE else f"{title[: _MOST_TITLE - 1]}…"
 
 
 def _in_language(call: PageCall, payment: Payment, kind: Kind) -> Payment:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from datetime import datetime
 
 import msgspec
@@ -22,6 +24,7 @@ from cashier.pages.page_call import PageRefused
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.page_session import SessionClaims, TillClaims, till_of
 
+_AMOUNT = re.compile(r"(?P<currency>[A-Z]{3}):(?P<value>[0-9]{1,16})")
 # A working day. A till that is used gets another one each time.
 TILL_S = 86_400
 # A browser keeps some 180 cookies of one host, and a till has a sale a minute: that of a sale under
@@ -138,19 +141,18 @@ class TillCall(BrowserCall):
     @property
     def asked(self) -> Money | None:
         """The amount that was entered for this sale; None in another browser of the till."""
-        currency, _, value = (self.cookies.asked(self.request.cookies) or "").partition(" ")
-        if not (value.isascii() and value.isdigit()):
-            return None
-        try:
-            return msgspec.convert({"currency": currency, "value": int(value)}, Money)
-        except (msgspec.ValidationError, ValueError):
-            return None
+        for text in self.cookies.asked(self.sent_cookies):
+            match = _AMOUNT.fullmatch(text)
+            if match is not None:
+                with contextlib.suppress(msgspec.ValidationError):
+                    return msgspec.convert({"currency": match["currency"], "value": int(match["value"])}, Money)
+        return None
 
     def keep_asked(self, response: Response, order_id: str, amount: Money) -> Response:
         """In a cookie of the sale of this order: what its service created is compared with it."""
         page = replace(self.addresses, order_id=order_id).page
         cookies = PageCookies(page, secure=self.encrypted, lasts_s=_SALE_S)
-        cookies.set_asked(response, f"{amount.currency} {amount.value}")
+        cookies.set_asked(response, f"{amount.currency}:{amount.value}")
         return response
 
     def keep_payment(self, response: Response, payment: Payment) -> Response:
@@ -164,10 +166,9 @@ class TillCall(BrowserCall):
         return self.cashier.tokens.pages.sign_till(till, int(self.now.timestamp()) + TILL_S)
 
     def _read_till(self) -> TillClaims | None:
-        token = self.till_cookies.session(self.request.cookies)
-        if token is None:
-            return None
-        try:
-            return self.cashier.tokens.pages.read_till(token, self.addresses.till_name, self.now.timestamp())
-        except TokenRefused:
-            return None
+        for token in self.till_cookies.sessions(self.sent_cookies):
+            try:
+                return self.cashier.tokens.pages.read_till(token, self.addresses.till_name, self.now.timestamp())
+            except TokenRefused:
+                continue
+        return None

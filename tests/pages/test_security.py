@@ -136,6 +136,7 @@ async def test_a_banks_page_is_a_link(shop: PageShop) -> None:
         "https://user@bank.example/p",
         "https://[::1;x]/p",
         "https:///p",
+        "https://bank.example:99999/p",
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -191,19 +192,55 @@ async def test_without_a_public_address_a_foreign_name_gets_no_link(shop: PageSh
 
 
 async def test_a_value_that_is_too_long_for_a_cookie_takes_several(shop: PageShop) -> None:
-    population: Any = shop.checkout.world.population
-    population._orders["o_1001"]["title"] = "\u4e66" * 1000
     browser = await shop.payer(CASE, return_url=f"{SHOP}/{'x' * 2000}")
     assert (ORDER, "cashier-session-1") in browser.cookies
     await browser.choose(WALLET)
     assert browser.document.view == "action"
-    population._orders["o_1001"]["title"] = "short"
     shop.settle(browser)
     await browser.reload()
     assert "good" in browser.document.state
     del browser.cookies[(ORDER, "cashier-session-1")]
     await browser.reload()
     assert browser.answers[-1].status == 403
+
+
+@pytest.mark.parametrize("letter", ["x", "\u4e66", "\U0001f4da", "\x00", "\u202e", '"'])
+async def test_a_title_of_any_length_and_alphabet_leaves_room_for_the_session(shop: PageShop, letter: str) -> None:
+    """With the longest address of a shop, and what else a session may hold."""
+    population: Any = shop.checkout.world.population
+    population._orders["o_1001"]["title"] = letter * 30_000
+    browser = await shop.payer(CASE, return_url=f"{SHOP}/{'x' * 2000}")
+    form = browser.document.form("/pay")
+    title = next(name for name, _ in form.fields if name.startswith("title-"))
+    form.fields = [(name, letter * 500 if name.startswith(title[:6]) else value) for name, value in form.fields]
+    await browser.choose(WALLET)
+    assert browser.document.view == "action"
+    for _ in range(2):
+        assert (await browser.reload()).status == 200
+    assert sum(len(name) + len(value) for (_, name), value in browser.cookies.items()) < 12_000
+    assert len(browser.answers[-1].body) < 60_000
+
+
+async def test_a_cookie_that_another_subdomain_sets_hides_none_of_ours(shop: PageShop) -> None:
+    """Before ours or after it, for each name and each part."""
+    browser = await shop.payer(CASE, return_url=f"{SHOP}/{'x' * 2000}")
+    await browser.choose(WALLET)
+    own = "; ".join(f"{name}={value}" for (_, name), value in browser.cookies.items())
+    for junk in ("", "x", "1~", "1~x.y.z", "2~x", "99~x", "~", "1~pay_x:y", "\x80"):
+        tossed = "; ".join(f"{name}={junk}" for _, name in browser.cookies)
+        for sent in (f"{tossed}; {own}", f"{own}; {tossed}", f"{tossed}; {tossed}; {own}"):
+            answer = await shop.browser().send("GET", f"{ORDER}/payment", headers={"cookie": sent})
+            assert (answer.status, answer.document.view) == (200, "action")
+        alone = await shop.browser().send("GET", f"{ORDER}/payment", headers={"cookie": tossed})
+        assert alone.status == 403
+
+
+async def test_a_flood_of_cookies_costs_a_bounded_number_of_attempts(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    value = next(iter(browser.cookies.values()))
+    flood = "; ".join([f"cashier-session=14~{value[2:-1]}"] * 4 + [f"cashier-session-{n}=x" for n in range(14)] * 9)
+    answer = await asyncio.wait_for(shop.browser().send("GET", ORDER, headers={"cookie": flood}), 5)
+    assert answer.status == 403
 
 
 # Where payers come from and go to

@@ -428,7 +428,7 @@ async def test_another_browser_of_the_till_sees_the_order_as_it_is(shop: TillSho
 async def test_a_changed_cookie_of_the_amount_is_none(shop: TillShop) -> None:
     browser = await shop.sale("12.50")
     key = next(key for key in browser.cookies if key[1] == "cashier-asked")
-    for kept in ("", "CNY", "CNY -1", "CNY 1e9", "XXX 5", "CNY \u00b2", f"CNY {'9' * 5000}", "~"):
+    for kept in ("", "CNY", "CNY:-1", "CNY:1e9", "XXX:5", "CNY:\u00b2", f"CNY:{'9' * 5000}", "~", ":"):
         browser.cookies[key] = f"1~{kept}"
         await browser.reload()
         assert browser.document.has_form("/scan"), kept
