@@ -37,6 +37,8 @@ from cashier.pages.writing import Writing
 
 # A code that a browser could open: a page, or an app by its own scheme.
 _PAGE = re.compile(r"https://[!-~]{1,2040}")
+# An app may also be opened by an address of the web.
+_WEB = re.compile(r"https?:", re.IGNORECASE)
 
 OUTCOMES: dict[MessageCode, Outcome] = {
     MessageCode.CHALLENGE: Outcome.PROCESSING,
@@ -163,7 +165,7 @@ def _challenge_view(
     answer: Form,
     notice: ChallengeNotice,
 ) -> ChallengeView:
-    page = challenge.render_value if _PAGE.fullmatch(challenge.render_value) else None
+    page = _page(challenge.render_value)
     kind = ChallengeType(challenge.type)
     if kind in _TYPED:
         form = answer
@@ -201,7 +203,7 @@ async def action_step(action: Action | None, writing: Writing, qr_codes: QrCodes
                 institution=action.institution,
                 deadline=deadline(action.expires_at, writing),
                 barcode=action.barcode,
-                instructions=action.instructions_url,
+                instructions=action.instructions_url and _page(action.instructions_url),
             )
         case DisplayVa():
             return AccountView(
@@ -222,16 +224,28 @@ async def _qr(action: DisplayQr, writing: Writing, qr_codes: QrCodes) -> QrView 
     svg = await qr_codes.svg(action.data)
     if svg is None:
         return None
-    link = action.data if _PAGE.fullmatch(action.data) else None
-    return QrView(svg=svg, deadline=deadline(action.expires_at, writing), link=link)
+    return QrView(svg=svg, deadline=deadline(action.expires_at, writing), link=_page(action.data))
 
 
 def _redirect(action: Redirect) -> RedirectView | None:
     """None for a URL without an origin that a browser could be sent to: then nothing is offered."""
-    try:
-        origin_of(action.url)
-    except OriginRefused:
+    if not _has_origin(action.url):
         return None
     fields = None if action.method == "GET" else tuple((action.fields or {}).items())
-    host = urlsplit(action.url).hostname or ""
-    return RedirectView(url=action.url, host=host, fields=fields, applink=action.applink)
+    host, app = urlsplit(action.url).hostname or "", action.applink
+    if app is not None and _WEB.match(app) and not _has_origin(app):
+        app = None
+    return RedirectView(url=action.url, host=host, fields=fields, applink=app)
+
+
+def _page(text: str) -> str | None:
+    """The address of a page over https; None for any other text."""
+    return text if _PAGE.fullmatch(text) and _has_origin(text) else None
+
+
+def _has_origin(url: str) -> bool:
+    try:
+        origin_of(url)
+    except OriginRefused:
+        return False
+    return True

@@ -34,6 +34,7 @@ def origin_of(url: str) -> str:
     try:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
+        _ = parts.port  # raises for one beyond 65535
     except ValueError:
         raise OriginRefused from None
     if not _ORIGIN.fullmatch(origin):
