@@ -34,6 +34,7 @@ from cashier.pages.page_call import LINK_S, PageCall, PageRefused, UnknownAddres
 from cashier.pages.page_responses import PageResponses, internal
 from cashier.pages.payment_endpoints import PaymentEndpoints
 from cashier.pages.qr import QrCodes
+from cashier.pages.rate_limit import RateLimit
 from cashier.pages.rendering import Rendering
 from cashier.pages.security_headers import OriginRefused, origin_of, secure
 from cashier.pages.till_call import TillCall
@@ -47,6 +48,9 @@ Serve: TypeAlias = Callable[[PageCall], Awaitable[Response]]
 AnyCall = TypeVar("AnyCall", bound=BrowserCall)
 _ASSET_AGE = "public, max-age=31536000, immutable"
 _PATHS = ("/cashier/", "/cashier-till/", "/cashier-code/", EMBED_PATH, PREFIX)
+# Answers to the challenges of one payment: a code has six digits, and a robot patience. The risk
+# service counts per challenge.
+_MOST_ANSWERS, _ANSWERS_WINDOW_S = 20, 600.0
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -73,13 +77,14 @@ class Pages:
         rendering = Rendering(settings.brand, self._assets)
         self._responses = PageResponses(rendering)
         self._has_orders = create_order is not None
-        payments = PaymentEndpoints(self._responses, qr_codes, time.monotonic)
+        answers = RateLimit(_MOST_ANSWERS, _ANSWERS_WINDOW_S, time.monotonic)
+        payments = PaymentEndpoints(self._responses, qr_codes, answers)
         checkout = CheckoutEndpoints(self._responses, payments)
         live = LiveEndpoints(rendering, payments, qr_codes, clock)
         card = CardEndpoints(self._responses)
         till = TillEndpoints(self._responses, orders, qr_codes, clock)
         code = CodeEndpoints(self._responses, orders, self.open_session, time.monotonic)
-        embedded = EmbedEndpoints(cashier, rendering, self._assets, qr_codes, clock, time.monotonic)
+        embedded = EmbedEndpoints(cashier, rendering, self._assets, qr_codes, clock, answers)
         routes = [
             *self._routes(checkout, payments, live, card),
             *self._scan_routes(till, code),

@@ -87,8 +87,21 @@ class BrowserCall(ABC):
 
     @property
     def is_from_own_page(self) -> bool:
-        """Browsers of today say which site sent a request."""
-        return self.headers.get(b"sec-fetch-site", b"same-origin") == b"same-origin"
+        """Browsers of today say which site sent a request, older ones its origin. That of a form of
+        ours is `null`, because our pages are no referrers."""
+        site = self.headers.get(b"sec-fetch-site")
+        if site is not None:
+            return site == b"same-origin"
+        return self.headers.get(b"origin", b"null") in (b"null", self._own_origin)
+
+    @property
+    def _own_origin(self) -> bytes:
+        """As browsers write it. Without a public address that of the request."""
+        url = urlsplit(self.settings.public_url)
+        if not url.netloc:
+            return f"{self.request.scope['scheme']}://".encode() + self.headers.get(b"host", b"").lower()
+        netloc = url.netloc.lower().removesuffix({"http": ":80", "https": ":443"}[url.scheme])
+        return f"{url.scheme}://{netloc}".encode()
 
     @property
     def query(self) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ from cashier.pages.page_call import PageRefused
 from cashier.pages.page_responses import PageResponses, internal
 from cashier.pages.payment_endpoints import PaymentEndpoints
 from cashier.pages.qr import QrCodes
+from cashier.pages.rate_limit import RateLimit
 from cashier.pages.rendering import AnyView, Rendering, name_of
 from cashier.pages.security_headers import OriginRefused, origin_of, secure
 from cashier.pages.views import PageView, ResultView
@@ -85,7 +86,10 @@ class EmbedResponses(PageResponses):
 
 
 class EmbedEndpoints:
-    """`clock`: the time of day. Origins are those of `[merchants.NAME]`, read per request."""
+    """`clock`: the time of day. `answers`: to challenges, those on pages included.
+
+    Origins are those of `[merchants.NAME]`, read per request.
+    """
 
     def __init__(
         self,
@@ -94,14 +98,14 @@ class EmbedEndpoints:
         assets: AssetStore,
         qr_codes: QrCodes,
         clock: Callable[[], datetime],
-        now_s: Callable[[], float],
+        answers: RateLimit,
     ) -> None:
         self._cashier = cashier
         self._rendering = rendering
         self._assets = assets
         self._clock = clock
         self._responses = EmbedResponses(rendering, assets)
-        self._payments = PaymentEndpoints(self._responses, qr_codes, now_s)
+        self._payments = PaymentEndpoints(self._responses, qr_codes, answers)
         self._checkout = CheckoutEndpoints(self._responses, self._payments)
         self._live = LiveEndpoints(rendering, self._payments, qr_codes, clock)
         self._merchants = cashier.config.settings.merchants

@@ -7,7 +7,8 @@ loaded again, and gets its own headers.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from time import perf_counter_ns
@@ -18,13 +19,17 @@ from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from cashier.domain.wording import PayerProblem
 from cashier.pages.browser_call import BrowserCall
+from cashier.pages.page_call import PageRefused
 from cashier.pages.rendering import AnyView, Rendering, name_of
 from cashier.pages.views import ChallengeView, PageView, ResultView
 from cashier.web.disconnect_watch import DisconnectWatch
 from cashier.web.problem import RequestRefused
 from cashier.web.sse import EventFormat, EventStream, accepts_event_stream
 
+# Open streams of one session: some tabs and devices. A page without one asks from time to time.
+MOST_STREAMS = 12
 # A name that no page has: the open page is loaded again.
 _ANOTHER_PAGE = ""
 
@@ -51,12 +56,22 @@ class PageUpdates:
     def __init__(self, rendering: Rendering) -> None:
         self._rendering = rendering
         self._watch = DisconnectWatch(body_timeout_s=10.0)
+        self._open: Counter[str] = Counter()
 
     async def respond(self, call: BrowserCall, updates: AsyncGenerator[Update, None]) -> Response:
         """Raises `PageRefused`, in whose place the page keeps what it shows and tries again."""
         if not accepts_event_stream(call.headers.get(b"accept")):
             return await _last(updates)
-        return UpdateStream(await EventStream.start(updates, call.request_id, _FORMAT), self._watch)
+        session_id = call.session.session_id
+        if self._open[session_id] >= MOST_STREAMS:
+            raise PageRefused(429, PayerProblem.OVERLOADED)
+        self._open[session_id] += 1
+        try:
+            stream = await EventStream.start(updates, call.request_id, _FORMAT)
+        except BaseException:
+            self._close(session_id)
+            raise
+        return UpdateStream(stream, self._watch, partial(self._close, session_id))
 
     def update(self, page: PageView, view: AnyView, *, poll_after_ms: int | None, retry_ms: int | None) -> Update:
         """A challenge keeps what it says about the last answer, and what the payer is typing."""
@@ -72,16 +87,22 @@ class PageUpdates:
             retry_ms=retry_ms,
         )
 
+    def _close(self, session_id: str) -> None:
+        self._open[session_id] -= 1
+        if not self._open[session_id]:
+            del self._open[session_id]
+
 
 class UpdateStream(Response):
-    """Streams until the last update, or until the browser has gone."""
+    """Streams until the last update, or until the browser has gone. `ended`: called once, then."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: EventStream[Update], watch: DisconnectWatch) -> None:
+    def __init__(self, stream: EventStream[Update], watch: DisconnectWatch, ended: Callable[[], None]) -> None:
         super().__init__()
         self._stream = stream
         self._watch = watch
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watched = self._watch.enter(receive)
@@ -91,6 +112,7 @@ class UpdateStream(Response):
             await self._stream.send(partial(self._with_headers, send), watched, perf_counter_ns())
         finally:
             self._watch.leave(watched)
+            self._ended()
 
     async def _with_headers(self, send: Send, message: dict[str, Any]) -> None:
         """Those of every page beside those of a stream."""

@@ -7,7 +7,6 @@ token lives in a cookie of the order's path. Without it the session's payer find
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from starlette.responses import RedirectResponse, Response
 
@@ -42,10 +41,6 @@ from cashier.payments.flow import PaymentFlow
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.page_session import ReturnClaims, SessionClaims
 
-# Answers to challenges of one session: a code has six digits, and a robot patience. The risk
-# service counts per challenge.
-MOST_ANSWERS = 20
-ANSWERS_WINDOW_S = 600.0
 # How long "I have paid" waits for a change.
 _PAID_WAIT_MS = 2_000
 _WAIT_S = 5
@@ -53,11 +48,11 @@ _PAYMENT_ID = re.compile(PAYMENT_ID)
 
 
 class PaymentEndpoints:
-    def __init__(self, responses: PageResponses, qr_codes: QrCodes, now_s: Callable[[], float]) -> None:
-        """`now_s`: a monotonic clock."""
+    def __init__(self, responses: PageResponses, qr_codes: QrCodes, answers: RateLimit) -> None:
+        """`answers`: to challenges, by payment: another session or device has no further ones."""
         self._responses = responses
         self._qr_codes = qr_codes
-        self._answers = RateLimit(MOST_ANSWERS, ANSWERS_WINDOW_S, now_s)
+        self._answers = answers
 
     def port(self, call: PageCall) -> PaymentFlow:
         """Raises `PageRefused`."""
@@ -132,7 +127,7 @@ class PaymentEndpoints:
         value = (form.get("value") or "").strip()
         if held is None or not value:
             return RedirectResponse(call.addresses.payment, 303)
-        if not self._answers.admits(call.session.session_id):
+        if not self._answers.admits(held[0]):
             raise PageRefused(429, PayerProblem.OVERLOADED, retry=call.addresses.payment)
         headers = {"request_id": call.request_id, "traceparent": call.traceparent}
         try:

@@ -178,7 +178,10 @@ class PayerBrowser:
         headers: Mapping[str, str] | None = None,
         cross_site: bool = False,
     ) -> PageAnswer:
-        """One request. `cross_site`: from a page elsewhere: Lax cookies go with GET only."""
+        """One request. `cross_site`: from a page elsewhere: Lax cookies go with GET only.
+
+        `headers`: an empty one is not sent.
+        """
         parts = urlsplit(url)
         path, query = parts.path, parts.query
         sent = {**self.headers, **(headers or {})}
@@ -191,6 +194,7 @@ class PayerBrowser:
         if fields is not None:
             body = urlencode(fields).encode()
             sent["content-type"] = "application/x-www-form-urlencoded"
+        sent = {name: value for name, value in sent.items() if value}
         answer = await exchange(self.application, method, path, query, sent, body, self.client)
         self._keep(answer)
         self.answers.append(answer)

@@ -480,11 +480,19 @@ async def test_a_code_is_sent_again(shop: PageShop) -> None:
     assert "good" in browser.document.state
 
 
-async def test_answers_are_bounded_per_session(shop: PageShop) -> None:
-    browser = await shop.payer(CASE)
-    await browser.choose("QUICK_PAY:c_2")
-    form = browser.document.form("/challenge")
-    statuses = [(await browser.post(form, {"value": f"{number:06}"})).status for number in range(22)]
+async def test_answers_are_bounded_per_payment(shop: PageShop) -> None:
+    """Another link, session or device has no further ones."""
+    first = await shop.payer(CASE)
+    await first.choose("QUICK_PAY:c_2")
+    second = await shop.payer(CASE)
+    second.cookies |= {key: value for key, value in first.cookies.items() if "payment" in key[1]}
+    await second.open("/cashier/o_1001/payment")
+    assert first.cookies != second.cookies
+    statuses = []
+    for number in range(11):
+        for browser in (first, second):
+            answer = await browser.post(browser.document.form("/challenge"), {"value": f"{number:06}"})
+            statuses.append(answer.status)
     assert statuses[:20] == [303] * 20
     assert statuses[20:] == [429, 429]
 

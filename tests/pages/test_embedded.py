@@ -110,9 +110,13 @@ async def test_the_script_token_opens_no_page_and_no_other_order(shop: PageShop,
 
 
 async def test_a_code_is_not_taken_from_a_script_of_the_shop(script: Script) -> None:
+    """Nor in a browser that says no site: it says the origin of each script's POST."""
     await script.pay()
-    answer = await script.submit("/challenge", {"value": OTP})
-    assert answer.status == 403
+    form = script.update
+    for site in ("cross-site", "same-site", ""):
+        script.update = form
+        answer = await script.submit("/challenge", {"value": OTP}, **{"sec-fetch-site": site})
+        assert answer.status == 403
 
 
 async def test_an_attempt_without_its_token_is_neither_found_nor_replaced(shop: PageShop, script: Script) -> None:

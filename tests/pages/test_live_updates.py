@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from starlette.types import Message
 
+from cashier.pages.page_updates import MOST_STREAMS
 from cashier.web.disconnect_watch import SWEEP_S
 from tests.pages.page_shop import PageShop, page_shop
 from tests.pages.payer_browser import Document, PayerBrowser
@@ -216,3 +217,30 @@ async def test_updates_need_the_session(shop: PageShop, ending: str) -> None:
         answer = await stranger.send("GET", f"/cashier/o_1001/{ending}", headers=accept)
         assert answer.status == 403
     assert (await (await shop.payer(CASE)).send("GET", f"/cashier/o_1002/{ending}", headers=JSON)).status == 403
+
+
+async def test_streams_of_one_session_are_bounded_and_those_of_others_go_on(shop: PageShop) -> None:
+    """A page without a stream asks from time to time. Each stream that ends makes room."""
+    browser, other = await shop.payer(CASE), await shop.payer("indonesian_shop")
+    await browser.choose("WALLET:ALIPAY")
+    await other.choose("VA", "BCA")
+    address = live_address(browser.document)
+    async with AsyncExitStack() as opened:
+        for _ in range(MOST_STREAMS):
+            events = await opened.enter_async_context(following(browser, address))
+            await events.next("update")
+        assert (await browser.send("GET", address, headers=STREAM)).status == 429
+        assert (await browser.send("GET", address, headers=JSON)).status == 200
+        async with following(other, live_address(other.document)) as events:
+            await events.next("update")
+    async with following(browser, address) as events:
+        await events.next("update")
+
+
+async def test_a_stream_that_could_not_start_takes_no_room(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    for _ in range(MOST_STREAMS + 1):
+        assert (await browser.send("GET", "/cashier/o_1001/events", headers=STREAM)).status == 403
+    await browser.choose("WALLET:ALIPAY")
+    async with following(browser, live_address(browser.document)) as events:
+        await events.next("update")
