@@ -33,7 +33,6 @@ from cashier.ops.live_state import LiveState
 from cashier.ops.record_store import record_key
 from cashier.payments.errors import AcceptError
 from cashier.sandbox import CASES
-from cashier.settings.loader import configuration
 from cashier.settings.schema import SERVICES
 from cashier.source_errors import Garbled, Overloaded, TimedOut, Unreachable, WrongIdentity
 from cashier.telemetry.replay import CannotReplay, replayed, unpacked
@@ -175,9 +174,10 @@ class Seen:
 
 
 def words_in(text: str) -> set[str]:
-    """As whole words. A name also as JSON writes it."""
+    """As whole words: the four digits of a card are no part of a duration. A name also as JSON
+    writes it."""
     found = {word for word in PERSONAL if word in text}
-    found = {word for word in found if word == NAME or re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", text)}
+    found = {word for word in found if word == NAME or re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-]|\.\d)", text)}
     return found | ({NAME} if json.dumps(NAME).strip('"') in text else set())
 
 
@@ -217,6 +217,8 @@ async def pay(shop: Rig, case: str, method_id: str, name: str, fault: Answer) ->
 def test_the_search_finds_what_it_looks_for() -> None:
     assert words_in(f'"a {NAME}", c_2') == {NAME, "c_2"}
     assert words_in(f"pay_c_2 0{PHONE}") == set()
+    assert words_in('"digits":"1014","elapsed_ms":1014.31') == words_in("The card 1014.") == {"1014"}
+    assert words_in('"elapsed_ms":1014.31') == set()
     assert words_in(json.dumps(NAME)) == {NAME}
     assert words_in(TOLD) == {PAN, PHONE, MAIL, NAME, TOKEN}
 
@@ -271,13 +273,10 @@ async def test_a_function_that_raises_what_it_knows_is_not_quoted(log: io.String
     async def cards(**_inputs: Any) -> Any:
         raise kind(told)
 
-    async with rig() as shop:
-        table = {
-            name: {"url": source.url} for name in SOURCE_NAMES if (source := shop.cashier.config.settings.sources[name])
-        }
-        async with Cashier(config=configuration({"sources": table}, "a test"), sources={"card": cards}) as embedding:
-            shop.cashiers.insert(0, embedding)
-            await shop.consult("chinese_shop")
-            assert await Seen(shop, log).found() == set()
-            shop.cashiers.remove(embedding)
+    # With the deadline of the rig: on a busy machine that of a service leaves no answer.
+    async with rig() as shop, Cashier(config=shop.cashier.config, sources={"card": cards}) as embedding:
+        shop.cashiers.insert(0, embedding)
+        await shop.consult("chinese_shop")
+        assert await Seen(shop, log).found() == set()
+        shop.cashiers.remove(embedding)
     assert "no answer from a source" in log.getvalue()
