@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pytest
@@ -35,6 +36,22 @@ def crowded(locale: str) -> CheckoutView:
     assert isinstance(view, CheckoutView)
     others: list[MethodRow] = [*view.others, *view.others, *view.others]
     return replace(view, others=tuple(others[: 21 - len(view.recommended)]))
+
+
+def test_rendering_leaves_nothing_to_the_garbage_collector() -> None:
+    """A collection is rare and dear: a cycle of each page would take its view along until then."""
+    renderer, _ = rendering()
+    states = list(gallery("en"))
+    for _, page, view in states:
+        renderer.page(page, view)
+    gc.collect()
+    gc.disable()
+    try:
+        for name, page, view in states:
+            renderer.page(page, view)
+            assert gc.collect() == 0, name
+    finally:
+        gc.enable()
 
 
 @pytest.mark.timing
