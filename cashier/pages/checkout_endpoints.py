@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from cashier.consultation.answer import Consultation, NotOpen, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.kinds import KINDS, InstrumentSource
 from cashier.domain.money import Money
-from cashier.domain.order import Blocked, ConsultRequest
+from cashier.domain.order import Blocked, ConsultRequest, Product
 from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.wording import PayerProblem
@@ -47,6 +47,9 @@ _ATTEMPTED = frozenset({Blocked.ORDER_PAID, Blocked.ORDER_IN_PROGRESS})
 # A bank's page may be open for long, and a result can be asked for as long as a payment token.
 _RETURN_S = 7 * 86_400
 _MAX_TITLE = 128
+# Of the address that a bank gets, within `Url`. A shop's address of usual length fits into it; with
+# a longer one the payer still sees the result.
+_MAX_RETURN_CHARS = 2000
 # What a refused submit tells the payer, above a fresh checkout: the status and the text.
 _REFUSALS: dict[type[AcceptError], tuple[int, PayerProblem]] = {
     RiskRejected: (402, PayerProblem.RISK_REJECTED),
@@ -235,9 +238,15 @@ class CheckoutEndpoints:
             user_id=session.user_id,
             payment_id=payment_id(session.merchant_id, session.order_id, key),
             locale=session.locale,
+            return_url=session.return_url if session.product is Product.EMBEDDED_CASHIER else None,
         )
-        state = call.cashier.tokens.pages.sign_return(back, session.opened_at + _RETURN_S)
-        return f"{base}/cashier/{session.order_id}/return?state={state}"
+
+        def address(claims: ReturnClaims) -> str:
+            state = call.cashier.tokens.pages.sign_return(claims, session.opened_at + _RETURN_S)
+            return f"{base}/cashier/{session.order_id}/return?state={state}"
+
+        with_shop = address(back)
+        return with_shop if len(with_shop) <= _MAX_RETURN_CHARS else address(replace(back, return_url=None))
 
 
 class _NotOffered(Exception):

@@ -221,6 +221,7 @@ class EmbedEndpoints:
             return secure(PlainTextResponse(_NOTHING, 404))
         if not any(shop in merchant.origins for merchant in self._cashier.config.settings.merchants.values()):
             return secure(PlainTextResponse(_NOTHING, 404))
+        call.other_locale = call.wanted_locale()
         html = self._rendering.frame(call.prefix, call.locale, shop)
         headers = {"content-security-policy": _FRAME_POLICY.format(shop=shop)}
         # A browser that knows no `frame-ancestors` shows no challenge in a shop's page.

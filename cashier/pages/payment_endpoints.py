@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from msgspec.structs import replace
 from starlette.responses import RedirectResponse, Response
 
 from cashier.consultation.answer import OrderUnknown
@@ -232,7 +233,7 @@ class PaymentEndpoints:
             raise PageRefused(503, PayerProblem.STATUS_UNAVAILABLE, retry=_same_address(call), retry_after_s=again_s)
         kind = kind_of(self.port(call).choice_of(payment.payment_id, payment.payment_token).method_id)
         refresh = None if payment.status in FINAL else refresh_s(payment)
-        page = page_view(call, _same_address(call), refresh_after_s=refresh)
+        page = replace(page_view(call, _same_address(call), refresh_after_s=refresh), back=back.return_url)
         return self._responses.render(page, result_view(payment, kind, call.writing, PaymentForms()))
 
     async def _payment_of(self, call: PageCall, back: ReturnClaims) -> Payment | None:

@@ -97,13 +97,24 @@ class CardClaims(Struct, frozen=True, kw_only=True):
 
 
 class ReturnClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The payment that a payer comes back from."""
+    """The payment that a payer comes back from.
+
+    `return_url`: to the shop, of an embedded cashier, which has no session on our pages.
+    """
 
     order_id: Id
     merchant_id: Id
     user_id: Id | None = None
     payment_id: str
     locale: Locale | None = None
+    return_url: Url | None = None
+
+    # A shop's address may have a session of its own.
+    def __repr__(self) -> str:
+        return f"<ReturnClaims {self.payment_id}>"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("payment_id", self.payment_id)]
 
 
 class TillClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):

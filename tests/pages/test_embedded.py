@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.pages.page_shop import SHOP, PageShop
+from tests.pages.page_shop import BACK, SHOP, PageShop
 from tests.pages.payer_browser import Document, PageAnswer, PayerBrowser
 from tests.payments.checkout import OTP
 
@@ -178,3 +178,21 @@ async def test_the_script_can_be_loaded_by_any_page_and_is_small(shop: PageShop)
     assert len(answer.body) <= 12 * 1024
     again = await browser.send("GET", "/cashier.js", headers={"if-none-match": answer.headers["etag"]})
     assert again.status == 304
+
+
+async def test_back_from_a_bank_the_result_leads_to_the_page_of_the_shop(shop: PageShop, script: Script) -> None:
+    await script.load(BASE)
+    await script.submit("/pay", {"method": "WALLET:ALIPAY"})
+    address = shop.checkout.submissions[-1]["return_url"]
+    other = shop.browser()
+    await other.open(address)
+    assert other.document.view == "result"
+    assert BACK in other.document.links
+
+
+async def test_an_address_of_a_shop_that_is_too_long_for_banks_is_left_out(shop: PageShop) -> None:
+    script = Script(shop, shop.link(CASE, return_url=f"{BACK}?{'x' * 1_900}"))
+    await script.load(BASE)
+    await script.submit("/pay", {"method": "WALLET:ALIPAY"})
+    assert script.update["view"] == "action"
+    assert len(shop.checkout.submissions[-1]["return_url"]) < 1_000

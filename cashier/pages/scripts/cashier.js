@@ -7,26 +7,43 @@ const PARTS = {
 };
 const MIN_FRAME_PX = 120;
 const MAX_FRAME_PX = 1200;
+const FRAME_MS = 10000;
 
 class CashierMethods extends HTMLElement {
   #seen = "";
+  #link = "";
   #stop = () => {};
+  // A framework inserts the element before its link, and a shop renews a link that has run out.
+  #links = new MutationObserver(() => this.#follow());
 
   connectedCallback() {
-    this.#start().catch((error) => this.#tell("cashier-error", { code: "UNAVAILABLE", message: String(error) }));
+    this.#links.observe(this, { attributeFilter: ["href"], childList: true, subtree: true });
+    this.#follow();
   }
 
   disconnectedCallback() {
+    this.#links.disconnect();
     this.#stop();
+    this.#link = this.#seen = "";
+  }
+
+  #follow() {
+    const link = this.querySelector("a[href]")?.href;
+    if (!link || link === this.#link) return;
+    this.#link = link;
+    this.#start(new URL(link)).catch((error) => this.#unavailable(error));
+  }
+
+  #unavailable(error) {
+    this.#tell("cashier-error", { code: "UNAVAILABLE", message: String(error) });
   }
 
   #tell(type, detail) {
     return this.dispatchEvent(new CustomEvent(type, { detail, bubbles: true, composed: true, cancelable: true }));
   }
 
-  async #start() {
+  async #start(link) {
     this.#stop();
-    const link = new URL(this.querySelector("a[href]").href);
     const [, prefix, order] = /^(.*)\/cashier\/([^/]+)$/.exec(link.pathname);
     const base = `${prefix}/cashier-embed/${order}`;
     const key = `cashier ${link.origin}${base}`;
@@ -45,6 +62,7 @@ class CashierMethods extends HTMLElement {
 
     const leaving = new AbortController();
     let again = 0;
+    let shows = 0;
     let isGone = false;
     const page = improve(root, {
       tag: "div",
@@ -67,28 +85,32 @@ class CashierMethods extends HTMLElement {
       leaving.abort();
     };
 
+    // What was asked for last is shown: an answer that comes late is about what was before.
     const show = async (loading) => {
+      const own = (shows += 1);
+      clearTimeout(again);
       let update;
       try {
         update = await loading;
       } catch (error) {
         // Never a failure of the payment: only that nothing is known for now.
-        if (isGone) return;
+        if (isGone || own !== shows) return;
         page.recoverAll();
         page.say(root.querySelector("[data-view]").dataset.textChecking);
-        this.#tell("cashier-error", { code: "UNAVAILABLE", message: String(error) });
+        this.#unavailable(error);
         again = setTimeout(() => show(client.load(base)), 4000 + 4000 * Math.random());
         return;
       }
-      if (isGone) return;
       if (update.style) await style(root, new URL(update.style, link.origin));
+      if (isGone || own !== shows) return;
       if (update.status === 403) {
-        store(key, {});
+        // A payment that runs is known by its own token, also with the next link.
+        store(key, { payment: tokens.payment });
         this.#tell("cashier-error", { code: "SESSION_EXPIRED" });
       }
       root.querySelector("slot")?.remove();
-      page.show(update.view === "challenge" ? { ...update, html: FRAME } : update);
-      if (update.view === "challenge") this.#challenge(root, link.origin, base, tokens, leaving.signal, page, show, client);
+      page.show(update.view === "challenge" ? { ...update, html: emptied(update.html) } : update);
+      if (update.view === "challenge") this.#challenge(root, link.origin, base, tokens, leaving.signal, update, show, client);
     };
 
     root.addEventListener("click", (event) => {
@@ -104,9 +126,9 @@ class CashierMethods extends HTMLElement {
       if (event.target.name === "method") this.#tell("cashier-choice", { method: event.target.value });
     }, { signal: leaving.signal });
     const first = client.load(base).then((update) => {
-      // What was kept from an earlier link is over; this one may not be.
+      // The session of an earlier link is over; this one may not be.
       if (update.status !== 403 || tokens.session === token) return update;
-      Object.assign(tokens, { session: token, payment: "" });
+      tokens.session = token;
       return client.load(base);
     });
     await show(first);
@@ -119,6 +141,7 @@ class CashierMethods extends HTMLElement {
 
   #updated(main, update) {
     main.setAttribute("role", "group");
+    this.shadowRoot.getElementById("status").lang = main.lang;
     main.setAttribute("aria-label", main.querySelector("h1")?.textContent || "");
     for (const [selector, part] of Object.entries(PARTS)) {
       for (const element of main.querySelectorAll(selector)) element.part.add(part);
@@ -135,10 +158,12 @@ class CashierMethods extends HTMLElement {
   }
 
   // A code or password is typed in a document of the cashier, which the shop's page cannot read.
-  #challenge(root, origin, base, tokens, signal, page, show, client) {
+  #challenge(root, origin, base, tokens, signal, { title }, show, client) {
     const frame = document.createElement("iframe");
-    frame.src = new URL(`${base}/frame?origin=${encodeURIComponent(location.origin)}`, origin);
-    frame.title = this.dataset.challengeTitle || document.title;
+    const main = root.querySelector("[data-view]");
+    const query = new URLSearchParams({ origin: location.origin, locale: main.lang });
+    frame.src = new URL(`${base}/frame?${query}`, origin);
+    frame.title = title;
     frame.part.add("challenge");
     frame.className = "challenge";
     frame.setAttribute("sandbox", "allow-scripts allow-same-origin allow-forms allow-top-navigation-by-user-activation");
@@ -146,6 +171,7 @@ class CashierMethods extends HTMLElement {
       const { data } = event;
       if (event.origin !== origin || event.source !== frame.contentWindow || data?.cashier !== VERSION) return;
       if (data.type === "ready") {
+        clearTimeout(silent);
         const { session, payment } = tokens;
         frame.contentWindow.postMessage({ cashier: VERSION, type: "open", session, payment }, origin);
       } else if (data.type === "size" && Number.isFinite(data.height)) {
@@ -156,11 +182,20 @@ class CashierMethods extends HTMLElement {
         show(client.load(base));
       }
     }, { signal });
-    root.querySelector("[data-view]").append(frame);
+    // A policy of the shop may keep the frame out: the page of the link has the challenge too.
+    const silent = setTimeout(() => {
+      if (!frame.isConnected) return;
+      this.#unavailable("the frame of the challenge does not load");
+      root.prepend(document.createElement("slot"));
+    }, FRAME_MS);
+    main.append(frame);
   }
 }
 
-const FRAME = '<main data-view="challenge"></main>';
+// Without its content, which the frame shows and follows.
+function emptied(html) {
+  return `${/<main[^>]*>/.exec(html)[0].replace(/ data-live="[^"]*"/, "")}</main>`;
+}
 
 async function style(root, url) {
   if (root.adoptedStyleSheets.length) return;

@@ -542,17 +542,19 @@ function improve(root, host) {
     for (const form of root.querySelectorAll("form[data-sent]")) recover(form);
   }
 
-  root.addEventListener("submit", send);
+  const listeners = new AbortController();
+  const listening = { signal: listeners.signal };
+  root.addEventListener("submit", send, listening);
   root.addEventListener("click", (event) => {
     const button = event.target.closest?.("[data-copy]");
     if (button) copy(button);
-  });
+  }, listening);
   root.addEventListener("input", (event) => {
     if (isCode(event.target) && !event.isComposing) {
       const code = plainCode(event.target.value);
       if (code !== event.target.value) event.target.value = code;
     }
-  });
+  }, listening);
   // Before `maxlength` cuts it.
   root.addEventListener("paste", (event) => {
     if (!isCode(event.target)) return;
@@ -561,7 +563,7 @@ function improve(root, host) {
     const code = plainCode(event.clipboardData.getData("text"));
     target.setRangeText(code.slice(0, target.maxLength > 0 ? target.maxLength : undefined), 0, target.value.length, "end");
     target.dispatchEvent(new Event("input", { bubbles: true }));
-  });
+  }, listening);
   root.addEventListener("change", (event) => {
     if (event.target.form?.dataset.reprice) reprice(event.target.form);
     if (event.target.type === "radio") {
@@ -569,9 +571,7 @@ function improve(root, host) {
       say("");
       showAmount();
     }
-  });
-  const listeners = new AbortController();
-  const listening = { signal: listeners.signal };
+  }, listening);
   document.addEventListener("visibilitychange", () => (document.hidden ? halt() : restart()), listening);
   addEventListener("online", restart, listening);
   addEventListener("offline", () => say(address && !isOver ? main.dataset.textChecking : ""), listening);

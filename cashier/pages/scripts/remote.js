@@ -20,8 +20,9 @@ function remote(origin, tokens, changed) {
 
   // What is shown at this address, or where it leads.
   async function load(address, options) {
+    const signal = AbortSignal.timeout(BUSY_MS);
     for (let steps = 0; steps < 6; steps += 1) {
-      const answer = await get(address, options);
+      const answer = await get(address, { ...options, signal });
       const update = await answer.json();
       if (!update.location) return { ...update, status: answer.status };
       address = update.location;
