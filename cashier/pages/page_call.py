@@ -167,6 +167,12 @@ class PageCall(BrowserCall):
         return self.cashier.tokens.pages.sign_session(session, self.session_ends_at(session))
 
     @property
+    def is_developer(self) -> bool:
+        """Never for payers: the configuration is refused where they reach the pages, and a program
+        that mounts them may listen elsewhere."""
+        return self.settings.developer and is_loopback(self.device.ip or "")
+
+    @property
     def vault(self) -> str:
         """The address of the form in which payers enter a card; empty: they cannot."""
         return self.settings.vault.url

@@ -14,6 +14,7 @@ from cashier.domain.payment_resource import FoundPayment, Payment
 from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.pages.browser_call import BrowserCall
 from cashier.pages.checkout_view import CheckoutAddresses, Chosen, checkout_view, promotion_fields
+from cashier.pages.developer_view import developer_view
 from cashier.pages.forms import form_fields
 from cashier.pages.page_call import PageCall
 from cashier.pages.payment_view import ChallengeNotice, PaymentForms, deadline, payment_view
@@ -110,6 +111,8 @@ def checkout_page(
         notice,
         resume,
     )
+    if call.is_developer:
+        view = replace(view, developer=developer_view(consultation, view, call.request_id))
     page = page_view(
         call,
         here,

@@ -209,6 +209,33 @@ class CouponsView(Struct, frozen=True, kw_only=True):
     saved: str | None = None
 
 
+class WithheldMethod(Struct, frozen=True):
+    """A method, or `method/option`, that cannot be chosen. `code`: of its reason. `source`: of that
+    reason, if it has one.
+    """
+
+    name: str
+    state: str
+    code: str
+    source: str | None = None
+
+
+class SourceLine(Struct, frozen=True):
+    """What a source contributed, by the names of the API. `after`: its time, as a text."""
+
+    name: str
+    status: str
+    after: str
+
+
+class DeveloperView(Struct, frozen=True, kw_only=True):
+    """For the engineer who integrates the pages, in English: nothing that a payer should read."""
+
+    request_id: str
+    withheld: tuple[WithheldMethod, ...]
+    sources: tuple[SourceLine, ...]
+
+
 class CheckoutView(Struct, frozen=True, kw_only=True):
     """The methods of an order: `recommended` first, the rest folded.
 
@@ -227,6 +254,7 @@ class CheckoutView(Struct, frozen=True, kw_only=True):
     paid: bool = False
     resume: Link | None = None
     checking: bool = False
+    developer: DeveloperView | None = None
 
     @property
     def chosen_amount(self) -> str | None:

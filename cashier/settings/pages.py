@@ -72,6 +72,7 @@ class PagesSettings(Struct, frozen=True, forbid_unknown_fields=True):
     `session_s`: how long a page may be used once its link has run out. `first_answer_ms`: what a
     page waits for the sources before it is sent. `order_url`: of the service that creates orders
     for tills and printed codes; empty: there are no tills and no codes. `codes`: by merchant id.
+    `developer`: a checkout says why methods are withheld, on loopback only.
     """
 
     enabled: bool = False
@@ -80,6 +81,7 @@ class PagesSettings(Struct, frozen=True, forbid_unknown_fields=True):
     session_s: Annotated[int, Meta(ge=300, le=172_800)] = 7200
     first_answer_ms: Annotated[int, Meta(ge=5, le=60_000)] = 100
     order_url: WebAddress = ""
+    developer: bool = False
     brand: BrandSettings = BrandSettings()
     links: LinksSettings = LinksSettings()
     vault: VaultSettings = VaultSettings()
@@ -113,6 +115,8 @@ def _reach_faults(settings: PagesSettings, auth: AuthSettings, server: ServerSet
         where = f"at {settings.public_url}"
     else:
         return
+    if settings.developer:
+        yield f"[pages] developer: {where} payers would see codes and sources that are for engineers; leave it out"
     if auth.mode == "none":
         # Not even with `insecure`: a mesh authenticates services, and payers' browsers are none.
         yield (

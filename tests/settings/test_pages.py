@@ -168,3 +168,10 @@ def test_a_logo_is_a_small_svg_or_png(tmp_path: Path, name: str, size: int, wron
 def test_a_logo_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
     (fault,) = faults(brand=BrandSettings(logo=str(tmp_path / "mark.svg")))
     assert "cannot be read" in fault
+
+
+@pytest.mark.parametrize("server", [BEYOND, ServerSettings()])
+def test_developer_mode_is_refused_where_payers_reach_the_pages(server: ServerSettings) -> None:
+    fault = next(iter(faults(JWT, server, **PUBLIC, developer=True)))
+    assert fault.startswith("[pages] developer:")
+    assert faults(developer=True) == []
