@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from cashier.core import Cashier
 from cashier.domain.money import Currency
-from cashier.domain.order import Id, Locale, Product, Terminal
+from cashier.domain.order import ConsultRequest, Id, Locale, Product, Terminal
 from cashier.domain.page_session import PageSession, SessionRequest
 from cashier.domain.wording import PayerProblem
 from cashier.pages import sales
@@ -121,10 +121,12 @@ class CodeEndpoints:
             locale=call.wanted_locale(),
         )
         try:
-            return RedirectResponse(self._open_session(wanted, call.request.scope).url, 303)
+            link = self._open_session(wanted, call.request.scope)
         except RequestRefused:
             # The request came by a name that is not ours.
             raise PageRefused(421, PayerProblem.INVALID, retry=call.page) from None
+        fault = await sales.order_fault(call, _consult_request(call, wanted), amount)
+        return RedirectResponse(link.url, 303) if fault is None else self._page(call, entered, 409, fault)
 
     def _page(self, call: CodeCall, amount: str = "", status: int = 200, fault: str | None = None) -> Response:
         wanted = call.wanted_locale()
@@ -133,6 +135,17 @@ class CodeEndpoints:
         entry = amount_form(call.writing, here, fields, call.currency, amount, fault=fault)
         view = MerchantCodeView(merchant=call.code.name, entry=entry)
         return self._responses.render(page_view(call, call.page), view, status)
+
+
+def _consult_request(call: CodeCall, wanted: SessionRequest) -> ConsultRequest:
+    return ConsultRequest(
+        order_id=wanted.order_id,
+        merchant_id=wanted.merchant_id,
+        product=wanted.product,
+        terminal=wanted.terminal,
+        amount=wanted.amount,
+        locale=call.locale,
+    )
 
 
 def _network_of(address: str | None) -> str:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeAlias
 
-from cashier.consultation.answer import Consultation, NotOpen, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.answer import Consultation, ConsultError, NotOpen, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked, ConsultRequest, Product, Terminal
 from cashier.domain.order_checks import OWNERSHIP_BLOCKS
@@ -21,6 +21,7 @@ from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment
 from cashier.domain.wording import PayerProblem
+from cashier.pages.browser_call import BrowserCall
 from cashier.pages.page_call import PageRefused
 from cashier.pages.till_call import TillCall
 from cashier.payments.errors import AcceptError
@@ -73,15 +74,15 @@ def payment_of(call: TillCall, key: str) -> str:
     return payment_id(call.till.merchant_id, call.order_id, key)
 
 
-async def order_fault(call: TillCall, order_id: str, asked: Money) -> str | None:
+async def order_fault(call: BrowserCall, request: ConsultRequest, asked: Money) -> str | None:
     """Why the order that was created for this sale is none that its payer could pay, in words.
 
     A service may give an old order, and its payment would look like this sale's. None also if
     nothing can be known now: the page of the sale says that, and compares the amount again.
     """
     try:
-        consultation = await consult(call, order_id, asked)
-    except PageRefused:
+        consultation = await call.cashier.consult(request, request_id=call.request_id, traceparent=call.traceparent)
+    except ConsultError:
         return None
     if is_of_another_amount(consultation, asked):
         return amount_fault(call, consultation.order.amount, asked)
@@ -90,19 +91,14 @@ async def order_fault(call: TillCall, order_id: str, asked: Money) -> str | None
     return None if blocked is None or blocked.code is Blocked.ORDER_IN_PROGRESS else blocked.message
 
 
-def amount_fault(call: TillCall, amount: Money, asked: Money) -> str:
+def amount_fault(call: BrowserCall, amount: Money, asked: Money) -> str:
     write = call.writing.amount
     return str(call.writing.labels.sale_amount_differs).format(amount=write(amount), asked=write(asked))
 
 
-async def consult_sale(call: TillCall) -> Consultation:
-    """Of the order of this page. Raises `PageRefused`."""
-    return await consult(call, call.order_id, call.asked)
-
-
-async def consult(call: TillCall, order_id: str, asked: Money | None) -> Consultation:
-    """`asked`: what the order was created for. Raises `PageRefused`."""
-    request = ConsultRequest(
+def consult_request(call: TillCall, order_id: str, asked: Money | None) -> ConsultRequest:
+    """`asked`: what the order was created for."""
+    return ConsultRequest(
         order_id=order_id,
         merchant_id=call.till.merchant_id,
         product=Product.SCAN,
@@ -111,6 +107,11 @@ async def consult(call: TillCall, order_id: str, asked: Money | None) -> Consult
         country=call.till.country,
         locale=call.locale,
     )
+
+
+async def consult(call: TillCall) -> Consultation:
+    """Of the order of this page. Raises `PageRefused`."""
+    request = consult_request(call, call.order_id, call.asked)
     try:
         return await call.cashier.consult(request, request_id=call.request_id, traceparent=call.traceparent)
     except OrderUnknown:

@@ -85,7 +85,7 @@ class TillEndpoints:
             order = await self._orders.create(call.settings.order_url, sale, key, headers)
         except OrderNotCreated:
             return self._till(call, entered, note, 503, str(call.writing.labels.order_failed))
-        fault = await sales.order_fault(call, order.order_id, amount)
+        fault = await sales.order_fault(call, sales.consult_request(call, order.order_id, amount), amount)
         if fault is not None:
             return self._till(call, entered, note, 409, fault)
         response = RedirectResponse(replace(call.addresses, order_id=order.order_id).page, 303)
@@ -127,7 +127,7 @@ class TillEndpoints:
         ready = await self._ready(call, form.attempt, sales.payment_of(call, key))
         if ready is not None:
             return ready
-        consultation = await sales.consult_sale(call)
+        consultation = await sales.consult(call)
         return await self._pay(call, sales.scanned(consultation), consultation.consult_token, key, code)
 
     async def show_code(self, call: TillCall) -> Response:
@@ -138,7 +138,7 @@ class TillEndpoints:
         ready = await self._ready(call, form.attempt, sales.payment_of(call, key))
         if ready is not None:
             return ready
-        consultation = await sales.consult_sale(call)
+        consultation = await sales.consult(call)
         named = [method for method in sales.shown(consultation) if method.method_id == method_id]
         return await self._pay(call, named, consultation.consult_token, key)
 
@@ -235,7 +235,7 @@ class TillEndpoints:
         return call.keep_payment(self._go(call), payment)
 
     async def _offer(self, call: TillCall, ended: Payment | None) -> Response:
-        consultation = await sales.consult_sale(call)
+        consultation = await sales.consult(call)
         notice, asked = call.request.query_params.get("notice", ""), call.asked
         if asked is not None and sales.is_of_another_amount(consultation, asked):
             page, view = refused_page(call, consultation.order, asked)

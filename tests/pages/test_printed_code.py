@@ -92,8 +92,24 @@ async def test_an_order_of_another_amount_is_not_paid(shop: TillShop) -> None:
     served = pages.app(shop.cashier, shop.checkout.world.clock, dearer)
     browser = PayerBrowser(app(shop.cashier, pages=served))
     await browser.open(ADDRESS)
-    await browser.submit("/m_5", amount="8")
+    assert (await browser.submit("/m_5", amount="8")).status == 409
+    assert "¥800.00" in browser.document.text
+    assert "¥8.00" in browser.document.text
     assert not browser.document.has_form("/pay")
+
+
+async def test_an_order_that_was_paid_before_is_not_shown_as_paid(shop: TillShop) -> None:
+    """Else a phone would show "paid" to a merchant who has not been paid."""
+    till = await shop.sale("8")
+    await shop.scan(till, "134567890123456781")
+    assert shop.status(till) == "PAID"
+    shop.orders_are = shop.order_id(till)
+    browser = PayerBrowser(shop.application)
+    await browser.open(ADDRESS)
+    for amount in ("8", "5"):
+        assert (await browser.submit("/m_5", amount=amount)).status == 409
+        assert "state good" not in browser.document.html
+        assert browser.document.has_form("/m_5")
 
 
 @pytest.mark.parametrize(
