@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from msgspec.structs import replace
 from starlette.responses import RedirectResponse, Response
 
+from cashier.domain.pan import looks_like_pan
 from cashier.domain.wording import PayerProblem
 from cashier.pages.page_call import PageCall, PageRefused, UnknownAddress, public_base
 from cashier.pages.page_responses import PageResponses
@@ -63,7 +64,8 @@ class CardEndpoints:
         if claims.session != session_digest(session):
             raise PageRefused(403, PayerProblem.TOKEN_EXPIRED, retry=call.addresses.page)
         token = query.get("card_token", "")
-        if not _CARD_TOKEN.fullmatch(token):
+        # A number of a card is none, whatever a vault says: it goes no further.
+        if not _CARD_TOKEN.fullmatch(token) or looks_like_pan(token):
             return RedirectResponse(call.addresses.page, 303)
         response = RedirectResponse(f"{call.addresses.page}?{urlencode({'method': claims.method_id})}", 303)
         kept = replace(session, card=KeptCard(token=token, attempt=claims.attempt))

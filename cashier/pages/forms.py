@@ -28,6 +28,10 @@ class PageForm(Struct, frozen=True):
     attempt: str
     fields: Sequence[tuple[str, str]]
 
+    # Codes, passwords and tokens stay out of logs.
+    def __repr__(self) -> str:
+        return f"<PageForm {len(self.fields)} fields>"
+
     def get(self, name: str) -> str | None:
         return next((value for key, value in self.fields if key == name and value), None)
 

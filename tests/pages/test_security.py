@@ -9,12 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from starlette.requests import Request as StarletteRequest
 from structlog.testing import capture_logs
 
 from cashier.domain.page_session import SessionRequest
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.text_form import Form
 from cashier.domain.wording import text_of
+from cashier.pages.embed_call import HeaderTokens
+from cashier.pages.forms import PageForm
+from cashier.pages.page_call import PageCall
 from cashier.web.problem import RequestRefused
 from cashier.wire.transport import Request, Response
 from tests.pages.page_shop import BACK, SHOP, PageShop, page_shop
@@ -446,6 +450,18 @@ async def test_no_secret_is_logged(shop: PageShop) -> None:
     secrets = [*browser.cookies.values(), OTP, query_of(shop.link(CASE))["token"]]
     assert not any(secret in written for secret in secrets)
     assert "form_token" not in written
+
+
+async def test_what_was_typed_and_who_asks_stay_out_of_a_repr(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    scope = {"type": "http", "scheme": "http", "path": ORDER, "query_string": b"token=secret", "headers": []}
+    cookies = "; ".join(f"{name}={value}" for (_, name), value in browser.cookies.items())
+    scope["headers"] = [(b"cookie", cookies.encode()), (b"authorization", b"Bearer secret")]
+    request = StarletteRequest({**scope, "path_params": {"order_id": "o_1001"}})
+    call = PageCall(shop.cashier, request, shop.checkout.world.clock())
+    form = PageForm("", [("value", OTP), ("form_token", "secret"), ("secret", "x")])
+    for each in (call, call.cookies, call.session, form, shop.pages, HeaderTokens({b"authorization": b"secret"})):
+        assert not any(secret in repr(each) for secret in ("secret", OTP, *browser.cookies.values()))
 
 
 # Languages
