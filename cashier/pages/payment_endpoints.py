@@ -11,8 +11,8 @@ import re
 from msgspec.structs import replace
 from starlette.responses import RedirectResponse, Response
 
-from cashier.consultation.answer import OrderUnknown
-from cashier.domain.order import Product, Terminal
+from cashier.consultation.answer import NotOpen, OrderUnknown, RequiredSourceUnavailable
+from cashier.domain.order import Blocked, ConsultRequest, Product, Terminal
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_request import AttemptRequest
@@ -26,7 +26,7 @@ from cashier.pages.payment_view import ChallengeNotice, PaymentForms, may_be_ret
 from cashier.pages.qr import QrCodes
 from cashier.pages.rate_limit import RateLimit
 from cashier.pages.surroundings import page_view, payment_page, refresh_s
-from cashier.pages.views import Form, Outcome, PaymentHead, ResultView
+from cashier.pages.views import CheckoutView, Form, Outcome, PaymentHead, ResultView
 from cashier.payments.attempt import kind_of
 from cashier.payments.errors import (
     AcceptError,
@@ -45,6 +45,8 @@ from cashier.tokens.page_session import ReturnClaims, SessionClaims
 # How long "I have paid" waits for a change.
 _PAID_WAIT_MS = 2_000
 _WAIT_S = 5
+# An order of which nothing else is to be expected.
+_OVER = frozenset({Blocked.ORDER_PAID, Blocked.ORDER_CLOSED, Blocked.ORDER_EXPIRED})
 _PAYMENT_ID = re.compile(PAYMENT_ID)
 
 
@@ -226,15 +228,37 @@ class PaymentEndpoints:
     async def _result_of_return(self, call: PageCall, back: ReturnClaims) -> Response:
         """For whoever comes back: the state, and nothing to act with. Never the payer's order."""
         call.session_or_none, call.other_locale = None, back.locale
-        payment = None if back.user_id is None else await self._payment_of(call, back)
+        if back.user_id is None:
+            return await self._order_of_return(call, back)
+        payment = await self._payment_of(call, back)
         if payment is None:
-            # The attempt of a payer without a name is known to their own browser alone.
-            again_s = None if back.user_id is None else _WAIT_S
-            raise PageRefused(503, PayerProblem.STATUS_UNAVAILABLE, retry=_same_address(call), retry_after_s=again_s)
+            raise _return_unknown(call)
         kind = kind_of(self.port(call).choice_of(payment.payment_id, payment.payment_token).method_id)
         refresh = None if payment.status in FINAL else refresh_s(payment)
         page = replace(page_view(call, _same_address(call), refresh_after_s=refresh), back=back.return_url)
         return self._responses.render(page, result_view(payment, kind, call.writing, PaymentForms()))
+
+    async def _order_of_return(self, call: PageCall, back: ReturnClaims) -> Response:
+        """A walk-in's attempt is known to their own browser alone. Another one sees whether the order
+        is over."""
+        request = ConsultRequest(
+            order_id=back.order_id,
+            merchant_id=back.merchant_id,
+            product=Product.SCAN,
+            terminal=Terminal.H5,
+            locale=call.locale,
+            deadline_ms=call.settings.first_answer_ms,
+        )
+        try:
+            consultation = await call.cashier.consult(request, request_id=call.request_id, traceparent=call.traceparent)
+        except (NotOpen, OrderUnknown, RequiredSourceUnavailable):
+            raise _return_unknown(call) from None
+        blocked = consultation.blocked
+        if blocked is None or blocked.code not in _OVER:
+            raise _return_unknown(call)
+        is_paid = blocked.code is Blocked.ORDER_PAID
+        view = CheckoutView(form=Form(""), method_name="", blocked=blocked.message, paid=is_paid)
+        return self._responses.render(page_view(call, _same_address(call)), view)
 
     async def _payment_of(self, call: PageCall, back: ReturnClaims) -> Payment | None:
         """For its payer, by the ids of a return. Its token stays here."""
@@ -367,6 +391,11 @@ def _challenge_notice(call: PageCall, payment: Payment) -> ChallengeNotice:
 
 def _status_unavailable(call: PageCall) -> PageRefused:
     return PageRefused(503, PayerProblem.STATUS_UNAVAILABLE, retry=call.addresses.payment, retry_after_s=_WAIT_S)
+
+
+def _return_unknown(call: PageCall) -> PageRefused:
+    """Looked at again by itself."""
+    return PageRefused(503, PayerProblem.STATUS_UNAVAILABLE, retry=_same_address(call), retry_after_s=_WAIT_S)
 
 
 def _same_address(call: PageCall) -> str:

@@ -44,6 +44,55 @@ async def test_a_walk_in_enters_an_amount_and_pays_in_a_wallet(shop: TillShop) -
     assert (sale.merchant_id, sale.amount.value, sale.terminal_id) == ("m_5", 800, None)
 
 
+async def in_wallet(shop: TillShop) -> tuple[PayerBrowser, str, str]:
+    """A walk-in who is at the wallet: their browser, payment and return address."""
+    browser = PayerBrowser(shop.application)
+    await browser.open(ADDRESS)
+    await browser.submit("/m_5", amount="8")
+    await browser.choose("WALLET:ALIPAY")
+    payment_id = shop.checkout.world.acquirer.live_attempt(browser.address.split("/")[2])
+    return browser, payment_id or "", shop.checkout.submissions[-1]["return_url"]
+
+
+async def test_a_walk_in_who_returns_in_another_browser_sees_whether_it_is_paid(shop: TillShop) -> None:
+    browser, payment_id, address = await in_wallet(shop)
+    other = PayerBrowser(shop.application)
+    assert (await other.open(address)).status == 503
+    assert 'http-equiv="refresh"' in other.document.html, "not known yet: it looks again"
+    assert shop.checkout.world.engine.settle(payment_id, "SUCCEEDED").status == 200
+    assert (await other.reload()).status == 200
+    assert "Paid" in other.document.text
+    assert other.document.forms == []
+    await browser.open(address)
+    assert "good" in browser.document.state
+
+
+async def test_a_walk_in_may_reload_go_back_and_have_a_second_tab(shop: TillShop) -> None:
+    browser, payment_id, _ = await in_wallet(shop)
+    checkout = browser.address.removesuffix("/payment")
+    for _ in range(2):
+        await browser.open(checkout)
+        assert browser.document.view == "action", "never the methods while it is being paid"
+    assert shop.checkout.world.engine.settle(payment_id, "SUCCEEDED").status == 200
+    for address in (checkout, f"{checkout}/payment"):
+        await browser.open(address)
+        assert "good" in browser.document.state
+    assert len(shop.checkout.submissions) == 1
+
+
+async def test_a_second_tab_of_a_walk_in_pays_once(shop: TillShop) -> None:
+    browser = PayerBrowser(shop.application)
+    await browser.open(ADDRESS)
+    await browser.submit("/m_5", amount="8")
+    form, values = browser.document.form("/pay"), browser.choice("WALLET:ALIPAY")
+    await browser.choose("WALLET:ALIPAY")
+    answer = await browser.post(form, values)
+    assert answer.status == 303
+    await browser.open(answer.location)
+    assert browser.document.view == "action"
+    assert len({sent["payment_id"] for sent in shop.checkout.submissions}) == 1
+
+
 async def test_a_form_that_is_sent_twice_is_one_order(shop: TillShop) -> None:
     browser = PayerBrowser(shop.application)
     await browser.open(ADDRESS)
