@@ -79,6 +79,9 @@ BARS: Sequence[Bar] = (
         None,
         "ms",
     ),
+    Bar("A checkout: CPU beyond its consultation", "pages", "pages.checkout_us", 1_500.0, None, "µs"),
+    Bar("Consultations beside 20 payers a second: p99 ÷ without", "pages", "pages.p99_ratio", 1.05),
+    Bar("Document, style sheet and script of a page, in gzip", "pages", "pages.kib", 30.0, None, "KiB"),
     Bar(_SOAK + "all levels are flat (1: yes)", "soak", "soak.flat", 1.0, higher_is_better=True, every_round=True),
 )
 
