@@ -166,7 +166,7 @@ class CheckoutEndpoints:
         changed = session != call.session_or_none
         call.session_or_none = session
         page, view = checkout_page(call, session, consultation, attempt, chosen, notice, resume)
-        response = self._responses.render(page, view, status)
+        response = await self._responses.render_in_turns(page, view, status)
         if changed:
             call.cookies.set_session(response, call.sign_session(session))
         return response

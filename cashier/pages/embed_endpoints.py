@@ -71,13 +71,13 @@ class EmbedResponses(PageResponses):
         super().__init__(rendering)
         self._assets = assets
 
-    def render(self, page: PageView, view: AnyView, status: int = 200) -> Response:
+    def rendered(self, page: PageView, view: AnyView, main: str, status: int) -> Response:
         result = view if isinstance(view, ResultView) else None
         update = EmbedUpdate(
             view=name_of(view),
             now=page.now,
             title=self.rendering.title(page, view),
-            html=self.rendering.main(page, view),
+            html=main,
             style=page.prefix + self._assets.url("element.css"),
             outcome=None if result is None else result.outcome,
             payment_id=None if result is None else result.payment.payment_id,

@@ -75,7 +75,7 @@ class LiveEndpoints:
                 call.now, call.session_or_none = self._clock(), shown(session, consultation)
                 page, view = checkout_page(call, session, consultation, attempt, chosen)
                 retry_ms = _METHODS_RETRY_MS if view.checking else None
-                yield self._updates.update(page, view, poll_after_ms=retry_ms, retry_ms=retry_ms)
+                yield await self._updates.update(page, view, poll_after_ms=retry_ms, retry_ms=retry_ms)
 
     async def _payment_pages(self, call: PageCall) -> AsyncGenerator[Update, None]:
         session, held = call.session, call.held_payment()
@@ -95,7 +95,7 @@ class LiveEndpoints:
                     yield another_page(call)
                     return
                 before = step
-                yield self._updates.update(page, view, poll_after_ms=poll_after_ms, retry_ms=retry_ms)
+                yield await self._updates.update(page, view, poll_after_ms=poll_after_ms, retry_ms=retry_ms)
 
     async def _statuses(self, call: PageCall, payment_id: str, token: str) -> AsyncGenerator[Payment, None]:
         """Raises `PageRefused`."""

@@ -10,6 +10,7 @@ from cashier.pages.page_call import PageCall, PageRefused
 from cashier.pages.rendering import AnyView, Rendering
 from cashier.pages.security_headers import origin_of, secure
 from cashier.pages.surroundings import page_view
+from cashier.pages.turns import in_turns
 from cashier.pages.views import ActionView, PageView, ProblemView, RedirectView
 from cashier.tokens.page_session import SessionClaims
 
@@ -19,7 +20,15 @@ class PageResponses:
         self.rendering = rendering
 
     def render(self, page: PageView, view: AnyView, status: int = 200) -> Response:
-        return secure(HTMLResponse(self.rendering.page(page, view), status), _form_origin(view))
+        return self.rendered(page, view, self.rendering.main(page, view), status)
+
+    async def render_in_turns(self, page: PageView, view: AnyView, status: int = 200) -> Response:
+        """For a long page."""
+        return self.rendered(page, view, await in_turns(self.rendering.pieces(page, view)), status)
+
+    def rendered(self, page: PageView, view: AnyView, main: str, status: int) -> Response:
+        """The response around `main`."""
+        return secure(HTMLResponse(self.rendering.document(page, view, main), status), _form_origin(view))
 
     def in_language(self, call: PageCall, session: SessionClaims, address: str) -> Response:
         response = RedirectResponse(address, 303)

@@ -23,6 +23,7 @@ from cashier.domain.wording import PayerProblem
 from cashier.pages.browser_call import BrowserCall
 from cashier.pages.page_call import PageRefused
 from cashier.pages.rendering import AnyView, Rendering, name_of
+from cashier.pages.turns import in_turns
 from cashier.pages.views import ChallengeView, PageView, ResultView
 from cashier.web.disconnect_watch import DisconnectWatch
 from cashier.web.problem import RequestRefused
@@ -73,7 +74,7 @@ class PageUpdates:
             raise
         return UpdateStream(stream, self._watch, partial(self._close, session_id))
 
-    def update(self, page: PageView, view: AnyView, *, poll_after_ms: int | None, retry_ms: int | None) -> Update:
+    async def update(self, page: PageView, view: AnyView, *, poll_after_ms: int | None, retry_ms: int | None) -> Update:
         """A challenge keeps what it says about the last answer, and what the payer is typing."""
         result = view if isinstance(view, ResultView) else None
         return Update(
@@ -82,7 +83,7 @@ class PageUpdates:
             payment_id=None if result is None else result.payment.payment_id,
             now=page.now,
             title=self._rendering.title(page, view),
-            html=None if isinstance(view, ChallengeView) else self._rendering.main(page, view),
+            html=None if isinstance(view, ChallengeView) else await in_turns(self._rendering.pieces(page, view)),
             poll_after_ms=poll_after_ms,
             retry_ms=retry_ms,
         )

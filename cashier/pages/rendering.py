@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -69,8 +69,7 @@ class Rendering:
 
     def page(self, page: PageView, view: AnyView) -> str:
         """The whole document."""
-        title = _title(view, PAGE_TEXTS[page_locale(page.locale)])
-        return self._document(page, name_of(view), title, self.main(page, view))
+        return self.document(page, view, self.main(page, view))
 
     def title(self, page: PageView, view: AnyView) -> str:
         """Of the document."""
@@ -78,13 +77,19 @@ class Rendering:
 
     def main(self, page: PageView, view: AnyView) -> str:
         """`<main>` alone: an update of an open page."""
-        values = self._values(page.locale, page.prefix)
-        return self._templates[type(view)].render(values, page=page, view=view, name=name_of(view))
+        return "".join(self.pieces(page, view))
 
-    def _document(self, page: PageView, name: str, title: str, main: str) -> str:
+    def pieces(self, page: PageView, view: AnyView) -> Iterator[str]:
+        """`<main>` in pieces, each of which is rendered when it is taken. See `turns`."""
+        values = self._values(page.locale, page.prefix)
+        return self._templates[type(view)].generate(values, page=page, view=view, name=name_of(view))
+
+    def document(self, page: PageView, view: AnyView, main: str) -> str:
+        """The whole document around `main`."""
         rendered = Markup(main)  # noqa: S704 - a template has escaped it
         values = self._values(page.locale, page.prefix)
-        return self._layout.render(values, page=page, name=name, title=self._with_brand(title), main=rendered)
+        title = self.title(page, view)
+        return self._layout.render(values, page=page, name=name_of(view), title=title, main=rendered)
 
     def frame(self, prefix: str, locale: str, shop: str) -> str:
         """The document of a challenge in a page of the origin `shop`."""

@@ -174,7 +174,7 @@ class TillEndpoints:
                 final = payment.status in FINAL
                 poll_after_ms = None if final else payment.poll_after_ms or _POLL_MS
                 retry_ms = None if final else _RETRY_MS
-                yield self._updates.update(page, view, poll_after_ms=poll_after_ms, retry_ms=retry_ms)
+                yield await self._updates.update(page, view, poll_after_ms=poll_after_ms, retry_ms=retry_ms)
 
     def _open(self, call: TillCall, token: str) -> Response:
         pages = call.cashier.tokens.pages
