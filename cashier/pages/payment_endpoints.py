@@ -239,8 +239,9 @@ class PaymentEndpoints:
         return self._responses.render(page, result_view(payment, kind, call.writing, PaymentForms()))
 
     async def _order_of_return(self, call: PageCall, back: ReturnClaims) -> Response:
-        """A walk-in's attempt is known to their own browser alone. Another one sees whether the order
-        is over."""
+        """A walk-in's attempt is known to their own browser alone. Another browser sees whether the
+        order is over.
+        """
         request = ConsultRequest(
             order_id=back.order_id,
             merchant_id=back.merchant_id,
