@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cashier.domain.local_format import Formats
 from cashier.domain.money import DIGITS, Currency, Money
@@ -27,6 +31,10 @@ POINT, COMMA = Formats(), Formats(decimal=",", group=".")
         ("4980", "JPY", POINT, 4980),
         ("4,980", "JPY", POINT, 4980),
         ("1.250", "KWD", POINT, 1250),
+        ("1 234.50", "CNY", POINT, 123_450),
+        ("1\u00a0234\u202f567", "CNY", POINT, 123_456_700),
+        ("1 , 234 . 5", "CNY", POINT, 123_450),
+        ("1 234,5", "IDR", COMMA, 123_450),
     ],
 )
 def test_an_amount_is_read_as_its_language_writes_it(
@@ -47,6 +55,16 @@ def test_an_amount_is_read_as_its_language_writes_it(
         ("12,5", "CNY", POINT),
         ("12.50", "IDR", COMMA),
         ("1,23,456", "CNY", POINT),
+        ("12 50", "CNY", POINT),
+        ("1 2", "JPY", POINT),
+        ("12\u00a050", "CNY", POINT),
+        ("1,234 567", "CNY", POINT),
+        ("1 234 56", "CNY", POINT),
+        ("0,123", "CNY", POINT),
+        ("0 500", "CNY", POINT),
+        ("12.5 0", "CNY", POINT),
+        ("12..5", "CNY", POINT),
+        ("1.234.5", "CNY", POINT),
         (".5", "CNY", POINT),
         ("5.", "CNY", POINT),
         ("4980.5", "JPY", POINT),
@@ -66,3 +84,17 @@ def test_every_currency_can_be_entered() -> None:
         money = parse_amount("7", currency, POINT)  # type: ignore[arg-type]
         assert money is not None
         assert money.value == 7 * 10**digits
+
+
+@given(st.text("0123456789., \u00a0\u202f\u066b\u0661\uff11-+eE", max_size=14))
+def test_an_amount_has_the_digits_that_were_typed_and_no_others(text: str) -> None:
+    """Whatever stands between them: no digit is dropped, added or moved by a separator."""
+    money = parse_amount(text, "CNY", POINT)
+    if money is None:
+        return
+    digits = "".join(str(int(sign)) for sign in text if sign.isdecimal())
+    places = re.split(r"[.\u066b]", text)
+    assert len(places) <= 2
+    part = "".join(str(int(sign)) for sign in places[1] if sign.isdecimal()) if len(places) == 2 else ""
+    assert money.value == int(digits) * 10 ** (2 - len(part))
+    assert not re.search(r"\d[\s,]+\d{1,2}(?!\d)", places[0]), "a group has three digits"
