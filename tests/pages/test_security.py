@@ -239,6 +239,25 @@ async def test_a_cookie_that_another_subdomain_sets_hides_none_of_ours(shop: Pag
         assert alone.status == 403
 
 
+@pytest.mark.parametrize("order_id", ["a:b@c~d-e_f", "A" * 64, "o_1001.x", "payment"])
+async def test_an_order_of_any_id_has_cookies_of_its_own(shop: PageShop, order_id: str) -> None:
+    """From the link to the result, with a browser that also has another order open."""
+    population: Any = shop.checkout.world.population
+    population._orders[order_id] = {**population._orders["o_1001"], "order_id": order_id}
+    browser = await shop.payer(CASE)
+    before = dict(browser.cookies)
+    await browser.open(shop.link(CASE, order_id=order_id))
+    assert browser.address == f"/cashier/{order_id}"
+    await browser.choose(WALLET)
+    assert browser.document.view == "action"
+    assert {path for path, _ in browser.cookies} == {ORDER, f"/cashier/{order_id}"}
+    (sent,) = shop.checkout.submissions
+    assert sent["order_id"] == order_id
+    await browser.open(sent["return_url"].partition("8080")[2])
+    assert browser.document.view == "action"
+    assert {key: value for key, value in browser.cookies.items() if key[0] == ORDER} == before
+
+
 async def test_a_flood_of_cookies_costs_a_bounded_number_of_attempts(shop: PageShop) -> None:
     browser = await shop.payer(CASE)
     value = next(iter(browser.cookies.values()))
