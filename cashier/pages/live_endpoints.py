@@ -119,7 +119,7 @@ async def _improving(call: PageCall, chosen: Chosen) -> AsyncGenerator[Consultat
     """What is known within `first_answer_ms`, as in a page; then each answer that knows more.
 
     An open page shows what it knows already: an answer that knows less would take it back for a
-    moment. The last one counts in any case. Raises `PageRefused`.
+    moment. The last one counts in any case, unless it shows the same. Raises `PageRefused`.
     """
     sent = latest = await consult(call, call.session, chosen)
     yield sent
@@ -130,8 +130,13 @@ async def _improving(call: PageCall, chosen: Chosen) -> AsyncGenerator[Consultat
             if _undetermined(latest) < _undetermined(sent):
                 sent = latest
                 yield sent
-    if latest is not sent:
+    if _visible(latest) != _visible(sent):
         yield latest
+
+
+def _visible(consultation: Consultation) -> tuple[object, ...]:
+    """What a page has of it, but for its token."""
+    return consultation.order, consultation.blocked, consultation.methods
 
 
 def _undetermined(consultation: Consultation) -> int:
