@@ -8,16 +8,20 @@ from msgspec import Struct
 
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.money import Money
-from cashier.domain.order import Blocked
+from cashier.domain.order import Blocked, Country
 from cashier.domain.pay_method import PayMethod
 from cashier.fanout.ask import SourceReport
 
 
-class OrderSummary(Struct, frozen=True):
+class OrderSummary(Struct, frozen=True, omit_defaults=True):
+    """`merchant_name`: for the payer. It and `country` are absent for an order of another party."""
+
     order_id: str
     title: str
     amount: Money
     expires_at: datetime
+    merchant_name: str | None = None
+    country: Country | None = None
 
 
 class Blockage(Struct, frozen=True):

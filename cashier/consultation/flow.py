@@ -24,7 +24,7 @@ from cashier.domain.assembly import assemble
 from cashier.domain.catalog import Catalog
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.explanation.evidence import Evidence
-from cashier.domain.facts import Facts
+from cashier.domain.facts import Facts, Merchant
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked, ConsultRequest, Order
 from cashier.domain.order_checks import OWNERSHIP_BLOCKS, first_block
@@ -245,7 +245,9 @@ class ConsultFlow:
             consult_token=self._sign(request, order.amount, order_ends_s, methods, int(now.timestamp()), ttl_s),
             consulted_at=now,
             expires_at=now + timedelta(seconds=ttl_s),
-            order=OrderSummary(order.order_id, order.title, order.amount, order.expires_at),
+            order=OrderSummary(
+                order.order_id, order.title, order.amount, order.expires_at, case.facts.merchant.name, order.country
+            ),
             payable=True,
             blocked=None,
             degraded=Missing in map(type, gathered.answers.values()),
@@ -258,16 +260,16 @@ class ConsultFlow:
     ) -> Consultation:
         """The answer for an order that cannot be paid.
 
-        Hides the title and amount of another party's order.
+        Hides title, amount, merchant and country of another party's order.
         """
         message = self._catalog.wording(request.locale).blocked[blocked]
         hidden = blocked in OWNERSHIP_BLOCKS
-        summary = OrderSummary(
-            order.order_id,
-            "" if hidden else order.title,
-            Money(order.amount.currency, 0) if hidden else order.amount,
-            order.expires_at,
-        )
+        if hidden:
+            summary = OrderSummary(order.order_id, "", Money(order.amount.currency, 0), order.expires_at)
+        else:
+            merchant = gathered.answers["merchant"]
+            name = merchant.name if isinstance(merchant, Merchant) else None
+            summary = OrderSummary(order.order_id, order.title, order.amount, order.expires_at, name, order.country)
         # The token's payload is readable, so it carries the hidden amount too.
         order_ends_s = int(order.expires_at.timestamp())
         token = self._sign(request, summary.amount, order_ends_s, (), int(now.timestamp()), 0)

@@ -82,7 +82,7 @@ def test_an_unknown_order_is_an_error() -> None:
 def test_an_order_of_another_party_hides_title_and_amount() -> None:
     for case in ("order_user_mismatch", "order_merchant_mismatch"):
         order = consult({}, case).order
-        assert (order.title, order.amount.value) == ("", 0)
+        assert (order.title, order.amount.value, order.merchant_name, order.country) == ("", 0, None, None)
 
 
 def test_the_token_of_an_order_of_another_party_hides_the_amount() -> None:
