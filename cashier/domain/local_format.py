@@ -78,14 +78,24 @@ class Formats(Struct, frozen=True, forbid_unknown_fields=True):
 
 def format_amount(money: Money, formats: Formats) -> str:
     """As `¥50.00` or `Rp250.000`. Leaves out only a fraction that the currency never shows."""
-    currency, digits = money.currency, DIGITS[money.currency]
+    number = _number(money, formats.group, formats.decimal)
+    return (formats.amounts.get(money.currency) or formats.amount).format(number=number, code=money.currency)
+
+
+def plain_number(money: Money) -> str:
+    """The amount as forms of banks take it: `50.00` or `250000`, in any language."""
+    return _number(money, "", ".")
+
+
+def _number(money: Money, group: str, decimal: str) -> str:
+    digits = DIGITS[money.currency]
     whole, part = divmod(money.value, 10**digits)
     number = f"{whole:,}"
-    if formats.group != ",":
-        number = number.replace(",", formats.group)
-    if part or (digits and currency not in _WHOLE_UNITS):
-        number = f"{number}{formats.decimal}{part:0{digits}d}"
-    return (formats.amounts.get(currency) or formats.amount).format(number=number, code=currency)
+    if group != ",":
+        number = number.replace(",", group)
+    if part or (digits and money.currency not in _WHOLE_UNITS):
+        number = f"{number}{decimal}{part:0{digits}d}"
+    return number
 
 
 def format_percentage(bps: int, formats: Formats) -> str:

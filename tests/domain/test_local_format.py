@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.domain.local_format import Formats, format_amount, format_time
+from cashier.domain.local_format import Formats, format_amount, format_time, plain_number
 from cashier.domain.money import DIGITS, MAX_VALUE, Currency, Money
 from tests.domain.builders import CATALOG
 
@@ -109,3 +109,16 @@ def test_every_currency_and_month_has_a_form_in_every_locale() -> None:
 def test_a_pattern_that_shows_no_amount_is_a_fault(formats: Formats) -> None:
     (fault,) = formats.faults()
     assert "shows no {number}" in fault
+
+
+@pytest.mark.parametrize(
+    ("money", "expected"),
+    [
+        (Money("CNY", 1_234_500), "12345.00"),
+        (Money("IDR", 25_000_000), "250000"),
+        (Money("JPY", 1_200), "1200"),
+        (Money("KWD", 1_005), "1.005"),
+    ],
+)
+def test_a_copied_amount_is_a_number_that_a_banks_form_takes(money: Money, expected: str) -> None:
+    assert plain_number(money) == expected
