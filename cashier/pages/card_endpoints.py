@@ -73,12 +73,6 @@ class CardEndpoints:
         return response
 
 
-def card_for(session: SessionClaims, attempt: str) -> str | None:
-    """The token of the card that the payer has entered for the attempt after this one."""
-    card = session.card
-    return card.token if card is not None and card.attempt == attempt else None
-
-
 def session_digest(session: SessionClaims) -> str:
     """Names the session to the vault, which must not learn its secret."""
     return hashlib.sha256(f"card {session.session_id}".encode()).hexdigest()

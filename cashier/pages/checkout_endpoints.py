@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import urlencode
 
 from msgspec import ValidationError
@@ -9,13 +10,12 @@ from msgspec.structs import replace
 from starlette.responses import RedirectResponse, Response
 
 from cashier.consultation.answer import Consultation, NotOpen, OrderUnknown, RequiredSourceUnavailable
-from cashier.domain.kinds import KINDS, InstrumentSource
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked, ConsultRequest, Product
 from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.wording import PayerProblem
-from cashier.pages.card_endpoints import card_for
+from cashier.pages.cards import card_for, takes_card
 from cashier.pages.checkout_view import Chosen, element_key, option_name, read_promotions, title_name
 from cashier.pages.form_token import idempotency_key
 from cashier.pages.forms import PageForm, read_form
@@ -25,7 +25,6 @@ from cashier.pages.payment_endpoints import PaymentEndpoints
 from cashier.pages.payment_view import may_be_retried
 from cashier.pages.surroundings import checkout_page, shown
 from cashier.pages.views import Link, Notice, NoticeTone
-from cashier.payments.attempt import kind_of
 from cashier.payments.errors import (
     AcceptError,
     CheckUnavailable,
@@ -254,11 +253,18 @@ class _NotOffered(Exception):
 
 
 async def consult(call: PageCall, session: SessionClaims, chosen: Chosen) -> Consultation:
-    """What is known within `first_answer_ms`. Raises `PageRefused`."""
+    """What is known within `first_answer_ms`. Raises `PageRefused`.
+
+    Without the order there is nothing to show yet: then for as long as the service permits.
+    """
     page = call.addresses.page
+    ask = partial(call.cashier.consult, request_id=call.request_id, traceparent=call.traceparent)
     try:
-        request = consult_request(call, session, chosen)
-        return await call.cashier.consult(request, request_id=call.request_id, traceparent=call.traceparent)
+        try:
+            return await ask(consult_request(call, session, chosen))
+        except RequiredSourceUnavailable:
+            longest_ms = call.cashier.config.settings.consult.max_deadline_ms
+            return await ask(consult_request(call, session, chosen, longest_ms))
     except ValidationError:
         raise PageRefused(422, PayerProblem.INVALID, retry=page) from None
     except OrderUnknown:
@@ -302,14 +308,6 @@ def _continued(link: SessionClaims, before: SessionClaims | None) -> SessionClai
     if before is None or before.session_id != link.session_id:
         return link
     return replace(link, order=before.order, locale=before.locale, paid_by=before.paid_by, card=before.card)
-
-
-def takes_card(method_id: str) -> bool:
-    """Whether what is charged is a card that the payer enters."""
-    try:
-        return KINDS[kind_of(method_id)].instrument_source is InstrumentSource.CARD_TOKEN
-    except Invalid:
-        return False
 
 
 def _notice(call: PageCall, problem: PayerProblem, lines: tuple[str, ...] = ()) -> Notice:

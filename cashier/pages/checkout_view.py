@@ -63,6 +63,10 @@ _HINTS = {
     NextAction.SDK: "hint_app",
 }
 _OPTION_ICONS = {Kind.NET_BANKING: "bank/{}", Kind.VA: "bank/{}", Kind.OTC: "store/{}"}
+# What a payer can do about a refusal. The amount and the currency are the order's.
+REMEDIES = frozenset(
+    {RemedyType.TOP_UP, RemedyType.BIND_CARD, RemedyType.UPDATE_CARD, RemedyType.WAIT_UNTIL, RemedyType.RETRY}
+)
 _UNSTEADY = frozenset({Health.FLUCTUATING, Health.DOWN})
 
 
@@ -82,11 +86,15 @@ class CheckoutAddresses(Struct, frozen=True):
 
 
 class Chosen(Struct, frozen=True):
-    """What the payer has chosen so far. `promotions`: None for the best, as in a consultation."""
+    """What the payer has chosen so far. `promotions`: None for the best, as in a consultation.
+
+    `has_card`: a card has been entered for this attempt.
+    """
 
     promotions: tuple[str, ...] | None = None
     method_id: str | None = None
     option_id: str | None = None
+    has_card: bool = False
 
 
 def checkout_view(
@@ -102,7 +110,7 @@ def checkout_view(
     own = _OWN_FIELDS | ({"card_token"} if addresses.vault else set())
     offered = [method for method in consultation.methods if own.issuperset(method.required_fields)]
     rows = tuple(_method_row(method, writing, addresses, chosen) for method in offered)
-    recommended, others = _folded(rows)
+    recommended, others, refused = _folded(rows)
     titles = ((title_name(row.value), row.title) for row in rows if row.state is State.AVAILABLE)
     hidden = (*fields, ("consult_token", consultation.consult_token), *promotion_fields(chosen.promotions), *titles)
     return CheckoutView(
@@ -110,6 +118,7 @@ def checkout_view(
         method_name=METHOD_NAME,
         recommended=recommended,
         others=others,
+        refused=refused,
         coupons=_coupons(offered, writing, addresses, chosen),
         notice=notice,
         blocked=_blocked(consultation, writing),
@@ -159,19 +168,23 @@ def title_name(method_id: str) -> str:
     return element_key("title", method_id)
 
 
-def _folded(rows: tuple[MethodRow, ...]) -> tuple[tuple[MethodRow, ...], tuple[MethodRow, ...]]:
-    """The service ranks: usable methods first. What is refused is never recommended before the fold
-    if something else can pay."""
-    shown = sum(row.state is not State.UNAVAILABLE for row in rows) or len(rows)
-    first = min(shown, _RECOMMENDED)
+def _folded(rows: tuple[MethodRow, ...]) -> tuple[tuple[MethodRow, ...], ...]:
+    """The first ones, the folded ones, and those of the folded ones that are refused.
+
+    The service ranks: usable methods first.
+    """
+    usable = sum(row.state is not State.UNAVAILABLE for row in rows)
+    first = min(usable, _RECOMMENDED)
     if len(rows) - first < _FOLDED_FROM:
-        first = len(rows)
-    return rows[:first], rows[first:]
+        return rows, (), ()
+    return rows[:first], rows[first:usable], rows[usable:]
 
 
 def _method_row(method: PayMethod, writing: Writing, addresses: CheckoutAddresses, chosen: Chosen) -> MethodRow:
     key = element_key("m", method.method_id)
-    remedy = method.reason and method.reason.remedy
+    # Why a method is still being checked helps nobody: it is asked for again.
+    reason = method.reason if method.availability is Availability.UNAVAILABLE else None
+    remedy = reason.remedy if reason and reason.remedy and reason.remedy.type in REMEDIES else None
     help_text = _remedy_text(remedy, writing) if remedy else None
     link = _remedy_link(remedy, help_text, addresses) if remedy and help_text else None
     wanted = method.preferred if chosen.method_id is None else method.method_id == chosen.method_id
@@ -184,8 +197,8 @@ def _method_row(method: PayMethod, writing: Writing, addresses: CheckoutAddresse
         state=_STATES[method.availability],
         amount=_amount_view(method.amount, method.legs, writing) if method.amount else None,
         badges=tuple(_badges(method, writing)),
-        hint=_hint(method, writing),
-        reason=method.reason.message if method.reason else None,
+        hint=_hint(method, writing, chosen),
+        reason=reason.message if reason else None,
         remedy=None if link else help_text,
         remedy_link=link,
         options=tuple(_option_row(key, method, option, writing, chosen) for option in method.options),
@@ -196,14 +209,15 @@ def _method_row(method: PayMethod, writing: Writing, addresses: CheckoutAddresse
 
 def _option_row(key: str, method: PayMethod, option: Option, writing: Writing, chosen: Chosen) -> OptionRow:
     amount, terms, icon = option.amount, option.terms, _OPTION_ICONS.get(method.kind)
+    state = _STATES[option.availability]
     differs = amount is not None and (amount != method.amount or terms is not None)
     return OptionRow(
         key=element_key(f"{key}-o", option.option_id),
         value=option.option_id,
         title=option.title,
         icon=icon.format(option.option_id.lower()) if icon else None,
-        state=_STATES[option.availability],
-        reason=option.reason.message if option.reason else None,
+        state=state,
+        reason=option.reason.message if option.reason and state is State.UNAVAILABLE else None,
         amount=_amount_view(amount, (), writing) if amount is not None and differs else None,
         instalment=None
         if terms is None
@@ -241,11 +255,13 @@ def _badges(method: PayMethod, writing: Writing) -> Iterator[str]:
         yield str(writing.labels.badge_unsteady)
 
 
-def _hint(method: PayMethod, writing: Writing) -> str | None:
+def _hint(method: PayMethod, writing: Writing, chosen: Chosen) -> str | None:
     if method.legs:
         names = {"account": writing.kind(Kind.BALANCE), "card": writing.kind(Kind.QUICK_PAY)}
         return str(writing.labels.hint_split).format(**names)
-    name = "hint_card" if "card_token" in method.required_fields else _HINTS.get(method.next_action)
+    name = _HINTS.get(method.next_action)
+    if "card_token" in method.required_fields:
+        name = "hint_card_entered" if chosen.has_card else "hint_card"
     return None if name is None else str(getattr(writing.labels, name))
 
 

@@ -11,7 +11,7 @@ from cashier.pages.views import CheckoutView, DeveloperView, SourceLine, Withhel
 
 def developer_view(consultation: Consultation, checkout: CheckoutView, request_id: str) -> DeveloperView:
     """`checkout`: the view of this consultation, which has no row for what it cannot ask for."""
-    shown = {row.value for row in (*checkout.recommended, *checkout.others)}
+    shown = {row.value for row in (*checkout.recommended, *checkout.others, *checkout.refused)}
     withheld = [each for method in consultation.methods for each in _withheld(method, method.method_id in shown)]
     if consultation.blocked is not None:
         withheld.insert(0, WithheldMethod("every method", "BLOCKED", consultation.blocked.code))

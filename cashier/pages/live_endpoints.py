@@ -65,7 +65,7 @@ class LiveEndpoints:
             yield another_page(call)
             return
         call.require_admission()
-        chosen = Chosen(read_promotions(call.query))
+        chosen = Chosen(read_promotions(call.query), call.request.query_params.get("method"))
         attempt = "" if held is None else held.payment_id
         async with aclosing(_improving(call, chosen)) as consultations:
             async for consultation in consultations:

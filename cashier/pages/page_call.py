@@ -151,7 +151,10 @@ class PageCall(BrowserCall):
 
     @property
     def country(self) -> str:
-        return (self.session_or_none is not None and self.session_or_none.country) or ""
+        session = self.session_or_none
+        if session is None:
+            return ""
+        return (session.order is not None and session.order.country) or session.country or ""
 
     def require_admission(self) -> None:
         """Before the consultation of a page that is loaded. Raises `PageRefused` under overload.

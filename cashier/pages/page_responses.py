@@ -14,6 +14,9 @@ from cashier.pages.turns import in_turns
 from cashier.pages.views import ActionView, PageView, ProblemView, RedirectView
 from cashier.tokens.page_session import SessionClaims
 
+# No answer in time says nothing about the order: the page asks again by itself.
+_NOT_KNOWN_YET = frozenset({PayerProblem.REQUIRED_SOURCE_UNAVAILABLE, PayerProblem.NOT_READY})
+
 
 class PageResponses:
     def __init__(self, rendering: Rendering) -> None:
@@ -41,6 +44,7 @@ class PageResponses:
         view = ProblemView(
             title=title,
             message=message,
+            waits=refused.retry_after_s is not None,
             retry=retry,
             request_id=call.request_id if refused.status >= 500 else None,
         )
@@ -56,6 +60,8 @@ def _told(call: BrowserCall, refused: PageRefused) -> tuple[str, str]:
     labels = call.writing.labels
     if refused.problem is PayerProblem.TOKEN_EXPIRED and refused.retry is None and isinstance(call, PageCall):
         return str(labels.closed_title), str(labels.closed_how)
+    if refused.problem in _NOT_KNOWN_YET and refused.retry_after_s is not None:
+        return str(labels.still_title), str(labels.still_how)
     checking = refused.problem is PayerProblem.STATUS_UNAVAILABLE
     title = str(labels.outcome_unknown if checking else labels.problem_title)
     return title, call.writing.problem(refused.problem).message

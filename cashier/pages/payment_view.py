@@ -7,7 +7,9 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from cashier.domain.local_format import plain_number
 from cashier.domain.next_action import Action, DisplayCode, DisplayQr, DisplayVa, Redirect, Sdk
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
@@ -79,6 +81,10 @@ _TYPED = frozenset({ChallengeType.SMS_OTP, ChallengeType.PASSWORD})
 # The answer after a bank's page: the risk service knows from the bank.
 CONFIRMED = "confirmed"
 _WARNINGS = frozenset({MessageCode.UNDERPAID, MessageCode.UNDERPAID_RETURNED})
+# Said by the page of the step, or by a notice above it.
+_SAID = _WARNINGS | {MessageCode.ACTION_REQUIRED}
+# Their `render_value` tells more than the page: a telephone number, the name of a bank.
+_NAMING = frozenset({ChallengeType.SMS_OTP, ChallengeType.THREE_DS})
 
 
 class PaymentForms(Struct, frozen=True, kw_only=True):
@@ -121,9 +127,13 @@ async def payment_view(
         return _challenge_view(head, challenge, writing, forms, forms.answer, challenge_notice)
     step = None if payment.status in FINAL else await action_step(payment.next_action, writing, qr_codes)
     if step is not None:
-        warning = payment.message.code in _WARNINGS
+        code = payment.message.code
+        warning = code in _WARNINGS
+        if code is MessageCode.UNDERPAID and isinstance(step, AccountView):
+            # The rest is due, which the notice names.
+            step = replace(step, amount=None, amount_digits=None)
         return ActionView(
-            payment=head,
+            payment=replace(head, message="") if code in _SAID else head,
             step=step,
             notice=Notice(NoticeTone.WARNING, payment.message.text) if warning else None,
             paid=forms.paid,
@@ -178,9 +188,8 @@ def _challenge_view(
         payment=head,
         type=kind,
         form=form,
-        masked=None if page else challenge.render_value,
+        masked=challenge.render_value if kind in _NAMING and page is None else None,
         wrong=notice.wrong,
-        attempts_left=challenge.attempts_left,
         deadline=deadline(challenge.expires_at, writing),
         resend=forms.resend if kind is ChallengeType.SMS_OTP else None,
         resend_after_s=notice.resend_after_s,
@@ -211,6 +220,7 @@ async def action_step(action: Action | None, writing: Writing, qr_codes: QrCodes
                 account_no=action.account_no,
                 account_name=action.account_name,
                 amount=writing.amount(action.amount),
+                amount_digits=plain_number(action.amount),
                 deadline=deadline(action.expires_at, writing),
             )
         case Sdk():

@@ -13,6 +13,7 @@ from cashier.domain.pay_method import Kind, RemedyType
 from cashier.domain.payment_resource import FoundPayment, Payment
 from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.pages.browser_call import BrowserCall
+from cashier.pages.cards import card_for, takes_card
 from cashier.pages.checkout_view import CheckoutAddresses, Chosen, checkout_view, promotion_fields
 from cashier.pages.developer_view import developer_view
 from cashier.pages.forms import form_fields
@@ -27,6 +28,7 @@ from cashier.pages.views import (
     Language,
     Link,
     Notice,
+    NoticeTone,
     OrderView,
     PageView,
     ResultView,
@@ -42,7 +44,8 @@ _LANGUAGES = {
     "ja": "日本語",
     "ar": "العربية",
 }
-_MOST_TITLE = 128
+# In a cookie.
+_MOST_TITLE, _MOST_NAME = 128, 64
 # Without JavaScript: how often a page that may change is loaded again.
 _SHORTEST_REFRESH_S, _LONGEST_REFRESH_S = 3, 30
 
@@ -86,8 +89,14 @@ def checkout_page(
     resume: Link | None = None,
 ) -> tuple[PageView, CheckoutView]:
     """`attempt`: the payment that ended before; empty for the first. See `form_token`."""
-    addresses = call.addresses
-    query = urlencode(promotion_fields(chosen.promotions))
+    addresses, labels = call.addresses, call.writing.labels
+    parameters = promotion_fields(chosen.promotions)
+    if card_for(session, attempt) is not None:
+        chosen = replace(chosen, has_card=True)
+        if chosen.method_id is not None and takes_card(chosen.method_id):
+            notice = notice or Notice(NoticeTone.INFO, str(labels.card_entered))
+            parameters += (("method", chosen.method_id),)
+    query = urlencode(parameters)
     here, live = (f"{each}?{query}" if query else each for each in (addresses.page, addresses.methods))
     links = call.settings.links
     remedies = {
@@ -156,13 +165,23 @@ def shown(session: SessionClaims, consultation: Consultation) -> SessionClaims:
     order = consultation.order
     if not order.title:
         return session
-    title = short_title(order.title)
-    return replace(session, order=ShownOrder(title, order.amount, int(order.expires_at.timestamp())))
+    shown_order = ShownOrder(
+        short(order.title, _MOST_TITLE),
+        order.amount,
+        int(order.expires_at.timestamp()),
+        short(order.merchant_name or "", _MOST_NAME),
+        order.country,
+    )
+    return replace(session, order=shown_order)
 
 
 def short_title(title: str) -> str:
-    """An acquirer's title may have any length; a cookie and a page have room for some lines."""
-    return title if len(title) <= _MOST_TITLE else f"{title[: _MOST_TITLE - 1]}…"
+    return short(title, _MOST_TITLE)
+
+
+def short(text: str, most: int) -> str:
+    """An acquirer's text may have any length; a cookie and a page have room for some lines."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _in_language(call: PageCall, payment: Payment, kind: Kind) -> Payment:
@@ -200,5 +219,6 @@ def _order_view(call: BrowserCall, session: SessionClaims) -> OrderView | None:
         session.order_id,
         order.title,
         writing.amount(order.amount),
+        order.merchant or None,
         deadline=deadline(ends_at, writing) if ends_at > call.now else None,
     )

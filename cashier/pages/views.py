@@ -237,7 +237,8 @@ class DeveloperView(Struct, frozen=True, kw_only=True):
 
 
 class CheckoutView(Struct, frozen=True, kw_only=True):
-    """The methods of an order: `recommended` first, the rest folded.
+    """The methods of an order: `recommended` first, the rest folded, with those that cannot be used
+    now, `refused`, at its end.
 
     `method_name`: the name of the methods' radio buttons. `blocked`: why nothing can be paid;
     `paid`: because it is paid already; `resume`: to the attempt that blocks. `checking`: some
@@ -248,6 +249,7 @@ class CheckoutView(Struct, frozen=True, kw_only=True):
     method_name: str
     recommended: tuple[MethodRow, ...] = ()
     others: tuple[MethodRow, ...] = ()
+    refused: tuple[MethodRow, ...] = ()
     coupons: CouponsView | None = None
     notice: Notice | None = None
     blocked: str | None = None
@@ -255,6 +257,10 @@ class CheckoutView(Struct, frozen=True, kw_only=True):
     resume: Link | None = None
     checking: bool = False
     developer: DeveloperView | None = None
+
+    @property
+    def can_pay(self) -> bool:
+        return any(row.state is State.AVAILABLE for row in (*self.recommended, *self.others))
 
     @property
     def chosen_amount(self) -> str | None:
@@ -281,7 +287,7 @@ class ChallengeType(StrEnum):
 class PaymentHead(Struct, frozen=True, kw_only=True):
     """What is paid and how, on every page of a payment.
 
-    `message`: the core's, in the page's language.
+    `message`: the core's, in the page's language; empty where the page says it already.
     """
 
     payment_id: str
@@ -292,7 +298,8 @@ class PaymentHead(Struct, frozen=True, kw_only=True):
 
 
 class ChallengeView(Struct, frozen=True, kw_only=True):
-    """`masked`: the telephone number or bank that the risk service names.
+    """`masked`: the telephone number or bank that the risk service names, where that says more
+    than the type.
 
     `value_name`: the name of the answer's field. `wrong`: why the last answer did not pass.
     `resend`: to send the code again, not before `resend_after_s`. `link`: to the bank's page, for
@@ -305,7 +312,6 @@ class ChallengeView(Struct, frozen=True, kw_only=True):
     value_name: str = "value"
     masked: str | None = None
     wrong: str | None = None
-    attempts_left: int | None = None
     deadline: Deadline | None = None
     resend: Form | None = None
     resend_after_s: int | None = None
@@ -345,12 +351,16 @@ class CodeView(Struct, frozen=True, kw_only=True):
 
 
 class AccountView(Struct, frozen=True, kw_only=True):
-    """A virtual account. `account_no` is copied as it is."""
+    """A virtual account. `account_no` is copied as it is, of the amount `amount_digits`.
+
+    Both amounts: None where another sum is due.
+    """
 
     bank: str
     account_no: str
     account_name: str
-    amount: str
+    amount: str | None = None
+    amount_digits: str | None = None
     deadline: Deadline | None = None
 
 
@@ -400,14 +410,12 @@ class ResultView(Struct, frozen=True, kw_only=True):
     """A payment in progress without a step for the payer, or its end.
 
     `retry`: to the checkout, where another attempt is possible. `cancel`: while not final.
-    `paid_at`: a text.
     """
 
     payment: PaymentHead
     outcome: Outcome
     retry: str | None = None
     cancel: Form | None = None
-    paid_at: str | None = None
 
 
 class CardView(Struct, frozen=True, kw_only=True):
@@ -419,10 +427,14 @@ class CardView(Struct, frozen=True, kw_only=True):
 
 
 class ProblemView(Struct, frozen=True, kw_only=True):
-    """In place of a page: what went wrong, and what helps. `request_id`: for the support."""
+    """In place of a page: what went wrong, and what helps. `request_id`: for the support.
+
+    `waits`: nothing is wrong so far; the page is loaded again by itself.
+    """
 
     title: str
     message: str
+    waits: bool = False
     retry: str | None = None
     request_id: str | None = None
 

@@ -31,11 +31,16 @@ _MAX_CHARS = 16_384
 
 
 class ShownOrder(Struct, frozen=True, omit_defaults=True):
-    """The order as its payer saw it last. `expires_at`: in seconds since 1970."""
+    """The order as its payer saw it last. `expires_at`: in seconds since 1970.
+
+    `merchant`: the name. `country`: of the clock.
+    """
 
     title: str
     amount: Money
     expires_at: int
+    merchant: str = ""
+    country: Country | None = None
 
 
 class PaidBy(Struct, frozen=True):

@@ -277,8 +277,6 @@ class _Gallery:
                 icon="bank/abc",
                 state=State.CHECKING,
                 amount=self.price(12_800),
-                reason=self.reason(ReasonCode.SOURCE_TIMEOUT),
-                remedy_link=Link(texts.remedy_retry, "/cashier/o_1001"),
             ),
             MethodRow(
                 key="m-9",
@@ -372,7 +370,7 @@ class _Gallery:
 
     def checkouts(self) -> Iterator[tuple[str, View]]:
         name, form = "method", self.form
-        recommended, others = self.rows(), self.more_rows()
+        recommended, others, refused = self.rows(), self.more_rows()[:-3], self.more_rows()[-3:]
         yield (
             "checkout",
             CheckoutView(
@@ -380,6 +378,7 @@ class _Gallery:
                 method_name=name,
                 recommended=recommended,
                 others=others,
+                refused=refused,
                 coupons=self.coupons(automatic=True),
                 checking=True,
             ),
@@ -393,6 +392,7 @@ class _Gallery:
                 method_name=name,
                 recommended=unchosen,
                 others=unfolded,
+                refused=refused,
                 coupons=self.coupons(automatic=False),
                 checking=True,
             ),
@@ -405,6 +405,7 @@ class _Gallery:
                 method_name=name,
                 recommended=unchosen,
                 others=banks,
+                refused=refused,
                 notice=Notice(NoticeTone.ERROR, self.texts.option_missing, field="m-6-options"),
             ),
         )
@@ -417,12 +418,12 @@ class _Gallery:
                 icon=icon,
                 placeholder=True,
                 state=State.CHECKING,
-                reason=self.reason(ReasonCode.SOURCE_PENDING),
             )
             for number, (kind, icon) in enumerate(
                 (("QUICK_PAY", "bank/unknown"), ("BALANCE", "account/balance"), ("WALLET", "wallet/unknown"))
             )
         )
+        yield "checkout-refused", CheckoutView(form=form, method_name=name, refused=refused)
         yield "checkout-checking", CheckoutView(form=form, method_name=name, recommended=checking, checking=True)
         changes = self.wording.changes
         price = next(text for code, text in changes.items() if code == "PRICE")
@@ -435,6 +436,7 @@ class _Gallery:
                 method_name=name,
                 recommended=recommended,
                 others=others,
+                refused=refused,
                 notice=Notice(
                     NoticeTone.WARNING,
                     problem.message,
@@ -471,7 +473,6 @@ class _Gallery:
             type=ChallengeType.SMS_OTP,
             form=self.form,
             masked="138****1234",
-            attempts_left=3,
             deadline=self.at(8, 5),
             resend=self.form,
             resend_after_s=30,
@@ -479,7 +480,7 @@ class _Gallery:
         )
         yield "otp", otp
         wrong = self.say(MessageCode.CHALLENGE_WRONG, TextForm.SMS_OTP)
-        yield "otp-wrong", msgspec.structs.replace(otp, wrong=wrong, attempts_left=2, resent=True)
+        yield "otp-wrong", msgspec.structs.replace(otp, wrong=wrong)
         yield (
             "password",
             ChallengeView(
@@ -520,7 +521,7 @@ class _Gallery:
             "code": CodeView(
                 code="8801 2234 9917",
                 institution="Family Corner",
-                deadline=self.at(8, 0, 30),
+                deadline=self.at(20, 40),
                 instructions="https://store.example/how",
             ),
             "account": AccountView(
@@ -528,6 +529,7 @@ class _Gallery:
                 account_no="8810 0123 4567 8901",
                 account_name="HILLSIDE SHOP",
                 amount=self.money(11_800),
+                amount_digits="118.00",
                 deadline=self.at(8, 15),
             ),
             "app": AppView(),
@@ -536,7 +538,7 @@ class _Gallery:
             yield (
                 name,
                 ActionView(
-                    payment=self.paying(MessageCode.ACTION_REQUIRED),
+                    payment=self.head,
                     step=step,
                     paid=self.form,
                     replace=self.form,
@@ -546,8 +548,8 @@ class _Gallery:
         yield (
             "underpaid",
             ActionView(
-                payment=self.paying(MessageCode.ACTION_REQUIRED),
-                step=steps["account"],
+                payment=self.head,
+                step=msgspec.structs.replace(steps["account"], amount=None, amount_digits=None),
                 notice=Notice(NoticeTone.WARNING, self.say(MessageCode.UNDERPAID)),
                 paid=self.form,
                 cancel=self.form,
@@ -580,17 +582,18 @@ class _Gallery:
                     outcome=outcome,
                     retry="/cashier/o_1001" if outcome in (Outcome.FAILED, Outcome.CANCELLED) else None,
                     cancel=self.form if outcome is Outcome.USER_PAYING else None,
-                    paid_at=self.at(8, 1).text if outcome is Outcome.PAID else None,
                 ),
             )
 
     def problems(self) -> Iterator[tuple[str, View]]:
-        for code in (PayerProblem.TOKEN_EXPIRED, PayerProblem.REQUIRED_SOURCE_UNAVAILABLE):
-            problem = self.wording.problems[code]
-            yield (
-                f"problem-{code.lower().replace('_', '-')}",
-                ProblemView(title=problem.title, message=problem.message, retry="/cashier/o_1001", request_id="9f31c0"),
-            )
+        texts, retry, number = self.texts, "/cashier/o_1001", "9f31c0"
+        yield "problem-closed", ProblemView(title=texts.closed_title, message=texts.closed_how)
+        message = self.wording.problems[PayerProblem.INTERNAL].message
+        yield "problem", ProblemView(title=texts.problem_title, message=message, retry=retry, request_id=number)
+        yield (
+            "problem-still-checking",
+            ProblemView(title=texts.still_title, message=texts.still_how, waits=True, retry=retry, request_id=number),
+        )
 
 
 _PENDING = frozenset(list(Outcome)[:6])

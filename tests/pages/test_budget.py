@@ -35,7 +35,7 @@ def crowded(locale: str) -> CheckoutView:
     view = next(view for name, _, view in gallery(locale) if name == "checkout-instalments")
     assert isinstance(view, CheckoutView)
     others: list[MethodRow] = [*view.others, *view.others, *view.others]
-    return replace(view, others=tuple(others[: 21 - len(view.recommended)]))
+    return replace(view, others=tuple(others[: 21 - len(view.recommended) - len(view.refused)]))
 
 
 def test_rendering_leaves_nothing_to_the_garbage_collector() -> None:

@@ -44,6 +44,8 @@ async def test_a_card_is_entered_at_the_vault_and_then_paid_by(shop: PageShop) -
     assert browser.address == "/cashier/o_1001?method=CARD"
     assert "tok_visa" not in browser.document.html
     assert ("method", "CARD") in browser.document.form("/pay").fields, "it is chosen"
+    assert "尚未扣款" in browser.document.text, "the payer is asked to confirm"
+    assert "在下一页填写" not in browser.document.text
     await browser.choose("CARD")
     assert "good" in browser.document.state
     assert len(shop.checkout.payments_that_paid("o_1001")) == 1

@@ -35,6 +35,26 @@ KINDS: list[tuple[str, str, str | None, str]] = [
 ]
 
 
+async def test_each_page_names_the_merchant(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    assert "Spruce Books" in browser.document.text
+    await browser.choose("AGREEMENT:ag_1")
+    assert browser.document.view == "result"
+    assert "Spruce Books" in browser.document.text
+
+
+async def test_times_are_by_the_clock_of_the_order_if_the_shop_names_no_country(shop: PageShop) -> None:
+    browser = await shop.payer(CASE, country=None)
+    assert "UTC" not in browser.document.text
+
+
+async def test_what_is_refused_has_a_heading_and_only_help_that_a_payer_can_follow(shop: PageShop) -> None:
+    browser = await shop.payer(CASE)
+    refused = browser.document.text.partition("暂不可用")[2]
+    assert "今日额度不足" in refused
+    assert "最多可付" not in refused, "the amount is the order's"
+
+
 async def test_a_link_becomes_a_cookie_and_a_clean_address(shop: PageShop) -> None:
     browser = await shop.payer(CASE)
     assert browser.address == "/cashier/o_1001"
@@ -197,6 +217,9 @@ async def test_a_hanging_source_is_shown_as_checking_with_a_way_to_look_again(sh
     assert browser.document.view == "checkout"
     assert 'class="row checking"' in browser.document.html
     assert browser.document.html.count('/cashier/o_1001"') >= 1
+    assert "查询中" in browser.document.text
+    assert "重试" not in browser.document.text, "a source that hangs is no fault of the payer's"
+    assert ("button", {"class": "primary", "disabled": ""}) in browser.document.tags, "nothing can be paid yet"
     shop.checkout.silent.clear()
     await browser.reload()
     assert 'class="row checking"' not in browser.document.html
@@ -208,6 +231,8 @@ async def test_a_silent_required_source_is_a_page_that_looks_again_by_itself(sho
     assert browser.answers[-1].status == 503
     assert browser.document.view == "problem"
     assert '<noscript><meta http-equiv="refresh"' in browser.document.html
+    assert 'data-reload-after="5"' in browser.document.html
+    assert "仍在查询" in browser.document.text
     assert browser.answers[-1].headers["retry-after"] == "5"
     shop.checkout.silent.clear()
     await browser.reload()

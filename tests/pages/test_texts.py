@@ -9,7 +9,7 @@ from string import Formatter
 
 import pytest
 
-from cashier.domain.pay_method import RemedyType
+from cashier.pages.checkout_view import REMEDIES
 from cashier.pages.texts import PAGE_TEXTS, direction, page_locale
 from cashier.pages.views import Outcome
 from tests.pages.gallery import LOCALES
@@ -51,7 +51,7 @@ def test_every_text_is_in_use() -> None:
     code = "".join(file.read_text() for file in PAGES.rglob("*") if file.suffix in (".html", ".py"))
     named = {key for key in texts("en") if re.search(rf"\b{key}\b", code)}
     # Named by the value of an enumeration.
-    composed = {f"outcome_{each}" for each in Outcome} | {f"remedy_{each.lower()}" for each in RemedyType}
+    composed = {f"outcome_{each}" for each in Outcome} | {f"remedy_{each.lower()}" for each in REMEDIES}
     assert set(texts("en")) == named | composed
 
 

@@ -6,6 +6,8 @@ const WAIT_FOR_NEXT_MS = 40000; // the server sends a beat every 15 s
 const SLOWEST_MS = 30000;
 const BUSY_MS = 30000; // a page that has not come by then may be asked for again
 const DAY_S = 86400;
+const HOUR_S = 3600;
+const COUNTED_S = 600; // the last minutes are counted by the second
 
 // A field of the form may be called `method`, and would take the place of its property.
 function isPost(form) {
@@ -164,6 +166,7 @@ function improve(root, host) {
   function morphRows(from, to) {
     const rows = rowsOf(from);
     const lists = from.querySelectorAll("[data-rows]");
+    const places = [...to.querySelectorAll("[data-rows]")];
     const wanted = new Map(rowsOf(to).map((row) => [row.id, row]));
     if (rows.every((row) => "placeholder" in row.dataset)) {
       // No order has been shown yet: the server's counts.
@@ -176,7 +179,7 @@ function improve(root, host) {
       const freed = row ? -1 : gone.findIndex((each) => each.dataset.kind === later.dataset.kind && !isInUse(each));
       if (row) morph(row, later);
       else if (freed >= 0) gone.splice(freed, 1)[0].replaceWith(later);
-      else lists[lists.length - 1].append(later);
+      else lists[Math.max(1, places.indexOf(later.parentNode))].append(later);
     }
     for (const row of gone) {
       // In the folded rest nothing moves; elsewhere the row keeps its place, and cannot be chosen.
@@ -249,9 +252,17 @@ function improve(root, host) {
   }
 
   function clockText(seconds) {
-    const parts = seconds < 3600 ? [] : [Math.floor(seconds / 3600)];
-    parts.push(Math.floor(seconds / 60) % 60, seconds % 60);
-    return parts.map((part, index) => (index ? String(part).padStart(2, "0") : part)).join(":");
+    return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  }
+
+  // As people say it. Days are in the text beside it.
+  function leftText(seconds) {
+    if (seconds < COUNTED_S) return clockText(Math.max(0, seconds));
+    if (seconds >= DAY_S) return "";
+    const { textHours, textMinutes } = main.dataset;
+    const minutes = Math.floor(seconds / 60);
+    const text = seconds < HOUR_S ? textMinutes : textHours;
+    return text.replace("{hours}", Math.floor(minutes / 60)).replace("{minutes}", seconds < HOUR_S ? minutes : minutes % 60);
   }
 
   function tick() {
@@ -268,8 +279,7 @@ function improve(root, host) {
         if (!isSending()) return reload();
         ends.add(end);
       }
-      // Days are for people: their text stands beside it.
-      write(element, seconds < DAY_S ? clockText(Math.max(0, seconds)) : "");
+      write(element, leftText(seconds));
     }
     running = ends;
     for (const warning of main.querySelectorAll("[data-warn-before]")) {
@@ -450,6 +460,9 @@ function improve(root, host) {
   function enhance() {
     const others = root.getElementById("others");
     if (others) others.hidden = !rowsOf(others).length;
+    for (const heading of main.querySelectorAll("[data-heads]")) {
+      heading.hidden = !heading.nextElementSibling.querySelector(".unavailable");
+    }
     for (const button of main.querySelectorAll("[data-copy][hidden]")) button.hidden = false;
     for (const button of main.querySelectorAll("form[data-reprice] [data-apply]")) button.hidden = true;
     tick();
