@@ -151,9 +151,18 @@ class _Gallery:
             languages=tuple(Language(each, _NAMES[each], f"?locale={each}") for each in LOCALES),
         )
 
+    def long_names(self) -> PageView:
+        """As shops write them: many words, and one without a space."""
+        page, (title, merchant) = self.page(), _GOODS[self.locale]
+        assert page.order is not None
+        order = msgspec.structs.replace(page.order, title=" ".join([title] * 4), merchant=merchant.replace(" ", "") * 8)
+        return msgspec.structs.replace(page, order=order)
+
     def states(self) -> Iterator[tuple[str, PageView, AnyView]]:
         for name, view in self.checkouts():
             yield name, self.page(), view
+            if name == "checkout-changed":
+                yield "checkout-long-names", self.long_names(), view
         for name, challenge in self.challenges():
             yield name, self.page(), challenge
         for name, action in self.actions():
