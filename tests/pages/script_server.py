@@ -32,7 +32,8 @@ _DOCUMENT = """<!doctype html>
 {main}<p id="status" role="status"></p></body></html>"""
 _MAIN = (
     '<main id="main" tabindex="-1" data-view="{view}" data-now="{now}"{live} data-text-checking="Still checking"'
-    ' data-text-gone="Choose again">{content}</main>'
+    ' data-text-gone="Choose again" data-text-hours="{{hours}} h {{minutes}} min left"'
+    ' data-text-minutes="{{minutes}} min left"{more}>{content}</main>'
 )
 _STYLE = ".row { min-height: 60px } [hidden] { display: none } ul { list-style: none }"
 
@@ -76,6 +77,7 @@ class ScriptServer:
         self.content = checkout()
         self.view = "checkout"
         self.live: str | None = "/events"
+        self.reload_after_s = 0
         self.stream = "open"  # or "silent", or "refused"
         self.update: dict[str, Any] | None = None
         self.asked: list[str] = []
@@ -100,7 +102,8 @@ class ScriptServer:
 
     def main(self, content: str, view: str) -> str:
         live = f' data-live="{self.live}"' if self.live else ""
-        return _MAIN.format(view=view, now=at(0), live=live, content=content)
+        more = f' data-reload-after="{self.reload_after_s}"' if self.reload_after_s else ""
+        return _MAIN.format(view=view, now=at(0), live=live, more=more, content=content)
 
     def end(self, retry_ms: int | None = None) -> None:
         self._tell(f"event: end\ndata: {json.dumps({'retry_ms': retry_ms})}\n\n")

@@ -306,6 +306,39 @@ def test_the_countdown_runs_by_the_clock_of_the_server(browser: Browser, server:
         assert page.locator("time").last.inner_text() == "", "days are no countdown"
 
 
+def test_long_times_are_said_in_hours_and_minutes(browser: Browser, server: ScriptServer, address: str) -> None:
+    ends = (at(86_000), at(3_700), at(1_799), at(545))
+    server.content, server.live = "".join(f'<time data-expires-at="{end}"></time>' for end in ends), None
+    with opened(browser) as (page, _):
+        page.goto(address)
+        hours, hour, minutes, seconds = page.locator("time").all_inner_texts()
+        assert (hours, hour, minutes) == ("23 h 53 min left", "1 h 1 min left", "29 min left")
+        assert seconds.startswith("9:0")
+
+
+def test_a_page_that_waits_is_loaded_again_by_itself(browser: Browser, server: ScriptServer, address: str) -> None:
+    server.content, server.live, server.reload_after_s = "<h1>Still checking</h1>", None, 5
+    with opened(browser) as (page, _):
+        page.clock.install()
+        page.goto(address)
+        server.content, server.reload_after_s = "<h1>Here it is</h1>", 0
+        page.clock.run_for(4_900)
+        assert server.loads == 1
+        page.clock.run_for(6_000)
+        page.get_by_role("heading", name="Here it is").wait_for()
+
+
+def test_the_heading_of_refused_methods_is_there_while_one_is_refused(
+    browser: Browser, server: ScriptServer, address: str
+) -> None:
+    heading = "<h2 data-heads hidden>Not now</h2>"
+    server.content = f'{heading}<ul><li class="row unavailable">A card</li></ul>{heading}<ul></ul>'
+    with opened(browser) as (page, _):
+        page.goto(address)
+        page.get_by_role("heading", name="Not now").wait_for()
+        assert page.locator("h2").last.is_hidden()
+
+
 def test_the_end_is_announced_before_and_loads_the_page_again(
     browser: Browser, server: ScriptServer, address: str
 ) -> None:
