@@ -26,7 +26,7 @@ class Demo:
     """The addresses that the demonstration prints."""
 
     def __init__(self, text: str) -> None:
-        self.till = re.findall(r"http://\S+/cashier-till/\S+", text)[0]
+        self.till = re.findall(r"http://\S+/shop/till", text)[0]
         self.code = re.findall(r"http://\S+/cashier-code/\S+", text)[0]
         self.sandbox = re.findall(r"(http://\S+)/shop", text)[0]
 
