@@ -44,7 +44,7 @@ def demo() -> Iterator[Demo]:
     with running("demo", "--weather", "still") as command:
         for line in command.process.stdout or ():
             if line.strip().endswith("/shop"):
-                yield Demo(line.strip())
+                yield Demo(line.split()[-1])
                 break
 
 

@@ -38,7 +38,7 @@ def shop() -> Iterator[str]:
     with running("demo", "--weather", "still") as command:
         for line in command.process.stdout or ():
             if line.strip().endswith("/shop"):
-                yield line.strip()
+                yield line.split()[-1]
                 break
 
 
