@@ -31,12 +31,14 @@ class RiskChallengeTerms(Struct, frozen=True):
     render_value: str
     attempts_left: int
     expires_at: int
+    resend_after_s: int | None = None
 
 
 class ChallengeProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The challenge as the token carries it: `attempts` answers of `of` are used.
 
-    `number`: 1 for the payment's first.
+    `number`: 1 for the payment's first. `resend_at`: when its code may first be sent again; None:
+    the risk service does not say.
     """
 
     challenge_id: str
@@ -49,6 +51,7 @@ class ChallengeProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: int = 0
     of: int
     number: int = 1
+    resend_at: int | None = None
 
     @property
     def attempts_left(self) -> int:
@@ -92,6 +95,7 @@ def next_challenge(
         expires_at=min(requested.expires_at, now_s + MAX_LIFETIME_S),
         of=min(requested.attempts_left, MAX_ANSWERS),
         number=number,
+        resend_at=None if requested.resend_after_s is None else now_s + requested.resend_after_s,
     )
 
 

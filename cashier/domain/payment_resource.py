@@ -21,10 +21,11 @@ from cashier.domain.upstream_report import Arrived
 from cashier.domain.wording import AMOUNT_PARTS, Wording, text_of
 
 
-class Challenge(Struct, frozen=True, kw_only=True):
+class Challenge(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The challenge that the payer has to pass, with the attempts left and its end.
 
-    `render_value` is masked.
+    `render_value` is masked. `resend_at`: from when its code may be sent again; a resend that was
+    made since says more. None: not known before one is tried.
     """
 
     challenge_id: str
@@ -33,6 +34,7 @@ class Challenge(Struct, frozen=True, kw_only=True):
     trigger: str
     attempts_left: int
     expires_at: Instant
+    resend_at: Instant | None = None
 
 
 class RouteTaken(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -117,6 +119,7 @@ def challenge(progress: ChallengeProgress) -> Challenge:
         trigger=progress.trigger,
         attempts_left=progress.attempts_left,
         expires_at=datetime.fromtimestamp(progress.expires_at, UTC),
+        resend_at=None if progress.resend_at is None else datetime.fromtimestamp(progress.resend_at, UTC),
     )
 
 

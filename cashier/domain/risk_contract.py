@@ -41,16 +41,21 @@ class ChallengeType(StrEnum):
 
 
 AttemptsLeft = Annotated[int, Meta(ge=0, le=100)]
+ResendAfter = Annotated[int, Meta(ge=0, le=3_600)]
 
 
 class RiskChallenge(Struct, frozen=True, kw_only=True):
-    """`render_value`: what the payer sees, such as part of a telephone number or a bank's name."""
+    """`render_value`: what the payer sees, such as part of a telephone number or a bank's name.
+
+    `resend_after_s`: until its code may be sent again. None: the service does not say.
+    """
 
     challenge_id: Id
     type: ChallengeType
     render_value: Annotated[str, Meta(max_length=256)]
     attempts_left: AttemptsLeft
     expires_at: Instant
+    resend_after_s: ResendAfter | None = None
 
 
 class Accepted(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -192,11 +193,19 @@ def _challenge_view(
         wrong=notice.wrong,
         deadline=deadline(challenge.expires_at, writing),
         resend=forms.resend if kind is ChallengeType.SMS_OTP else None,
-        resend_after_s=notice.resend_after_s,
+        resend_after_s=notice.resend_after_s or _resend_after_s(challenge, writing.now),
         resent=notice.resent,
         link=page if kind is ChallengeType.THREE_DS else None,
         cancel=forms.cancel,
     )
+
+
+def _resend_after_s(challenge: Challenge, now: datetime) -> int | None:
+    """As the challenge says from its start. None: it may be tried at once."""
+    if challenge.resend_at is None:
+        return None
+    wait_s = math.ceil((challenge.resend_at - now).total_seconds())
+    return wait_s if wait_s > 0 else None
 
 
 async def action_step(action: Action | None, writing: Writing, qr_codes: QrCodes) -> Step | None:

@@ -280,6 +280,7 @@ class Acceptance:
             render_value=asked.render_value,
             attempts_left=asked.attempts_left,
             expires_at=attempt.within_order(int(asked.expires_at.timestamp())),
+            resend_after_s=asked.resend_after_s,
         )
         challenge = next_challenge(terms, decision_id, self._now_s(), previous)
         if challenge is None or not self._is_open(challenge):

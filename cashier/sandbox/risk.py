@@ -107,14 +107,18 @@ class IssuedChallenge(Struct):
     attempts_left: int = ATTEMPTS_PER_CHALLENGE
     passed: bool = False
 
-    def to_json(self) -> Json:
-        return {
+    def to_json(self, now: datetime) -> Json:
+        issued = {
             "challenge_id": self.challenge_id,
             "type": self.type,
             "render_value": RENDER_VALUES[self.type],
             "attempts_left": self.attempts_left,
             "expires_at": self.expires_at.isoformat(timespec="seconds"),
         }
+        return issued | ({"resend_after_s": self.resend_after_s(now)} if self.type == "SMS_OTP" else {})
+
+    def resend_after_s(self, now: datetime) -> int:
+        return max(0, RESEND_AFTER_S - int((now - self.sent_at).total_seconds()))
 
 
 class RiskRecord(Struct):
@@ -145,7 +149,7 @@ class SimulatedRisk:
             record = self._records[inquiry.payment_id] = self._open(inquiry)
         if record.decision == "CHALLENGE":
             self._advance(record)
-        return _decision_json(record)
+        return _decision_json(record, self._clock())
 
     def verify(self, challenge_id: str, verification: VerifyBody) -> Json | None:
         """Check an answer: `status`, `attempts_left`. None if the payment has no such challenge."""
@@ -167,8 +171,8 @@ class SimulatedRisk:
         now = self._clock()
         if now >= challenge.expires_at:
             return None
-        wait_s = RESEND_AFTER_S - int((now - challenge.sent_at).total_seconds())
-        if wait_s > 0:
+        wait_s = challenge.resend_after_s(now)
+        if wait_s:
             return {"resend_after_s": wait_s, "sent": False}
         challenge.sent_at, challenge.sent = now, challenge.sent + 1
         return {"resend_after_s": RESEND_AFTER_S, "sent": True}
@@ -236,10 +240,10 @@ def challenge_type(inquiry: DecisionBody) -> str:
     return CHALLENGE_TYPES[inquiry.kind]
 
 
-def _decision_json(record: RiskRecord) -> Json:
+def _decision_json(record: RiskRecord, now: datetime) -> Json:
     decision: Json = {"decision": record.decision, "decision_id": record.decision_id}
     if record.code:
         decision["code"] = record.code
     if record.decision == "CHALLENGE":
-        decision["challenge"] = record.challenges[-1].to_json()
+        decision["challenge"] = record.challenges[-1].to_json(now)
     return decision

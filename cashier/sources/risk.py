@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from cashier.domain.order import Id
 from cashier.domain.risk_contract import (
@@ -27,6 +27,7 @@ from cashier.domain.risk_contract import (
     NoResend,
     Passed,
     Rejected,
+    ResendAfter,
     Resent,
     RiskChallenge,
     RiskDecision,
@@ -72,7 +73,7 @@ class _Verification(Struct, frozen=True, kw_only=True):
 
 
 class _Resent(Struct, frozen=True, kw_only=True):
-    resend_after_s: Annotated[int, Meta(ge=0, le=3_600)]
+    resend_after_s: ResendAfter
     sent: bool = True
     payment_id: str | None = None
 

@@ -55,6 +55,10 @@ class Payer:
         body = {"payment_token": payment["payment_token"], "value": value}
         return await self._exchange("POST", f"/v1/payments/{payment['payment_id']}/challenge", body)
 
+    async def resend(self, payment: Json) -> tuple[int, Any]:
+        path = f"/v1/payments/{payment['payment_id']}/challenge/resend"
+        return await self._exchange("POST", path, None, token(payment))
+
     async def look(self, payment: Json, wait_ms: int = 0) -> tuple[int, Any]:
         path = f"/v1/payments/{payment['payment_id']}"
         return await self._exchange("GET", path, None, token(payment), f"wait_ms={wait_ms}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from cashier import Cashier
 from cashier.sandbox import World
 from cashier.sandbox.records import Json
+from cashier.sandbox.risk import RESEND_AFTER_S
 from tests.company.company import Company, open_company
 from tests.company.payer import Payer
 
@@ -182,6 +184,17 @@ async def test_a_payer_finds_resumes_and_replaces_what_a_lost_tab_left_behind(
     _, again = await shop.payer.submit(await shop.payer.choose(case, method_id, option_id), "k-2")
     shop.world.engine.settle(again["payment_id"], "SUCCEEDED")
     assert (await shop.payer.look(again))[1]["status"] == "SUCCEEDED"
+
+
+async def test_the_code_of_a_step_up_is_sent_again(shop: Shop) -> None:
+    _, payment = await shop.payer.submit(await shop.payer.choose("chinese_shop", "QUICK_PAY:c_2"))
+    assert await shop.payer.resend(payment) == (200, {"resend_after_s": RESEND_AFTER_S, "sent": False})
+    shop.world.clock.advance(timedelta(seconds=RESEND_AFTER_S))
+    assert await shop.payer.resend(payment) == (200, {"resend_after_s": RESEND_AFTER_S, "sent": True})
+    _, payment = await shop.payer.answer(payment)
+    assert payment["status"] == "SUCCEEDED"
+    status, problem = await shop.payer.resend(payment)
+    assert (status, problem["code"]) == (409, "NOT_RESENDABLE")
 
 
 async def test_a_challenge_is_replaced_by_barring_its_reference(shop: Shop) -> None:

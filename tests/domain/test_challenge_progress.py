@@ -46,6 +46,13 @@ def test_answers_are_bounded_even_if_risk_never_counts_down() -> None:
     assert challenge_state(progress, NOW_S) is ChallengeState.SPENT
 
 
+def test_a_code_may_be_sent_again_when_risk_says_so_at_the_start() -> None:
+    terms = RiskChallengeTerms("ch_1", "SMS_OTP", "", 3, NOW_S + 300, resend_after_s=45)
+    assert started().resend_at is None
+    assert started(terms).resend_at == NOW_S + 45
+    assert started(terms, previous=started(terms)).resend_at == NOW_S + 45, "the same challenge keeps its start"
+
+
 def test_answers_counted_by_risk_on_other_tokens_count_here() -> None:
     progress = after_wrong_answer(started(), 0)
     assert challenge_state(progress, NOW_S) is ChallengeState.SPENT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -497,7 +498,10 @@ async def test_a_spent_challenge_ends_in_a_result_with_another_way(shop: PageSho
 async def test_a_code_is_sent_again(shop: PageShop) -> None:
     browser = await shop.payer(CASE)
     await browser.choose("QUICK_PAY:c_2")
+    assert re.search(r'data-enable-after="(59|60)"', browser.document.html), "counted from the start"
     await asyncio.sleep(61)
+    await browser.reload()
+    assert "data-enable-after" not in browser.document.html
     await browser.submit("/challenge/resend")
     assert browser.document.view == "challenge"
     assert 'role="status"' in browser.document.html

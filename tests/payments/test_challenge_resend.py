@@ -42,6 +42,16 @@ async def test_a_code_is_sent_again_and_answered(shop: Checkout) -> None:
         await shop.resend(payment)
 
 
+async def test_the_challenge_says_from_when_its_code_may_be_sent_again(shop: Checkout) -> None:
+    payment = await shop.pay(CASE, CARD)
+    assert payment.challenge is not None
+    assert payment.challenge.resend_at is not None
+    left_s = (payment.challenge.resend_at - shop.world.clock()).total_seconds()
+    assert RESEND_AFTER_S - 2 <= left_s <= RESEND_AFTER_S
+    advance(shop)
+    assert (await shop.resend(payment)).sent
+
+
 async def test_a_resend_too_early_sends_nothing_and_is_not_counted(shop: Checkout) -> None:
     payment = await shop.pay(CASE, CARD)
     for _ in range(MAX_RESENDS + 1):

@@ -208,6 +208,7 @@ class Challenge(Strict):
     render_value: str
     attempts_left: int
     expires_at: Instant
+    resend_after_s: int | None = None
 
 
 class Decision(Strict):

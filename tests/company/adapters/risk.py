@@ -54,10 +54,19 @@ class Scores:
         }
 
     async def verify(self, challenge_id: str, payment_id: str, value: str, call: Call) -> dict[str, Any] | None:
-        form = urlencode({"ref": payment_id, "answer": value}).encode()
-        response = await call(Request(f"/step-ups/{quote(challenge_id, safe='')}/check", "POST", form, headers=FORM))
+        response = await call(_step_up(challenge_id, "check", ref=payment_id, answer=value))
         word, _, left = response.body.decode("ascii").partition(" ")
         return None if word == "NONE" else {"status": WORDS[word], "attempts_left": int(left)}
+
+    async def resend(self, challenge_id: str, payment_id: str, call: Call) -> dict[str, Any] | None:
+        response = await call(_step_up(challenge_id, "nudge", ref=payment_id))
+        word, _, wait_s = response.body.decode("ascii").partition(" ")
+        return None if word == "NONE" else {"resend_after_s": int(wait_s), "sent": word == "SENT"}
+
+
+def _step_up(challenge_id: str, action: str, **form: str) -> Request:
+    path = f"/step-ups/{quote(challenge_id, safe='')}/{action}"
+    return Request(path, "POST", urlencode(form).encode(), headers=FORM)
 
 
 def features(inquiry: Inquiry) -> list[tuple[str, Any]]:

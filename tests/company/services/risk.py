@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from cashier.sandbox.records import Json
-from cashier.sandbox.risk import DecisionBody, VerifyBody
+from cashier.sandbox.risk import DecisionBody, ResendBody, VerifyBody
 from tests.company.services.records import Records
 
 SCORES = {"ACCEPT": 120, "CHALLENGE": 640, "REJECT": 955}
@@ -43,8 +43,16 @@ def routes(records: Records) -> list[web.RouteDef]:
             return web.Response(text="NONE")
         return web.Response(text=f"{WORDS[verified['status']]} {verified['attempts_left']}")
 
+    async def nudge(request: web.Request) -> web.Response:
+        form = await request.post()
+        resent = risk.resend(request.match_info["step_up"], ResendBody(payment_id=str(form["ref"])))
+        if resent is None:
+            return web.Response(text="NONE")
+        return web.Response(text=f"{'SENT' if resent['sent'] else 'WAIT'} {resent['resend_after_s']}")
+
     return [
         web.post("/scores", score),
         web.post("/assessments/{assessment}/step-up", step_up),
         web.post("/step-ups/{step_up}/check", check),
+        web.post("/step-ups/{step_up}/nudge", nudge),
     ]
