@@ -266,6 +266,16 @@ def test_a_service_that_is_killed_and_starts_again_finds_the_page_as_it_was(
         assert shop.in_sandbox(shop.world.audit) == []
 
 
+def places(page: Page) -> list[float]:
+    """Where the rows before the fold and the button to pay begin."""
+    begin: list[float] = page.evaluate("""() => {
+        const root = document.querySelector("cashier-methods").shadowRoot;
+        const shown = [...root.querySelectorAll("[data-rows]")][0].querySelectorAll(".row");
+        return [...shown, root.getElementById("paybar")].map((each) => each.getBoundingClientRect().top);
+    }""")
+    return begin
+
+
 def test_a_hanging_source_is_being_checked_and_its_methods_come_by_themselves(
     browser: Browser, shop: EmbeddingShop
 ) -> None:
@@ -276,8 +286,14 @@ def test_a_hanging_source_is_being_checked_and_its_methods_come_by_themselves(
             page.goto(shop.address)
             cashier = page.locator("cashier-methods")
             cashier.locator(".row.checking").first.wait_for(state="attached")
+            before = places(page)
             shop.in_sandbox(lambda: shop.weather.restore("quota"))
-            cashier.locator("[value='QUICK_PAY:c_2']:enabled").wait_for(state="attached")
+            cashier.locator("[value='QUICK_PAY:c_2']:checked").wait_for(state="attached")
+            assert places(page) == before, "nothing moves under a finger"
+            detail = cashier.locator(".row:has([value='QUICK_PAY:c_2']) .detail")
+            assert detail.is_hidden()
+            cashier.locator("label", has_text="China Merchants Bank credit card").first.click()
+            assert detail.is_visible()
             assert wrong == []
             assert seen(page, "error") == []
     finally:

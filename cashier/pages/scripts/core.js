@@ -104,7 +104,11 @@ function improve(root, host) {
   // --- Changing only what differs ---
 
   // What the payer has done is in these: it is not the server's to change.
-  const OWN = { DETAILS: /^open$/, INPUT: /^checked$/, OPTION: /^selected$/, BUTTON: /^aria-busy$/ };
+  // And what keeps rows in their places is ours.
+  const OWN = {
+    DETAILS: /^open$/, INPUT: /^checked$/, OPTION: /^selected$/, BUTTON: /^aria-busy$/,
+    LI: /^(style|data-folded|data-late)$/, LABEL: /^style$/,
+  };
 
   function morph(from, to) {
     if (from.isEqualNode(to)) return;
@@ -129,7 +133,8 @@ function improve(root, host) {
 
   function removed(node) {
     const next = node.nextSibling;
-    node.remove();
+    // What stands below it, such as the button to pay, does not move.
+    if (node.id === "checking") node.dataset.over = ""; else node.remove();
     return next;
   }
 
@@ -177,7 +182,7 @@ function improve(root, host) {
     for (const [id, later] of wanted) {
       const row = rows.find((each) => each.id === id);
       const freed = row ? -1 : gone.findIndex((each) => each.dataset.kind === later.dataset.kind && !isInUse(each));
-      if (row) morph(row, later);
+      if (row) morphInPlace(row, later);
       else if (freed >= 0) gone.splice(freed, 1)[0].replaceWith(later);
       else lists[Math.max(1, places.indexOf(later.parentNode))].append(later);
     }
@@ -189,6 +194,18 @@ function improve(root, host) {
         for (const input of row.querySelectorAll("input, button, select")) input.disabled = true;
       }
     }
+  }
+
+  // A row that was being checked has room for what is known next, and keeps it.
+  function morphInPlace(row, later) {
+    if (!row.matches(".checking") || later.matches(".checking")) return morph(row, later);
+    const keeper = later.matches(".available") ? row.querySelector("label") : row;
+    const height = keeper.offsetHeight;
+    const whole = row.offsetHeight;
+    morph(row, later);
+    keeper.style.minBlockSize = `${height}px`;
+    // Where it is narrow: without what only recommends it.
+    if (row.offsetHeight > whole) row.dataset.late = "";
   }
 
   function isInUse(row) {
@@ -237,7 +254,13 @@ function improve(root, host) {
     const taken = new Set(radios().filter((input) => input.checked).map((input) => input.name));
     for (const [name, id] of preferred) {
       const input = root.getElementById(id);
-      if (input && !input.disabled && !taken.has(name) && !chosenNames.has(name)) input.checked = true;
+      if (!input || input.disabled || taken.has(name) || chosenNames.has(name)) continue;
+      const row = input.closest("[data-rows] > *");
+      // What has still to be chosen in it cannot stay folded.
+      if (row?.querySelector(".options")) continue;
+      input.checked = true;
+      // Its details would move the rows below from under a finger: they open once it is touched.
+      if (row) row.dataset.folded = "";
     }
   }
 
@@ -561,6 +584,7 @@ function improve(root, host) {
   root.addEventListener("click", (event) => {
     const button = event.target.closest?.("[data-copy]");
     if (button) copy(button);
+    event.target.closest?.("[data-folded]")?.removeAttribute("data-folded");
   }, listening);
   root.addEventListener("input", (event) => {
     if (isCode(event.target) && !event.isComposing) {
