@@ -30,7 +30,7 @@ _BY_SECTION: Mapping[str, tuple[str, ...]] = {
         "insecure",
     ),
     "operations": ("enabled", "host", "port", "hosts", "sandbox"),
-    "pages": ("enabled", "public_url", "trusted_proxies", "session_s", "first_answer_ms"),
+    "pages": ("enabled", "public_url", "trusted_proxies", "session_s", "first_answer_ms", "developer"),
     "pages.brand": ("name", "color", "logo"),
     "pages.links": ("top_up", "bind_card", "update_card"),
     "pages.codes.*": ("name", "currency"),
