@@ -286,6 +286,7 @@ def test_a_hanging_source_is_being_checked_and_its_methods_come_by_themselves(
             page.goto(shop.address)
             cashier = page.locator("cashier-methods")
             cashier.locator(".row.checking").first.wait_for(state="attached")
+            cashier.locator("#coupons").wait_for()  # above the rows, once marketing has answered
             before = places(page)
             shop.in_sandbox(lambda: shop.weather.restore("quota"))
             cashier.locator("[value='QUICK_PAY:c_2']:checked").wait_for(state="attached")
