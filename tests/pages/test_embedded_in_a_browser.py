@@ -286,15 +286,10 @@ def test_a_hanging_source_is_being_checked_and_its_methods_come_by_themselves(
             page.goto(shop.address)
             cashier = page.locator("cashier-methods")
             cashier.locator(".row.checking").first.wait_for(state="attached")
-            cashier.locator("#coupons").wait_for()  # above the rows, once marketing has answered
             before = places(page)
             shop.in_sandbox(lambda: shop.weather.restore("quota"))
             cashier.locator("[value='QUICK_PAY:c_2']:checked").wait_for(state="attached")
             assert places(page) == before, "nothing moves under a finger"
-            detail = cashier.locator(".row:has([value='QUICK_PAY:c_2']) .detail")
-            assert detail.is_hidden()
-            cashier.locator("label", has_text="China Merchants Bank credit card").first.click()
-            assert detail.is_visible()
             assert wrong == []
             assert seen(page, "error") == []
     finally:

@@ -145,6 +145,20 @@ def test_a_choice_that_is_refused_is_given_up_and_said(browser: Browser, server:
         assert wrong == []
 
 
+def test_the_details_of_a_choice_that_comes_late_open_once_it_is_touched(
+    browser: Browser, server: ScriptServer, address: str
+) -> None:
+    server.content = checkout(row("a", state="checking"), row("b"))
+    with opened(browser) as (page, wrong):
+        open_followed(page, server, address)
+        server.show(checkout(row("a", state="checked"), row("b")))
+        page.locator("#a-pick:checked").wait_for()
+        assert page.locator("#a").get_attribute("data-folded") == ""
+        page.locator("label[for=a-pick]").click()
+        assert page.locator("#a").get_attribute("data-folded") is None
+        assert wrong == []
+
+
 def test_a_choice_that_is_being_checked_comes_back(browser: Browser, server: ScriptServer, address: str) -> None:
     server.content = checkout(row("a"), row("b", state="checked"))
     with opened(browser) as (page, _):
