@@ -7,7 +7,7 @@ exist, and only a look-up settles it. Look-ups and reversals may be repeated.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -45,28 +45,36 @@ from cashier.sources.source import (
 from cashier.wire.transport import CallHeaders, Response, Transport
 
 
-class _OrderBusy(Struct, frozen=True):
-    code: str
+class BusyAnswer(Struct, frozen=True):
+    """The body of a 409 to a submit. `payment_id`: the live attempt of the order."""
+
+    code: Literal["ORDER_BUSY"]
     payment_id: Id
 
 
-class _Refusal(Struct, frozen=True):
-    code: str
+class KeyReusedAnswer(Struct, frozen=True):
+    """The body of a 422 to a submit."""
+
+    code: Literal["KEY_REUSED"]
 
 
-class _NeverArrived(Struct, frozen=True):
+class UnknownPayment(Struct, frozen=True):
+    """The body of a 404 to a reversal: the engine refuses the payment from now on."""
+
     code: str
     reversal_reason: str | None = None
 
 
-class _Reversal(Struct, frozen=True):
+class Reversal(Struct, frozen=True):
+    """The body of a reversal, which may be empty."""
+
     reason: ReversalReason
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_order_busy = msgspec.json.Decoder(_OrderBusy).decode
-_decode_refusal = msgspec.json.Decoder(_Refusal).decode
-_decode_never_arrived = msgspec.json.Decoder(_NeverArrived).decode
+_decode_order_busy = msgspec.json.Decoder(BusyAnswer).decode
+_decode_key_reused = msgspec.json.Decoder(KeyReusedAnswer).decode
+_decode_never_arrived = msgspec.json.Decoder(UnknownPayment).decode
 
 
 def target(inputs: Inputs) -> str:
@@ -121,16 +129,13 @@ def _parse_payment(body: bytes, payment_id: str, order_id: str) -> EngineAnswere
 
 def _parse_order_busy(body: bytes, payment_id: str) -> OrderHasLiveAttempt:
     busy = _decode_order_busy(body)
-    if busy.code != "ORDER_BUSY":
-        raise Garbled("status 409 with a code that is not in the contract", reason=FailureReason.FIELD)
     if busy.payment_id == payment_id:
         raise Garbled("a payment reported as busy with itself", reason=FailureReason.FIELD)
     return OrderHasLiveAttempt(busy.payment_id)
 
 
 def _parse_key_reused(body: bytes) -> EngineKeyReused:
-    if _decode_refusal(body).code != "KEY_REUSED":
-        raise Garbled("status 422 with a code that is not in the contract", reason=FailureReason.FIELD)
+    _decode_key_reused(body)
     return EngineKeyReused()
 
 
@@ -143,7 +148,7 @@ def reverse_request(payment_id: str, order_id: str, reason: ReversalReason | Non
     return ServiceRequest(
         f"{target({'payment_id': payment_id})}/reverse",
         "POST",
-        b"" if reason is None else _encode(_Reversal(reason)),
+        b"" if reason is None else _encode(Reversal(reason)),
         operation="reverse",
         arguments=(payment_id, order_id),
         options={"reason": reason},

@@ -42,46 +42,68 @@ from cashier.sources.source import check_not_found, error_of_response, parse_ans
 from cashier.wire.transport import CallHeaders, Response, Transport
 
 
-class _DecisionKind(StrEnum):
+class DecisionKind(StrEnum):
     ACCEPT = "ACCEPT"
     REJECT = "REJECT"
     CHALLENGE = "CHALLENGE"
 
 
-class _Decision(Struct, frozen=True, kw_only=True):
-    decision: _DecisionKind
+class Decision(Struct, frozen=True, kw_only=True):
+    """An answer to `decide`. Raises ValueError if decision and challenge do not agree."""
+
+    decision: DecisionKind
     decision_id: Id
     code: str | None = None
     challenge: RiskChallenge | None = None
     payment_id: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.decision is _DecisionKind.CHALLENGE) != (self.challenge is not None):
+        if (self.decision is DecisionKind.CHALLENGE) != (self.challenge is not None):
             raise ValueError("a challenge belongs to the decision CHALLENGE and to no other")
 
 
-class _VerificationStatus(StrEnum):
+class VerificationStatus(StrEnum):
     PASSED = "PASSED"
     FAILED = "FAILED"
     EXPIRED = "EXPIRED"
 
 
-class _Verification(Struct, frozen=True, kw_only=True):
-    status: _VerificationStatus
+class Verification(Struct, frozen=True, kw_only=True):
+    """An answer to `verify`."""
+
+    status: VerificationStatus
     attempts_left: AttemptsLeft
     payment_id: str | None = None
 
 
-class _Resent(Struct, frozen=True, kw_only=True):
+class ResendAnswer(Struct, frozen=True, kw_only=True):
+    """An answer to `resend`."""
+
     resend_after_s: ResendAfter
     sent: bool = True
     payment_id: str | None = None
 
 
+class VerificationRequest(Struct, frozen=True):
+    """The body of a verification. `value`: the payer's code or password, so the repr omits it."""
+
+    payment_id: str
+    value: str
+
+    def __repr__(self) -> str:
+        return f"<VerificationRequest of {self.payment_id}>"
+
+
+class ResendRequest(Struct, frozen=True):
+    """The body of a resend."""
+
+    payment_id: str
+
+
 _encode = msgspec.json.Encoder().encode
-_decode_decision = msgspec.json.Decoder(_Decision).decode
-_decode_verification = msgspec.json.Decoder(_Verification).decode
-_decode_resent = msgspec.json.Decoder(_Resent).decode
+_decode_decision = msgspec.json.Decoder(Decision).decode
+_decode_verification = msgspec.json.Decoder(Verification).decode
+_decode_resent = msgspec.json.Decoder(ResendAnswer).decode
 
 
 def decide_request(inquiry: Inquiry) -> ServiceRequest:
@@ -104,14 +126,14 @@ def _parse_decided(body: bytes, payment_id: str) -> RiskDecision:
     _check_identity(answer.payment_id, payment_id)
     if answer.challenge is not None:
         return Challenged(answer.decision_id, answer.challenge)
-    if answer.decision is _DecisionKind.ACCEPT:
+    if answer.decision is DecisionKind.ACCEPT:
         return Accepted(answer.decision_id)
     return Rejected(answer.decision_id, answer.code)
 
 
 def verify_request(challenge_id: str, payment_id: str, value: str) -> ServiceRequest:
     """`value` is the payer's code or password: it appears in the body and nowhere else."""
-    body = _encode({"payment_id": payment_id, "value": value})
+    body = _encode(VerificationRequest(payment_id, value))
     return ServiceRequest(
         f"/risk/challenges/{quote(challenge_id, safe='')}/verify",
         "POST",
@@ -137,11 +159,11 @@ def _parse_verified(body: bytes, payment_id: str) -> ChallengeVerification:
     answer = _decode_verification(body)
     _check_identity(answer.payment_id, payment_id)
     match answer.status:
-        case _VerificationStatus.PASSED:
+        case VerificationStatus.PASSED:
             return Passed()
-        case _VerificationStatus.FAILED:
+        case VerificationStatus.FAILED:
             return WrongAnswer(answer.attempts_left)
-        case _VerificationStatus.EXPIRED:
+        case VerificationStatus.EXPIRED:
             return Expired()
 
 
@@ -154,7 +176,7 @@ def resend_request(challenge_id: str, payment_id: str) -> ServiceRequest:
     return ServiceRequest(
         f"/risk/challenges/{quote(challenge_id, safe='')}/resend",
         "POST",
-        _encode({"payment_id": payment_id}),
+        _encode(ResendRequest(payment_id)),
         safe=False,
         operation="resend",
         arguments=(challenge_id, payment_id),

@@ -99,11 +99,13 @@ def define_source(
 _EXPECTED = re.compile(r"(Expected `[^`]*`.*|Object missing required field `\w+`|Invalid RFC3339 encoded datetime)")
 
 
-class _NotFoundBody(Struct, frozen=True):
+class NotFound(Struct, frozen=True):
+    """The body of a 404, which may be empty. `code`: read if it is a text."""
+
     code: Any = None
 
 
-_decode_not_found = msgspec.json.Decoder(_NotFoundBody).decode
+_decode_not_found = msgspec.json.Decoder(NotFound).decode
 
 
 def check_not_found(body: bytes) -> None:

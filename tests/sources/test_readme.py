@@ -90,7 +90,7 @@ def test_every_field_of_a_source_is_on_the_page(name: str) -> None:
 
 def test_every_field_of_risk_and_engine_is_on_the_page() -> None:
     assert tables("risk", "answer") == [
-        dict(fields(answer)) for answer in (risk._Decision, risk._Verification, risk._Resent)
+        dict(fields(answer)) for answer in (risk.Decision, risk.Verification, risk.ResendAnswer)
     ]
     assert tables("risk", "sent") == [dict(fields(Inquiry))]
     assert tables("engine", "answer") == [dict(fields(EnginePayment))]
