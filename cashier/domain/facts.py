@@ -39,9 +39,9 @@ class Merchant(Struct, frozen=True):
     name: str
     status: MerchantStatus
     country: Country
-    mcc: str
     products: frozenset[str]
     kinds: frozenset[str]
+    mcc: str | None = None
 
 
 class MemberStatus(StrEnum):
@@ -224,6 +224,14 @@ class Channel(Struct, frozen=True):
         """The provider's name for readers of this locale."""
         names = self.provider_names
         return self.provider_name if names is None else names.get(locale) or self.provider_name
+
+
+class UnratedChannel(Channel, frozen=True):
+    """A channel whose success rate nobody states.
+
+    `success_bps` is assumed, for comparisons. It is no news about this channel, so the channel's
+    health follows from its status alone.
+    """
 
 
 class Channels(Struct, frozen=True):

@@ -105,7 +105,7 @@ class Order(Struct, frozen=True, kw_only=True):
     amount: Money
     product: Product
     country: Country
-    category: str
+    category: str | None = None
     title: str
     expires_at: Instant
 

@@ -13,7 +13,7 @@ from operator import attrgetter
 from msgspec import UNSET, Struct, UnsetType, structs
 
 from cashier.domain.consultation_case import ConsultationCase
-from cashier.domain.facts import Channel, ChannelStatus
+from cashier.domain.facts import Channel, ChannelStatus, UnratedChannel
 from cashier.domain.kinds import KINDS
 from cashier.domain.money import BPS
 from cashier.domain.offer import Offer
@@ -265,6 +265,8 @@ def _cost(channel: Channel, amounts: Amounts | None) -> int:
 
 def _unsteady(channel: Channel, reasons: tuple[str, ...], weights: Weights) -> tuple[Health, tuple[str, ...]]:
     """Health of a channel that is not simply UP, and `reasons` with its share of lost payments."""
+    if isinstance(channel, UnratedChannel):
+        return _UP if channel.status == _OPEN else _DOWN, reasons
     success_bps = channel.success_bps
     if success_bps < weights.fluctuating_below_bps:
         reasons = (*reasons, f"FAILS:{BPS - success_bps}")

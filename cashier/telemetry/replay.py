@@ -259,7 +259,7 @@ class _Names:
         match answer:
             case Order():
                 ids = {"merchant_id": self._merchant(answer.merchant_id), "user_id": self._user(answer.user_id)}
-                return structs.replace(answer, title="", category="", **ids)
+                return structs.replace(answer, title="", category=None, **ids)
             case Merchant():
                 return structs.replace(answer, merchant_id=self._merchant(answer.merchant_id), name="")
             case Member():

@@ -91,7 +91,7 @@ def order(amount: Money | int = 10_000, **changes: Any) -> Order:
 
 def merchant(**changes: Any) -> Merchant:
     return structs.replace(
-        Merchant("m_1", "The shop", MerchantStatus.ACTIVE, "CN", "5942", frozenset(Product), frozenset(Kind)),
+        Merchant("m_1", "The shop", MerchantStatus.ACTIVE, "CN", frozenset(Product), frozenset(Kind), "5942"),
         **changes,
     )
 
