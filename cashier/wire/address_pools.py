@@ -67,13 +67,13 @@ class AddressPools:
         self._make_pool = make_pool
         self._resolve_s = resolve_s
         self._on_change = on_change
-        self._balancer = LoadBalancer(self.live)
         self.unproven: list[HostPool] = []
         self._unproven_mask = 0
         self._random = Random()
         self._closed = False
         self._seed = self._random.getrandbits(64)
         self._urls = [self._url(address, resolver) for address in addresses]
+        self._balancer = LoadBalancer(self.live)
         self._renumber()
 
     def _url(self, address: UpstreamAddress, resolver: Resolver) -> UrlPools:
@@ -95,13 +95,23 @@ class AddressPools:
         """An address whose last connect failed is used only if there is no other."""
         return self.sole or self._balancer.pick(now_s, avoid, self._unproven_mask)
 
-    def record_success(self, pool: HostPool) -> None:
+    def record_success(self, pool: HostPool, now_s: float) -> None:
+        """A connect succeeded."""
         pool.back_off.record_success()
+        if pool.cold:
+            pool.cold = False
+            pool.latency.restart(now_s)
         self._set_proven(pool, proven=True)
 
     def record_failure(self, pool: HostPool, now_s: float) -> None:
+        """A connect failed."""
         pool.back_off.record_failure(now_s)
+        pool.cold = True
         self._set_proven(pool, proven=False)
+
+    def record_call(self, pool: HostPool, took_s: float, now_s: float, *, failed: bool) -> None:
+        """See `LoadBalancer.record`."""
+        self._balancer.record(pool, took_s, now_s, failed=failed)
 
     def _set_proven(self, pool: HostPool, *, proven: bool) -> None:
         if pool.proven is not proven:
@@ -161,18 +171,24 @@ class AddressPools:
     def _apply(self, url: UrlPools, resolution: Resolution) -> None:
         """Open pools for new addresses, and retire those of addresses that are gone."""
         before = list(self.live)
-        wanted = self._part_of(resolution.addresses)
+        wanted = {target.location: target for target in self._part_of(resolution.addresses)}
         in_use = url.in_use
-        known = {pool.target for pool in url.pools}
-        new = [target for target in wanted if target not in known]
-        if known == {None}:
+        first = url.pools[0].target is None
+        known = set() if first else {pool.target.location for pool in url.pools if pool.target}
+        new = [target for location, target in wanted.items() if location not in known]
+        if first:
             url.pools[0].target = new.pop(0)
-        gone = [pool for pool in url.pools if pool.target not in wanted]
+        gone = [pool for pool in url.pools if pool.target and pool.target.location not in wanted]
         opened = [self._make_pool(url.address, target) for target in new]
-        if known != {None} and not gone and not opened:
+        for pool in url.pools:
+            if pool.target and pool not in gone:  # its weight may be another
+                pool.target = wanted[pool.target.location]
+        if not (first or gone or opened):
+            self._balancer.update()
             return
         for pool in opened:
             pool.proven = not in_use
+            pool.cold = not first
         url.pools = [pool for pool in url.pools if pool not in gone] + opened
         self.draining += [pool for pool in gone if pool.size]
         self._renumber()
@@ -183,13 +199,17 @@ class AddressPools:
 
     def _part_of(self, addresses: tuple[ResolvedAddress, ...]) -> list[ResolvedAddress]:
         """At most `MAX_ADDRESSES`, in random order, so that workers do not begin with the same."""
-        return sorted(addresses, key=lambda address: hash((self._seed, address)))[:MAX_ADDRESSES]
+        return sorted(addresses, key=lambda address: (address.priority, hash((self._seed, address.location))))[
+            :MAX_ADDRESSES
+        ]
 
     def _renumber(self) -> None:
         self.live[:] = [pool for url in self._urls for pool in url.pools]
+        self.sole = self.live[0] if len(self.live) == 1 else None
         for index, pool in enumerate(self.live):
             pool.address_index = index
-        self.sole = self.live[0] if len(self.live) == 1 else None
+            pool.balanced = self.sole is None
+        self._balancer.update()
         self._mark_unproven()
 
     def drained(self, pool: HostPool) -> None:

@@ -39,7 +39,7 @@ from cashier.wire.aiohttp_guards import (
 from cashier.wire.aiohttp_resolver import SharedResolver
 from cashier.wire.call_completion import deliver, describe_failure, loss_reason
 from cashier.wire.connection_health import RequestIdEcho, SickClosings
-from cashier.wire.load_balancing import BackOff, LoadBalancer
+from cashier.wire.load_balancing import BackOff, LatencyEstimate, LoadBalancer
 from cashier.wire.request_writer import CALLER, JSON_MEDIA_TYPE, check_request
 from cashier.wire.resolver import Resolver, is_literal
 from cashier.wire.response_headers import NO_HEADERS, ResponseHeaders
@@ -122,6 +122,9 @@ class AiohttpHostPool:
     unsafe requests. aiohttp bounds no connection's age, so a session is replaced as a whole.
     """
 
+    weight = 1.0
+    priority = 0
+
     def __init__(
         self,
         address_index: int,
@@ -135,6 +138,7 @@ class AiohttpHostPool:
         self.address_index = address_index
         self.address = address
         self.back_off = BackOff()
+        self.latency = LatencyEstimate()
         self.load = 0
         self.echo = RequestIdEcho()
         self._sick_closings = SickClosings()
@@ -480,8 +484,12 @@ class AiohttpClient:
         attempts, retried = 0, False
         while True:
             call.reused = False
+            started_s = monotonic()
             try:
                 response = await pool.send(request, headers, call)
+            except asyncio.CancelledError:
+                pool.latency.record_at_least(monotonic() - started_s, monotonic())
+                raise
             except NotConnected:
                 pool.back_off.record_failure(monotonic())
                 attempts += 1
@@ -495,12 +503,21 @@ class AiohttpClient:
                     raise Unreachable(error.detail, sent=retried, reason=FailureReason.RESET) from error
             except ConnectionLost:
                 if retried or not call.reused or not request.safe:
+                    self._record(pool, started_s, failed=True)
                     raise
                 attempts, retried = 0, True
+            except SourceError:
+                self._record(pool, started_s, failed=True)
+                raise
             else:
                 pool.back_off.record_success()
+                self._record(pool, started_s, failed=response.status >= 500 or response.status == 429)
                 return response
             pool = self._pick_pool(call)
+
+    def _record(self, pool: AiohttpHostPool, started_s: float, *, failed: bool) -> None:
+        now_s = monotonic()
+        self._balancer.record(pool, now_s - started_s, now_s, failed=failed)
 
     async def close(self) -> None:
         self._closed = True

@@ -23,7 +23,7 @@ from cashier.wire.connection_health import (
     SickClosings,
 )
 from cashier.wire.http1_call import Http1Call
-from cashier.wire.load_balancing import BackOff
+from cashier.wire.load_balancing import BackOff, LatencyEstimate
 from cashier.wire.request_writer import RequestWriter
 from cashier.wire.resolver import ResolvedAddress
 from cashier.wire.response_parser import ResponseBounds, make_parser
@@ -48,6 +48,12 @@ class ConnectionOwner(Protocol):
 
     def on_discredited(self, connection: UpstreamConnection, error: SourceError) -> bool:
         """See `Response.discredit`."""
+
+    def on_call_end(self, pool: HostPool, call: Http1Call, *, failed: bool) -> None:
+        """A call to this one of several addresses ended. See `LoadBalancer.record`."""
+
+    def on_abandoned(self, pool: HostPool, call: Http1Call) -> None:
+        """Such a call was given up before it had an answer."""
 
     def serve_queue(self, pool: HostPool) -> None:
         """A connection is free, and its answer delivered."""
@@ -134,6 +140,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.answered = call.request
         owner, pool = self._owner, self.pool
         errors = pool.errors_in_row
+        if pool.balanced:
+            owner.on_call_end(pool, call, failed=_refused(response))
         if not self._parser.reusable:
             pool.errors_in_row += response.status >= 500
             self.drop()
@@ -156,10 +164,14 @@ class UpstreamConnection(asyncio.Protocol):
         if response.status < 400:
             self._drop_broken(call, Garbled(f"{self.pool.name}: an answer before its request was written"))
             return
+        if self.pool.balanced:
+            self._owner.on_call_end(self.pool, call, failed=_refused(response))
         self.drop()
         call.finish(response)
 
     def _drop_broken(self, call: Http1Call, error: Garbled) -> None:
+        if self.pool.balanced:
+            self._owner.on_call_end(self.pool, call, failed=True)
         self.pool.record_broken(call.request)
         self.drop()
         error.elsewhere = self.pool.siblings_succeed
@@ -202,10 +214,20 @@ class UpstreamConnection(asyncio.Protocol):
         self._owner.on_unfit(self)
         self._transport.abort()
 
+    def abandon(self, call: Http1Call) -> None:
+        """Its call is given up. The late answer must never reach the next request."""
+        if self.pool.balanced:
+            self._owner.on_abandoned(self.pool, call)
+        self.drop()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         if self in self.pool.open:
             self._owner.on_lost(self, exc)
             self._parser.close()
+
+
+def _refused(response: Response) -> bool:
+    return response.status >= 500 or response.status == 429
 
 
 class HostPool:
@@ -218,12 +240,13 @@ class HostPool:
     these, the requests that ended their connections. `address_index`: the index of this
     address among those of its source; `RETIRED` once it is no longer one of them. `address` has the
     URL; `target` is one address of its name, None while the name is not resolved, and for a socket
-    file. `proven`: the last connect did not fail.
+    file. `proven`: the last connect did not fail. `balanced`: its source has others too, so `latency`
+    is kept. `cold`: it is new beside others, or was away.
     """
 
     __slots__ = (
-        "_bounds", "_tls", "address", "address_index", "back_off", "broken", "connecting", "echo",
-        "errors_in_row", "idle", "open", "proven", "sick_closings", "suspects", "target", "writer",
+        "_bounds", "_tls", "address", "address_index", "back_off", "balanced", "broken", "cold", "connecting", "echo",
+        "errors_in_row", "idle", "latency", "open", "proven", "sick_closings", "suspects", "target", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -239,7 +262,10 @@ class HostPool:
         self.target = target
         self.writer = RequestWriter(address)
         self.back_off = BackOff()
+        self.latency = LatencyEstimate()
+        self.balanced = False
         self.proven = True
+        self.cold = False
         self.echo = RequestIdEcho()
         self.sick_closings = SickClosings()
         self.errors_in_row = 0
@@ -258,6 +284,16 @@ class HostPool:
         if target is None or target.ip == address.host:
             return address.name
         return f"{address.name} ({target.ip if target.port is None else f'{target.ip} port {target.port}'})"
+
+    @property
+    def weight(self) -> float:
+        """See `ResolvedAddress`."""
+        return 1.0 if self.target is None else self.target.weight
+
+    @property
+    def priority(self) -> int:
+        """See `ResolvedAddress`."""
+        return 0 if self.target is None else self.target.priority
 
     @property
     def resolved(self) -> bool:

@@ -252,8 +252,18 @@ class Http1Client:
         if self._expiry is None:
             self._expire()
 
+    def on_call_end(self, pool: HostPool, call: Http1Call, *, failed: bool) -> None:
+        now_s = monotonic()
+        self._hosts.record_call(pool, now_s - call.written_s, now_s, failed=failed)
+
+    def on_abandoned(self, pool: HostPool, call: Http1Call) -> None:
+        now_s = monotonic()
+        pool.latency.record_at_least(now_s - call.written_s, now_s)
+
     def on_discredited(self, connection: UpstreamConnection, error: SourceError) -> bool:
         pool, now_s = connection.pool, monotonic()
+        if pool.balanced and not connection.health.suspect:  # else it counted as a refusal
+            self._hosts.record_call(pool, connection.took_s, now_s, failed=True)
         if isinstance(error, WrongIdentity):
             if connection.answered is not None:
                 pool.record_broken(connection.answered)
@@ -398,7 +408,7 @@ class Http1Client:
             unusable = Unreachable(detail, sent=False, reason=FailureReason.RESET)
             self._connect_failed(pool, call, unusable)
             return
-        self._hosts.record_success(pool)
+        self._hosts.record_success(pool, monotonic())
         if call is not None and call.connecting:
             self._cancel_connects(call)
         if call is not None and call.retried and call.waiting:
@@ -479,6 +489,8 @@ class Http1Client:
             else:
                 if not connection.reused:
                     pool.record_broken(call.request)
+                if pool.balanced:
+                    self.on_call_end(pool, call, failed=True)
                 detail = f"{pool.address.name}: {describe_failure(error)}"
                 call.finish(Unreachable(detail, reason=loss_reason(error)))
         self._use_room()

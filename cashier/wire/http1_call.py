@@ -14,7 +14,7 @@ from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
 class CallConnection(Protocol):
     """The connection that a call was sent on."""
 
-    def drop(self) -> None:
+    def abandon(self, call: Http1Call) -> None:
         """Close at once, without notice to the call."""
 
 
@@ -70,8 +70,7 @@ class Http1Call:
             self.on_response = self.connection = None
             self.leave_queue()
             if connection is not None:
-                # The late answer must never reach the next request.
-                connection.drop()
+                connection.abandon(self)
 
     def join_queue(self, queue: deque[Http1Call]) -> None:
         self.queue = queue

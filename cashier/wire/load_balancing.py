@@ -1,14 +1,37 @@
-"""Load balancing across addresses: least load, with back-off after a failed connect. Pure."""
+"""Load balancing across addresses: two choices, by calls in flight and recent latency. Pure.
+
+Of two addresses, one whose turn it is and one at random, the cheaper is used: the cost is a
+peak-sensitive, decaying latency times the calls in flight. This is the power of two choices
+(Mitzenmacher 2001) with the peak EWMA of Finagle and linkerd, and their time of ten seconds. No
+probe is sent: calls are all that is learned from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import exp, inf
+from random import Random
 from typing import Generic, Protocol, TypeVar
 
 # An address that refuses a connection is tried again after 0.1 s, then twice that, finally every 5
 # s: a restart is noticed soon, a dead machine costs one connect attempt in 5 s.
 FIRST_BACK_OFF_S = 0.1
 MAX_BACK_OFF_S = 5.0
+# In this time an estimate decays to 1/e: Finagle's and linkerd's default.
+DECAY_S = 10.0
+# An address is left for another one that costs less than this share of it. Less is noise, and would
+# leave all calls of a quiet source to one of several equal addresses.
+CLEARLY_CHEAPER = 0.75
+# An error counts as a call that took so many times as long as the slowest address.
+ERROR_FACTOR = 4
+MIN_ERROR_S = 0.1
+MAX_ERROR_S = 10.0
+# A new address has its whole share after this time, and a tenth of it at first: Envoy's slow start,
+# with its default of 10 %.
+WARM_UP_S = 10.0
+FIRST_SHARE = 0.1
+# Turns of a list with weights: they are kept with a precision of 1/8 of an average address.
+_TURNS_PER_HOST = 8
 
 
 class BackOff:
@@ -34,49 +57,182 @@ class BackOff:
         self.until_s = 0.0
 
 
+class LatencyEstimate:
+    """The recent latency of an address: it follows a rise at once, and a fall with `DECAY_S`.
+
+    `taken_s`: the estimate at the last call's end; 0 before the first one. `warm_up_s`: when the
+    address began to be used, None once it has its whole share.
+    """
+
+    __slots__ = ("_stamp_s", "taken_s", "warm_up_s")
+
+    def __init__(self) -> None:
+        self.taken_s = 0.0
+        self.warm_up_s: float | None = None
+        self._stamp_s = 0.0
+
+    def at(self, now_s: float) -> float:
+        """The decayed estimate: an address that is not used is tried again at some time."""
+        return self.taken_s * exp(min(0.0, self._stamp_s - now_s) / DECAY_S)
+
+    def restart(self, now_s: float) -> None:
+        """The address begins to be used, or to be used again."""
+        self.taken_s = 0.0
+        self.warm_up_s = now_s
+
+    def record(self, took_s: float, now_s: float) -> None:
+        kept = exp(min(0.0, self._stamp_s - now_s) / DECAY_S)
+        decayed_s = self.taken_s * kept
+        self.taken_s = took_s if took_s >= decayed_s else decayed_s + took_s * (1 - kept)
+        self._stamp_s = now_s
+
+    def record_at_least(self, took_s: float, now_s: float) -> None:
+        """Record a call that was given up after this time."""
+        if took_s > self.at(now_s):
+            self.record(took_s, now_s)
+
+    def record_error(self, took_s: float, slowest_s: float, now_s: float) -> None:
+        """An error is no sign of speed. `slowest_s`: the highest estimate of all addresses."""
+        error_s = min(MAX_ERROR_S, ERROR_FACTOR * max(slowest_s, self.taken_s, MIN_ERROR_S / ERROR_FACTOR))
+        self.record_at_least(max(took_s, error_s), now_s)
+
+    def share(self, now_s: float) -> float:
+        """The part of its calls that an address which is warming up takes."""
+        if self.warm_up_s is None:
+            return 1.0
+        share = max(FIRST_SHARE, (now_s - self.warm_up_s) / WARM_UP_S)
+        if share >= 1:
+            self.warm_up_s = None
+        return share
+
+    def __repr__(self) -> str:
+        return f"<LatencyEstimate {self.taken_s * 1000:.1f} ms{'' if self.warm_up_s is None else ', warming up'}>"
+
+
 class BalancedHost(Protocol):
+    """`weight`: its share of calls, relative to others of its `priority`; the lowest is used."""
+
     @property
     def load(self) -> int: ...
 
     @property
     def back_off(self) -> BackOff: ...
 
+    @property
+    def latency(self) -> LatencyEstimate: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def priority(self) -> int: ...
+
 
 Host = TypeVar("Host", bound=BalancedHost)
 
 
 class LoadBalancer(Generic[Host]):
-    """Least load wins, ties rotate. If all are in back-off, the one whose back-off ends first."""
+    """If all are in back-off, the one whose back-off ends first. Call `update` after changes."""
 
-    __slots__ = ("_turn", "hosts")
+    __slots__ = ("_random", "_shares", "_tiers", "_turn", "hosts")
 
-    def __init__(self, hosts: Sequence[Host]) -> None:
+    def __init__(self, hosts: Sequence[Host], random: Random | None = None) -> None:
         """`hosts` may change between picks; it is never empty."""
         self.hosts = hosts
-        self._turn = 0
+        self._random = (random or Random()).random
+        self._turn = -1
+        self.update()
+
+    def update(self) -> None:
+        """Take over the hosts, their weights and their priorities."""
+        hosts = self.hosts
+        # The weight of each host, as a multiple of the mean of its priority.
+        self._shares = [1.0] * len(hosts)
+        # By priority, the lowest number first: the indexes of its hosts in the order of turns.
+        self._tiers: list[list[int]] = []
+        for priority in sorted({host.priority for host in hosts}):
+            tier = [index for index, host in enumerate(hosts) if host.priority == priority]
+            mean = sum(hosts[index].weight for index in tier) / len(tier)
+            for index in tier:
+                self._shares[index] = hosts[index].weight / mean
+            self._tiers.append(_turns({index: self._shares[index] for index in tier}))
 
     def pick(self, now_s: float, avoid: int = 0, unproven: int = 0) -> Host:
         """`avoid`: a bit mask of indexes to leave out; ignored if it covers all hosts.
 
-        `unproven`: those to use only if there is no other.
+        `unproven`: those to use only if there is no other. Hosts of a higher priority number are
+        used only if there is no other either.
         """
-        count = len(self.hosts)
-        if avoid + 1 >> count:
-            avoid = 0
-        if not (avoid | unproven) + 1 >> count:
-            avoid |= unproven
-        self._turn = (self._turn + 1) % count
-        best: Host | None = None
-        for step in range(count):
-            index = (self._turn + step) % count
-            host = self.hosts[index]
-            if avoid >> index & 1 or host.back_off.until_s > now_s:
-                continue
-            if best is None or host.load < best.load:
-                best = host
-        if best is not None:
-            return best
-        return min(
-            (host for index, host in enumerate(self.hosts) if not avoid >> index & 1),
-            key=lambda host: host.back_off.until_s,
-        )
+        turns = self._tiers[0] if not (avoid or unproven) else self._left(avoid, unproven)
+        count = len(turns)
+        self._turn = turn = (self._turn + 1) % count
+        best = turns[turn]
+        if count > 1:  # any turn but this one
+            best = self._cheaper(best, turns[(turn + 1 + int(self._random() * (count - 1))) % count], now_s)
+        host = self.hosts[best]
+        return host if host.back_off.until_s <= now_s else self._least_backed_off(turns, now_s)
+
+    def record(self, host: Host, took_s: float, now_s: float, *, failed: bool) -> None:
+        """Learn from the end of a call to `host`. `failed`: it refused, or gave no answer."""
+        if failed:
+            slowest_s = max(other.latency.at(now_s) for other in self.hosts)
+            host.latency.record_error(took_s, slowest_s, now_s)
+        else:
+            host.latency.record(took_s, now_s)
+
+    def _left(self, avoid: int, unproven: int) -> list[int]:
+        for left_out in (avoid | unproven, avoid, unproven):
+            for tier in self._tiers:
+                turns = [index for index in tier if not left_out >> index & 1]
+                if turns:
+                    return turns
+        return self._tiers[0]
+
+    def _cheaper(self, first: int, second: int, now_s: float) -> int:
+        a, b = self.hosts[first], self.hosts[second]
+        known = a.latency.taken_s and b.latency.taken_s
+        cost, other_cost = self._cost(first, now_s, known), self._cost(second, now_s, known)
+        best, other = first, second
+        if other_cost < CLEARLY_CHEAPER * cost:
+            best, other, other_cost = second, first, cost
+        latency = self.hosts[best].latency
+        if latency.warm_up_s is not None and other_cost < inf and self._random() >= latency.share(now_s):
+            return other
+        return best
+
+    def _cost(self, index: int, now_s: float, known: object = True) -> float:
+        """In seconds, or without unit if not `known`: then there is only the load to compare.
+
+        While a host is idle its estimate decays, so that one call at a time tries it again.
+        """
+        host = self.hosts[index]
+        if host.back_off.until_s > now_s:
+            return inf
+        load, latency = host.load, host.latency
+        if not known:
+            return 1 + load / self._shares[index]
+        return latency.taken_s * (1 + load / self._shares[index]) if load else latency.at(now_s)
+
+    def _least_backed_off(self, turns: list[int], now_s: float) -> Host:
+        usable = [index for index in turns if self.hosts[index].back_off.until_s <= now_s]
+        if usable:
+            return self.hosts[min(usable, key=lambda index: self._cost(index, now_s))]
+        return min((self.hosts[index] for index in turns), key=lambda host: host.back_off.until_s)
+
+
+def _turns(shares: dict[int, float]) -> list[int]:
+    """Each index as often as its share, evenly spread: nginx's smooth weighted round robin.
+
+    At least once: of a weight that is very small, RFC 2782 wants a very small chance.
+    """
+    if len(set(shares.values())) == 1:
+        return list(shares)
+    turns = []
+    credit = dict.fromkeys(shares, 0.0)
+    for _ in range(len(shares) * _TURNS_PER_HOST):
+        for index, share in shares.items():
+            credit[index] += share
+        turn = max(credit, key=credit.__getitem__)
+        credit[turn] -= len(shares)
+        turns.append(turn)
+    return turns + [index for index in shares if index not in turns]

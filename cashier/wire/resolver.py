@@ -30,10 +30,21 @@ _log = structlog.get_logger("cashier")
 
 
 class ResolvedAddress(Struct, frozen=True):
-    """`ip`: a literal, with its zone if it has one. `port`: None for the port of the URL."""
+    """`ip`: a literal, with its zone if it has one. `port`: None for the port of the URL.
+
+    `weight`, above 0: its share of calls, relative to others of its `priority`. Others than the
+    lowest priority number are used if none of that can be (RFC 2782).
+    """
 
     ip: str
     port: int | None = None
+    priority: int = 0
+    weight: float = 1.0
+
+    @property
+    def location(self) -> tuple[str, int | None]:
+        """What identifies it: its rank may change."""
+        return self.ip, self.port
 
 
 class Resolution(Struct, frozen=True):
@@ -188,7 +199,10 @@ class ResolvedName:
         found = await self._look_up(self.host)
         if not found.addresses:
             raise OSError(errno.ENOENT, "the name has no addresses")
-        return Resolution(tuple(dict.fromkeys(found.addresses)), found.ttl_s)
+        by_location: dict[tuple[str, int | None], ResolvedAddress] = {}
+        for address in found.addresses:
+            by_location.setdefault(address.location, address)
+        return Resolution(tuple(by_location.values()), found.ttl_s)
 
     def _looked_up(self, lookup: asyncio.Task[Resolution]) -> None:
         """Raise an error other than OSError, which is a bug, for the loop to report."""

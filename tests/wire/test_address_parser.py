@@ -1,4 +1,4 @@
-"""Addresses in a configuration, and load balancing across them."""
+"""Addresses in a configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 from cashier.wire.address_parser import UpstreamAddress, parse_address, parse_addresses
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
-from cashier.wire.load_balancing import MAX_BACK_OFF_S, BackOff, LoadBalancer
 
 
 @pytest.mark.parametrize(
@@ -81,81 +80,3 @@ def test_every_transport_refuses_a_bad_address_and_no_address(
 
 def test_addresses_keep_their_order() -> None:
     assert [address.host for address in parse_addresses(("http://b", "http://a"))] == ["b", "a"]
-
-
-class Host:
-    def __init__(self, load: int = 0) -> None:
-        self.load = load
-        self.back_off = BackOff()
-
-
-def test_the_least_load_wins() -> None:
-    hosts = [Host(3), Host(1), Host(2)]
-    balancer = LoadBalancer(hosts)
-    assert {balancer.pick(0.0) for _ in range(6)} == {hosts[1]}
-
-
-def test_ties_rotate() -> None:
-    hosts = [Host(), Host(), Host(1)]
-    balancer = LoadBalancer(hosts)
-    assert {balancer.pick(0.0) for _ in range(6)} == set(hosts[:2])
-
-
-def test_a_failed_address_is_avoided_for_a_while_and_then_used_again() -> None:
-    hosts = [Host(), Host(5)]
-    balancer = LoadBalancer(hosts)
-    hosts[0].back_off.record_failure(10.0)
-    assert balancer.pick(10.05) is hosts[1]
-    assert balancer.pick(10.1) is hosts[0]
-
-
-def test_repeated_failures_lengthen_the_back_off_up_to_a_bound() -> None:
-    back_off = BackOff()
-    now_s, pauses = 0.0, []
-    for _ in range(20):
-        back_off.record_failure(now_s)
-        pauses.append(back_off.until_s - now_s)
-        now_s = back_off.until_s
-    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, *[MAX_BACK_OFF_S] * 14])
-
-
-def test_connects_that_fail_together_count_as_one_failure() -> None:
-    together, single = BackOff(), BackOff()
-    for _ in range(8):
-        together.record_failure(1.0)
-    single.record_failure(1.0)
-    assert together.until_s == single.until_s
-
-
-def test_a_successful_connect_ends_the_back_off() -> None:
-    hosts = [Host(), Host(5)]
-    balancer = LoadBalancer(hosts)
-    hosts[0].back_off.record_failure(10.0)
-    hosts[0].back_off.record_success()
-    assert balancer.pick(10.0) is hosts[0]
-
-
-def test_if_all_are_in_back_off_the_one_that_ends_first_is_used() -> None:
-    hosts = [Host(), Host()]
-    balancer = LoadBalancer(hosts)
-    hosts[0].back_off.record_failure(10.0)
-    hosts[1].back_off.record_failure(10.05)
-    assert {balancer.pick(10.06) for _ in range(4)} == {hosts[0]}
-
-
-def test_an_excluded_host_is_left_out_even_if_idle() -> None:
-    hosts = [Host(), Host(5), Host(6)]
-    balancer = LoadBalancer(hosts)
-    assert {balancer.pick(0.0, avoid=0b001) for _ in range(6)} == {hosts[1]}
-    assert {balancer.pick(0.0, avoid=0b011) for _ in range(6)} == {hosts[2]}
-
-
-def test_if_all_hosts_are_excluded_the_best_is_used_anyway() -> None:
-    hosts = [Host(2), Host(1)]
-    assert {LoadBalancer(hosts).pick(0.0, avoid=0b11) for _ in range(4)} == {hosts[1]}
-
-
-def test_an_excluded_host_is_not_used_although_the_others_are_in_back_off() -> None:
-    hosts = [Host(), Host()]
-    hosts[1].back_off.record_failure(10.0)
-    assert LoadBalancer(hosts).pick(10.05, avoid=0b01) is hosts[1]

@@ -191,7 +191,7 @@ async def test_an_address_that_fails_is_used_last_until_it_connects() -> None:
     async with rig(names, "http://card") as made:
         await made.connect()
         for pool in made.pools.live:
-            made.pools.record_success(pool)
+            made.pools.record_success(pool, 0.0)
         bad, *good = made.pools.live
         bad.connecting = 0
         made.pools.record_failure(bad, 0.0)
@@ -201,7 +201,7 @@ async def test_an_address_that_fails_is_used_last_until_it_connects() -> None:
         for pool in good:
             made.pools.record_failure(pool, 0.0)
         assert {made.pools.pick(100.0, 0) for _ in range(9)} == {bad, *good}
-        made.pools.record_success(good[0])
+        made.pools.record_success(good[0], 0.0)
         assert {made.pools.pick(100.0, 0) for _ in range(9)} == {good[0]}
 
 
@@ -217,7 +217,7 @@ async def test_a_new_address_is_not_used_before_it_has_connected() -> None:
         assert made.changes[-1][1] == [new]
         old.connecting = 0
         assert {made.pools.pick(100.0, 0) for _ in range(6)} == {old}
-        made.pools.record_success(new)
+        made.pools.record_success(new, 0.0)
         assert {made.pools.pick(100.0, 0) for _ in range(6)} == {old, new}
 
 

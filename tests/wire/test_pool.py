@@ -244,7 +244,9 @@ async def test_the_address_with_fewer_outstanding_calls_is_used(upstream: Upstre
         assert [state(transport, index).outstanding for index in (0, 1)] == [1, 1]
 
 
-async def test_equal_addresses_take_turns(upstream: Upstream, other: Upstream) -> None:
+async def test_equal_addresses_take_turns(upstream: Upstream, other: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("http1", "http1_call"):
+        monkeypatch.setattr(f"cashier.wire.{module}.monotonic", lambda: 1000.0)
     async with pool(upstream, other, ahead=1) as transport:
         indexes = []
         for _ in range(4):
@@ -374,3 +376,67 @@ async def test_closing_at_any_moment_of_a_connect_leaves_nothing_behind(upstream
         await transport.close()
         for call in calls:
             assert isinstance(await call.outcome(), Unreachable)
+
+
+REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+
+
+async def calls_to(
+    transport: Http1Client, upstream: Upstream, other: Upstream, calls: int, refusal: bytes = b""
+) -> int:
+    """How many of the calls `upstream` got: it answers at once, `other` after a while."""
+    got = 0
+    for _ in range(calls):
+        call = send(transport)
+        index = call.address_index
+        peer = await (other if index else upstream).peer_with_request()
+        await peer.read_request()
+        if index:
+            await asyncio.sleep(0.005)
+        peer.write(refusal if not index and refusal else answer(b"hello"))
+        await call.outcome()
+        got += not index
+    return got
+
+
+async def test_an_address_that_refuses_at_once_attracts_no_calls(upstream: Upstream, other: Upstream) -> None:
+    async with pool(upstream, other, ahead=1) as transport:
+        assert await calls_to(transport, upstream, other, 20, REFUSAL) <= 3
+
+
+async def test_an_address_that_answers_at_once_is_preferred(upstream: Upstream, other: Upstream) -> None:
+    async with pool(upstream, other, ahead=1) as transport:
+        assert await calls_to(transport, upstream, other, 20) >= 17
+
+
+async def test_a_call_that_is_given_up_makes_its_address_slow(upstream: Upstream, other: Upstream) -> None:
+    async with pool(upstream, other, ahead=1) as transport:
+        call = send(transport)
+        given_up = call.address_index
+        await asyncio.sleep(0.02)
+        call.abandon()
+        assert transport._pools[given_up].latency.taken_s >= 0.02
+
+
+async def test_a_connection_lost_during_a_call_and_a_broken_answer_count_as_slow(
+    upstream: Upstream, other: Upstream
+) -> None:
+    async with pool(upstream, other, ahead=1) as transport:
+        for broken in (b"", b"no HTTP\r\n\r\n"):
+            call = send(transport)
+            index = call.address_index
+            peer = await (other if index else upstream).peer_with_request()
+            await peer.read_request()
+            if broken:
+                peer.write(broken)
+            else:
+                peer.close()
+            await call.outcome()
+            assert transport._pools[index].latency.taken_s >= 0.1
+
+
+async def test_the_latency_of_a_single_address_is_not_kept(upstream: Upstream) -> None:
+    async with pool(upstream, ahead=1) as transport:
+        call = send(transport)
+        await finish(await upstream.peer_with_request(), call)
+        assert transport._pools[0].latency.taken_s == 0
