@@ -240,8 +240,8 @@ class HostPool:
     these, the requests that ended their connections. `address_index`: the index of this
     address among those of its source; `RETIRED` once it is no longer one of them. `address` has the
     URL; `target` is one address of its name, None while the name is not resolved, and for a socket
-    file. `proven`: the last connect did not fail. `balanced`: its source has others too, so `latency`
-    is kept. `cold`: it is new beside others, or was away.
+    file. `proven`: the last connect did not fail. `balanced`: its source has others too, so
+    `latency` is kept. `cold`: it is new beside others, or was away.
     """
 
     __slots__ = (
