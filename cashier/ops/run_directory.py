@@ -26,9 +26,14 @@ _log = structlog.get_logger("cashier.ops")
 _ABANDONED_S = 3600.0
 
 
-def places() -> tuple[Path, ...]:
+def places() -> Iterator[Path]:
     """Where a run directory may be, the best place first."""
-    return (Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108 - the directory in it is private
+    yield Path("/dev/shm")  # noqa: S108 - the directory in it is private
+    try:
+        directory = tempfile.gettempdir()
+    except FileNotFoundError:  # nothing else can be written, as in a container
+        return
+    yield Path(directory)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,16 @@ def test_a_place_without_room_is_left_for_the_next(places: tuple[Path, Path], mo
         assert list(places[0].iterdir()) == []
 
 
+def test_without_a_temporary_directory_memory_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose file system is read-only."""
+
+    def none_usable() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", none_usable)
+    assert list(module.places()) == [Path("/dev/shm")]
+
+
 def test_without_any_place_the_service_starts_and_the_log_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
