@@ -27,9 +27,10 @@ from cashier.cli.adapter_printer import trial_lines
 from cashier.cli.invocation import Locale, known_case, parse_money, print_json, refuse, run, stop
 from cashier.cli.layout import definitions, terminal, write
 from cashier.cli.listening import host_and_port, listen_fault
-from cashier.cli.plan_printer import plan_lines
+from cashier.cli.plan_printer import plan_lines, sizing_lines
 from cashier.cli.probe_printer import is_sound, probe_lines
 from cashier.cli.why_command import why
+from cashier.consultation.sizing import CPU_US
 from cashier.core import Cashier
 from cashier.domain.money import Money
 from cashier.domain.order import Country, Id
@@ -206,13 +207,24 @@ def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
 
 
 @cli.command(short_help="Print the plan of a consultation: times and calls.")
-def plan(config: ConfigPath = _DEFAULT_CONFIG) -> None:
+def plan(
+    config: ConfigPath = _DEFAULT_CONFIG,
+    rate: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="Also print what so many consultations per second need.")
+    ] = None,
+    cpu_us: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="CPU time of a consultation in µs, for --rate.")
+    ] = CPU_US,
+) -> None:
     """Print each source of a consultation, its latest end, and the most upstream calls."""
     try:
         cashier = Cashier(config=load(config))
     except ConfigurationError as error:
         refuse(error)
-    _print_plan(cashier)
+    console = terminal()
+    write(console, plan_lines(cashier, console.width))
+    if rate is not None:
+        write(console, sizing_lines(cashier, rate, cpu_us, console.width))
 
 
 @cli.command(name="probe", short_help="Ask each source of a configuration once.")
@@ -389,11 +401,6 @@ def cases() -> None:
     """List the sandbox's orders by name, for --case."""
     console = terminal()
     write(console, definitions([(name, case.sentence) for name, case in CASES.items()], console.width))
-
-
-def _print_plan(cashier: Cashier) -> None:
-    console = terminal()
-    write(console, plan_lines(cashier, console.width))
 
 
 async def _serve_sandbox(host: str, port: int, weather: str, seed: int) -> None:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from cashier.cli.layout import Column, paragraph, table
 from cashier.consultation.plan_report import plan_report
+from cashier.consultation.sizing import CPU_US, sizing
 from cashier.core import Cashier
 from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.payments.budgets import (
@@ -33,6 +34,13 @@ _COLUMNS = (
     Column("calls", right=True),
     Column("in flight\nper worker", right=True),
     Column("cached", least=20, detail=True, label="cached: "),
+)
+_LOAD_COLUMNS = (
+    Column("source"),
+    Column("calls/s,\nnothing cached", right=True),
+    Column("calls/s, with\nhedges, retries", right=True),
+    Column("at once,\nat most", right=True),
+    Column("a cache\nsaves calls", right=True),
 )
 _STEP_COLUMNS = (
     Column("payments", least=28),
@@ -76,6 +84,34 @@ def plan_lines(cashier: Cashier, width: int) -> Iterator[Text]:
         yield from paragraph(Text("Payments are off: they need risk, engine and acquirer under [sources]."), width)
     else:
         yield from _payment_lines(cashier.config.settings, report.usual_calls, width)
+
+
+def sizing_lines(cashier: Cashier, rate: int, cpu_us: int, width: int) -> Iterator[Text]:
+    """What `rate` consultations per second need over all workers."""
+    settings = cashier.config.settings
+    needed = sizing(plan_report(cashier.plan, settings), rate, cpu_us)
+    rows = [
+        (load.name, f"{load.usual:,}", f"{load.most:,}", f"{load.in_flight:,}", "yes" if load.is_cached else "no")
+        for load in needed.sources
+    ]
+    yield Text()
+    yield Text(f"{rate:,} consultations per second, over all workers", style="bold")
+    yield Text()
+    yield from table(_LOAD_COLUMNS, [tuple(map(Text, row)) for row in rows], width, indent=0)
+    most = sum(load.most for load in needed.sources)
+    sentences = [
+        f"CPU: {needed.cores:.1f} cores at {cpu_us} µs per consultation, so {needed.workers} workers that are busy for"
+        " 55 % of the time, a core each. Payments and pages come on top."
+        + (" `python -m benchmarks cost` measures the µs on your machine." if cpu_us == CPU_US else ""),
+        f"Upstream: at most {most:,} calls per second, {most / rate:.2f} per consultation. Each source must take the"
+        " rate of its first column when caches are cold, as after a restart; those with a cache see less later.",
+        "Connections: one per request at once; the most is reached when a source takes its whole timeout.",
+    ]
+    if settings.cache.shared:
+        sentences.append(
+            f"Shared cache: at most {needed.cache_operations:,} reads and writes per second, when nothing is cached."
+        )
+    yield from _paragraphs(sentences, width)
 
 
 def _payment_lines(settings: Settings, source_calls: int, width: int) -> Iterator[Text]:

@@ -280,6 +280,18 @@ def test_a_doubtful_setting_is_a_warning_on_standard_error(run: Run, tmp_path: P
     assert f"{path}: warning: [consult] grace_ms = 500 is not below deadline_ms = 150" in err
 
 
+def test_the_plan_of_a_rate_is_printed(run: Run) -> None:
+    status, out, _ = run("plan", "--config", "config/cashier.toml", "--rate", "2000", "--cpu-us", "500")
+    words = " ".join(out.split())
+    assert status == 0
+    assert "2,000 consultations per second, over all workers" in out
+    assert "CPU: 1.0 cores at 500 µs per consultation, so 2 workers" in words
+    assert re.search(r"order +2,000 +2,100 +252 +no\n", out)
+    assert re.search(r"merchant +2,000 +2,100 +210 +yes\n", out)
+    assert "at most 16,800 calls per second, 8.40 per consultation" in words
+    assert run("plan", "--config", "config/cashier.toml", "--rate", "0")[0] == 2
+
+
 def test_the_plan_of_a_configuration_is_printed(run: Run) -> None:
     status, out, _ = run("plan", "--config", "config/cashier.toml")
     assert status == 0
