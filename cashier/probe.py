@@ -132,7 +132,7 @@ async def probe(
             exchange, fact = await probing.source(spec, upstreams[spec.source.name], inputs)
             exchanges.append(exchange)
             facts[spec.source.name] = fact
-            inputs = _inputs_of(fact) | inputs
+            inputs = inputs_of_order(fact) | inputs
         others = [probing.source(spec, upstreams[spec.source.name], inputs) for spec in specs if spec.reveal is None]
         for exchange, fact in await asyncio.gather(*others):
             exchanges.append(exchange)
@@ -233,7 +233,7 @@ class _Probe:
         )
 
 
-def _inputs_of(fact: Any) -> dict[str, Any]:
+def inputs_of_order(fact: Any) -> dict[str, Any]:
     """What the order tells about the inputs of the other sources."""
     if not isinstance(fact, Order):
         return {}

@@ -24,7 +24,8 @@ from cashier.adapter_trial import CannotTry, try_adapter
 from cashier.asgi import bearer_auth, configured_app, log_warnings
 from cashier.cli import demo, payer_commands, service_client, top, weather_printer
 from cashier.cli.adapter_printer import trial_lines
-from cashier.cli.invocation import Locale, known_case, parse_money, print_json, refuse, run, stop
+from cashier.cli.conform_command import conform
+from cashier.cli.invocation import Locale, input_fault, known_case, parse_money, print_json, refuse, run, stop
 from cashier.cli.layout import definitions, terminal, write
 from cashier.cli.listening import host_and_port, listen_fault
 from cashier.cli.plan_printer import plan_lines, sizing_lines
@@ -33,7 +34,6 @@ from cashier.cli.why_command import why
 from cashier.consultation.sizing import CPU_US
 from cashier.core import Cashier
 from cashier.domain.money import Money
-from cashier.domain.order import Country, Id
 from cashier.logs import configure_logs, set_log_level
 from cashier.logs.standard_library import log_uncaught
 from cashier.ops.server import operations_port
@@ -260,6 +260,9 @@ def probe_command(
         raise typer.Exit(1)
 
 
+cli.command(name="conform", short_help="Check a real service against the upstream contract.")(conform)
+
+
 @adapter_cli.command(name="try", short_help="Call one adapter with sample answers.")
 def try_command(
     source: Annotated[str, typer.Argument(help="Source of a consultation, such as card.")],
@@ -321,10 +324,8 @@ def _known(*, amount: str | None, **given: str | None) -> dict[str, Any]:
     """The inputs of sources by name, as given on the command line."""
     known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for name, value in known.items():
-        try:
-            msgspec.convert(value, Country if name == "country" else Id)
-        except msgspec.ValidationError:
-            stop(f"{value!r} is not {'a country of two capital letters' if name == 'country' else 'an id'}")
+        if fault := input_fault(name, value):
+            stop(fault)
     if amount is not None:
         money = Money(**parse_money(amount))
         known |= {"amount": money, "currency": money.currency}

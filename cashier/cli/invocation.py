@@ -6,6 +6,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any, NoReturn
 
+import msgspec
 import orjson
 import typer
 import uvloop
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from cashier.cli import service_client, weather_printer
 from cashier.cli.checkout_client import CannotPay
+from cashier.domain.order import Country, Id
 from cashier.sandbox import CASES, BadWeather
 from cashier.settings.schema import ConfigurationError
 
@@ -34,10 +36,10 @@ def refuse(error: ConfigurationError) -> NoReturn:
     stop(*error.faults)
 
 
-def stop(*lines: str) -> NoReturn:
+def stop(*lines: str, status: int = 1) -> NoReturn:
     for line in lines:
         _print(line, "red")
-    raise typer.Exit(1)
+    raise typer.Exit(status)
 
 
 def warn(line: str) -> None:
@@ -56,10 +58,19 @@ def known_case(name: str) -> Any:
     return CASES[name]
 
 
-def parse_money(text: str) -> dict[str, Any]:
+def input_fault(name: str, value: str) -> str | None:
+    """Why `value` cannot be the input of a source with this name: a country, or an id."""
+    try:
+        msgspec.convert(value, Country if name == "country" else Id)
+    except msgspec.ValidationError:
+        return f"{value!r} is not {'a country of two capital letters' if name == 'country' else 'an id'}"
+    return None
+
+
+def parse_money(text: str, status: int = 1) -> dict[str, Any]:
     currency, _, value = text.partition(":")
     if not value.isdecimal():
-        stop(f"--amount {text!r} is not an amount; an example is CNY:12800")
+        stop(f"--amount {text!r} is not an amount; an example is CNY:12800", status=status)
     return {"currency": currency, "value": int(value)}
 
 

@@ -5,6 +5,9 @@ A doubt says which field and code is odd, never whose it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import structlog
@@ -20,6 +23,18 @@ def _write(**fields: Any) -> None:
 
 
 _reasons = ReasonLog(_write)
+_collected: ContextVar[list[str] | None] = ContextVar("collected_doubts", default=None)
+
+
+@contextmanager
+def collected_doubts() -> Iterator[list[str]]:
+    """The doubts of the block, each a sentence, instead of lines in the log."""
+    doubts: list[str] = []
+    token = _collected.set(doubts)
+    try:
+        yield doubts
+    finally:
+        _collected.reset(token)
 
 
 def doubt(source: str, row: str, field: str, value: str | None, effect: str) -> None:
@@ -28,4 +43,9 @@ def doubt(source: str, row: str, field: str, value: str | None, effect: str) -> 
     A value that can be no code is not shown: it may be the payer's name or number.
     """
     given = "is missing" if value is None else f"is {value!r}" if is_code_word(value) else "is no code"
-    _reasons.record(source, "", f"{row}: {field} {given}, so {effect}")
+    text = f"{row}: {field} {given}, so {effect}"
+    collected = _collected.get()
+    if collected is None:
+        _reasons.record(source, "", text)
+    else:
+        collected.append(text)

@@ -1,0 +1,9 @@
+"""The conformance kit: a real service, checked over real HTTP against the upstream contract.
+
+Answers are read by the parsers and structs of `sources`, so the kit and production agree.
+"""
+
+from cashier.conformance.examination import ConformSettings, RunFailed, examine, examine_all
+from cashier.conformance.report import ServiceReport, conforms
+
+__all__ = ["ConformSettings", "RunFailed", "ServiceReport", "conforms", "examine", "examine_all"]

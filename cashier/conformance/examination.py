@@ -1,0 +1,246 @@
+"""Examinations: one service by its address, or all services of a configuration, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cashier.conformance import rules as rule
+from cashier.conformance.asking import Asking, GivenUp
+from cashier.conformance.exchange import Endpoint
+from cashier.conformance.money_checks import EngineChecks, NotCleared, RiskChecks, TrialPayment, decide
+from cashier.conformance.read_checks import ReadChecks, ReadSettings
+from cashier.conformance.report import Latency, Ledger, ServiceReport
+from cashier.conformance.rules import Rule
+from cashier.conformance.subject import READ_SOURCES, RISK_SILENCE
+from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
+from cashier.domain.order import Order
+from cashier.payments.settings import AcceptSettings
+from cashier.probe import inputs_of_order
+from cashier.settings.schema import SERVICES, Configuration, ServiceSettings, SourceSettings
+from cashier.sources.source import parse_response
+from cashier.wire.address_parser import parse_address
+from cashier.wire.aiohttp_client import AiohttpSettings
+from cashier.wire.http1 import Http1Settings
+from cashier.wire.response_parser import ResponseBounds
+from cashier.wire.tls import client_tls
+
+_GENERAL = (rule.ANSWERS, rule.SCHEMA, rule.CONTENT_TYPE, rule.FRAMING, rule.TOLERANCE, rule.OVERLOAD)
+_READ = (
+    rule.ANSWERS, rule.SCHEMA, rule.ROWS, rule.IDENTITY, rule.SPELLING, rule.VALUES, rule.NOT_FOUND, rule.INVENTED,
+    rule.IDS, rule.UNKNOWN_PATH, rule.TOLERANCE, rule.CONTENT_TYPE, rule.FRAMING, rule.KEEP_ALIVE, rule.CLOSING,
+    rule.IDLE, rule.DEADLINE, rule.REPETITION, rule.CONCURRENCY, rule.OVERLOAD, rule.LATENCY,
+)  # fmt: skip
+_ENGINE = (
+    rule.REVERSE_UNKNOWN, rule.LATE_ARRIVAL, rule.SUBMIT, rule.SAME_KEY, rule.KEY_REUSED, rule.LOOK_UP, rule.ORDER_BUSY,
+    rule.REVERSE,
+)  # fmt: skip
+_OF_SUBJECTS = (rule.IDENTITY, rule.NOT_FOUND, rule.IDS)
+_RISK = (*_GENERAL, rule.DECISION, rule.CHALLENGE, rule.RESEND)
+_WITHOUT_MONEY = "moves money: give --moves-money and a test order, user and amount"
+
+
+class ConformSettings(Struct, frozen=True, kw_only=True):
+    """What is tried. `inputs`: by name, as in `Source.request`. `ids`: subjects that exist, in the
+    place of the one in `inputs`. `timeout_ms`: None takes the source's own. `test`: None: nothing
+    that moves money is tried. `risk`: where the test payment is cleared; None: not at all.
+    """
+
+    inputs: Mapping[str, Any]
+    ids: tuple[str, ...] = ()
+    timeout_ms: int | None = None
+    calls: int = 100
+    concurrency: int = 16
+    idle_s: float = 2.0
+    batch_path: str | None = None
+    closed_order_id: str | None = None
+    test: TrialPayment | None = None
+    risk: Endpoint | None = None
+
+
+class RunFailed(Exception):
+    """The examination cannot be made as asked for; the text says why."""
+
+
+def endpoint(
+    url: str,
+    *,
+    headers: tuple[tuple[str, str], ...] = (),
+    files: tuple[str | None, str | None, str | None] = (None, None, None),
+    patience_s: float = 10.0,
+    limits: Http1Settings | AiohttpSettings | None = None,
+) -> Endpoint:
+    """`files`: authorities, client certificate and its key. Raises ValueError."""
+    address = parse_address(url)
+    limits = limits or Http1Settings()
+    return Endpoint(
+        address=address,
+        bounds=ResponseBounds(
+            max_head_bytes=limits.max_head_bytes,
+            max_headers=limits.max_headers,
+            max_body_bytes=limits.max_body_bytes,
+            keep_headers=True,
+        ),
+        tls=client_tls(*files) if address.tls else None,
+        headers=headers,
+        patience_s=patience_s,
+    )
+
+
+async def examine(source: str, at: Endpoint, settings: ConformSettings) -> ServiceReport:
+    """The report about one service. `source`: a name of the contract."""
+    silence = RISK_SILENCE if source == "risk" else READ_SOURCES[source].silence
+    ledger = Ledger(silence)
+    asking = Asking(at, ledger)
+    latency = None
+    try:
+        if source == "risk":
+            await _examine_risk(asking, settings)
+        else:
+            latency = await _examine_reads(source, asking, settings)
+            if source == "engine":
+                await _examine_engine(asking, settings)
+    except GivenUp:
+        pass
+    finally:
+        asking.close()
+    return ServiceReport(
+        source=source, address=at.address.name, results=ledger.results(_rules_of(source)), latency=latency
+    )
+
+
+async def examine_all(
+    config: Configuration, settings: ConformSettings, headers: tuple[tuple[str, str], ...], patience_s: float
+) -> list[ServiceReport]:
+    """A report for each address of each source that a configuration has. Raises ValueError."""
+    reports: list[ServiceReport] = []
+    for name in (*SOURCE_NAMES, *SERVICES):
+        own = config.settings.sources[name] if name in SOURCE_NAMES else config.settings.sources.service(name)
+        if own is None:
+            continue
+        if own.transport == "local" or own.adapter is not None:
+            reports.append(ServiceReport(source=name, address=", ".join(own.urls), not_examined=_why_not(own)))
+            continue
+        for url in own.urls:
+            at = _configured_endpoint(url, own, headers, patience_s)
+            if name == "order":
+                settings = await _with_inputs_of_order(at, settings)
+            reports.append(await examine(name, at, _own_settings(config, name, own, settings, headers, patience_s)))
+    return reports
+
+
+def _why_not(own: SourceSettings | ServiceSettings) -> str:
+    if own.transport == "local":
+        return "a function of this process: cashier probe asks it"
+    return "an adapter joins a service of another shape: cashier adapter try and cashier probe ask it"
+
+
+def _rules_of(source: str) -> Sequence[Rule]:
+    if source == "risk":
+        return _RISK
+    read = READ_SOURCES[source]
+    absent = (*(() if read.subject else _OF_SUBJECTS), *(() if read.has_entities else (rule.INVENTED,)))
+    rules = [each for each in _READ if each not in absent]
+    more = {"engine": _ENGINE, "acquirer": (rule.CLOSED_ORDER,)}.get(source, ())
+    batch = () if read.source.parameters is None else (rule.BATCH,)
+    return (*rules, *batch, *more)
+
+
+async def _examine_reads(source: str, asking: Asking, settings: ConformSettings) -> Latency | None:
+    """Raises `GivenUp`."""
+    read = READ_SOURCES[source]
+    timeout_ms = settings.timeout_ms or _default_timeout_ms(source)
+    own = ReadSettings(
+        timeout_ms=timeout_ms,
+        calls=settings.calls,
+        concurrency=settings.concurrency,
+        idle_s=settings.idle_s,
+        batch_path=settings.batch_path,
+        closed_order_id=settings.closed_order_id,
+    )
+    checks = ReadChecks(asking, read, read.known(settings.inputs, settings.ids), settings.inputs, own)
+    await checks.run()
+    return checks.latency
+
+
+async def _examine_engine(asking: Asking, settings: ConformSettings) -> None:
+    if settings.test is None:
+        for each in _ENGINE:
+            asking.ledger.note(each, _WITHOUT_MONEY)
+        return
+    test = settings.test
+    risk = None if settings.risk is None else Asking(settings.risk, Ledger(RISK_SILENCE))
+
+    async def cleared(payment_id: str) -> str:
+        return "conform" if risk is None else await decide(risk, test, payment_id)
+
+    try:
+        await EngineChecks(asking, test, cleared).run()
+    except NotCleared as fault:
+        for each in _ENGINE:
+            asking.ledger.note(each, str(fault))
+    finally:
+        if risk is not None:
+            risk.close()
+
+
+async def _examine_risk(asking: Asking, settings: ConformSettings) -> None:
+    if settings.test is None:
+        for each in _RISK:
+            asking.ledger.note(each, _WITHOUT_MONEY)
+        return
+    await RiskChecks(asking, settings.test).run()
+
+
+def _default_timeout_ms(source: str) -> int:
+    known = {spec.source.name: spec.timeout_ms for spec in SOURCE_SPECS}
+    return known.get(source, AcceptSettings().look_ms)
+
+
+def _configured_endpoint(
+    url: str, own: SourceSettings | ServiceSettings, headers: tuple[tuple[str, str], ...], patience_s: float
+) -> Endpoint:
+    limits = (own.aiohttp if own.transport == "aiohttp" else own.http1) or Http1Settings()
+    files = (limits.ca_file, limits.client_cert_file, limits.client_key_file)
+    return endpoint(url, headers=headers, files=files, patience_s=patience_s, limits=limits)
+
+
+def _own_settings(
+    config: Configuration,
+    name: str,
+    own: SourceSettings | ServiceSettings,
+    settings: ConformSettings,
+    headers: tuple[tuple[str, str], ...],
+    patience_s: float,
+) -> ConformSettings:
+    """`settings` with what the configuration says about this source."""
+    if isinstance(own, SourceSettings):
+        batch_path = own.batch.path if own.batch else None
+        return replace(settings, timeout_ms=settings.timeout_ms or own.timeout_ms, batch_path=batch_path)
+    test, risk = settings.test, config.settings.sources.service("risk")
+    if test is not None:
+        test = replace(test, seals=own.seals)
+    clears = risk is not None and risk.adapter is None and risk.transport != "local"
+    return replace(
+        settings,
+        timeout_ms=settings.timeout_ms or config.settings.accept.look_ms,
+        test=test,
+        risk=_configured_endpoint(risk.urls[0], risk, headers, patience_s) if risk and clears else None,
+    )
+
+
+async def _with_inputs_of_order(at: Endpoint, settings: ConformSettings) -> ConformSettings:
+    """The inputs of the others, as far as they were not given, from the order."""
+    source = READ_SOURCES["order"].source
+    asking = Asking(at, Ledger(""))
+    try:
+        exchange = await asking.ask(source.request(settings.inputs))
+    finally:
+        asking.close()
+    order = parse_response(source, exchange.outcome, settings.inputs)
+    if not isinstance(order, Order):
+        return settings
+    return replace(settings, inputs={**inputs_of_order(order), **settings.inputs})

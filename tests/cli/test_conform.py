@@ -1,0 +1,164 @@
+"""`cashier conform`: what it prints and writes, and its three exit statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from typer.testing import CliRunner, Result
+
+from cashier.cli.commands import cli
+from tests.conformance.seeded_faults import row_of
+from tests.conformance.spoiled_service import Answer, Received, Spoil, spoiled_sandbox
+
+BRIEF = ("--calls", "3", "--concurrency", "2", "--idle-s", "0", "--timeout-ms", "30000")
+NO_SERVICE = "http://127.0.0.1:1"
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["conform", *words], env={"COLUMNS": "80"})
+
+
+async def conform(spoil: Spoil, *words: str, url: bool = True) -> Result:
+    async with spoiled_sandbox(spoil) as address:
+        words = tuple(word.replace("URL", address) for word in words)
+        return await asyncio.to_thread(invoke, *((address,) if url else ()), *words, *BRIEF)
+
+
+def right(received: Received, answer: Answer) -> Answer:
+    return answer
+
+
+WRONG_CARD = row_of("cards", last4=1014, bank=None)
+
+
+async def test_a_conforming_service_ends_with_0_and_a_table_of_80_columns() -> None:
+    result = await conform(right, "--source", "card", "--id", "u_1", "--id", "u_2")
+    assert result.exit_code == 0, result.output
+    assert "card conforms (" in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+    assert [line for line in result.output.splitlines() if line.endswith(" ")] == []
+
+
+async def test_a_finding_has_both_sides_the_contract_and_the_cost_and_ends_with_1(tmp_path: Path) -> None:
+    junit = tmp_path / "junit.xml"
+    result = await conform(WRONG_CARD, "--source", "card", "--junit", str(junit))
+    assert result.exit_code == 1
+    assert "card does not conform: schema" in result.output
+    text = " ".join(result.output.split())
+    for part in (
+        "schema: cards[0].bank is missing",
+        "sent GET /members/u_1/cards, X-Deadline-Ms: 1000",
+        "came 200, content-type: application/json",
+        "contract a JSON object in UTF-8",
+        "cost every method that this source could refuse is UNDETERMINED",
+    ):
+        assert part in text
+    [suite] = ET.parse(junit).getroot()  # noqa: S314  written by the command
+    assert suite.get("failures") == "1"
+    [failure] = suite.iter("failure")
+    assert failure.get("message") == "cards[0].bank is missing; " + (
+        "cards[0].last4 is an integer: expected `str`, got `int`"
+    )
+    assert failure.text is not None
+    assert all(f"{side}: " in failure.text for side in ("sent", "came", "contract", "cost"))
+
+
+async def test_json_has_every_rule_with_its_verdict_and_findings() -> None:
+    result = await conform(WRONG_CARD, "--source", "card", "--json")
+    document = orjson.loads(result.stdout_bytes)
+    assert result.exit_code == 1
+    assert document["conforms"] is False
+    [service] = document["services"]
+    verdicts = {rule["rule"]: rule["verdict"] for rule in service["results"]}
+    assert verdicts["schema"] == "FAILED"
+    assert verdicts["batch"] == "SKIPPED"
+    assert service["latency"]["calls"] == 3
+
+
+async def test_no_output_has_a_value_of_a_payer_or_the_secret_of_a_header(tmp_path: Path) -> None:
+    def guarded(received: Received, answer: Answer) -> Answer:
+        known = received.headers.get("Authorization") == "Bearer s3cr3t-token"
+        return WRONG_CARD(received, answer) if known else answer.put({"code": "WHO"}, 401)
+
+    junit = tmp_path / "junit.xml"
+    header = ("--header", "Authorization: Bearer s3cr3t-token")
+    shown = await conform(guarded, "--source", "card", "--junit", str(junit), *header)
+    as_json = await conform(guarded, "--source", "card", "--json", *header)
+    assert "cards[0].bank is missing" in shown.output
+    for text in (shown.output, as_json.output, junit.read_text("utf-8")):
+        assert "Authorization: …" in " ".join(text.split())
+        assert not [value for value in ("s3cr3t", "1014", "6222", "CMB", "ag_1", "2031") if value in text]
+
+
+async def test_all_takes_addresses_and_inputs_from_the_configuration_and_leaves_adapters_out(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("def request(asked): ...\ndef parse(response, asked): ...\n")
+    names = ("order", "merchant", "member", "card", "balance", "channel", "risk", "engine", "acquirer")
+    async with spoiled_sandbox(row_of("cards", bank=None)) as address:
+        tables = [f'{name}.url = "{address}"' for name in names]
+        tables += [f'quota = {{url = "{address}", adapter = "shop"}}']
+        config = tmp_path / "cashier.toml"
+        config.write_text("[sources]\n" + "\n".join(tables))
+        words = ("--all", "--config", str(config), "--order-id", "o_1002", "--json", *BRIEF)
+        result = await asyncio.to_thread(invoke, *words)
+    assert result.exit_code == 1, result.output
+    services = {service["source"]: service for service in orjson.loads(result.stdout_bytes)["services"]}
+    failed = {name for name, service in services.items() for rule in service["results"] if rule["verdict"] == "FAILED"}
+    assert failed == {"card"}
+    assert "adapter" in services["quota"]["not_examined"]
+    assert {rule["verdict"] for rule in services["risk"]["results"]} == {"SKIPPED"}
+    assert set(services) == {*names, "quota"}
+
+
+async def test_an_engine_is_paid_at_only_with_a_named_test_payment() -> None:
+    submits: list[Any] = []
+
+    def counted(received: Received, answer: Answer) -> Answer:
+        if received.method == "POST" and received.target == "/payments":
+            submits.append(received.json)
+        return answer
+
+    without = await conform(counted, "--source", "engine")
+    assert (without.exit_code, submits) == (0, [])
+    named = ("--order-id", "o_1001", "--user-id", "u_1", "--amount", "CNY:12800", "--risk-url", "URL")
+    paying = ("--moves-money", *named, "--leg", "CHANNEL:ch_wallet_alipay", "--kind", "WALLET")
+    result = await conform(counted, "--source", "engine", *paying)
+    assert result.exit_code == 0, result.output
+    assert {submit["amount"]["value"] for submit in submits} == {12_800}
+
+
+async def test_a_service_that_does_not_listen_does_not_conform() -> None:
+    result = await asyncio.to_thread(invoke, NO_SERVICE, "--source", "card", *BRIEF)
+    assert result.exit_code == 1
+    assert "nothing listens there" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "give the address of a service and --source"),
+        ((NO_SERVICE,), "give the address of a service and --source"),
+        ((NO_SERVICE, "--source", "cards"), "none of the contract: order, merchant"),
+        (("ftp://x", "--source", "card"), "supported are http://"),
+        ((NO_SERVICE, "--source", "card", "--id", "u 1"), "is not an id"),
+        ((NO_SERVICE, "--source", "channel", "--id", "ch_1"), "leave --id out"),
+        ((NO_SERVICE, "--source", "card", "--country", "China"), "is not a country"),
+        ((NO_SERVICE, "--source", "marketing", "--amount", "CNY"), "is not an amount"),
+        ((NO_SERVICE, "--source", "marketing", "--amount", "XXX:1"), "none of ISO 4217"),
+        ((NO_SERVICE, "--source", "card", "--batch", "batch"), "--batch is a path"),
+        ((NO_SERVICE, "--source", "card", "--header", "Host: x"), "invalid, reserved or repeated name"),
+        ((NO_SERVICE, "--source", "risk"), "each call of risk counts"),
+        ((NO_SERVICE, "--source", "engine", "--moves-money"), "give --order-id, --user-id and --amount"),
+        ((NO_SERVICE, "--source", "card", "--calls", "0"), "Invalid value"),
+        ((NO_SERVICE, "--all"), "leave them out"),
+        (("--all", "--config", "/nonexistent/cashier.toml"), "/nonexistent/cashier.toml"),
+    ],
+)
+def test_wrong_use_ends_with_2_and_says_what_to_give(words: tuple[str, ...], says: str) -> None:
+    result = invoke(*words)
+    assert result.exit_code == 2, result.output
+    assert says in " ".join(result.output.replace("│", " ").split())
