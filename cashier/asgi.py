@@ -32,6 +32,7 @@ from cashier.version import __version__
 from cashier.web.application import CashierApp, owning_app
 from cashier.web.auth import BearerAuth, is_loopback
 from cashier.web.cross_origin import AllowedOrigins
+from cashier.web.key_file import KeyFile
 
 _log = structlog.get_logger("cashier")
 
@@ -173,6 +174,9 @@ def bearer_auth(config: Configuration) -> BearerAuth | None:
     if auth.mode == "none":
         return None
     try:
-        return BearerAuth(auth, Path(auth.jwks_file).read_text("utf-8") if auth.jwks_file else "")
+        if not auth.jwks_file:
+            return BearerAuth(auth)
+        keys = KeyFile(auth.jwks_file)
+        return BearerAuth(auth, keys.read(), keys.read_changed)
     except (OSError, ValueError) as error:
         raise ConfigurationError([f"{config.source}: [auth] jwks_file or secret: {error}"]) from None

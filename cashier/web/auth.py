@@ -5,23 +5,28 @@ with one is a payer's: it acts for that user only, and scopes can only narrow wh
 issuers give every token a subject. That of a service is its own `client_id` (RFC 9068, section
 2.2), so a token with both equal is a service's.
 
-Reads no files and no clock: callers pass the text of the keys and the time.
+Reads no files and no clock: callers pass the text of the keys, what reads it again, and the time.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeAlias
 
 import jwt
 import msgspec
+import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from msgspec import Struct
 
 from cashier.web.caller import PAYER_SCOPES, Caller, TokenScope, lacks_scope
 from cashier.web.problem import ProblemCode, RequestRefused
 
+_log = structlog.get_logger("cashier.web")
+
+# How often changed keys are looked for, at a request.
+KEYS_CHECK_S = 5
 # RFC 7518, section 3.2: a key for HS256 has at least the size of its hash. Section 3.3: an RSA key
 # has at least 2048 bits.
 MIN_SECRET_BYTES = 32
@@ -104,10 +109,17 @@ class _KeySet(Struct):
 class BearerAuth:
     """Authenticates callers by Authorization header. Caches each caller until its token expires."""
 
-    def __init__(self, settings: AuthSettings, jwks: str = "") -> None:
-        """`jwks` is the text of `settings.jwks_file`. Raises `KeysRefused`."""
+    def __init__(
+        self, settings: AuthSettings, jwks: str = "", changed_jwks: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """`jwks`: the text of `settings.jwks_file`. Raises `KeysRefused`.
+
+        `changed_jwks`: the text when it has changed, else None; a refused one leaves the old keys.
+        """
         self._settings = settings
         self._keys = _parse_key_set(jwks) if settings.jwks_file else _shared_secret(settings.secret)
+        self._changed_jwks = changed_jwks
+        self._check_keys_at = 0.0
         # By Authorization header, in order of insertion. Apart, because payers are many: they would
         # evict the services.
         self._services: dict[bytes, Caller] = {}
@@ -123,6 +135,9 @@ class BearerAuth:
         """
         if authorization is None:
             raise _unauthenticated("A bearer token is required.", "")
+        if now >= self._check_keys_at:
+            self._check_keys_at = now + KEYS_CHECK_S
+            self._take_changed_keys()
         caller = self._services.get(authorization) or self._payers.get(authorization)
         if caller is None:
             caller = self._verify(authorization, now)
@@ -140,6 +155,20 @@ class BearerAuth:
         """
         caller = self._services.get(authorization)
         return caller is not None and caller.expires_at > now and TokenScope.CONSULT in caller.scopes
+
+    def _take_changed_keys(self) -> None:
+        """A token of a key that is gone is refused from now on, although it was verified before."""
+        jwks = self._changed_jwks()
+        if jwks is None:
+            return
+        try:
+            self._keys = _parse_key_set(jwks)
+        except KeysRefused as refused:
+            _log.error("the changed key set is refused: the old keys stay", reason=str(refused))
+            return
+        self._services.clear()
+        self._payers.clear()
+        _log.info("the key set has changed", keys=len(self._keys))
 
     def _verify(self, authorization: bytes, now: float) -> Caller:
         scheme, _, credentials = authorization.partition(b" ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -15,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from cashier.web import app
-from cashier.web.auth import AuthSettings, BearerAuth, KeysRefused, auth_faults
+from cashier.web.auth import KEYS_CHECK_S, AuthSettings, BearerAuth, KeysRefused, auth_faults
 from cashier.web.caller import PAYER_SCOPES, TokenScope
+from cashier.web.key_file import KeyFile
 from cashier.web.problem import RequestRefused
 from tests.web.asgi_client import JSON, call
 from tests.web.fake_service import FakeService
@@ -384,3 +387,47 @@ async def test_consultations_need_a_token_and_health_checks_do_not() -> None:
     assert (await call(application, headers=JSON | {"Authorization": token})).status == 200
     for path in ("/healthz", "/readyz", "/openapi.json"):
         assert (await call(application, b"", method="GET", path=path, headers={})).status == 200
+
+
+def test_a_changed_key_set_is_taken_within_seconds_and_ends_what_the_old_one_verified() -> None:
+    rsa_member, ec_member, _ = public_members()
+    changes: list[str | None] = []
+    bearer_auth = BearerAuth(BY_KEYS, jwks(rsa_member), lambda: changes.pop() if changes else None)
+    old, new = bearer(RSA_KEY, "RS256", "rsa", exp=NOW_S + 600), bearer(EC_KEY, "ES256", "ec", exp=NOW_S + 600)
+    bearer_auth.admit(old, CONSULT, NOW_S)
+    assert refused(bearer_auth, new)[0] == "UNAUTHENTICATED"
+    changes.append(jwks(rsa_member, ec_member))
+    at_s = NOW_S + KEYS_CHECK_S
+    bearer_auth.admit(new, CONSULT, at_s)
+    bearer_auth.admit(old, CONSULT, at_s)
+    changes.append(jwks(ec_member))
+    bearer_auth.admit(old, CONSULT, at_s + KEYS_CHECK_S - 1)
+    assert refused(bearer_auth, old, at_s + KEYS_CHECK_S)[0] == "UNAUTHENTICATED"
+    bearer_auth.admit(new, CONSULT, at_s + KEYS_CHECK_S)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"keys": []}', jwks({"kty": "oct", "k": "c2VjcmV0" * 8})])
+def test_a_changed_key_set_that_must_not_be_used_leaves_the_old_keys(text: str) -> None:
+    bearer_auth = BearerAuth(BY_KEYS, KEYS, lambda: text)
+    with capture_logs() as logs:
+        bearer_auth.admit(bearer(RSA_KEY, "RS256", "rsa"), CONSULT, NOW_S)
+    assert [line["event"] for line in logs] == ["the changed key set is refused: the old keys stay"]
+    assert "c2VjcmV0" not in str(logs)
+
+
+def test_a_key_file_says_when_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text("one")
+    keys = KeyFile(str(path))
+    assert (keys.read(), keys.read_changed()) == ("one", None)
+    (tmp_path / "next").write_text("another")
+    (tmp_path / "next").rename(path)
+    assert [keys.read_changed(), keys.read_changed()] == ["another", None]
+    path.unlink()
+    with capture_logs() as logs:
+        assert [keys.read_changed(), keys.read_changed()] == [None, None]
+    assert [line["reason"] for line in logs] == ["FileNotFoundError"]
+    path.write_bytes(b"\xff")
+    assert keys.read_changed() is None
+    path.write_text("back")
+    assert keys.read_changed() == "back"
