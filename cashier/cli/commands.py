@@ -30,6 +30,7 @@ from cashier.cli.layout import definitions, terminal, write
 from cashier.cli.listening import host_and_port, listen_fault
 from cashier.cli.plan_printer import plan_lines, sizing_lines
 from cashier.cli.probe_printer import is_sound, probe_lines
+from cashier.cli.token_commands import jwks, token
 from cashier.cli.why_command import why
 from cashier.consultation.sizing import CPU_US
 from cashier.core import Cashier
@@ -176,6 +177,8 @@ cli.command(short_help="Ask a running service for the payment methods of an orde
 cli.command(short_help="Pay for an order and follow the payment to its end.")(payer_commands.pay)
 cli.command(short_help="Follow an existing payment to its end, or cancel it.")(payer_commands.payment)
 cli.command(short_help="Find, resume or replace a payment whose token is lost.")(payer_commands.attempt)
+cli.command(short_help="Print a bearer token that a configuration accepts.")(token)
+cli.command(short_help="Print the public keys of PEM files as a key set.")(jwks)
 cli.command(short_help="Explain the payment methods of an order, for operators.")(why)
 
 
