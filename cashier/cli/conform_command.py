@@ -11,7 +11,7 @@ import typer
 from cashier.cli.conform_printer import report_lines
 from cashier.cli.invocation import input_fault, parse_money, print_json, run, stop
 from cashier.cli.layout import terminal, write
-from cashier.conformance.examination import ConformSettings, RunFailed, endpoint, examine, examine_all
+from cashier.conformance.examination import ConformSettings, endpoint, examine, examine_all
 from cashier.conformance.exchange import Endpoint
 from cashier.conformance.money_checks import TrialPayment
 from cashier.conformance.report import ServiceReport, as_json, as_junit, conforms
@@ -150,7 +150,7 @@ def _all(
         reports: list[ServiceReport] = run(examine_all(load(config), settings, headers, patience_s))
     except ConfigurationError as error:
         _refuse(*error.faults)
-    except (ValueError, RunFailed) as fault:
+    except ValueError as fault:
         _refuse(str(fault))
     if not any(report.results for report in reports):
         _refuse(f"{config}: no source has an address that speaks the contract: nothing to examine")

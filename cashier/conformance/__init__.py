@@ -3,7 +3,7 @@
 Answers are read by the parsers and structs of `sources`, so the kit and production agree.
 """
 
-from cashier.conformance.examination import ConformSettings, RunFailed, examine, examine_all
+from cashier.conformance.examination import ConformSettings, endpoint, examine, examine_all
 from cashier.conformance.report import ServiceReport, conforms
 
-__all__ = ["ConformSettings", "RunFailed", "ServiceReport", "conforms", "examine", "examine_all"]
+__all__ = ["ConformSettings", "ServiceReport", "conforms", "endpoint", "examine", "examine_all"]

@@ -61,10 +61,6 @@ class ConformSettings(Struct, frozen=True, kw_only=True):
     risk: Endpoint | None = None
 
 
-class RunFailed(Exception):
-    """The examination cannot be made as asked for; the text says why."""
-
-
 def endpoint(
     url: str,
     *,

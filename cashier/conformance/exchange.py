@@ -43,6 +43,7 @@ class Exchange(Struct, frozen=True):
     """A request and what came. `reused`: of a connection that had an answer before.
 
     `kept`: another request may follow on the connection. `elapsed_ms`: without the connection.
+    `closing`: how the answer announced that its connection ends; None if it did not.
     """
 
     sent: str
@@ -50,16 +51,12 @@ class Exchange(Struct, frozen=True):
     elapsed_ms: float
     reused: bool
     kept: bool
+    closing: str | None
 
     @property
     def came(self) -> str:
         outcome = self.outcome
         return described_response(outcome) if isinstance(outcome, Response) else described_error(outcome)
-
-    @property
-    def announced_close(self) -> bool:
-        response = self.outcome
-        return isinstance(response, Response) and "close" in response.headers.get("connection", "").lower()
 
 
 class Connection:
@@ -72,6 +69,7 @@ class Connection:
         self._parser = make_parser(endpoint.address.name, endpoint.bounds)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._answers = 0
+        self._is_http_1_0 = False
         self.connect_ms = 0.0
 
     async def exchange(self, request: Request, deadline_ms: int) -> Exchange:
@@ -89,7 +87,7 @@ class Connection:
         elapsed_ms = (time.perf_counter() - started_s) * 1000
         kept = isinstance(outcome, Response) and self._parser.reusable
         self._answers += isinstance(outcome, Response)
-        return Exchange(sent, outcome, elapsed_ms, reused, kept)
+        return Exchange(sent, outcome, elapsed_ms, reused, kept, self._closing(outcome))
 
     async def unasked(self, seconds: float) -> str | None:
         """What comes within `seconds` without a request: `closed`, or a number of bytes."""
@@ -107,6 +105,14 @@ class Connection:
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
+
+    def _closing(self, outcome: Response | SourceError) -> str | None:
+        if isinstance(outcome, SourceError):
+            return None
+        given = outcome.headers.get("connection", "").lower()
+        if "close" in given:
+            return "Connection: close"
+        return "HTTP/1.0" if self._is_http_1_0 and "keep-alive" not in given else None
 
     async def _opened(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._streams is None:
@@ -133,6 +139,7 @@ class Connection:
                 if not data:
                     when = "within its answer" if self._parser.started else "before an answer"
                     raise Unreachable(f"the connection was closed {when}", reason=FailureReason.RESET)
+                self._is_http_1_0 = self._is_http_1_0 or (not self._parser.started and data.startswith(b"HTTP/1.0"))
                 response = self._parser.feed(data)
                 if response is not None:
                     return response

@@ -139,9 +139,8 @@ class ReadChecks:
                 return
             self._ledger.tried(KEEP_ALIVE)
             if not first.kept:
-                how = "Connection: close" if first.announced_close else "HTTP/1.0, or bytes after the answer"
-                rule = KEEP_ALIVE if first.announced_close else FRAMING
-                self._asking.find(rule, f"the connection ends with its first answer ({how})", first)
+                rule, how = (KEEP_ALIVE, first.closing) if first.closing else (FRAMING, "bytes after the answer")
+                self._asking.find(rule, f"the connection ends with its first answer: {how}", first)
                 return
             if await self._is_left_open(connection, first):
                 await self._asking.read(self._source, inputs, exists=exists, rule=KEEP_ALIVE, connection=connection)

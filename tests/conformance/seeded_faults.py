@@ -112,6 +112,12 @@ def _closing(received: Received, answer: Answer) -> Answer:
     return answer
 
 
+def _http_1_0(received: Received, answer: Answer) -> Answer:
+    answer.version = "1.0"
+    answer.ends = True
+    return answer
+
+
 def _silently_closing(received: Received, answer: Answer) -> Answer:
     answer.ends = True
     return answer
@@ -313,6 +319,7 @@ SEEDED_FAULTS = [
     SeededFault("too short a length", CARD, "framing", "bytes after the answer", _length(-1)),
     SeededFault("too great a length", CARD, "answers", "no complete answer", _length(+9)),
     SeededFault("closed each time", CARD, "keep-alive", "Connection: close", _closing),
+    SeededFault("another version", CARD, "keep-alive", "HTTP/1.0", _http_1_0),
     SeededFault("closed silently", CARD, "closing", "without Connection: close", _silently_closing),
     SeededFault("a short keep-alive", CARD, "idle", "announces 5 s", head(Keep_Alive="timeout=5"), advice=True),
     SeededFault(

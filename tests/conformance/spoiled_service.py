@@ -39,6 +39,7 @@ class Answer(Struct):
     ends: bool = False
     delay_s: float = 0.0
     silent: bool = False
+    version: str = "1.1"
 
     @property
     def json(self) -> Any:
@@ -53,7 +54,7 @@ class Answer(Struct):
 
     def encoded(self) -> bytes:
         head = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
-        return f"HTTP/1.1 {self.status} X\r\n{head}\r\n".encode() + self.body
+        return f"HTTP/{self.version} {self.status} X\r\n{head}\r\n".encode() + self.body
 
 
 Spoil = Callable[[Received, Answer], Answer]

@@ -78,6 +78,22 @@ async def test_the_sandbox_conforms(source: str) -> None:
     assert [finding for result in report.results for finding in result.findings] == []
 
 
+async def test_chunks_and_unknown_fields_and_a_charset_are_no_faults() -> None:
+    def chunked(received: Received, answer: Answer) -> Answer:
+        if answer.status == 200:
+            answer.put({**answer.json, "conform_new": [1]})
+        del answer.headers["Content-Length"]
+        answer.headers |= {"Transfer-Encoding": "chunked", "Content-Type": "application/json; charset=utf-8"}
+        half = len(answer.body) // 2
+        parts = [part for part in (answer.body[:half], answer.body[half:]) if part]
+        answer.body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+        return answer
+
+    async with spoiled_sandbox(chunked) as url:
+        report = await report_on(url, "card")
+    assert [finding for result in report.results for finding in result.findings] == []
+
+
 @pytest.mark.parametrize("fault", SEEDED_FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
 async def test_each_seeded_fault_is_found_by_its_rule(fault: SeededFault) -> None:
     hasty = fault.rule == "answers" and fault.says in ("given up", "no complete answer")
