@@ -26,6 +26,22 @@ ChosenPromotions = Annotated[
     typer.Option("--promotion", help="Promotion that may count; repeat it for more.", show_default="the best set"),
 ]
 NoPromotions = Annotated[bool, typer.Option("--no-promotions", help="Use no promotion.")]
+OrderId = Annotated[str | None, typer.Option(help="Order id.")]
+UserId = Annotated[str | None, typer.Option(help="User id of the payer.")]
+MerchantId = Annotated[str | None, typer.Option(help="Merchant id.")]
+Product = Annotated[
+    str | None, typer.Option(help="Checkout product.", show_default="that of the case, or STANDARD_CASHIER")
+]
+TerminalType = Annotated[
+    str | None, typer.Option("--terminal", help="Terminal of the payer.", show_default="that of the case, or APP")
+]
+ClaimedAmount = Annotated[
+    str | None, typer.Option(help="Claimed amount, in minor units of its currency, such as CNY:12800.")
+]
+ClaimedCountry = Annotated[str | None, typer.Option(help="Claimed country, two letters (ISO 3166).")]
+
+
+_DEFAULT_CASE = "chinese_shop"
 
 
 def consult(
@@ -33,20 +49,13 @@ def consult(
     case: Annotated[
         str | None, typer.Option(help="Order to consult, a name from `cashier cases`; the options below override it.")
     ] = None,
-    order_id: Annotated[str | None, typer.Option(help="Order id.")] = None,
-    user_id: Annotated[str | None, typer.Option(help="User id of the payer.")] = None,
-    merchant_id: Annotated[str | None, typer.Option(help="Merchant id.")] = None,
-    product: Annotated[
-        str | None, typer.Option(help="Checkout product.", show_default="that of the case, or STANDARD_CASHIER")
-    ] = None,
-    terminal_type: Annotated[
-        str | None,
-        typer.Option("--terminal", help="Terminal of the payer.", show_default="that of the case, or APP"),
-    ] = None,
-    amount: Annotated[
-        str | None, typer.Option(help="Claimed amount, in minor units of its currency, such as CNY:12800.")
-    ] = None,
-    country: Annotated[str | None, typer.Option(help="Claimed country, two letters (ISO 3166).")] = None,
+    order_id: OrderId = None,
+    user_id: UserId = None,
+    merchant_id: MerchantId = None,
+    product: Product = None,
+    terminal_type: TerminalType = None,
+    amount: ClaimedAmount = None,
+    country: ClaimedCountry = None,
     locale: Locale = "en",
     deadline_ms: Annotated[
         int | None,
@@ -60,22 +69,19 @@ def consult(
     ] = False,
 ) -> None:
     """Ask a running service for the payment methods of an order."""
-    request: dict[str, Any] = {"product": "STANDARD_CASHIER", "terminal": "APP"}
-    if case is not None:
-        request = dict(known_case(case).request)
-    given = {
-        "order_id": order_id,
-        "user_id": user_id,
-        "merchant_id": merchant_id,
-        "product": product,
-        "terminal": terminal_type,
-        "amount": None if amount is None else parse_money(amount),
-        "country": country,
-        "locale": locale,
-        "deadline_ms": deadline_ms,
-        "chosen_promotions": chosen_promotions(promotion, no_promotions),
-    }
-    request |= {key: value for key, value in given.items() if value is not None}
+    request = order_request(
+        case,
+        order_id=order_id,
+        user_id=user_id,
+        merchant_id=merchant_id,
+        product=product,
+        terminal=terminal_type,
+        amount=None if amount is None else parse_money(amount),
+        country=country,
+        locale=locale,
+        deadline_ms=deadline_ms,
+        chosen_promotions=chosen_promotions(promotion, no_promotions),
+    )
     if json and stream:
         stop("--json and --stream exclude each other: choose one")
     if json:
@@ -86,7 +92,20 @@ def consult(
 
 def pay(
     url: Url = "http://127.0.0.1:8080",
-    case: Annotated[str, typer.Option(help="Order to pay, a name from `cashier cases`.")] = "chinese_shop",
+    case: Annotated[
+        str | None,
+        typer.Option(
+            help="Order to pay, a name from `cashier cases`; the options below override it.",
+            show_default="chinese_shop, without --order-id",
+        ),
+    ] = None,
+    order_id: OrderId = None,
+    user_id: UserId = None,
+    merchant_id: MerchantId = None,
+    product: Product = None,
+    terminal_type: TerminalType = None,
+    amount: ClaimedAmount = None,
+    country: ClaimedCountry = None,
     method: Annotated[
         str | None,
         typer.Option(help="Payment method, a method_id of the consultation.", show_default="the first available"),
@@ -123,10 +142,18 @@ def pay(
 
     Exit status 0 means paid.
     """
-    request = {**known_case(case).request, "locale": locale}
-    chosen = chosen_promotions(promotion, no_promotions)
-    if chosen is not None:
-        request["chosen_promotions"] = chosen
+    request = order_request(
+        _DEFAULT_CASE if case is None and order_id is None else case,
+        order_id=order_id,
+        user_id=user_id,
+        merchant_id=merchant_id,
+        product=product,
+        terminal=terminal_type,
+        amount=None if amount is None else parse_money(amount),
+        country=country,
+        locale=locale,
+        chosen_promotions=chosen_promotions(promotion, no_promotions),
+    )
     ids = None if promotions is None else tuple(part for part in promotions.split(",") if part)
     choice = PayerPreference(
         method_id=method,
@@ -156,7 +183,7 @@ def payment(
 
 def attempt(
     url: Url = "http://127.0.0.1:8080",
-    case: Annotated[str, typer.Option(help="Order, a name from `cashier cases`.")] = "chinese_shop",
+    case: Annotated[str, typer.Option(help="Order, a name from `cashier cases`.")] = _DEFAULT_CASE,
     order_id: Annotated[str | None, typer.Option(help="Order id, instead of the case's.")] = None,
     user_id: Annotated[str | None, typer.Option(help="User id of the payer, instead of the case's.")] = None,
     merchant_id: Annotated[str | None, typer.Option(help="Merchant id, instead of the case's.")] = None,
@@ -197,6 +224,12 @@ def _finish_payment(
 def _console(json: bool) -> Console:
     """The terminal; nothing is printed to it where the output is JSON."""
     return Console(quiet=True) if json else terminal()
+
+
+def order_request(case: str | None, **given: Any) -> dict[str, Any]:
+    """A consultation's request: that of the case, if any, with the given fields instead."""
+    request = {"product": "STANDARD_CASHIER", "terminal": "APP"} if case is None else known_case(case).request
+    return {**request, **{name: value for name, value in given.items() if value is not None}}
 
 
 def chosen_promotions(promotions: list[str] | None, none: bool) -> list[str] | None:

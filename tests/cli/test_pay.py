@@ -167,6 +167,14 @@ def test_a_walk_in_pays_by_the_code_that_they_show_after_the_shown_one_was_close
     assert ledger(sandbox)["wrong"] == []
 
 
+def test_an_order_of_no_case_is_paid_by_its_ids(sandbox: str, service: str) -> None:
+    ids = ("--order-id", "o_100001", "--user-id", "u_100001", "--merchant-id", "m_100001")
+    result = run("pay", "--url", service, *ids, "--otp", "246810", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["order_id"] == "o_100001"
+    assert len(paid(sandbox, "o_100001")) == 1
+
+
 def test_a_problem_is_printed_as_json_with_the_json_option(service: str) -> None:
     found = run("pay", "--url", service, "--case", "listed_by_risk", "--json")
     assert found.exit_code == 1
