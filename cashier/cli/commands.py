@@ -40,8 +40,10 @@ from cashier.logs.standard_library import log_uncaught
 from cashier.ops.server import operations_port
 from cashier.probe import probe
 from cashier.sandbox import CASES, World, weather_named
+from cashier.sandbox import SOURCES as UPSTREAMS
 from cashier.sandbox import serve as serve_sandbox
 from cashier.sandbox.fault_descriptions import describe_faults
+from cashier.sandbox.weather_parser import parse_source
 from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
 from cashier.web.serve import serve as serve_app
@@ -341,9 +343,13 @@ def sandbox(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 9100,
     weather: Weather = "calm",
     seed: Annotated[int, typer.Option(help="Random seed of the world and the weather.")] = 1,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Services to simulate, separated by commas, beside real ones.", show_default="all"),
+    ] = None,
 ) -> None:
     """Run the simulated upstreams until SIGTERM or Ctrl-C."""
-    run(_serve_sandbox(host, port, weather, seed))
+    run(_serve_sandbox(host, port, weather, seed, only))
 
 
 @cli.command(name="weather", short_help="Show or change the weather of a running sandbox.", help=_WEATHER)
@@ -407,13 +413,16 @@ def cases() -> None:
     write(console, definitions([(name, case.sentence) for name, case in CASES.items()], console.width))
 
 
-async def _serve_sandbox(host: str, port: int, weather: str, seed: int) -> None:
+async def _serve_sandbox(host: str, port: int, weather: str, seed: int, only: str | None) -> None:
     async with AsyncExitStack() as running:
-        simulated = serve_sandbox(host, port, world=World(seed), weather=weather_named(weather, seed))
+        sources = UPSTREAMS if only is None else [parse_source(name.strip()) for name in only.split(",")]
+        simulated = serve_sandbox(host, port, world=World(seed), weather=weather_named(weather, seed), sources=sources)
         try:
             bound = await running.enter_async_context(simulated)
         except OSError as error:
             stop(listen_fault(host, port, error))
         print(f"Sandbox on http://{host}:{bound}", flush=True)
+        if only is not None:
+            print(f"It simulates {', '.join(sources)} and nothing else.", flush=True)
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             await anext(signals)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -11,6 +11,7 @@ from cashier.sandbox.bank_endpoints import bank_routes
 from cashier.sandbox.control_endpoints import ledger_routes, people_routes, weather_routes
 from cashier.sandbox.response_faults import json_response
 from cashier.sandbox.shop_endpoints import shop_routes, vault_routes
+from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.storefront_endpoints import storefront_routes
 from cashier.sandbox.upstream_answer import error_answer
 from cashier.sandbox.upstream_endpoints import UpstreamEndpoints
@@ -22,8 +23,10 @@ from cashier.sandbox.world import World
 _SHUTDOWN_S = 0.2
 
 
-def create_app(world: World, weather: Weather) -> web.Application:
+def create_app(world: World, weather: Weather, sources: Collection[str] = tuple(SOURCES)) -> web.Application:
     """The upstreams, a shop, the pages of bank and vault, and the sandbox's own endpoints.
+
+    `sources`: the upstreams that it serves; the paths of others do not exist.
 
     Run it with `handler_cancellation=True`, as `serve` does. Otherwise a hanging call outlives its
     client until the server stops.
@@ -43,22 +46,28 @@ def create_app(world: World, weather: Weather) -> web.Application:
         *vault_routes(),
         *storefront_routes(world.storefront),
     )
-    app.add_routes([*upstreams.routes(), *controls, web.route("*", "/{path:.*}", _no_such_path)])
+    app.add_routes([*upstreams.routes(sources), *controls, web.route("*", "/{path:.*}", _no_such_path)])
     app.on_shutdown.append(release_hanging)
     return app
 
 
 @asynccontextmanager
 async def serve(
-    host: str = "127.0.0.1", port: int = 9100, *, world: World | None = None, weather: Weather | None = None
+    host: str = "127.0.0.1",
+    port: int = 9100,
+    *,
+    world: World | None = None,
+    weather: Weather | None = None,
+    sources: Collection[str] = tuple(SOURCES),
 ) -> AsyncIterator[int]:
     """Run the sandbox for the block: `async with serve(port=0) as port`. Yields the bound port.
 
     Port 0 takes a free one. Default: the world of seed 1 in calm weather. While it runs, payers are
-    sent to its own bank pages. Raises OSError if the port is taken.
+    sent to its own bank pages. `sources`: the upstreams that it serves. Raises OSError if the port
+    is taken.
     """
     world = world or World()
-    app = create_app(world, weather or weather_named("calm"))
+    app = create_app(world, weather or weather_named("calm"), sources)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import msgspec
 from aiohttp import web
@@ -13,7 +13,7 @@ from cashier.sandbox.execution_faults import CLIENT_VIEW, Work, perform
 from cashier.sandbox.read_sources import SourceReader
 from cashier.sandbox.response_faults import deliver, json_response, respond_without_answer
 from cashier.sandbox.risk import DecisionBody, ResendBody, VerifyBody
-from cashier.sandbox.source_table import SOURCE_READS
+from cashier.sandbox.source_table import SOURCE_READS, SOURCES
 from cashier.sandbox.upstream_answer import Shape, UpstreamAnswer, error_answer, read_body
 from cashier.sandbox.weather import PaymentFault, Weather
 from cashier.sandbox.world import World
@@ -31,10 +31,14 @@ class UpstreamEndpoints:
         self._reader = SourceReader(world)
         self.closing = asyncio.Event()
 
-    def routes(self) -> list[web.RouteDef]:
-        reads = [web.get(read.path, self._read(source)) for source, read in SOURCE_READS.items()]
-        batches = [web.post(read.batch, self._batch(source)) for source, read in SOURCE_READS.items() if read.batch]
-        return [*reads, *batches, *self._risk_routes(), *self._engine_routes()]
+    def routes(self, sources: Collection[str] = tuple(SOURCES)) -> list[web.RouteDef]:
+        """`sources`: the services that are served."""
+        served = {source: read for source, read in SOURCE_READS.items() if source in sources}
+        reads = [web.get(read.path, self._read(source)) for source, read in served.items()]
+        batches = [web.post(read.batch, self._batch(source)) for source, read in served.items() if read.batch]
+        risk = self._risk_routes() if "risk" in sources else []
+        engine = self._engine_routes() if "engine" in sources else []
+        return [*reads, *batches, *risk, *engine]
 
     def _risk_routes(self) -> list[web.RouteDef]:
         risk = self._world.risk

@@ -9,6 +9,8 @@ import aiohttp
 import msgspec
 import pytest
 
+from cashier.sandbox import serve
+
 from . import contract
 
 READS: list[tuple[str, str, str, str]] = [
@@ -182,3 +184,21 @@ async def test_the_cases_can_be_read(client: aiohttp.ClientSession) -> None:
     async with client.get("/cases") as response:
         cases = await response.json()
     assert cases["chinese_shop"]["request"]["order_id"] == "o_1001"
+
+
+async def test_a_sandbox_of_some_services_has_no_paths_of_the_others() -> None:
+    calls = {"card": "/members/u_1/cards", "member": "/members/u_1", "engine": "/payments/pay_1", "ledger": "/ledger"}
+    answers = {}
+    async with serve(port=0, sources=("card", "engine")) as port, aiohttp.ClientSession() as session:
+        for name, path in calls.items():
+            async with session.get(f"http://127.0.0.1:{port}{path}") as response:
+                answers[name] = (response.status, (await response.json()).get("code"))
+        async with session.post(f"http://127.0.0.1:{port}/risk/decisions", json=INQUIRY) as response:
+            answers["risk"] = (response.status, (await response.json())["code"])
+    assert answers == {
+        "card": (200, None),
+        "member": (404, "NO_SUCH_PATH"),
+        "engine": (404, "PAYMENT_UNKNOWN"),
+        "ledger": (200, None),
+        "risk": (404, "NO_SUCH_PATH"),
+    }
