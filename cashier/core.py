@@ -89,6 +89,8 @@ class Cashier:
     `clock`: the time of day, for simulations.
     """
 
+    _parts: wiring.Parts
+
     def __init__(
         self,
         *,
@@ -276,7 +278,7 @@ class Cashier:
         return Invalidated(source, dropped, Reach.ALL_WORKERS if everywhere else Reach.THIS_WORKER)
 
     def reload(self, config: Configuration) -> tuple[str, ...]:
-        """Apply new source numbers, catalog, texts and ranking.
+        """Apply new source numbers, discovery, catalog, texts and ranking.
 
         Keeps requests under way and everything learned. Returns one sentence for each difference
         that takes a restart: addresses, transports, tokens, the server. Raises
@@ -284,6 +286,7 @@ class Cashier:
         """
         wiring.check_plan(config, self._given)
         needs_restart = tuple(wiring.changes_that_need_a_restart(self._built, config))
+        wiring.rediscover(self._parts, self._built, config)
         self.config = config
         for pipeline in self.pipelines.values():
             pipeline.reconfigure(config.settings)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cashier.consultation.cache_invalidation import CacheInvalidation
 from cashier.consultation.end import Observers
@@ -63,6 +64,7 @@ from cashier.version import __version__
 from cashier.web.payment_problems import refusal_for
 from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpClient
+from cashier.wire.discovery import Discovery
 from cashier.wire.http1 import Http1Client
 from cashier.wire.resolver import Resolver
 from cashier.wire.transport import CallHeaders, NetworkTransport, Transport
@@ -209,7 +211,46 @@ def make_transport(
     """Raises ValueError."""
     if settings.transport == "aiohttp":
         return AiohttpClient(settings.urls, settings.aiohttp, resolver, keep_headers=keep_headers)
-    return Http1Client(settings.urls, settings.http1, resolver, keep_headers=keep_headers)
+    resolver = resolver or Resolver()
+    return Http1Client(
+        settings.urls,
+        settings.http1,
+        resolver,
+        keep_headers=keep_headers,
+        discovery=discovery_of(settings, resolver),
+    )
+
+
+def discovery_of(settings: SourceSettings | ServiceSettings, resolver: Resolver) -> Discovery | None:
+    """Raises ValueError."""
+    if settings.discover is None:
+        return None
+    return Discovery(settings.discover, parse_address(settings.urls[0]), resolver)
+
+
+def rediscover(parts: Parts, built: Configuration, config: Configuration) -> None:
+    """Apply changes of `discover`. Raises `ConfigurationError`, and changes nothing then.
+
+    `built`: what the parts were made from. A change of the url takes a restart.
+    """
+    changed: list[tuple[Http1Client, Discovery | None]] = []
+    for name, transport in parts.network.items():
+        was, now = _network_settings(built, name), _network_settings(config, name)
+        if was is None or now is None or was.urls != now.urls or not isinstance(transport, Http1Client):
+            continue
+        if now.discover == (transport.discovery and transport.discovery.settings):
+            continue
+        try:
+            changed.append((transport, discovery_of(now, parts.resolver)))
+        except ValueError as fault:
+            raise ConfigurationError([f"{config.source}: [sources.{name}] discover: {fault}"]) from None
+    for transport, discovery in changed:
+        transport.discover(discovery)
+
+
+def _network_settings(config: Configuration, name: str) -> SourceSettings | ServiceSettings | None:
+    sources = config.settings.sources
+    return sources.service(name) if name in SERVICES else sources[name]
 
 
 def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> tuple[Plan, ConsultFlow]:
@@ -337,8 +378,15 @@ def changes_that_need_a_restart(before: Configuration, after: Configuration) -> 
                 if getattr(was, key) != getattr(now, key)
             )
     yield from (
-        f"[sources.{name}] has changed" for name in SERVICES if old.sources.service(name) != new.sources.service(name)
+        f"[sources.{name}] has changed"
+        for name in SERVICES
+        if _without_discover(old.sources.service(name)) != _without_discover(new.sources.service(name))
     )
+
+
+def _without_discover(settings: ServiceSettings | None) -> ServiceSettings | None:
+    """A change of `discover` is applied."""
+    return None if settings is None else replace(settings, discover=None)
 
 
 def _consult_flow(

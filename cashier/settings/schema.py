@@ -33,6 +33,7 @@ from cashier.web.cross_origin import MerchantSettings, origin_faults
 from cashier.web.server import ServerSettings
 from cashier.wire.address_parser import address_faults
 from cashier.wire.aiohttp_client import AiohttpSettings
+from cashier.wire.discovery import DiscoverSettings, discover_faults
 from cashier.wire.http1 import Http1Settings
 
 # The services that take payments: all three or none. Without them the service only consults.
@@ -66,7 +67,8 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     `timeout_ms`: None takes the source table's default. `adapter`: `package.module` or
     `package.module:name`, for a service of another shape; `options`: what it takes as
-    `AdapterSettings.options`. `http1` and `aiohttp`: settings of that transport.
+    `AdapterSettings.options`. `discover`: where the addresses of the name in `url` come from.
+    `http1` and `aiohttp`: settings of that transport.
 
     Each mechanism takes true for its defaults, a table for other numbers, or false: `cache` (true:
     the source table's ages), `hedge`, `retry`, `breaker`, `limiter`, `adaptive_timeout`, `late` (a
@@ -78,6 +80,7 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     transport: Literal["http1", "aiohttp", "local"] = "http1"
     adapter: str | None = None
     options: dict[str, Any] | None = None
+    discover: DiscoverSettings | None = None
     http1: Http1Settings | None = None
     aiohttp: AiohttpSettings | None = None
     cache: bool | CacheSettings = True
@@ -97,17 +100,19 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[sources.risk]`, `[sources.engine]`, `[sources.acquirer]`. Their timeouts are in `[accept]`.
 
-    `url`, `transport`, `options`, `http1` and `aiohttp` as in `SourceSettings`. `adapter`: a module
-    or object with one function for each operation (`sources.service_adapter`). Transport `local`:
-    an object with the port's methods, or a function that takes a request and returns a response
-    (`cashier.wire.in_process`). `tries`: retries of look-ups; a submit and a risk decision are sent
-    once. `seals`: of the engine; a reversal of a payment that it does not have refuses it for good.
+    `url`, `transport`, `options`, `discover`, `http1`, `aiohttp` as in `SourceSettings`. `adapter`:
+    a module or object with one function for each operation (`sources.service_adapter`). Transport
+    `local`: an object with the port's methods, or a function that takes a request and returns a
+    response (`cashier.wire.in_process`). `tries`: retries of look-ups; a submit and a risk decision
+    are sent once. `seals`: of the engine; a reversal of a payment that it does not have refuses it
+    for good.
     """
 
     url: str | tuple[str, ...]
     transport: Literal["http1", "aiohttp", "local"] = "http1"
     adapter: str | None = None
     options: dict[str, Any] | None = None
+    discover: DiscoverSettings | None = None
     http1: Http1Settings | None = None
     aiohttp: AiohttpSettings | None = None
     tries: RetrySettings = RetrySettings()
@@ -217,6 +222,11 @@ def settings_faults(settings: Settings) -> Iterator[str]:
         )
         if source is not None:
             yield from _address_faults(name, source)
+            if source.discover is not None:
+                yield from (
+                    f"[sources.{name}] {fault}"
+                    for fault in discover_faults(source.discover, source.urls, source.transport)
+                )
             if source.options is not None and source.adapter is None:
                 yield f"[sources.{name}.options] is for an adapter, but this source has none"
         if isinstance(source, SourceSettings):

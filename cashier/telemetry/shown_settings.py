@@ -56,6 +56,7 @@ _BY_SECTION: Mapping[str, tuple[str, ...]] = {
     "sources.*.breaker": ("calls", "failed_bps", "open_s", "open_max_s"),
     "sources.*.limiter": ("start", "least", "most"),
     "sources.*.batch": ("path", "max", "wait_ms", "room"),
+    "sources.*.discover": ("dns", "srv", "file", "http", "format", "interval_s", "nameserver", "token_file", "ca_file"),
     "sources.*.tries": ("attempts", "attempt_ms", "first_wait_ms", "longest_wait_ms"),
     "sources.*.http1": (*_TRANSPORT, "ahead"),
     "sources.*.aiohttp": (*_TRANSPORT, "trust_env"),
@@ -91,6 +92,8 @@ def _joined(path: str, name: str) -> str:
 def _text(pattern: str, value: Any) -> str:
     if pattern not in SHOWN:
         return HIDDEN if value else "not set"
+    if pattern == "sources.*.discover.http":
+        value = value.partition("?")[0].rpartition("@")[2]  # a query may hold a token
     if pattern == "cache.shared" and value:
         try:
             value = repr(parse_valkey_url(value))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
+from typing import Protocol
 
 from cashier.wire.address_parser import UpstreamAddress
 from cashier.wire.host_pool import HostPool
@@ -23,20 +24,43 @@ MakePool = Callable[[UpstreamAddress, ResolvedAddress | None], HostPool]
 OnChange = Callable[[dict[int, int], list[HostPool]], None]
 
 
+class AddressSource(Protocol):
+    """Where the addresses of a URL come from instead of a lookup of its name.
+
+    They are looked up every `interval_s`, also while there is no connection. `settings`: what it
+    was made from.
+    """
+
+    @property
+    def settings(self) -> object: ...
+
+    @property
+    def name(self) -> ResolvedName: ...
+
+    @property
+    def interval_s(self) -> float: ...
+
+    async def close(self) -> None: ...
+
+
 class UrlPools:
     """The pools of one configured URL. `name`: None for a literal address and a socket file.
+
+    It is looked up every `interval_s` while it is in use, or always.
 
     While the name is not resolved there is one pool without a target. It gets the first address, so
     that its calls stay where they are.
     """
 
-    __slots__ = ("address", "name", "on_resolution", "pools", "refresh_handle")
+    __slots__ = ("address", "always", "interval_s", "name", "on_resolution", "pools", "refresh_handle")
 
     on_resolution: OnResolution
 
-    def __init__(self, address: UpstreamAddress, name: ResolvedName | None, pool: HostPool) -> None:
+    def __init__(self, address: UpstreamAddress, pool: HostPool, interval_s: float) -> None:
         self.address = address
-        self.name = name
+        self.name: ResolvedName | None = None
+        self.interval_s = interval_s
+        self.always = False
         self.pools = [pool]
         self.refresh_handle: asyncio.TimerHandle | None = None
 
@@ -50,7 +74,8 @@ class AddressPools:
 
     `live` is never empty, and stays the same list. The index of a pool in it is its
     `address_index`. `sole`: its only pool, if it has only one; else `unproven` are those whose last
-    connect failed. A name is looked up again every `resolve_s` while it is in use.
+    connect failed. A name is looked up again every `resolve_s` while it is in use. `discovery`:
+    where the addresses of the only URL come from.
     """
 
     def __init__(
@@ -60,32 +85,41 @@ class AddressPools:
         resolver: Resolver,
         resolve_s: float,
         on_change: OnChange,
+        discovery: AddressSource | None = None,
     ) -> None:
         self.live: list[HostPool] = []
         self.draining: list[HostPool] = []
         self.sole: HostPool | None = None
         self._make_pool = make_pool
+        self._resolver = resolver
         self._resolve_s = resolve_s
         self._on_change = on_change
         self.unproven: list[HostPool] = []
         self._unproven_mask = 0
         self._random = Random()
-        self._closed = False
+        self._started = self._closed = False
         self._seed = self._random.getrandbits(64)
-        self._urls = [self._url(address, resolver) for address in addresses]
+        self._urls = [self._url(address, discovery) for address in addresses]
         self._balancer = LoadBalancer(self.live)
         self._renumber()
 
-    def _url(self, address: UpstreamAddress, resolver: Resolver) -> UrlPools:
-        if address.socket_path is not None:
-            return UrlPools(address, None, self._make_pool(address, None))
-        if is_literal(address.host):
-            return UrlPools(address, None, self._make_pool(address, ResolvedAddress(address.host)))
-        name = resolver.name(address.host)
-        url = UrlPools(address, name, self._make_pool(address, None))
-        url.on_resolution = partial(self._apply, url)
-        name.watch(url.on_resolution)
+    def _url(self, address: UpstreamAddress, discovery: AddressSource | None) -> UrlPools:
+        named = address.socket_path is None and not is_literal(address.host)
+        target = None if named or address.socket_path is not None else ResolvedAddress(address.host)
+        url = UrlPools(address, self._make_pool(address, target), self._resolve_s)
+        if named:
+            url.on_resolution = partial(self._apply, url)
+            self._watch(url, discovery)
         return url
+
+    def _watch(self, url: UrlPools, discovery: AddressSource | None) -> None:
+        name = self._resolver.name(url.address.host) if discovery is None else discovery.name
+        if url.name is not None:
+            url.name.unwatch(url.on_resolution)
+        url.name = name
+        url.always = discovery is not None
+        url.interval_s = self._resolve_s if discovery is None else discovery.interval_s
+        name.watch(url.on_resolution)
 
     @property
     def all(self) -> list[HostPool]:
@@ -124,6 +158,27 @@ class AddressPools:
 
     # Names
 
+    def start(self) -> None:
+        """Look up what is to be looked up always."""
+        self._started = True
+        for url in self._urls:
+            if url.name is not None and url.always:
+                self._refresh(url, url.name, url.interval_s)
+
+    def discover(self, discovery: AddressSource | None) -> None:
+        """Take the addresses from elsewhere; the present ones stay until others are found there."""
+        for url in self._urls:
+            if url.refresh_handle is not None:
+                url.refresh_handle.cancel()
+                url.refresh_handle = None
+            self._watch(url, discovery)
+            name = url.name
+            if name is None or not self._started:
+                continue
+            if name.resolution is not None:  # of another source
+                self._apply(url, name.resolution)
+            self._refresh(url, name, url.interval_s)
+
     async def settle(self, pool: HostPool, timeout_s: float) -> None:
         """Before a connect: make sure that the pool's target is known and not long outdated.
 
@@ -134,7 +189,7 @@ class AddressPools:
             return
         name = url.name
         try:
-            resolution = await name.wait(self._resolve_s, timeout_s)
+            resolution = await name.wait(url.interval_s, timeout_s)
         finally:
             if url.refresh_handle is None:
                 self._schedule(url, name)
@@ -142,16 +197,16 @@ class AddressPools:
             self._apply(url, resolution)
 
     def _schedule(self, url: UrlPools, name: ResolvedName) -> None:
-        """Look the name up again in `resolve_s`, sooner if it lives shorter or the last one failed.
+        """Look the name up again in time, sooner if it lives shorter or the last lookup failed.
 
         With jitter: workers that started together must not ask together for ever.
         """
         if url.refresh_handle is not None:
             url.refresh_handle.cancel()
-        if self._closed:
+        if self._closed or name is not url.name:
             return
         ttl_s = None if name.resolution is None else name.resolution.ttl_s
-        wait_s = self._resolve_s if ttl_s is None else min(self._resolve_s, max(1.0, ttl_s))
+        wait_s = url.interval_s if ttl_s is None else min(url.interval_s, max(1.0, ttl_s))
         if name.failing:
             wait_s = min(wait_s, MAX_RETRY_S)
         wait_s *= self._random.uniform(0.9, 1.0)
@@ -159,7 +214,7 @@ class AddressPools:
 
     def _refresh(self, url: UrlPools, name: ResolvedName, waited_s: float) -> None:
         url.refresh_handle = None
-        if not url.in_use:
+        if not (url.in_use or url.always):
             return  # the next connect starts it again
         # Another source with the same name may just have looked it up.
         lookup = None if name.fresh(waited_s / 2) else name.refresh()

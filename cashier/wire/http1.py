@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 
 from cashier.source_errors import FailureReason, Garbled, Overloaded, Shed, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import UpstreamAddress, parse_addresses
-from cashier.wire.address_pools import AddressPools
+from cashier.wire.address_pools import AddressPools, AddressSource
 from cashier.wire.call_completion import describe_failure, loss_reason
 from cashier.wire.connection_health import SLOW_FACTOR, SLOW_MARGIN_S
 from cashier.wire.host_pool import RETIRED, HostPool, UpstreamConnection
@@ -68,7 +68,8 @@ class Http1Client:
     """A `Transport` and `ConnectionOwner`. ValueError for an invalid address or file.
 
     `resolver`: shared with the other transports, so that they share lookups. `keep_headers`:
-    responses have their headers.
+    responses have their headers. `discovery`: where the addresses of the only URL come from; it is
+    closed with the client.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Http1Client:
         resolver: Resolver | None = None,
         *,
         keep_headers: bool = False,
+        discovery: AddressSource | None = None,
     ) -> None:
         self._settings = settings = settings or Http1Settings()
         addresses = parse_addresses(urls)
@@ -89,8 +91,10 @@ class Http1Client:
             return HostPool(0, address, bounds, tls, target)
 
         self._names = ", ".join(address.name for address in addresses)
+        self.discovery = discovery
+        self._replaced: set[asyncio.Task[None]] = set()
         self._hosts = AddressPools(
-            addresses, make_pool, resolver or Resolver(), settings.resolve_s, self._addresses_changed
+            addresses, make_pool, resolver or Resolver(), settings.resolve_s, self._addresses_changed, discovery
         )
         self._pools = self._hosts.live
         self._sole_pool = self._hosts.sole
@@ -110,9 +114,18 @@ class Http1Client:
         """One per configured URL, or per address of its name once that is resolved."""
         return tuple(pool.name for pool in self._pools)
 
+    def discover(self, discovery: AddressSource | None) -> None:
+        """Take the addresses from elsewhere. Calls under way go on."""
+        before, self.discovery = self.discovery, discovery
+        self._hosts.discover(discovery)
+        if before is not None:
+            self._replaced.add(task := asyncio.get_running_loop().create_task(before.close()))
+            task.add_done_callback(self._replaced.discard)
+
     async def open(self) -> None:
         for pool in self._pools:
             self._connect_ahead(pool, self._settings.ahead)
+        self._hosts.start()
         # The connects of an unresolved name are followed by those to its further addresses.
         for _ in range(2):
             if self._connects:
@@ -549,7 +562,9 @@ class Http1Client:
         for call in calls:
             if call is not None:
                 call.finish(self._closed_error(sent=call.sent))
-        await asyncio.gather(*self._connects, return_exceptions=True)
+        if self.discovery is not None:
+            await self.discovery.close()
+        await asyncio.gather(*self._connects, *self._replaced, return_exceptions=True)
         if any(pool.open for pool in self._hosts.all):
             self._drained = self._drained or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from ipaddress import ip_address
+from typing import Generic, TypeVar
 
 import structlog
 from msgspec import Struct
@@ -57,24 +58,25 @@ class Resolution(Struct, frozen=True):
 # Looks one name up. An OSError, or a resolution without addresses, is a failed lookup.
 Lookup = Callable[[str], Awaitable[Resolution]]
 OnResolution = Callable[[Resolution], None]
+T = TypeVar("T")
 
 
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-class LookupThreads:
+class LookupThreads(Generic[T]):
     """Runs a blocking lookup on a daemon thread of its own: exit never waits for it."""
 
-    def __init__(self, look_up: Callable[[str], Resolution], most: int = MAX_LOOKUP_THREADS) -> None:
+    def __init__(self, look_up: Callable[[str], T], most: int = MAX_LOOKUP_THREADS) -> None:
         self._look_up = look_up
         self._free = threading.BoundedSemaphore(most)
 
-    async def __call__(self, host: str) -> Resolution:
+    async def __call__(self, host: str) -> T:
         """Raises OSError. A cancelled wait leaves the thread running."""
         if not self._free.acquire(blocking=False):
-            raise OSError(errno.EAGAIN, "too many name lookups are in progress")
-        outcome: Future[Resolution] = Future()
+            raise OSError(errno.EAGAIN, "too many lookups are in progress")
+        outcome: Future[T] = Future()
         outcome.set_running_or_notify_cancel()  # a waiter can no longer cancel it
         try:
             threading.Thread(target=self._run, args=(host, outcome), name=f"look up {host}", daemon=True).start()
@@ -83,7 +85,7 @@ class LookupThreads:
             raise OSError(errno.EAGAIN, str(error)) from error
         return await asyncio.wrap_future(outcome)
 
-    def _run(self, host: str, outcome: Future[Resolution]) -> None:
+    def _run(self, host: str, outcome: Future[T]) -> None:
         try:
             resolution = self._look_up(host)
         except Exception as error:  # noqa: BLE001 — the waiter raises it
@@ -125,7 +127,8 @@ def is_literal(host: str) -> bool:
 class ResolvedName:
     """One name: its last known addresses, and the lookup in progress.
 
-    `resolution` stays while later lookups fail, hang, or find nothing.
+    `resolution` stays while later lookups fail, hang, or find nothing. `changes`: how often the
+    addresses became others. `failure`: of the last lookup, in words; None after a success.
     """
 
     def __init__(self, host: str, look_up: Lookup) -> None:
@@ -135,7 +138,8 @@ class ResolvedName:
         self._lookup: asyncio.Task[Resolution] | None = None
         self._lookup_started_s = 0.0
         self._resolved_s = 0.0
-        self._failure: str | None = None
+        self.failure: str | None = None
+        self.changes = 0
         self._back_off = BackOff()
         self._watchers: list[OnResolution] = []
 
@@ -153,6 +157,11 @@ class ResolvedName:
         """Wait no longer for the lookup in progress."""
         if self._lookup is not None:
             self._lookup.cancel()
+
+    @property
+    def age_s(self) -> float | None:
+        """The time since the last successful lookup; None before the first."""
+        return None if self.resolution is None else _now_s() - self._resolved_s
 
     def fresh(self, max_age_s: float) -> bool:
         """It was looked up within `max_age_s`, or within its own time to live if that is less."""
@@ -191,9 +200,9 @@ class ResolvedName:
                 await asyncio.wait((lookup,), timeout=patience_s)
         if self.resolution is not None:
             return self.resolution
-        if self._failure is None:
+        if self.failure is None:
             raise TimeoutError(errno.ETIMEDOUT, f"the name is not resolved within {timeout_s * 1000:.0f} ms")
-        raise OSError(errno.ENOENT, self._failure)
+        raise OSError(errno.ENOENT, self.failure)
 
     async def _resolve(self) -> Resolution:
         found = await self._look_up(self.host)
@@ -213,25 +222,28 @@ class ResolvedName:
         if error is not None:
             self._failed(error)
             return
-        if self._failure is not None:
+        if self.failure is not None:
             _log.info("a name resolves again", host=self.host)
-        self._failure = None
+        self.failure = None
         self._back_off.record_success()
         self._resolved_s = _now_s()
-        self.resolution = resolution = lookup.result()
+        resolution = lookup.result()
+        if self.resolution is not None and set(self.resolution.addresses) != set(resolution.addresses):
+            self.changes += 1
+        self.resolution = resolution
         for watcher in self._watchers:
             watcher(resolution)
 
     def _failed(self, error: BaseException) -> None:
         failure = describe_failure(error)
-        if self._failure is None:
+        if self.failure is None:
             _log.warning(
                 "a name does not resolve",
                 host=self.host,
                 error=failure,
                 effect="no connection" if self.resolution is None else "its last known addresses are used",
             )
-        self._failure = failure
+        self.failure = failure
         self._back_off.record_failure(_now_s())
         if not isinstance(error, OSError):
             raise error
@@ -239,7 +251,7 @@ class ResolvedName:
     @property
     def failing(self) -> bool:
         """The last lookup failed."""
-        return self._failure is not None
+        return self.failure is not None
 
     def __repr__(self) -> str:
         ips = [] if self.resolution is None else [address.ip for address in self.resolution.addresses]

@@ -49,6 +49,7 @@ HEADINGS = {
     "BreakerSettings": "`[sources.NAME.breaker]`",
     "LimiterSettings": "`[sources.NAME.limiter]`",
     "BatchSettings": "`[sources.NAME.batch]`",
+    "DiscoverSettings": "`[sources.NAME.discover]`",
     "Http1Settings": "`[sources.NAME.http1]`",
     "AiohttpSettings": "`[sources.NAME.aiohttp]`",
     "ServiceSettings": "`[sources.risk]`, `[sources.engine]`, `[sources.acquirer]`",

@@ -25,6 +25,7 @@ EXAMPLES = {
     "url", "adapter", "options", "cache", "ca_file", "client_cert_file", "client_key_file", "fresh_s", "stale_s",
     "error_s", "negative_s", "path", "attempt_ms", "public_url", "trusted_proxies",
     "order_url", "logo", "top_up", "bind_card", "update_card", "name", "currency",
+    "discover", "dns", "srv", "file", "http", "format", "nameserver", "token_file",
 }  # fmt: skip
 
 

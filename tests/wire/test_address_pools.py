@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.wire.address_parser import UpstreamAddress, parse_addresses
-from cashier.wire.address_pools import MAX_ADDRESSES, AddressPools
+from cashier.wire.address_pools import MAX_ADDRESSES, AddressPools, AddressSource
 from cashier.wire.host_pool import RETIRED, HostPool
-from cashier.wire.resolver import Resolution, ResolvedAddress, Resolver
+from cashier.wire.resolver import Resolution, ResolvedAddress, ResolvedName, Resolver
 from cashier.wire.response_parser import ResponseBounds
 from tests.wire.scripted_names import Names, resolution
 
@@ -28,11 +28,10 @@ def make_pool(address: UpstreamAddress, target: ResolvedAddress | None) -> HostP
 class Rig:
     """The pools of some URLs, with a record of the changes."""
 
-    def __init__(self, names: Names | Resolver, *urls: str) -> None:
+    def __init__(self, names: Names | Resolver, *urls: str, discovery: AddressSource | None = None) -> None:
         self.changes: list[tuple[dict[int, int], list[HostPool]]] = []
-        self.pools = AddressPools(
-            parse_addresses(urls), make_pool, names.resolver if isinstance(names, Names) else names, 30, self.changed
-        )
+        resolver = names.resolver if isinstance(names, Names) else names
+        self.pools = AddressPools(parse_addresses(urls), make_pool, resolver, 30, self.changed, discovery)
 
     def changed(self, moved: dict[int, int], opened: list[HostPool]) -> None:
         self.changes.append((moved, opened))
@@ -53,8 +52,8 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def rig(names: Names | Resolver, *urls: str) -> AsyncIterator[Rig]:
-    made = Rig(names, *urls)
+async def rig(names: Names | Resolver, *urls: str, discovery: AddressSource | None = None) -> AsyncIterator[Rig]:
+    made = Rig(names, *urls, discovery=discovery)
     yield made
     made.pools.close()
 
@@ -219,6 +218,52 @@ async def test_a_new_address_is_not_used_before_it_has_connected() -> None:
         assert {made.pools.pick(100.0, 0) for _ in range(6)} == {old}
         made.pools.record_success(new, 0.0)
         assert {made.pools.pick(100.0, 0) for _ in range(6)} == {old, new}
+
+
+class Discovered:
+    """An `AddressSource`."""
+
+    settings: object = None
+
+    def __init__(self, names: Names, interval_s: float) -> None:
+        self.name = ResolvedName("card", names.look_up)
+        self.interval_s = interval_s
+
+    async def close(self) -> None:
+        self.name.cancel()
+
+
+@pytest.mark.looptime
+async def test_discovered_addresses_are_followed_also_without_a_connection() -> None:
+    names = Names(card=resolution("10.0.0.1", "10.0.0.2"))
+    async with rig(Names(), "http://card", discovery=Discovered(names, 10)) as made:
+        made.pools.start()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        assert made.ips == {"10.0.0.1", "10.0.0.2"}
+        assert all(pool.proven and not pool.cold for pool in made.pools.live)  # all are new together
+        names.answers["card"] = resolution("10.0.0.2", "10.0.0.3")
+        await asyncio.sleep(10)
+        assert made.ips == {"10.0.0.2", "10.0.0.3"}
+        await asyncio.sleep(1000)
+        assert 100 <= names.started["card"] <= 1010 / 9 + 2
+        assert len(made.changes) == 2  # identical lists change nothing
+
+
+@pytest.mark.looptime
+async def test_another_rank_of_an_address_moves_no_connection() -> None:
+    names = Names(card=Resolution((ResolvedAddress("10.0.0.1"), ResolvedAddress("10.0.0.2", weight=3))))
+    async with rig(names, "http://card") as made:
+        await made.connect()
+        for pool in made.pools.live:
+            made.pools.record_success(pool, 0.0)
+        before, changes = list(made.pools.live), len(made.changes)
+        names.answers["card"] = Resolution((ResolvedAddress("10.0.0.1"), ResolvedAddress("10.0.0.2", priority=1)))
+        await asyncio.sleep(31)
+        assert made.pools.live == before
+        assert len(made.changes) == changes
+        used = {made.pools.pick(0.0, 0).target for _ in range(9)}
+        assert used == {ResolvedAddress("10.0.0.1")}
 
 
 ips = st.lists(

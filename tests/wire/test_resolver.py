@@ -246,7 +246,7 @@ async def test_lookup_threads_are_bounded_and_free_again_after_a_failure(blockin
     threads = LookupThreads(blocking, most=2)
     hung = [asyncio.create_task(threads(f"hung{number}")) for number in range(2)]
     await asyncio.sleep(0)
-    with pytest.raises(OSError, match="too many name lookups"):
+    with pytest.raises(OSError, match="too many lookups"):
         await threads("quick")
     blocking.ended.set()
     assert await asyncio.gather(*hung, return_exceptions=True) == [NOT_FOUND] * 2
