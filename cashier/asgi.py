@@ -33,6 +33,7 @@ from cashier.web.application import CashierApp, owning_app
 from cashier.web.auth import BearerAuth, is_loopback
 from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.key_file import KeyFile
+from cashier.web.rate_limit import CallerLimits
 
 _log = structlog.get_logger("cashier")
 
@@ -72,6 +73,7 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
         origins=origins,
         metrics=metrics,
         pages=served_pages(cashier),
+        limits=CallerLimits(config.settings.limits) if config.settings.limits.on else None,
         trusts_named_payers=config.settings.auth.mode == "none" and is_loopback(config.settings.server.host),
     )
     application.access_log = config.settings.telemetry.access_log

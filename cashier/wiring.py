@@ -352,7 +352,7 @@ def check_plan(config: Configuration, given: Iterable[str]) -> None:
 def changes_that_need_a_restart(before: Configuration, after: Configuration) -> Iterator[str]:
     """Yield one sentence for each difference that cannot be applied at run time."""
     old, new = before.settings, after.settings
-    for table in ("server", "auth", "operations", "tokens", "cache", "shed"):
+    for table in ("server", "auth", "operations", "tokens", "cache", "shed", "limits"):
         if getattr(old, table) != getattr(new, table):
             yield f"[{table}] has changed"
     yield from (

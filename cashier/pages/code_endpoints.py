@@ -29,13 +29,13 @@ from cashier.pages.forms import read_fields
 from cashier.pages.order_creation import OrderNotCreated, Orders, Sale
 from cashier.pages.page_call import PageRefused
 from cashier.pages.page_responses import PageResponses
-from cashier.pages.rate_limit import RateLimit
 from cashier.pages.sale_view import amount_form
 from cashier.pages.surroundings import page_view
 from cashier.pages.till_views import MerchantCodeView
 from cashier.settings.pages import CodeSettings
 from cashier.tokens.page_session import SessionClaims
 from cashier.web.problem import RequestRefused
+from cashier.web.rate_limit import RateLimit
 from cashier.wire.transport import CallHeaders
 
 OpenSession = Callable[[SessionRequest, Scope], PageSession]

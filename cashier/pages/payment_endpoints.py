@@ -24,7 +24,6 @@ from cashier.pages.page_call import PageCall, PageRefused, with_locale
 from cashier.pages.page_responses import PageResponses
 from cashier.pages.payment_view import ChallengeNotice, PaymentForms, may_be_retried, result_view
 from cashier.pages.qr import QrCodes
-from cashier.pages.rate_limit import RateLimit
 from cashier.pages.surroundings import page_view, payment_page, refresh_s
 from cashier.pages.views import CheckoutView, Form, Outcome, PaymentHead, ResultView
 from cashier.payments.attempt import kind_of
@@ -41,6 +40,7 @@ from cashier.payments.errors import (
 from cashier.payments.flow import PaymentFlow
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.page_session import ReturnClaims, SessionClaims
+from cashier.web.rate_limit import RateLimit
 
 # How long "I have paid" waits for a change.
 _PAID_WAIT_MS = 2_000

@@ -30,6 +30,7 @@ from cashier.sources.idempotent_retry import RetrySettings
 from cashier.telemetry.settings import TelemetrySettings, telemetry_faults
 from cashier.web.auth import AuthSettings, auth_faults
 from cashier.web.cross_origin import MerchantSettings, origin_faults
+from cashier.web.rate_limit import LimitSettings, limit_faults
 from cashier.web.server import ServerSettings
 from cashier.wire.address_parser import address_faults
 from cashier.wire.aiohttp_client import AiohttpSettings
@@ -158,6 +159,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     accept: AcceptSettings = AcceptSettings()
     cache: CachingSettings = CachingSettings()
     shed: ShedSettings = ShedSettings()
+    limits: LimitSettings = LimitSettings()
     tokens: TokenSettings = TokenSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     merchants: dict[str, MerchantSettings] = {}
@@ -216,6 +218,7 @@ def settings_faults(settings: Settings) -> Iterator[str]:
     if consult.deadline_ms > consult.max_deadline_ms:
         yield f"[consult] {deadline} is above max_deadline_ms = {consult.max_deadline_ms}; raise that or lower this"
     yield from shed_faults(settings.shed)
+    yield from limit_faults(settings.limits)
     for name in SourcesSettings.__struct_fields__:
         source: SourceSettings | ServiceSettings | None = (
             settings.sources.service(name) if name in SERVICES else settings.sources[name]

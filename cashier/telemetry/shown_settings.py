@@ -45,6 +45,7 @@ _BY_SECTION: Mapping[str, tuple[str, ...]] = {
     ),
     "cache": ("l1_entries", "shared"),
     "shed": ("enabled", "dim_lag_ms", "refuse_lag_ms"),
+    "limits": ("user_rate", "merchant_rate", "burst_s"),
     "tokens": ("ttl_s",),
     "merchants.*": ("origins",),
     "sources.*": (

@@ -28,6 +28,7 @@ from cashier.web.overload_response import PRIORITIES, RefusalTexts, scope_priori
 from cashier.web.payment_endpoints import PaymentEndpoints
 from cashier.web.ports import ConsultService, PagesPort
 from cashier.web.problem import ProblemCode, RequestRefused
+from cashier.web.rate_limit import CallerLimits
 from cashier.web.request_guard import RequestGuard
 from cashier.web.request_headers import read_request_id
 from cashier.web.response import HeaderList, problem_response, send_response
@@ -52,7 +53,7 @@ class CashierApp:
     `ladder` decides on admission under overload: here, or earlier in a connection that knows this
     application. Only consultations are refused; payments and health checks never are.
     `body_limit_bytes` and `body_timeout_s` limit the request body, here or in that connection.
-    `trusts_named_payers`, `pages`: see `app`. `metrics`: where to count.
+    `trusts_named_payers`, `pages`, `limits`: see `app`. `metrics`: where to count.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class CashierApp:
         trusts_named_payers: bool = False,
         metrics: Store | None = None,
         pages: PagesPort | None = None,
+        limits: CallerLimits | None = None,
     ) -> None:
         self.metrics = metrics = metrics or Store()
         self.http_metrics = HttpMetrics(metrics)
@@ -83,7 +85,9 @@ class CashierApp:
         self.queue = AdmissionQueue(ladder, metrics)
         self.refusal_texts = RefusalTexts(lambda: self._service)
         self.origins = origins = origins or AllowedOrigins({})
-        self._consult_endpoint = ConsultEndpoint(bearer_auth, origins, body_limit_bytes, body_timeout_s, self.queue)
+        self._consult_endpoint = ConsultEndpoint(
+            bearer_auth, origins, body_limit_bytes, body_timeout_s, self.queue, limits
+        )
         guard = RequestGuard(
             lambda: self._service,
             bearer_auth,
@@ -91,6 +95,7 @@ class CashierApp:
             body_limit_bytes,
             body_timeout_s,
             trusts_named_payers=trusts_named_payers,
+            limits=limits,
         )
         self._pages = pages
         self._payment_endpoints = PaymentEndpoints(guard, body_timeout_s, lambda: self.draining)
@@ -225,6 +230,7 @@ def app(
     origins: AllowedOrigins | None = None,
     trusts_named_payers: bool = False,
     pages: PagesPort | None = None,
+    limits: CallerLimits | None = None,
 ) -> CashierApp:
     """An application on an open cashier, which stays open: `app.mount("/pay", web.app(cashier))`.
 
@@ -233,7 +239,7 @@ def app(
     owner must call its `tick`. `origins`: pages of other origins that may call it.
     `trusts_named_payers`: without `bearer_auth`, a caller that names a payer sees and takes over
     that payer's attempts. Only where no stranger reaches it. `pages`: served beside the API, from
-    `cashier.pages.app`.
+    `cashier.pages.app`. `limits`: of users and merchants, in this process.
     """
     return CashierApp(
         cashier,
@@ -246,6 +252,7 @@ def app(
         trusts_named_payers=trusts_named_payers,
         metrics=cashier.metrics,
         pages=pages,
+        limits=limits,
     )
 
 
@@ -260,6 +267,7 @@ def owning_app(
     trusts_named_payers: bool = False,
     metrics: Store | None = None,
     pages: PagesPort | None = None,
+    limits: CallerLimits | None = None,
 ) -> CashierApp:
     """An application that opens its cashier at server start and closes it at server stop.
 
@@ -276,4 +284,5 @@ def owning_app(
         trusts_named_payers=trusts_named_payers,
         metrics=metrics,
         pages=pages,
+        limits=limits,
     )

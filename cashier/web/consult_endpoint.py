@@ -22,6 +22,7 @@ from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
 from cashier.web.ports import ConsultService
 from cashier.web.problem import Headers, Problem, ProblemCode, RequestRefused
 from cashier.web.problem_text import localized
+from cashier.web.rate_limit import CallerLimits
 from cashier.web.request_headers import (
     declared_length_exceeds,
     is_json,
@@ -103,10 +104,12 @@ class ConsultEndpoint:
         body_limit_bytes: int,
         body_timeout_s: float,
         queue: AdmissionQueue,
+        limits: CallerLimits | None = None,
     ) -> None:
         self._bearer_auth = bearer_auth
         self._origins = origins
         self._queue = queue
+        self._limits = limits
         self._body_limit_bytes = body_limit_bytes
         self._disconnect_watch = DisconnectWatch(body_timeout_s)
 
@@ -168,6 +171,8 @@ class ConsultEndpoint:
             if service is None:
                 raise NotOpen
             request = await self._read_request(method, headers, watched)
+            if self._limits is not None:
+                self._limits.admit(request)
             if not self._queue.try_start():
                 await self._queue.wait()
             traceparent = read_traceparent(headers)

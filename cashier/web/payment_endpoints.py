@@ -209,6 +209,7 @@ class PaymentEndpoints:
         request = payment_requests.decode_submit(await self._guard.json(call.request, call.headers))
         call.choice = lambda: request
         self._guard.require_own(caller, call.headers, call.choice)
+        self._guard.limit(request)
         return _response(await payments.submit(request, key, request_id=call.request_id, traceparent=call.traceparent))
 
     async def _answer(self, call: PaymentCall) -> ApiResponse:

@@ -49,6 +49,7 @@ class ProblemCode(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     INVALID = "INVALID"
     KEY_REUSED = "KEY_REUSED"
+    RATE_LIMITED = "RATE_LIMITED"
     HEADERS_TOO_LARGE = "HEADERS_TOO_LARGE"
     INTERNAL = "INTERNAL"
     PAYMENTS_NOT_CONFIGURED = "PAYMENTS_NOT_CONFIGURED"
@@ -90,6 +91,7 @@ STATUS_AND_TITLE: dict[ProblemCode, tuple[int, str]] = {
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: (415, "Unsupported media type"),
     ProblemCode.INVALID: (422, "Invalid request"),
     ProblemCode.KEY_REUSED: (422, "Idempotency key reused"),
+    ProblemCode.RATE_LIMITED: (429, "Too many requests"),
     ProblemCode.HEADERS_TOO_LARGE: (431, "Request headers too large"),
     ProblemCode.INTERNAL: (500, "Internal error"),
     ProblemCode.PAYMENTS_NOT_CONFIGURED: (501, "Payments not configured"),

@@ -17,6 +17,7 @@ from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.ports import ConsultService
 from cashier.web.problem import Headers, Problem, ProblemCode, RequestRefused
 from cashier.web.problem_text import localized
+from cashier.web.rate_limit import CallerLimits
 from cashier.web.request_headers import declared_length_exceeds, is_json
 from cashier.web.response import ACCEPTED, CLOSE, RETRY_AFTER_1
 
@@ -36,6 +37,7 @@ class RequestGuard:
         body_timeout_s: float,
         *,
         trusts_named_payers: bool,
+        limits: CallerLimits | None = None,
     ) -> None:
         self._service = service
         self._bearer_auth = bearer_auth
@@ -43,6 +45,7 @@ class RequestGuard:
         self._body_limit_bytes = body_limit_bytes
         self._body_timeout_s = body_timeout_s
         self._trusts_named_payers = trusts_named_payers
+        self._limits = limits
 
     def __repr__(self) -> str:
         return f"<RequestGuard {'secured' if self.secured else 'open'} body_limit_bytes={self._body_limit_bytes}>"
@@ -99,6 +102,11 @@ class RequestGuard:
             subject = owned()
             caller.require_own(subject)
             self._origins.require(headers, subject.merchant_id)
+
+    def limit(self, owned: Owned) -> None:
+        """Raises `RequestRefused`: RATE_LIMITED."""
+        if self._limits is not None:
+            self._limits.admit(owned)
 
     def refuse_other_origins(self, headers: Mapping[bytes, bytes]) -> None:
         """For what concerns all merchants. Raises `RequestRefused`: ORIGIN_NOT_ALLOWED."""

@@ -39,6 +39,7 @@ HEADINGS = {
     "AcceptSettings": "`[accept]`",
     "CachingSettings": "`[cache]`",
     "ShedSettings": "`[shed]`",
+    "LimitSettings": "`[limits]`",
     "TokenSettings": "`[tokens]`",
     "TelemetrySettings": "`[telemetry]`",
     "MerchantSettings": "`[merchants.NAME]`",

@@ -93,6 +93,7 @@ _PROBLEM_GROUPS: dict[str, tuple[ProblemCode, ...]] = {
     ),
     "ignored_body": (ProblemCode.TOO_LARGE, ProblemCode.BODY_TIMEOUT),
     "consult": (ProblemCode.ORDER_UNKNOWN, ProblemCode.OVERLOADED, ProblemCode.REQUIRED_SOURCE_UNAVAILABLE),
+    "limited": (ProblemCode.RATE_LIMITED,),
     "payments": (ProblemCode.PAYMENTS_NOT_CONFIGURED,),
     "pages": (ProblemCode.PAGES_NOT_CONFIGURED,),
     "token": (
@@ -138,6 +139,7 @@ _PROBLEM_HEADERS = {
             ProblemCode.REQUIRED_SOURCE_UNAVAILABLE,
             ProblemCode.NOT_READY,
             ProblemCode.OVERLOADED,
+            ProblemCode.RATE_LIMITED,
             ProblemCode.IN_FLIGHT,
             ProblemCode.CHECK_UNAVAILABLE,
             ProblemCode.STATUS_UNAVAILABLE,
