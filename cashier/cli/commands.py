@@ -25,6 +25,7 @@ from cashier.asgi import bearer_auth, configured_app, log_warnings
 from cashier.cli import demo, payer_commands, service_client, top, weather_printer
 from cashier.cli.adapter_printer import trial_lines
 from cashier.cli.conform_command import conform
+from cashier.cli.contract_command import SERVED, contract
 from cashier.cli.invocation import Locale, input_fault, known_case, parse_money, print_json, refuse, run, stop
 from cashier.cli.layout import definitions, terminal, write
 from cashier.cli.listening import host_and_port, listen_fault
@@ -337,6 +338,9 @@ def _known(*, amount: str | None, **given: str | None) -> dict[str, Any]:
     return known
 
 
+cli.command(short_help="Print the contract of the services behind a cashier.")(contract)
+
+
 @cli.command(short_help="Run the simulated upstreams until SIGTERM or Ctrl-C.")
 def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -416,7 +420,14 @@ def cases() -> None:
 async def _serve_sandbox(host: str, port: int, weather: str, seed: int, only: str | None) -> None:
     async with AsyncExitStack() as running:
         sources = UPSTREAMS if only is None else [parse_source(name.strip()) for name in only.split(",")]
-        simulated = serve_sandbox(host, port, world=World(seed), weather=weather_named(weather, seed), sources=sources)
+        simulated = serve_sandbox(
+            host,
+            port,
+            world=World(seed),
+            weather=weather_named(weather, seed),
+            sources=sources,
+            documents=SERVED,
+        )
         try:
             bound = await running.enter_async_context(simulated)
         except OSError as error:

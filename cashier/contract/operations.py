@@ -85,7 +85,7 @@ class Operation(Struct, frozen=True, kw_only=True):
 
 
 # Templates in place of values: structs do not check what they are made with.
-_INPUTS: dict[str, Any] = {
+INPUTS: dict[str, Any] = {
     **{name: f"{{{name}}}" for name in ("order_id", "user_id", "merchant_id", "currency", "country")},
     "amount": Money("{currency}", "{value}"),  # type: ignore[arg-type]
 }
@@ -152,10 +152,10 @@ def _read(spec: SourceSpec) -> Operation:
     return _operation(
         source.name,
         "read",
-        source.request(_INPUTS),
+        source.request(INPUTS),
         {200: source.answer_type, 404: NotFound},
         echoes={} if identity is None else {identity: identity},
-        batch=None if source.parameters is None else tuple(source.parameters(_INPUTS)),
+        batch=None if source.parameters is None else tuple(source.parameters(INPUTS)),
     )
 
 

@@ -46,7 +46,7 @@ def _event_code(engine: EngineReport, event: PaymentEvent) -> MessageCode:
     because the order is over, money may still be on its way.
     """
     if event is PaymentEvent.ENGINE_FAILED:
-        return _BY_FAILURE.get(engine.failure_code or "", MessageCode.FAILED)
+        return BY_FAILURE.get(engine.failure_code or "", MessageCode.FAILED)
     if engine.reversed_because is ReversalReason.CANCELLED and event in _ENDED_UNPAID:
         return MessageCode.CANCELLED
     if event is PaymentEvent.ENGINE_REVERSED and engine.failure_code == "ORDER_PAID":
@@ -55,7 +55,7 @@ def _event_code(engine: EngineReport, event: PaymentEvent) -> MessageCode:
     return MessageCode.CLOSED_UNPAID if reversed_ else _MESSAGES[event]
 
 
-_BY_FAILURE = {
+BY_FAILURE = {
     "BALANCE_INSUFFICIENT": MessageCode.BALANCE_INSUFFICIENT,
     "INSTRUMENT_DECLINED": MessageCode.INSTRUMENT_DECLINED,
     "CHANNEL_UNAVAILABLE": MessageCode.CHANNEL_UNAVAILABLE,

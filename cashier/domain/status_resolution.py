@@ -114,7 +114,7 @@ class ResolvedStatus(Struct, frozen=True):
 
 # Failure codes without money taken and without fault of the payer: the order or its code is over,
 # or the engine was asked to reverse.
-_CLOSED_CODES = frozenset({REVERSED, "EXPIRED", "ORDER_PAID", "ORDER_CLOSED", "ORDER_EXPIRED", "ORDER_REFUNDED"})
+CLOSED_CODES = frozenset({REVERSED, "EXPIRED", "ORDER_PAID", "ORDER_CLOSED", "ORDER_EXPIRED", "ORDER_REFUNDED"})
 _OVER = frozenset(
     {
         AcquirerReportStatus.PAID,
@@ -232,7 +232,7 @@ def _engine_final_event(
         case EngineReportStatus.FAILED if not silent:
             if engine.reversed_because is ReversalReason.CHALLENGE_FAILED:
                 return PaymentEvent.CHALLENGE_FAILED
-            ended_unpaid = engine.was_reversed or engine.failure_code in _CLOSED_CODES
+            ended_unpaid = engine.was_reversed or engine.failure_code in CLOSED_CODES
             return PaymentEvent.ENGINE_REVERSED if ended_unpaid else PaymentEvent.ENGINE_FAILED
         case EngineReportStatus.SEALED if not silent:
             challenge_failed = engine.reversed_because is ReversalReason.CHALLENGE_FAILED

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -23,10 +24,21 @@ from cashier.sandbox.world import World
 _SHUTDOWN_S = 0.2
 
 
-def create_app(world: World, weather: Weather, sources: Collection[str] = tuple(SOURCES)) -> web.Application:
+# By path, made when it is asked for: headers and body.
+Documents = Mapping[str, Callable[[], tuple[Mapping[str, str], bytes]]]
+_NO_DOCUMENTS: Documents = {}
+
+
+def create_app(
+    world: World,
+    weather: Weather,
+    sources: Collection[str] = tuple(SOURCES),
+    documents: Documents = _NO_DOCUMENTS,
+) -> web.Application:
     """The upstreams, a shop, the pages of bank and vault, and the sandbox's own endpoints.
 
-    `sources`: the upstreams that it serves; the paths of others do not exist.
+    `sources`: the upstreams that it serves; the paths of others do not exist. `documents`: served
+    as they are, such as those of the contract.
 
     Run it with `handler_cancellation=True`, as `serve` does. Otherwise a hanging call outlives its
     client until the server stops.
@@ -45,6 +57,7 @@ def create_app(world: World, weather: Weather, sources: Collection[str] = tuple(
         *shop_routes(world.shop),
         *vault_routes(),
         *storefront_routes(world.storefront),
+        *(web.get(path, _serve_document(document)) for path, document in documents.items()),
     )
     app.add_routes([*upstreams.routes(sources), *controls, web.route("*", "/{path:.*}", _no_such_path)])
     app.on_shutdown.append(release_hanging)
@@ -59,15 +72,16 @@ async def serve(
     world: World | None = None,
     weather: Weather | None = None,
     sources: Collection[str] = tuple(SOURCES),
+    documents: Documents = _NO_DOCUMENTS,
 ) -> AsyncIterator[int]:
     """Run the sandbox for the block: `async with serve(port=0) as port`. Yields the bound port.
 
     Port 0 takes a free one. Default: the world of seed 1 in calm weather. While it runs, payers are
-    sent to its own bank pages. `sources`: the upstreams that it serves. Raises OSError if the port
+    sent to its own bank pages. `sources`, `documents`: see `create_app`. Raises OSError if the port
     is taken.
     """
     world = world or World()
-    app = create_app(world, weather or weather_named("calm"), sources)
+    app = create_app(world, weather or weather_named("calm"), sources, documents)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     try:
@@ -80,6 +94,16 @@ async def serve(
     finally:
         world.engine.address = None
         await runner.cleanup()
+
+
+def _serve_document(
+    document: Callable[[], tuple[Mapping[str, str], bytes]],
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def serve_document(request: web.Request) -> web.StreamResponse:
+        headers, body = await asyncio.to_thread(document)
+        return web.Response(body=body, headers=headers)
+
+    return serve_document
 
 
 async def _no_such_path(request: web.Request) -> web.StreamResponse:

@@ -24,6 +24,7 @@ API_PATHS = (
     "/healthz",
     "/readyz",
     "/openapi.json",
+    "/docs",
 )
 _PAGE, _EMBEDDED = "/cashier/{order_id}", "/cashier-embed/{order_id}"
 _TILL = "/cashier-till/{merchant_id}/{terminal_id}"

@@ -6,7 +6,6 @@ Schemas come from the structs, limits and patterns from their constants, problem
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -47,6 +46,7 @@ from cashier.payments.settings import LONGEST_WAIT_MS
 from cashier.web.caller import TokenScope
 from cashier.web.health import Liveness, ReadinessReport
 from cashier.web.invalidate_endpoint import Invalidation
+from cashier.web.openapi.document_parts import convert, decode_example, fill, named
 from cashier.web.payment_problems import refusal_for
 from cashier.web.payment_requests import KEY_HEADER, TOKEN_HEADER, Cancellation, ChallengeAnswer
 from cashier.web.problem import STATUS_AND_TITLE, FieldProblem, Problem, ProblemCode, invalid, make_problem
@@ -148,10 +148,8 @@ _PROBLEM_HEADERS = {
         "retry-after",
     ),
 }
-_VALUE = re.compile(r"\$\{(\w+)\}")
 
 Json = dict[str, Any]
-T = TypeVar("T")
 S = TypeVar("S", bound=Struct)
 
 
@@ -162,10 +160,11 @@ class _Body(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Response(Struct, frozen=True, forbid_unknown_fields=True):
-    """`schema`: the name of a struct, or a schema."""
+    """`schema`: the name of a struct, or a schema, of a body of this type."""
 
     description: str
     schema: str | Json | None = None
+    media_type: str = "application/json"
     example: str | None = None
     events: str | None = None
     headers: tuple[str, ...] = ()
@@ -200,8 +199,8 @@ def document(body_limit_bytes: int, *, secured: bool) -> bytes:
     """The document as JSON. `secured`: the API requires a bearer token."""
     folder = resources.files("cashier.web.openapi")
     values = _values(body_limit_bytes, secured=secured)
-    raw = _fill(tomllib.loads(folder.joinpath("operations.toml").read_text("utf-8")), values)
-    data = _convert("operations.toml", raw, _Operations)
+    raw = fill(tomllib.loads(folder.joinpath("operations.toml").read_text("utf-8")), values)
+    data = convert("operations.toml", raw, _Operations)
     examples = orjson.loads(folder.joinpath("examples.json").read_bytes())
     return orjson.dumps(_Builder(data, examples, secured=secured).document())
 
@@ -224,43 +223,6 @@ def _values(body_limit_bytes: int, *, secured: bool) -> dict[str, str | int]:
         # Without authentication of callers, Authorization may carry the payment token.
         "bearer_instead": "" if secured else " `Authorization: Bearer` is accepted instead.",
     }
-
-
-def _fill(part: Any, values: Mapping[str, str | int]) -> Any:
-    """Replace `${name}`. A text of nothing else becomes the value itself, which may be a number."""
-    match part:
-        case dict():
-            return {key: _fill(value, values) for key, value in part.items()}
-        case list():
-            return [_fill(item, values) for item in part]
-        case str() if whole := _VALUE.fullmatch(part):
-            return _named("value", values, whole[1])
-        case str():
-            return _VALUE.sub(lambda found: str(_named("value", values, found[1])), part)
-    return part
-
-
-def _named(what: str, known: Mapping[str, T], name: str) -> T:
-    try:
-        return known[name]
-    except KeyError:
-        raise ValueError(f"no {what} is named {name!r}, but {', '.join(known)}") from None
-
-
-def _convert(place: str, value: Json, struct: type[S]) -> S:
-    try:
-        return msgspec.convert(value, struct)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{place}: {error}") from None
-
-
-def _example(name: str, value: Json, struct: type[S]) -> S:
-    """Decode an example, which must be as the struct is encoded; defaults may be left out."""
-    decoded = _convert(f"examples.json: {name}", value, struct)
-    encoded = orjson.loads(msgspec.json.encode(decoded))
-    if encoded | value != encoded:
-        raise ValueError(f"examples.json: {name}: not as {struct.__name__} is encoded: {encoded}")
-    return decoded
 
 
 def _plain_problem(code: ProblemCode) -> Problem:
@@ -286,7 +248,7 @@ class _Builder:
             components["securitySchemes"] = {"bearer": self._data.bearer}
         paths = {
             path: {
-                method: self._operation(_convert(f"operations.toml: {method} {path}", operation, _Operation))
+                method: self._operation(convert(f"operations.toml: {method} {path}", operation, _Operation))
                 for method, operation in operations.items()
             }
             for path, operations in self._data.operations.items()
@@ -298,7 +260,7 @@ class _Builder:
         if operation.description is not None:
             built["description"] = operation.description
         if operation.parameters:
-            built["parameters"] = [_named("parameter", self._data.parameters, name) for name in operation.parameters]
+            built["parameters"] = [named("parameter", self._data.parameters, name) for name in operation.parameters]
         if operation.body is not None:
             body = {"application/json": self._content(operation.body.schema, operation.body.example)}
             built["requestBody"] = {"required": operation.body.required, "content": body}
@@ -315,30 +277,30 @@ class _Builder:
     def _response(self, response: _Response, common_headers: Sequence[str]) -> Json:
         content: Json = {}
         if response.schema is not None:
-            media_type = "application/problem+json" if response.schema == "Problem" else "application/json"
+            media_type = "application/problem+json" if response.schema == "Problem" else response.media_type
             content[media_type] = self._content(response.schema, response.example)
         if response.events is not None:
-            content["text/event-stream"] = _named("stream", self._data.events, response.events)
+            content["text/event-stream"] = named("stream", self._data.events, response.events)
         headers = self._headers((*common_headers, *response.headers))
         return {"description": response.description, "headers": headers, "content": content}
 
     def _content(self, schema: str | Json, example: str | None) -> Json:
         if not isinstance(schema, str):
             return {"schema": schema}
-        content: Json = {"schema": _named("schema", self._references, schema)}
+        content: Json = {"schema": named("schema", self._references, schema)}
         if example is not None:
-            content["example"] = _named("example", self._examples, example)
-            _example(example, content["example"], _STRUCTS[schema])
+            content["example"] = named("example", self._examples, example)
+            decode_example(example, content["example"], _STRUCTS[schema])
         return content
 
     def _headers(self, names: Sequence[str]) -> Json:
         for name in names:
-            _named("header", self._data.headers, name)
+            named("header", self._data.headers, name)
         return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
     def _problem_responses(self, operation: _Operation) -> Json:
         """By status. A response has an example per code."""
-        codes = [code for group in operation.problems for code in _named("group of problems", _PROBLEM_GROUPS, group)]
+        codes = [code for group in operation.problems for code in named("group of problems", _PROBLEM_GROUPS, group)]
         # What the path answers to other methods. OpenAPI has no responses of a path.
         codes.append(ProblemCode.METHOD_NOT_ALLOWED)
         if self._secured and operation.scope is not None:
@@ -389,4 +351,4 @@ class _Builder:
         return {refusal.problem.code: refusal.problem for refusal in refusals}
 
     def _decode(self, name: str, struct: type[S]) -> S:
-        return _example(name, _named("example", self._examples, name), struct)
+        return decode_example(name, named("example", self._examples, name), struct)
