@@ -35,6 +35,8 @@ from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, T
 
 # Longer than any source may take, so that a slow one is seen to be slow and not merely silent.
 PATIENCE_MS = 10_000
+OnSourceAnswer = Callable[[SourceSpec, Mapping[str, Any], bool, bytes], None]
+"""Takes a usable answer: its source and inputs, whether there is none, the contract's JSON."""
 # The option of the commands that gives an input.
 OPTION_OF_INPUT = {
     "order_id": "--order-id",
@@ -104,10 +106,12 @@ async def probe(
     known: Mapping[str, Any],
     given: Mapping[str, UpstreamFunction | PaymentPort] | None = None,
     patience_ms: int = PATIENCE_MS,
+    on_answer: OnSourceAnswer = lambda spec, inputs, not_found, body: None,
 ) -> tuple[list[ProbeResult], list[str]]:
     """Ask the order first, then all other configured sources at once.
 
     Returns the exchanges, and one sentence for each value or field that matches nothing.
+    `on_answer` is not called for functions of this process, whose answers are no JSON.
 
     `known`: inputs by name (`order_id`, `user_id`, `merchant_id`, `amount`, `currency`, `country`).
     Those that are missing are taken from the order. Raises `ConfigurationError`.
@@ -121,7 +125,7 @@ async def probe(
     # The answer of each source in the contract's shape, as JSON; also one that cannot be used.
     mappings: dict[str, bytes] = {}
     upstreams, ports, hooks = wiring.upstreams(config, given or {}, record, mappings.__setitem__)
-    probing = _Probe(config, recorded, patience_ms)
+    probing = _Probe(config, recorded, patience_ms, on_answer)
     specs = [spec for spec in SOURCE_SPECS if spec.source.name in upstreams]
     try:
         await asyncio.gather(*(hook.open() for hook in hooks))
@@ -167,8 +171,15 @@ def near_misses(source: Source, body: bytes) -> Iterator[str]:
 
 
 class _Probe:
-    def __init__(self, config: Configuration, recorded: Mapping[str, _RecordedTransport], patience_ms: int) -> None:
+    def __init__(
+        self,
+        config: Configuration,
+        recorded: Mapping[str, _RecordedTransport],
+        patience_ms: int,
+        on_answer: OnSourceAnswer,
+    ) -> None:
         self._settings = config.settings
+        self._on_answer = on_answer
         self._recorded = recorded
         self._patience_ms = patience_ms
         self._headers = CallHeaders(f"probe-{uuid.uuid4().hex[:12]}")
@@ -183,8 +194,11 @@ class _Probe:
         answered: asyncio.Future[Any] = loop.create_future()
 
         def on_answer(outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
-            if not answered.done():
-                answered.set_result(outcome)
+            if answered.done():
+                return
+            answered.set_result(outcome)
+            if body is not None and not isinstance(outcome, SourceError):
+                self._on_answer(spec, inputs, not_found, body)
 
         started_ns = time.perf_counter_ns()
         call = upstream.call(inputs, self._headers, self._patience_ms, on_answer)

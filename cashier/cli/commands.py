@@ -26,16 +26,16 @@ from cashier.cli import demo, payer_commands, service_client, top, weather_print
 from cashier.cli.adapter_printer import trial_lines
 from cashier.cli.conform_command import conform
 from cashier.cli.contract_command import SERVED, contract
-from cashier.cli.invocation import Locale, input_fault, known_case, parse_money, print_json, refuse, run, stop
+from cashier.cli.invocation import Locale, known_case, known_inputs, print_json, refuse, run, stop
 from cashier.cli.layout import definitions, terminal, write
 from cashier.cli.listening import host_and_port, listen_fault
 from cashier.cli.plan_printer import plan_lines, sizing_lines
 from cashier.cli.probe_printer import is_sound, probe_lines
+from cashier.cli.record_command import record_command
 from cashier.cli.token_commands import jwks, token
 from cashier.cli.why_command import why
 from cashier.consultation.sizing import CPU_US
 from cashier.core import Cashier
-from cashier.domain.money import Money
 from cashier.logs import configure_logs, set_log_level
 from cashier.logs.standard_library import log_uncaught
 from cashier.ops.server import operations_port
@@ -44,6 +44,7 @@ from cashier.sandbox import CASES, World, weather_named
 from cashier.sandbox import SOURCES as UPSTREAMS
 from cashier.sandbox import serve as serve_sandbox
 from cashier.sandbox.fault_descriptions import describe_faults
+from cashier.sandbox.recorded_answers import BadRecording, RecordedReader
 from cashier.sandbox.weather_parser import parse_source
 from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
@@ -252,7 +253,7 @@ def probe_command(
     Moves no money: risk is not asked, and the engine only for a payment that does not exist.
     Exit status 1 means that an answer cannot be used.
     """
-    known = _known(order_id=order_id, user_id=user_id, merchant_id=merchant_id, amount=amount, country=country)
+    known = known_inputs(order_id=order_id, user_id=user_id, merchant_id=merchant_id, amount=amount, country=country)
     try:
         exchanges, findings = run(probe(load(config), known))
     except ConfigurationError as error:
@@ -267,6 +268,9 @@ def probe_command(
 
 
 cli.command(name="conform", short_help="Check a real service against the upstream contract.")(conform)
+
+
+cli.command(name="record", short_help="Record a consultation of real services, redacted.")(record_command)
 
 
 @adapter_cli.command(name="try", short_help="Call one adapter with sample answers.")
@@ -293,7 +297,7 @@ def try_command(
 
     Nothing is sent without --live. Exit status 1 means that the answer cannot be used.
     """
-    known = _known(order_id=order_id, user_id=user_id, merchant_id=merchant_id, amount=amount, country=country)
+    known = known_inputs(order_id=order_id, user_id=user_id, merchant_id=merchant_id, amount=amount, country=country)
     if live and (status or body or header):
         stop("--live takes the answers of the service: leave --status, --body and --header out")
     samples = [] if live else _samples(status or [], body or [], header or [])
@@ -326,18 +330,6 @@ def _samples(statuses: list[int], bodies: list[Path], headers: list[str]) -> lis
     return samples
 
 
-def _known(*, amount: str | None, **given: str | None) -> dict[str, Any]:
-    """The inputs of sources by name, as given on the command line."""
-    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    for name, value in known.items():
-        if fault := input_fault(name, value):
-            stop(fault)
-    if amount is not None:
-        money = Money(**parse_money(amount))
-        known |= {"amount": money, "currency": money.currency}
-    return known
-
-
 cli.command(short_help="Print the contract of the services behind a cashier.")(contract)
 
 
@@ -351,9 +343,16 @@ def sandbox(
         str | None,
         typer.Option(help="Services to simulate, separated by commas, beside real ones.", show_default="all"),
     ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Folder of `cashier record`, whose answers are served and no others.")
+    ] = None,
 ) -> None:
     """Run the simulated upstreams until SIGTERM or Ctrl-C."""
-    run(_serve_sandbox(host, port, weather, seed, only))
+    try:
+        recorded = None if replay is None else RecordedReader(replay)
+    except BadRecording as error:
+        stop(str(error))
+    run(_serve_sandbox(host, port, weather, seed, only, recorded))
 
 
 @cli.command(name="weather", short_help="Show or change the weather of a running sandbox.", help=_WEATHER)
@@ -417,15 +416,19 @@ def cases() -> None:
     write(console, definitions([(name, case.sentence) for name, case in CASES.items()], console.width))
 
 
-async def _serve_sandbox(host: str, port: int, weather: str, seed: int, only: str | None) -> None:
+async def _serve_sandbox(
+    host: str, port: int, weather: str, seed: int, only: str | None, recorded: RecordedReader | None
+) -> None:
     async with AsyncExitStack() as running:
-        sources = UPSTREAMS if only is None else [parse_source(name.strip()) for name in only.split(",")]
+        possible = UPSTREAMS if recorded is None else recorded.sources
+        sources = possible if only is None else [parse_source(name.strip(), possible) for name in only.split(",")]
         simulated = serve_sandbox(
             host,
             port,
             world=World(seed),
             weather=weather_named(weather, seed),
-            sources=sources,
+            sources=tuple(sources),
+            reader=recorded,
             documents=SERVED,
         )
         try:
@@ -433,7 +436,7 @@ async def _serve_sandbox(host: str, port: int, weather: str, seed: int, only: st
         except OSError as error:
             stop(listen_fault(host, port, error))
         print(f"Sandbox on http://{host}:{bound}", flush=True)
-        if only is not None:
-            print(f"It simulates {', '.join(sources)} and nothing else.", flush=True)
+        if only is not None or recorded is not None:
+            print(f"It serves {', '.join(sources)} and nothing else.", flush=True)
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             await anext(signals)

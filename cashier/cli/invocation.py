@@ -14,6 +14,7 @@ from rich.console import Console
 
 from cashier.cli import service_client, weather_printer
 from cashier.cli.checkout_client import CannotPay
+from cashier.domain.money import Money
 from cashier.domain.order import Country, Id
 from cashier.sandbox import CASES, BadWeather
 from cashier.settings.schema import ConfigurationError
@@ -65,6 +66,18 @@ def input_fault(name: str, value: str) -> str | None:
     except msgspec.ValidationError:
         return f"{value!r} is not {'a country of two capital letters' if name == 'country' else 'an id'}"
     return None
+
+
+def known_inputs(*, amount: str | None, **given: str | None) -> dict[str, Any]:
+    """The inputs of sources by name, as given on the command line."""
+    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name, value in known.items():
+        if fault := input_fault(name, value):
+            stop(fault)
+    if amount is not None:
+        money = Money(**parse_money(amount))
+        known |= {"amount": money, "currency": money.currency}
+    return known
 
 
 def parse_money(text: str, status: int = 1) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
+from typing import Protocol
 
 from cashier.sandbox.records import Json
 from cashier.sandbox.source_table import SOURCE_READS
@@ -20,6 +21,17 @@ _IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@~-]{0,63}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 _INTEGER = re.compile(r"[0-9]{1,16}")
+
+
+LookUp = Callable[[str, Mapping[str, object]], UpstreamAnswer]
+
+
+class Reader(Protocol):
+    """The answers of the sources that are only read."""
+
+    def look_up(self, source: str, parameters: Mapping[str, object]) -> UpstreamAnswer: ...
+
+    def look_up_many(self, source: str, body: object) -> UpstreamAnswer: ...
 
 
 class SourceReader:
@@ -48,12 +60,7 @@ class SourceReader:
 
     def look_up_many(self, source: str, body: object) -> UpstreamAnswer:
         """The batch form: the same answers in the order of the requests."""
-        requests = body.get("requests") if isinstance(body, dict) else None
-        if not isinstance(requests, list) or not all(isinstance(request, dict) for request in requests):
-            return BadInput("requests", "a list of objects").answer()
-        if len(requests) > _MAX_BATCH:
-            return BadInput("requests", f"at most {_MAX_BATCH} objects").answer()
-        return UpstreamAnswer(200, {"answers": [_part(self.look_up(source, request)) for request in requests]})
+        return batch_answer(self.look_up, source, body)
 
     def _read_at(self, version: Hashable, source: str, *values: str) -> UpstreamAnswer:
         return self._read(source, *values)
@@ -61,6 +68,16 @@ class SourceReader:
     def _read(self, source: str, *values: str) -> UpstreamAnswer:
         body = SOURCE_READS[source].read(self._world, *values)
         return error_answer(404, "NOT_FOUND", source=source) if body is None else UpstreamAnswer(200, body)
+
+
+def batch_answer(look_up: LookUp, source: str, body: object) -> UpstreamAnswer:
+    """The answers of `look_up` to the requests of a batch; 400 for what is none."""
+    requests = body.get("requests") if isinstance(body, dict) else None
+    if not isinstance(requests, list) or not all(isinstance(request, dict) for request in requests):
+        return BadInput("requests", "a list of objects").answer()
+    if len(requests) > _MAX_BATCH:
+        return BadInput("requests", f"at most {_MAX_BATCH} objects").answer()
+    return UpstreamAnswer(200, {"answers": [_part(look_up(source, request)) for request in requests]})
 
 
 def _part(answer: UpstreamAnswer) -> Json:

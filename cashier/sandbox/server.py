@@ -10,6 +10,7 @@ from aiohttp import web
 
 from cashier.sandbox.bank_endpoints import bank_routes
 from cashier.sandbox.control_endpoints import ledger_routes, people_routes, weather_routes
+from cashier.sandbox.read_sources import Reader
 from cashier.sandbox.response_faults import json_response
 from cashier.sandbox.shop_endpoints import shop_routes, vault_routes
 from cashier.sandbox.source_table import SOURCES
@@ -34,16 +35,18 @@ def create_app(
     weather: Weather,
     sources: Collection[str] = tuple(SOURCES),
     documents: Documents = _NO_DOCUMENTS,
+    reader: Reader | None = None,
 ) -> web.Application:
     """The upstreams, a shop, the pages of bank and vault, and the sandbox's own endpoints.
 
     `sources`: the upstreams that it serves; the paths of others do not exist. `documents`: served
-    as they are, such as those of the contract.
+    as they are, such as those of the contract. `reader`: answers for the upstreams that are only
+    read, such as recorded ones, in the place of the world.
 
     Run it with `handler_cancellation=True`, as `serve` does. Otherwise a hanging call outlives its
     client until the server stops.
     """
-    upstreams = UpstreamEndpoints(world, weather)
+    upstreams = UpstreamEndpoints(world, weather, reader)
 
     async def release_hanging(app: web.Application) -> None:
         upstreams.closing.set()
@@ -73,15 +76,16 @@ async def serve(
     weather: Weather | None = None,
     sources: Collection[str] = tuple(SOURCES),
     documents: Documents = _NO_DOCUMENTS,
+    reader: Reader | None = None,
 ) -> AsyncIterator[int]:
     """Run the sandbox for the block: `async with serve(port=0) as port`. Yields the bound port.
 
     Port 0 takes a free one. Default: the world of seed 1 in calm weather. While it runs, payers are
-    sent to its own bank pages. `sources`, `documents`: see `create_app`. Raises OSError if the port
-    is taken.
+    sent to its own bank pages. `sources`, `documents`, `reader`: see `create_app`. Raises OSError
+    if the port is taken.
     """
     world = world or World()
-    app = create_app(world, weather or weather_named("calm"), sources, documents)
+    app = create_app(world, weather or weather_named("calm"), sources, documents, reader)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     try:

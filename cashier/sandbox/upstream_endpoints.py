@@ -10,7 +10,7 @@ from aiohttp import web
 
 from cashier.sandbox.decline_rules import ReverseBody, SubmitBody
 from cashier.sandbox.execution_faults import CLIENT_VIEW, Work, perform
-from cashier.sandbox.read_sources import SourceReader
+from cashier.sandbox.read_sources import Reader, SourceReader
 from cashier.sandbox.response_faults import deliver, json_response, respond_without_answer
 from cashier.sandbox.risk import DecisionBody, ResendBody, VerifyBody
 from cashier.sandbox.source_table import SOURCE_READS, SOURCES
@@ -25,10 +25,11 @@ EndpointFunction = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class UpstreamEndpoints:
     """The services of one world under one weather. Setting `closing` releases hanging calls."""
 
-    def __init__(self, world: World, weather: Weather) -> None:
+    def __init__(self, world: World, weather: Weather, reader: Reader | None = None) -> None:
+        """`reader`: what the sources answer that are only read, in the place of the world."""
         self._world = world
         self._weather = weather
-        self._reader = SourceReader(world)
+        self._reader = reader or SourceReader(world)
         self.closing = asyncio.Event()
 
     def routes(self, sources: Collection[str] = tuple(SOURCES)) -> list[web.RouteDef]:

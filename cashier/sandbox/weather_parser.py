@@ -59,8 +59,8 @@ def _require_fault_of(source: str, field: str, name: object) -> Fault | PaymentF
     return Fault(found) if found in list(Fault) else PaymentFault(found)
 
 
-def parse_source(name: str) -> str:
-    return require_one_of("source", name, SOURCES)
+def parse_source(name: str, sources: Collection[str] = SOURCES) -> str:
+    return require_one_of("source", name, sources)
 
 
 def parse_profile(source: str, body: object, start: FaultProfile) -> FaultProfile:

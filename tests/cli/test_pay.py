@@ -200,6 +200,7 @@ def test_a_problem_is_printed_as_json_with_the_json_option(service: str) -> None
         (("weather", "quota", "--next"), "--next takes a fault of one call, not `slow` or `restore`"),
         (("weather", "restore", "quota"), "`cashier weather quota restore` restores one"),
         (("weather", "restore", "--next"), "--next takes a fault of one call, not `slow` or `restore`"),
+        (("sandbox", "--replay", "/nonexistent"), "/nonexistent has no recording; make one with `cashier record`"),
         (("sandbox", "--only", "card, quot"), "did you mean 'quota'?"),
         (("weather", "quota", "hang", "--on", "read"), "--on names the call for --next: give both"),
     ],
