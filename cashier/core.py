@@ -42,6 +42,7 @@ from cashier.settings.schema import Configuration
 from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.source_upstream import UpstreamFunction
 from cashier.telemetry.configuration_history import ConfigurationHistory
+from cashier.telemetry.discovery_gauges import DiscoveryGauges
 from cashier.telemetry.gauge_sampler import GaugeSampler
 from cashier.telemetry.payment_gauges import PaymentGauges
 from cashier.telemetry.pseudonyms import Pseudonyms, new_key
@@ -306,7 +307,7 @@ class Cashier:
             pid=os.getpid(),
             started_at=self._started_at,
             at=time.time(),
-            sources=source_states(self.pipelines, self.config.settings, self.failures),
+            sources=source_states(self.pipelines, self.config.settings, self.failures, self._parts.network),
             loop=None if self._ladder is None else loop_state(self._ladder),
             configuration=self.configuration_history.state(),
             payments=None if self.payments is None else payments_state(self.payments.watched()),
@@ -347,6 +348,7 @@ class Cashier:
         """Measures the lag of the loop where no `LoopLagMonitor` does."""
         samples: list[Callable[[], None]] = [self._parts.answers.sample]
         samples += [pipeline.guard.sample for pipeline in self.pipelines.values()]
+        samples.append(DiscoveryGauges(self.metrics, self._parts.network).sample)
         if self._parts.valkey is not None:
             samples.append(self._parts.valkey.sample)
         if self.payments is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
@@ -66,7 +67,7 @@ from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.discovery import Discovery
 from cashier.wire.http1 import Http1Client
-from cashier.wire.resolver import Resolver
+from cashier.wire.resolver import Resolution, Resolver
 from cashier.wire.transport import CallHeaders, NetworkTransport, Transport
 
 _log = structlog.get_logger("cashier")
@@ -226,6 +227,24 @@ def discovery_of(settings: SourceSettings | ServiceSettings, resolver: Resolver)
     if settings.discover is None:
         return None
     return Discovery(settings.discover, parse_address(settings.urls[0]), resolver)
+
+
+async def discovered(config: Configuration) -> dict[str, Resolution | OSError]:
+    """What discovery finds now, by source or service. Raises `ConfigurationError`."""
+    resolver = Resolver()
+    found: dict[str, Discovery] = {}
+    for name in (*SOURCE_NAMES, *SERVICES):
+        settings = _network_settings(config, name)
+        try:
+            discovery = None if settings is None else discovery_of(settings, resolver)
+        except ValueError as fault:
+            raise ConfigurationError([f"{config.source}: [sources.{name}] discover: {fault}"]) from None
+        if discovery is not None:
+            found[name] = discovery
+    lookups = await asyncio.gather(*(discovery.look_up() for discovery in found.values()))
+    await asyncio.gather(*(discovery.close() for discovery in found.values()))
+    resolver.close()
+    return dict(zip(found, lookups, strict=True))
 
 
 def rediscover(parts: Parts, built: Configuration, config: Configuration) -> None:

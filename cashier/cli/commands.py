@@ -19,13 +19,14 @@ import msgspec
 import orjson
 import typer
 
-from cashier import __version__
+from cashier import __version__, wiring
 from cashier.adapter_trial import CannotTry, try_adapter
 from cashier.asgi import bearer_auth, configured_app, log_warnings
 from cashier.cli import demo, payer_commands, service_client, top, weather_printer
 from cashier.cli.adapter_printer import trial_lines
 from cashier.cli.conform_command import conform
 from cashier.cli.contract_command import SERVED, contract
+from cashier.cli.discovery_printer import discovery_line, discovery_warning
 from cashier.cli.invocation import Locale, known_case, known_inputs, print_json, refuse, run, stop
 from cashier.cli.layout import definitions, terminal, write
 from cashier.cli.listening import host_and_port, listen_fault
@@ -202,14 +203,23 @@ def init(path: Annotated[Path, typer.Argument(help="File to write.")] = _DEFAULT
 
 @cli.command(short_help="Check a configuration without serving.")
 def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
-    """Check a configuration without serving. Exit status 1 means faults; warnings are none."""
+    """Check a configuration without serving. Exit status 1 means faults; warnings are none.
+
+    Discovery is tried once, and what it finds is printed.
+    """
     try:
-        warnings = load(config).warnings
+        loaded = load(config)
         configured_app(str(config))
+        found = run(wiring.discovered(loaded))
     except ConfigurationError as error:
         refuse(error)
-    for warning in warnings:
+    for warning in loaded.warnings:
         print(f"{config}: warning: {warning}", file=sys.stderr)
+    for name, addresses in found.items():
+        if isinstance(addresses, OSError):
+            print(f"{config}: warning: {discovery_warning(name, addresses)}", file=sys.stderr)
+        else:
+            print(discovery_line(name, addresses))
     print(f"{config} is good.")
 
 

@@ -171,6 +171,32 @@ _ROWS = (
         most_children=256,
     ),
     Family(
+        "cashier_source_endpoints",
+        _GAUGE,
+        "Addresses of a source that a worker knows; of all workers the fewest.",
+        "0: its name does not resolve, or discovery has found nothing since the start. Fewer than the source has: see"
+        " what discovery leaves out.",
+        ("source",),
+        merge=Merge.MIN,
+    ),
+    Family(
+        "cashier_discovery_age_seconds",
+        _GAUGE,
+        "Time since discovery last found addresses of a source, in whole seconds; of all workers the longest.",
+        "More than some intervals: the name service, registry or file fails, and the log has the reason. The last"
+        " addresses are used; instances that have moved since are missed.",
+        ("source",),
+        merge=Merge.MAX,
+    ),
+    Family(
+        "cashier_discovery_changes_total",
+        _COUNTER,
+        "How often discovery found other addresses of a source than before.",
+        "Again and again without deployments: instances fail their health checks, or the list depends on which server"
+        " answers.",
+        ("source",),
+    ),
+    Family(
         "cashier_in_flight",
         _GAUGE,
         "Attempts at a URL that have not ended.",

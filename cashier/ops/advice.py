@@ -32,6 +32,8 @@ BY_REASON: Mapping[str, str] = {
     "BACKING_OFF": "The last new connections were broken: see the other reasons.",
 }
 
+DISCOVERY = "The last addresses are used: check what has the list, before the instances move."
+
 # By importance: what its silence costs.
 COST: Mapping[str, str] = {
     "REQUIRED": "consultations fail without it",

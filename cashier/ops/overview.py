@@ -63,6 +63,21 @@ class EndpointOverview(Struct, frozen=True):
     probe_in_s: float = 0.0
 
 
+class DiscoveryOverview(Struct, frozen=True):
+    """Where the addresses come from, over all workers.
+
+    `age_s`: of the oldest list; null if a worker has none since its start. `changes`: the most of a
+    worker. `failing`: in so many of `workers` the last lookup found nothing; `failure`: why.
+    """
+
+    way: str
+    age_s: float | None
+    changes: int
+    failing: int
+    workers: int
+    failure: str
+
+
 class UrlOverview(Struct, frozen=True):
     """The calls to one configured url."""
 
@@ -87,7 +102,7 @@ class SourceOverview(Struct, frozen=True):
     that the cache answers. `bad`: of the asks that needed an answer, the share without one.
     `quantiles`: of calls. `calls`: per second by kind. `hedges_won`: per second. `cache_hit_ratio`:
     of look-ups. `extra_calls` of `extra_calls_allowed`: hedges and retries of ten seconds, over all
-    workers. `timeout_ms`: the longest in effect.
+    workers. `timeout_ms`: the longest in effect. `discovery`: null without.
     """
 
     name: str
@@ -114,6 +129,7 @@ class SourceOverview(Struct, frozen=True):
     endpoints: tuple[EndpointOverview, ...]
     failures: tuple[FailureState, ...]
     trend: tuple[TrendPoint, ...]
+    discovery: DiscoveryOverview | None = None
 
 
 class ConsultationsOverview(Struct, frozen=True):

@@ -20,7 +20,7 @@ from cashier.ops.history import (
     quantiles,
     together,
 )
-from cashier.ops.overview import AnswerCount, EndpointOverview, Health, SourceOverview, UrlOverview
+from cashier.ops.overview import AnswerCount, DiscoveryOverview, EndpointOverview, Health, SourceOverview, UrlOverview
 from cashier.ops.percent import percent
 from cashier.telemetry.worker_state import (
     MOST_FAILURES,
@@ -107,6 +107,7 @@ def _source(name: str, states: Sequence[SourceState], counted: _Counted, trends:
         endpoints=endpoints,
         failures=failures,
         trend=tuple(trends.get(name, ())),
+        discovery=_discovery(states),
     )
     return _judged(source)
 
@@ -168,6 +169,22 @@ def _endpoint(address: str, seen: Sequence[EndpointState]) -> EndpointOverview:
     )
 
 
+def _discovery(states: Sequence[SourceState]) -> DiscoveryOverview | None:
+    found = [state.discovery for state in states if state.discovery is not None]
+    if not found:
+        return None
+    ages = [each.age_s for each in found if each.age_s is not None]
+    failures = [each.failure for each in found if each.failure]
+    return DiscoveryOverview(
+        way=found[0].way,
+        age_s=max(ages) if len(ages) == len(found) else None,
+        changes=max(each.changes for each in found),
+        failing=len(failures),
+        workers=len(found),
+        failure=failures[0] if failures else "",
+    )
+
+
 def _failures(states: Sequence[SourceState]) -> tuple[FailureState, ...]:
     """The same reason of several workers is one; the latest first."""
     joined: dict[tuple[str, str, str], FailureState] = {}
@@ -213,6 +230,9 @@ def _judgement(source: SourceOverview) -> tuple[Health, str, str]:
         return Health.WARN, finding, advice.BY_REASON["TIMEOUT"]
     if source.extra_calls_allowed and source.extra_calls >= source.extra_calls_allowed:
         return Health.WARN, f"The budget of hedges and retries is used up{because}", why
+    discovery = source.discovery
+    if discovery is not None and discovery.failing:
+        return Health.WARN, f"Discovery by {discovery.way} finds nothing: {discovery.failure}", advice.DISCOVERY
     return Health.GOOD if source.rate else Health.IDLE, "", ""
 
 

@@ -18,6 +18,7 @@ from cashier.settings.schema import Settings
 from cashier.telemetry.worker_state import (
     MOST_FAILURES,
     MOST_PAYMENTS,
+    DiscoveryState,
     EndpointState,
     FailureState,
     LivePayment,
@@ -26,15 +27,19 @@ from cashier.telemetry.worker_state import (
     SharedCacheState,
     SourceState,
 )
+from cashier.wire.transport import NetworkTransport
 
 _NS = 1_000_000_000
 _MS_NS = 1_000_000
 
 
 def source_states(
-    pipelines: Mapping[str, SourcePipeline], settings: Settings, failures: Iterable[FailureReport]
+    pipelines: Mapping[str, SourcePipeline],
+    settings: Settings,
+    failures: Iterable[FailureReport],
+    network: Mapping[str, NetworkTransport],
 ) -> tuple[SourceState, ...]:
-    """In the order of the source table."""
+    """In the order of the source table. `network`: the transports with connections, by source."""
     by_source: dict[str, list[FailureState]] = {}
     now_s = time.monotonic()
     for report in failures:
@@ -42,7 +47,8 @@ def source_states(
         if len(listed) < MOST_FAILURES:
             listed.append(_failure_state(report, now_s))
     return tuple(
-        _source_state(pipeline, settings, tuple(by_source.get(name, ()))) for name, pipeline in pipelines.items()
+        _source_state(pipeline, settings, tuple(by_source.get(name, ())), _discovery_state(network.get(name)))
+        for name, pipeline in pipelines.items()
     )
 
 
@@ -78,7 +84,17 @@ def shared_cache_state(valkey: ValkeyCache) -> SharedCacheState:
     )
 
 
-def _source_state(pipeline: SourcePipeline, settings: Settings, failures: tuple[FailureState, ...]) -> SourceState:
+def _discovery_state(transport: NetworkTransport | None) -> DiscoveryState | None:
+    found = None if transport is None else transport.discovered()
+    if found is None:
+        return None
+    age_s = None if found.age_s is None else round(found.age_s, 1)
+    return DiscoveryState(found.way, age_s, found.changes, found.failure)
+
+
+def _source_state(
+    pipeline: SourcePipeline, settings: Settings, failures: tuple[FailureState, ...], discovery: DiscoveryState | None
+) -> SourceState:
     guard, configured = pipeline.guard, settings.sources[pipeline.name]
     now_ns = guard.clock_ns()
     guard.retry_budget.roll(now_ns)
@@ -94,6 +110,7 @@ def _source_state(pipeline: SourcePipeline, settings: Settings, failures: tuple[
         extra_calls_allowed=round(guard.retry_budget.allowed, 1),
         endpoints=tuple(endpoints),
         failures=failures,
+        discovery=discovery,
     )
 
 

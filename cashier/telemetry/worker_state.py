@@ -44,12 +44,25 @@ class FailureState(Struct, frozen=True):
     age_s: float
 
 
+class DiscoveryState(Struct, frozen=True):
+    """What discovery by `way` found last, `age_s` ago; None: nothing since the worker's start.
+
+    `changes`: how often the addresses became others. `failure`: of the last lookup; else empty.
+    """
+
+    way: str
+    age_s: float | None
+    changes: int
+    failure: str
+
+
 class SourceState(Struct, frozen=True):
     """One source of a consultation with its mechanisms.
 
     `timeout_ms`: in effect now; `ceiling_ms`: configured. `hedge_after_ms`: None while no hedge is
     sent. `extra_calls` of `extra_calls_allowed` hedges and retries were sent in the last ten
     seconds. `endpoints`: the worst first. `failures`: the latest first, at most `MOST_FAILURES`.
+    `discovery`: None without.
     """
 
     name: str
@@ -62,6 +75,7 @@ class SourceState(Struct, frozen=True):
     extra_calls_allowed: float
     endpoints: tuple[EndpointState, ...]
     failures: tuple[FailureState, ...] = ()
+    discovery: DiscoveryState | None = None
 
 
 class LoopState(Struct, frozen=True):

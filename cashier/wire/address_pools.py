@@ -28,11 +28,14 @@ class AddressSource(Protocol):
     """Where the addresses of a URL come from instead of a lookup of its name.
 
     They are looked up every `interval_s`, also while there is no connection. `settings`: what it
-    was made from.
+    was made from; `way`: in a word.
     """
 
     @property
     def settings(self) -> object: ...
+
+    @property
+    def way(self) -> str: ...
 
     @property
     def name(self) -> ResolvedName: ...
@@ -75,7 +78,7 @@ class AddressPools:
     `live` is never empty, and stays the same list. The index of a pool in it is its
     `address_index`. `sole`: its only pool, if it has only one; else `unproven` are those whose last
     connect failed. A name is looked up again every `resolve_s` while it is in use. `discovery`:
-    where the addresses of the only URL come from.
+    where the addresses of the only URL come from; looked up from `start` on (`started`).
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class AddressPools:
         self.unproven: list[HostPool] = []
         self._unproven_mask = 0
         self._random = Random()
-        self._started = self._closed = False
+        self.started = self._closed = False
         self._seed = self._random.getrandbits(64)
         self._urls = [self._url(address, discovery) for address in addresses]
         self._balancer = LoadBalancer(self.live)
@@ -160,7 +163,7 @@ class AddressPools:
 
     def start(self) -> None:
         """Look up what is to be looked up always."""
-        self._started = True
+        self.started = True
         for url in self._urls:
             if url.name is not None and url.always:
                 self._refresh(url, url.name, url.interval_s)
@@ -173,7 +176,7 @@ class AddressPools:
                 url.refresh_handle = None
             self._watch(url, discovery)
             name = url.name
-            if name is None or not self._started:
+            if name is None or not self.started:
                 continue
             if name.resolution is not None:  # of another source
                 self._apply(url, name.resolution)

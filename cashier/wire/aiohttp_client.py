@@ -45,7 +45,7 @@ from cashier.wire.resolver import Resolver, is_literal
 from cashier.wire.response_headers import NO_HEADERS, ResponseHeaders
 from cashier.wire.response_parser import BODILESS_STATUSES, ResponseBounds, parse_retry_after
 from cashier.wire.tls import client_tls
-from cashier.wire.transport import MAX_UNSAFE_IDLE_S, CallHeaders, OnResponse, Request, Response
+from cashier.wire.transport import MAX_UNSAFE_IDLE_S, CallHeaders, DiscoveredList, OnResponse, Request, Response
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -422,6 +422,15 @@ class AiohttpClient:
         if any(pool.connected for pool in self._pools):
             return True
         return False if all(pool.back_off.failures for pool in self._pools) else None
+
+    @property
+    def endpoints(self) -> int:
+        """One per URL: see `AiohttpHostPool`."""
+        return len(self._pools)
+
+    def discovered(self) -> DiscoveredList | None:
+        """See `NetworkTransport`."""
+        return None
 
     async def is_reachable(self) -> bool:
         return any(await asyncio.gather(*(pool.is_reachable() for pool in self._pools)))

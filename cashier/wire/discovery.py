@@ -118,9 +118,11 @@ class Discovery:
 
     def __init__(self, settings: DiscoverSettings, url: UpstreamAddress, resolver: Resolver) -> None:
         self.settings = settings
+        self.way = settings.way
         self.interval_s = settings.interval_s
         self._http: HttpList | None = None
-        self.name = ResolvedName(url.host, _bounded(self._lookup(settings, url, resolver)))
+        self._look_up = _bounded(self._lookup(settings, url, resolver))
+        self.name = ResolvedName(url.host, self._look_up)
 
     def _lookup(self, settings: DiscoverSettings, url: UpstreamAddress, resolver: Resolver) -> Lookup:
         if settings.dns is not None or settings.srv is not None:
@@ -150,13 +152,21 @@ class Discovery:
 
         return look_up
 
+    async def look_up(self) -> Resolution | OSError:
+        """Look up once, beside the name: for a person who checks a configuration."""
+        try:
+            found = await self._look_up(self.name.host)
+        except OSError as error:
+            return error
+        return found if found.addresses else OSError("nothing usable is listed")
+
     async def close(self) -> None:
         self.name.cancel()
         if self._http is not None:
             await self._http.close()
 
     def __repr__(self) -> str:
-        return f"<Discovery by {self.settings.way} {self.name!r}>"
+        return f"<Discovery by {self.way} {self.name!r}>"
 
 
 def _bounded(look_up: Lookup) -> Lookup:

@@ -29,7 +29,7 @@ from cashier.wire.request_writer import check_request
 from cashier.wire.resolver import ResolvedAddress, Resolver
 from cashier.wire.response_parser import ResponseBounds
 from cashier.wire.tls import client_tls
-from cashier.wire.transport import CallHeaders, OnResponse, Request
+from cashier.wire.transport import CallHeaders, DiscoveredList, OnResponse, Request
 
 Positive = Annotated[int, Meta(ge=1)]
 OnAddresses = Callable[[tuple[str, ...]], None]
@@ -118,7 +118,7 @@ class Http1Client:
         """Take the addresses from elsewhere. Calls under way go on."""
         before, self.discovery = self.discovery, discovery
         self._hosts.discover(discovery)
-        if before is not None:
+        if before is not None and self._hosts.started:
             self._replaced.add(task := asyncio.get_running_loop().create_task(before.close()))
             task.add_done_callback(self._replaced.discard)
 
@@ -137,6 +137,18 @@ class Http1Client:
         if any(pool.open for pool in self._pools):
             return True
         return False if all(pool.back_off.failures for pool in self._pools) else None
+
+    @property
+    def endpoints(self) -> int:
+        """See `NetworkTransport`."""
+        return sum(pool.resolved for pool in self._pools)
+
+    def discovered(self) -> DiscoveredList | None:
+        """See `NetworkTransport`."""
+        if self.discovery is None:
+            return None
+        name = self.discovery.name
+        return DiscoveredList(self.discovery.way, name.age_s, name.changes, name.failure or "")
 
     async def is_reachable(self) -> bool:
         for pool in self._pools:

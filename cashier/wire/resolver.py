@@ -14,6 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from ipaddress import ip_address
+from time import monotonic
 from typing import Generic, TypeVar
 
 import structlog
@@ -137,7 +138,7 @@ class ResolvedName:
         self._look_up = look_up
         self._lookup: asyncio.Task[Resolution] | None = None
         self._lookup_started_s = 0.0
-        self._resolved_s = 0.0
+        self._resolved_s = self._found_s = 0.0
         self.failure: str | None = None
         self.changes = 0
         self._back_off = BackOff()
@@ -160,8 +161,8 @@ class ResolvedName:
 
     @property
     def age_s(self) -> float | None:
-        """The time since the last successful lookup; None before the first."""
-        return None if self.resolution is None else _now_s() - self._resolved_s
+        """The time since the last successful lookup; None before the first. Needs no loop."""
+        return None if self.resolution is None else monotonic() - self._found_s
 
     def fresh(self, max_age_s: float) -> bool:
         """It was looked up within `max_age_s`, or within its own time to live if that is less."""
@@ -227,6 +228,7 @@ class ResolvedName:
         self.failure = None
         self._back_off.record_success()
         self._resolved_s = _now_s()
+        self._found_s = monotonic()
         resolution = lookup.result()
         if self.resolution is not None and set(self.resolution.addresses) != set(resolution.addresses):
             self.changes += 1

@@ -154,6 +154,18 @@ class Transport(Protocol):
         """End all calls with `Unreachable`; leave no connection, task or timer behind."""
 
 
+class DiscoveredList(Struct, frozen=True):
+    """The addresses that discovery by `way` found last, `age_s` ago; None: none so far.
+
+    `changes`: how often they became others. `failure`: why the last lookup found none; else empty.
+    """
+
+    way: str
+    age_s: float | None
+    changes: int
+    failure: str
+
+
 class NetworkTransport(Transport, Protocol):
     """A transport with connections of its own."""
 
@@ -163,3 +175,10 @@ class NetworkTransport(Transport, Protocol):
 
         None: none is open, and none failed last. Opens no connection and looks up no name.
         """
+
+    @property
+    def endpoints(self) -> int:
+        """How many addresses it knows."""
+
+    def discovered(self) -> DiscoveredList | None:
+        """None if its addresses come from a lookup of their names."""

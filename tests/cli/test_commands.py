@@ -280,6 +280,22 @@ def test_a_doubtful_setting_is_a_warning_on_standard_error(run: Run, tmp_path: P
     assert f"{path}: warning: [consult] grace_ms = 500 is not below deadline_ms = 150" in err
 
 
+def test_a_check_says_what_discovery_finds(run: Run, tmp_path: Path) -> None:
+    path, addresses = tmp_path / "cashier.toml", tmp_path / "card.json"
+    addresses.write_text('["10.0.0.1:8080", "[fd00::1]:81", {"address": "10.0.0.2", "weight": 2, "priority": 1}]')
+    card = '[sources.card]\nurl = "http://127.0.0.1:9100"'
+    discovered = f'[sources.card]\nurl = "http://card"\ndiscover = {{ file = "{addresses}" }}'
+    path.write_text(Path("config/cashier.toml").read_text("utf-8").replace(card, discovered))
+    status, out, err = run("check", "--config", str(path))
+    assert status == 0, err
+    found = "10.0.0.1:8080, [fd00::1]:81, 10.0.0.2 (priority 1, weight 2)"
+    assert out == f"[sources.card] discover finds 3 addresses: {found}\n{path} is good.\n"
+    addresses.write_text("[")
+    status, out, err = run("check", "--config", str(path))
+    assert (status, out) == (0, f"{path} is good.\n")
+    assert f"{path}: warning: [sources.card] discover finds no address: the list cannot be used" in err
+
+
 def test_the_plan_of_a_rate_is_printed(run: Run) -> None:
     status, out, _ = run("plan", "--config", "config/cashier.toml", "--rate", "2000", "--cpu-us", "500")
     words = " ".join(out.split())

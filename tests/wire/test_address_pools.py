@@ -224,6 +224,7 @@ class Discovered:
     """An `AddressSource`."""
 
     settings: object = None
+    way = "scripted"
 
     def __init__(self, names: Names, interval_s: float) -> None:
         self.name = ResolvedName("card", names.look_up)
