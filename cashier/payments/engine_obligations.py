@@ -1,7 +1,7 @@
 """The obligations of the engine, checked where its own answers show a breach.
 
 A breach is logged and counted, once per payment. It decides nothing: what the upstreams report now
-counts. `cashier/sources/README.md` has the table of all obligations, and what happens without each.
+counts. `cashier/contract/README.md` has the table of all obligations, with what happens without.
 """
 
 from __future__ import annotations
