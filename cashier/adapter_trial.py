@@ -126,18 +126,18 @@ async def try_adapter(
             on_mapping=mappings.append,
             on_raised=lambda fault: raised.append(f"{type(fault).__name__}: {fault}"),
         )
-        real = wiring.make_transport(own, keep_headers=True) if live else None
+        real, resources = wiring.adapter_transport(own) if live else (None, [])
     except ValueError as fault:
         raise ConfigurationError([f"{config.source}: [sources.{source}] {fault}"]) from None
     transport = _TriedTransport(wiring.path_prefix(own), samples, real)
     hooks = AdapterHooks(adapter, _log.warning)
     try:
         if live:
-            await hooks.open()
+            await asyncio.gather(hooks.open(), *(resource.open() for resource in resources))
         outcome = await _outcome(AdapterUpstream(adapter, transport), known)
     finally:
         if real is not None:
-            await asyncio.gather(hooks.close(), real.close())
+            await asyncio.gather(hooks.close(), real.close(), *(resource.close() for resource in resources))
     failed = isinstance(outcome, SourceError)
     return Trial(
         requests=tuple(transport.requests),

@@ -39,7 +39,6 @@ from cashier.payments.policy import PaymentPolicy
 from cashier.payments.ports import PaymentPort
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration
-from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.source_upstream import UpstreamFunction
 from cashier.telemetry.configuration_history import ConfigurationHistory
 from cashier.telemetry.discovery_gauges import DiscoveryGauges
@@ -324,7 +323,7 @@ class Cashier:
                 stack.push_async_callback(lambda: to_thread.run_sync(exporter.stop))
                 exporter.start()
             stack.callback(self._parts.resolver.close)
-            stack.push_async_callback(_close, (*self._parts.transports, *self._parts.adapter_hooks))
+            stack.push_async_callback(_close, (*self._parts.transports, *self._parts.resources))
             sampler = self._gauge_sampler()
             if self.metrics.enabled:
                 stack.callback(sampler.stop)  # after the calls have ended
@@ -334,7 +333,7 @@ class Cashier:
             stack.push_async_callback(self._drain_payments)
             if valkey is not None:
                 await valkey.open()
-            await asyncio.gather(*(hooks.open() for hooks in self._parts.adapter_hooks))
+            await asyncio.gather(*(resource.open() for resource in self._parts.resources))
             # In the background: a source that does not answer must not delay the start.
             stack.push_async_callback(_cancel, asyncio.create_task(self._connect()))
             if self._loop_lag is not None:
@@ -486,7 +485,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
-async def _close(opened: Sequence[Transport | AdapterHooks]) -> None:
+async def _close(opened: Sequence[Transport | wiring.Resource]) -> None:
     """Close all at once. An upstream that does not let go must not block the stop."""
     with anyio.move_on_after(_CLOSE_S, shield=True) as bound:
         async with anyio.create_task_group() as closing:

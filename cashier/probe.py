@@ -124,11 +124,11 @@ async def probe(
 
     # The answer of each source in the contract's shape, as JSON; also one that cannot be used.
     mappings: dict[str, bytes] = {}
-    upstreams, ports, hooks = wiring.upstreams(config, given or {}, record, mappings.__setitem__)
+    upstreams, ports, resources = wiring.upstreams(config, given or {}, record, mappings.__setitem__)
     probing = _Probe(config, recorded, patience_ms, on_answer)
     specs = [spec for spec in SOURCE_SPECS if spec.source.name in upstreams]
     try:
-        await asyncio.gather(*(hook.open() for hook in hooks))
+        await asyncio.gather(*(resource.open() for resource in resources))
         inputs = dict(known)
         exchanges = []
         facts: dict[str, Any] = {}
@@ -144,7 +144,7 @@ async def probe(
         if ports is not None:
             exchanges += await asyncio.gather(*probing.services(ports, inputs.get("order_id")))
     finally:
-        await asyncio.gather(*(transport.close() for transport in recorded.values()), *(hook.close() for hook in hooks))
+        await asyncio.gather(*(opened.close() for opened in (*recorded.values(), *resources)))
     for name, transport in recorded.items():
         own = config.settings.sources[name] if name in SOURCE_NAMES else None
         response = transport.response

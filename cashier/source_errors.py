@@ -56,16 +56,22 @@ class FailureReason(StrEnum):
     STATUS_4XX = "STATUS_4XX"
     STATUS_5XX = "STATUS_5XX"
     OVERLOADED = "OVERLOADED"
+    # 401 or 403: it does not accept our credential, or wants one.
+    UNAUTHORIZED = "UNAUTHORIZED"
     # A 404 that the service itself did not give: its path in the URL may be wrong.
     WRONG_PATH = "WRONG_PATH"
     # An answer that cannot be used.
     NOT_JSON = "NOT_JSON"
     FIELD = "FIELD"
     WRONG_IDENTITY = "WRONG_IDENTITY"
+    # Not signed, or not by the service: it may be forged.
+    SIGNATURE = "SIGNATURE"
     # Framing, bounds, encodings: no HTTP/1.1 answer as agreed.
     PROTOCOL = "PROTOCOL"
     # An adapter, or a function of the embedding program, failed by itself.
     ADAPTER = "ADAPTER"
+    # Not called, because there is no credential to call with: no token was issued yet.
+    NO_CREDENTIAL = "NO_CREDENTIAL"
     # Not called, by our own decision.
     NO_TIME = "NO_TIME"
     BREAKER_OPEN = "BREAKER_OPEN"

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 from msgspec import Struct
@@ -43,6 +43,8 @@ from cashier.sources.adapter import Adapter
 from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.adapter_settings import AdapterSettings
 from cashier.sources.adapter_upstream import AdapterBatchUpstream, AdapterUpstream
+from cashier.sources.auth.authenticated_transport import AuthenticatedTransport
+from cashier.sources.auth.methods import AuthMethods
 from cashier.sources.batch_call import BatchWireUpstream
 from cashier.sources.engine import EngineClient
 from cashier.sources.parse_cache import ParseCache
@@ -66,6 +68,7 @@ from cashier.web.payment_problems import refusal_for
 from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.discovery import Discovery
+from cashier.wire.file_watch import FileWatch
 from cashier.wire.http1 import Http1Client
 from cashier.wire.resolver import Resolution, Resolver
 from cashier.wire.transport import CallHeaders, NetworkTransport, Transport
@@ -80,6 +83,14 @@ OnMapping = Callable[[str, bytes], None]
 
 def _unchanged(_name: str, transport: Transport) -> Transport:
     return transport
+
+
+class Resource(Protocol):
+    """An adapter, a token's fetcher: opened before the first call, closed with the transports."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class CoherenceCallbacks(NamedTuple):
@@ -103,7 +114,7 @@ class Parts(Struct, frozen=True):
 
     pipelines: dict[str, SourcePipeline]
     transports: list[Transport]
-    adapter_hooks: list[AdapterHooks]
+    resources: list[Resource]
     required: dict[str, Transport]
     network: dict[str, NetworkTransport]
     resolver: Resolver
@@ -148,7 +159,7 @@ def build(
     return Parts(
         pipelines=pipelines,
         transports=builder.transports,
-        adapter_hooks=builder.adapter_hooks,
+        resources=builder.resources(),
         required=builder.required,
         network=builder.network,
         resolver=resolver,
@@ -169,15 +180,15 @@ def upstreams(
     given: Mapping[str, UpstreamFunction | PaymentPort],
     wrap: WrapTransport,
     on_mapping: OnMapping,
-) -> tuple[dict[str, Upstream], PaymentPorts | None, list[AdapterHooks]]:
-    """The configured upstreams without any mechanism, and what opens their adapters.
+) -> tuple[dict[str, Upstream], PaymentPorts | None, list[Resource]]:
+    """The configured upstreams without any mechanism, and what they need to be open.
 
     `wrap` may replace each one's transport. Raises `ConfigurationError`.
     """
     builder = _UpstreamBuilder(
         config, given, FailureLog(_log.warning, _log.info), Resolver(), Store(), wrap, on_mapping
     )
-    return builder.upstreams(), builder.payment_ports(), builder.adapter_hooks
+    return builder.upstreams(), builder.payment_ports(), builder.resources()
 
 
 def load_adapter(
@@ -199,26 +210,27 @@ def adapter_settings(name: str, settings: SourceSettings | ServiceSettings) -> A
 
 
 def path_prefix(settings: SourceSettings | ServiceSettings) -> str:
-    """The prefix of the url of a source with an adapter. Raises ValueError."""
+    """The prefix of the url of a source with an adapter or `auth`. Raises ValueError."""
     prefixes = sorted({parse_address(url).prefix for url in settings.urls})
     if len(prefixes) > 1:
-        raise ValueError(f"url: with an adapter all addresses need the same path prefix, not {', '.join(prefixes)}")
+        whose = "an adapter" if settings.adapter is not None else "auth"
+        raise ValueError(f"url: with {whose} all addresses need the same path prefix, not {', '.join(prefixes)}")
     return prefixes[0]
 
 
 def make_transport(
-    settings: SourceSettings | ServiceSettings, resolver: Resolver | None = None, *, keep_headers: bool = False
+    settings: SourceSettings | ServiceSettings, resolver: Resolver, files: FileWatch, *, keep_headers: bool = False
 ) -> NetworkTransport:
-    """Raises ValueError."""
+    """Without `auth`. Raises ValueError."""
     if settings.transport == "aiohttp":
-        return AiohttpClient(settings.urls, settings.aiohttp, resolver, keep_headers=keep_headers)
-    resolver = resolver or Resolver()
+        return AiohttpClient(settings.urls, settings.aiohttp, resolver, keep_headers=keep_headers, files=files)
     return Http1Client(
         settings.urls,
         settings.http1,
         resolver,
         keep_headers=keep_headers,
         discovery=discovery_of(settings, resolver),
+        files=files,
     )
 
 
@@ -270,6 +282,16 @@ def rediscover(parts: Parts, built: Configuration, config: Configuration) -> Non
 def _network_settings(config: Configuration, name: str) -> SourceSettings | ServiceSettings | None:
     sources = config.settings.sources
     return sources.service(name) if name in SERVICES else sources[name]
+
+
+def adapter_transport(settings: SourceSettings) -> tuple[Transport, list[Resource]]:
+    """The transport of one source with an adapter, and what it needs. Raises ValueError."""
+    resolver, files = Resolver(), FileWatch()
+    methods = AuthMethods(files, resolver)
+    transport: Transport = make_transport(settings, resolver, files, keep_headers=True)
+    if settings.auth is not None:
+        transport = AuthenticatedTransport(methods.of(settings.auth, path_prefix(settings)), transport)
+    return transport, [*methods.token_fetchers, files]
 
 
 def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> tuple[Plan, ConsultFlow]:
@@ -393,7 +415,7 @@ def changes_that_need_a_restart(before: Configuration, after: Configuration) -> 
         elif was is not None and now is not None:
             yield from (
                 f"[sources.{name}] {key} has changed"
-                for key in ("url", "transport", "adapter", "options", "http1", "aiohttp", "batch")
+                for key in ("url", "transport", "auth", "adapter", "options", "http1", "aiohttp", "batch")
                 if getattr(was, key) != getattr(now, key)
             )
     yield from (
@@ -454,10 +476,16 @@ class _UpstreamBuilder:
         self._metrics = metrics
         self._wrap = wrap
         self._on_mapping = on_mapping
+        self._files = FileWatch()
+        self._auth_methods = AuthMethods(self._files, resolver)
+        self._adapter_hooks: list[AdapterHooks] = []
         self.transports: list[Transport] = []
-        self.adapter_hooks: list[AdapterHooks] = []
         self.required: dict[str, Transport] = {}
         self.network: dict[str, NetworkTransport] = {}
+
+    def resources(self) -> list[Resource]:
+        """Once all upstreams are built."""
+        return [*self._adapter_hooks, *self._auth_methods.token_fetchers, self._files]
 
     def pipelines(
         self, ladder: DegradationLadder, valkey: ValkeyCache | None, answers: S3FifoStore
@@ -557,7 +585,7 @@ class _UpstreamBuilder:
         self, spec: SourceSpec, settings: SourceSettings, text: str, transport: Transport
     ) -> Upstream:
         adapter = load_adapter(spec, settings, text, self._folder, partial(self._on_mapping, spec.source.name))
-        self.adapter_hooks.append(AdapterHooks(adapter, _log.warning))
+        self._adapter_hooks.append(AdapterHooks(adapter, _log.warning))
         if settings.batch:
             batched = AdapterBatchUpstream(adapter, transport, settings.batch.path)
             return Batch(batched, settings.batch, source=spec.source.name, metrics=self._metrics)
@@ -582,7 +610,7 @@ class _UpstreamBuilder:
             return self._transport(name, settings)
         loaded = adapter_object(settings.adapter, adapter_settings(name, settings), self._folder)
         adapter = ServiceAdapter(name, settings.adapter, loaded)
-        self.adapter_hooks.append(AdapterHooks(adapter, _log.warning))
+        self._adapter_hooks.append(AdapterHooks(adapter, _log.warning))
         adapted = AdapterTransport(adapter, self._transport(name, settings, keep_headers=True))
         self.transports.append(adapted)
         return adapted
@@ -590,8 +618,10 @@ class _UpstreamBuilder:
     def _transport(
         self, name: str, settings: SourceSettings | ServiceSettings, *, keep_headers: bool = False
     ) -> Transport:
-        self.network[name] = network = make_transport(settings, self._resolver, keep_headers=keep_headers)
-        transport = self._wrap(name, network)
+        auth = None if settings.auth is None else self._auth_methods.of(settings.auth, path_prefix(settings))
+        keep_headers = keep_headers or (auth is not None and auth.reads_headers)
+        self.network[name] = network = make_transport(settings, self._resolver, self._files, keep_headers=keep_headers)
+        transport = self._wrap(name, network if auth is None else AuthenticatedTransport(auth, network))
         self.transports.append(transport)
         return transport
 

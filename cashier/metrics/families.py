@@ -91,8 +91,8 @@ _ROWS = (
         _COUNTER,
         "What consultations and payments got from a source, one per ask: status, and the reason of a failure.",
         "DNS, REFUSED, CONNECT_TIMEOUT: host or network; TLS: certificate, or a port without TLS; WRONG_PATH,"
-        " STATUS_4XX: url or credentials; FIELD, NOT_JSON: the answer's shape, and the log names the field; TIMEOUT:"
-        " the source is slow.",
+        " STATUS_4XX: url; UNAUTHORIZED, NO_CREDENTIAL, SIGNATURE: auth of the source; FIELD, NOT_JSON: the answer's"
+        " shape, and the log names the field; TIMEOUT: the source is slow.",
         ("source", "status", "reason"),
         most_children=1024,
     ),

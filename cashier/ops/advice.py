@@ -16,7 +16,13 @@ BY_REASON: Mapping[str, str] = {
     "RESET": "Connections break before the answer: the service or a proxy in between restarts or crashes.",
     "STATUS_2XX": "The service answers without content: check the url, and the version of the service.",
     "STATUS_3XX": "The service redirects: put the final address into its url.",
-    "STATUS_4XX": "The service refuses our requests: check url and credentials, and ask its team.",
+    "STATUS_4XX": "The service refuses our requests: check its url, and ask its team.",
+    "UNAUTHORIZED": "The service refuses our credential (401 or 403): check auth of the source: its token or key may"
+    " have expired, been rotated, or lack a permission.",
+    "NO_CREDENTIAL": "There is no token to call with: its last failure says why. Check the token endpoint, the client"
+    " and its secret.",
+    "SIGNATURE": "An answer is unsigned, or not signed by the service: it counts as none. Check the keys of auth and"
+    " this machine's clock; if both are right, something on the way forges answers.",
     "STATUS_5XX": "The service fails: ask its team. Its own log has the cause.",
     "OVERLOADED": "The service asks for less load: ask its team for capacity.",
     "WRONG_PATH": "The path does not exist there: check the path in the url of the source.",

@@ -25,6 +25,7 @@ from cashier.fanout.load_shedding import ShedSettings, shed_faults
 from cashier.payments.settings import AcceptSettings
 from cashier.settings.operations import OperationsSettings, operations_faults
 from cashier.settings.pages import PagesSettings, pages_faults
+from cashier.sources.auth.settings import UpstreamAuthSettings, upstream_auth_faults
 from cashier.sources.batch_call import BatchSettings
 from cashier.sources.idempotent_retry import RetrySettings
 from cashier.telemetry.settings import TelemetrySettings, telemetry_faults
@@ -68,8 +69,8 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     `timeout_ms`: None takes the source table's default. `adapter`: `package.module` or
     `package.module:name`, for a service of another shape; `options`: what it takes as
-    `AdapterSettings.options`. `discover`: where the addresses of the name in `url` come from.
-    `http1` and `aiohttp`: settings of that transport.
+    `AdapterSettings.options`. `auth`: the credential that each call carries. `discover`: where the
+    addresses of the name in `url` come from. `http1` and `aiohttp`: settings of that transport.
 
     Each mechanism takes true for its defaults, a table for other numbers, or false: `cache` (true:
     the source table's ages), `hedge`, `retry`, `breaker`, `limiter`, `adaptive_timeout`, `late` (a
@@ -79,6 +80,7 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     url: str | tuple[str, ...]
     timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
     transport: Literal["http1", "aiohttp", "local"] = "http1"
+    auth: UpstreamAuthSettings | None = None
     adapter: str | None = None
     options: dict[str, Any] | None = None
     discover: DiscoverSettings | None = None
@@ -101,16 +103,17 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[sources.risk]`, `[sources.engine]`, `[sources.acquirer]`. Their timeouts are in `[accept]`.
 
-    `url`, `transport`, `options`, `discover`, `http1`, `aiohttp` as in `SourceSettings`. `adapter`:
-    a module or object with one function for each operation (`sources.service_adapter`). Transport
-    `local`: an object with the port's methods, or a function that takes a request and returns a
-    response (`cashier.wire.in_process`). `tries`: retries of look-ups; a submit and a risk decision
-    are sent once. `seals`: of the engine; a reversal of a payment that it does not have refuses it
-    for good.
+    `url`, `transport`, `auth`, `options`, `discover`, `http1`, `aiohttp` as in `SourceSettings`.
+    `adapter`: a module or object with one function for each operation (`sources.service_adapter`).
+    Transport `local`: an object with the port's methods, or a function that takes a request and
+    returns a response (`cashier.wire.in_process`). `tries`: retries of look-ups; a submit and a
+    risk decision are sent once. `seals`: of the engine; a reversal of a payment that it does not
+    have refuses it for good.
     """
 
     url: str | tuple[str, ...]
     transport: Literal["http1", "aiohttp", "local"] = "http1"
+    auth: UpstreamAuthSettings | None = None
     adapter: str | None = None
     options: dict[str, Any] | None = None
     discover: DiscoverSettings | None = None
@@ -230,6 +233,7 @@ def settings_faults(settings: Settings) -> Iterator[str]:
                     f"[sources.{name}] {fault}"
                     for fault in discover_faults(source.discover, source.urls, source.transport)
                 )
+            yield from _upstream_auth_faults(name, source)
             if source.options is not None and source.adapter is None:
                 yield f"[sources.{name}.options] is for an adapter, but this source has none"
         if isinstance(source, SourceSettings):
@@ -265,6 +269,17 @@ def _address_faults(name: str, source: SourceSettings | ServiceSettings) -> Iter
         yield f'[sources.{name}] a function of transport = "local" answers in the contract\'s shape: remove adapter'
     elif len(source.urls) > 1 or ":" not in source.urls[0]:
         yield f'[sources.{name}] with transport = "local" takes one url, "package.module:function"'
+
+
+def _upstream_auth_faults(name: str, source: SourceSettings | ServiceSettings) -> Iterator[str]:
+    if source.auth is not None:
+        faults = upstream_auth_faults(
+            source.auth,
+            adapted=source.adapter is not None,
+            local=source.transport == "local",
+            batched=isinstance(source, SourceSettings) and bool(source.batch),
+        )
+        yield from (f"[sources.{name}] {fault}" for fault in faults)
 
 
 def _source_faults(name: str, source: SourceSettings) -> Iterator[str]:

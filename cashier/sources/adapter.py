@@ -30,7 +30,7 @@ from cashier.source_errors import (
 from cashier.sources.adapter_settings import checked_request
 from cashier.sources.answer_encoder import NoContractValue, encode_answer
 from cashier.sources.asked import Asked, UnneededInput
-from cashier.sources.source import Inputs, Source, error_of_status, parse_or_error
+from cashier.sources.source import UNAUTHORIZED_STATUSES, Inputs, Source, error_of_status, parse_or_error
 from cashier.wire.transport import Request, Response
 
 DEFAULT_STATUSES = frozenset((200, 404))
@@ -271,8 +271,10 @@ def error_of_undeclared(response: Response, name: str) -> SourceError:
     """The meaning of a status that the adapter does not declare, reported to the connection."""
     error = error_of_status(response.status, response.retry_after_s)
     if isinstance(error, Garbled):
-        undeclared = f"adapter {name}: status {response.status} is not among its statuses"
-        error = Garbled(undeclared, reason=error.reason)
+        undeclared = f"status {response.status} is not among its statuses"
+        if response.status in UNAUTHORIZED_STATUSES:
+            undeclared = error.detail
+        error = Garbled(f"adapter {name}: {undeclared}", reason=error.reason)
     return response.discredit(error)
 
 

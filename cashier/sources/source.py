@@ -150,6 +150,7 @@ def error_of_response(response: Response) -> SourceError:
     return response.discredit(error_of_status(response.status, response.retry_after_s))
 
 
+UNAUTHORIZED_STATUSES = frozenset((401, 403))
 _REASON_OF_STATUS_CLASS = {
     2: FailureReason.STATUS_2XX,
     3: FailureReason.STATUS_3XX,
@@ -163,6 +164,8 @@ def error_of_status(status: int, retry_after_s: float | None) -> SourceError:
         return Overloaded(f"status {status}", retry_after_s)
     if status >= 500:
         return Unreachable(f"status {status}", reason=FailureReason.STATUS_5XX)
+    if status in UNAUTHORIZED_STATUSES:
+        return Garbled(f"status {status}: the service refuses our credential", reason=FailureReason.UNAUTHORIZED)
     reason = _REASON_OF_STATUS_CLASS.get(status // 100, FailureReason.PROTOCOL)
     return Garbled(f"status {status}, which is not in the contract", reason=reason)
 

@@ -52,6 +52,12 @@ _BY_SECTION: Mapping[str, tuple[str, ...]] = {
         "url", "timeout_ms", "transport", "adapter", "adaptive_timeout", "retry", "late", "seals", "cache", "hedge",
         "breaker", "limiter", "batch",
     ),
+    # Not the names of variables: a secret may stand there by mistake.
+    "sources.*.auth.bearer": ("token_file",),
+    "sources.*.auth.oauth2": ("client_id", "client_secret_file", "scope", "audience", "client_auth", "ca_file"),
+    "sources.*.auth.hmac": ("key_id", "secret_file", "encoding"),
+    "sources.*.auth.rsa2": ("app_id", "alipay_public_key_file", "private_key_file"),
+    "sources.*.auth.wechat_pay": ("mchid", "serial_no", "platform_keys", "private_key_file"),
     "sources.*.cache": ("fresh_s", "stale_s", "error_s", "negative_s"),
     "sources.*.hedge": ("quantile_bps", "least_ms"),
     "sources.*.breaker": ("calls", "failed_bps", "open_s", "open_max_s"),

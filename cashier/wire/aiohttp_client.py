@@ -39,12 +39,13 @@ from cashier.wire.aiohttp_guards import (
 from cashier.wire.aiohttp_resolver import SharedResolver
 from cashier.wire.call_completion import deliver, describe_failure, loss_reason
 from cashier.wire.connection_health import RequestIdEcho, SickClosings
+from cashier.wire.file_watch import FileWatch
 from cashier.wire.load_balancing import BackOff, LatencyEstimate, LoadBalancer
 from cashier.wire.request_writer import CALLER, JSON_MEDIA_TYPE, check_request
 from cashier.wire.resolver import Resolver, is_literal
 from cashier.wire.response_headers import NO_HEADERS, ResponseHeaders
 from cashier.wire.response_parser import BODILESS_STATUSES, ResponseBounds, parse_retry_after
-from cashier.wire.tls import client_tls
+from cashier.wire.tls import ClientTls
 from cashier.wire.transport import MAX_UNSAFE_IDLE_S, CallHeaders, DiscoveredList, OnResponse, Request, Response
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -130,7 +131,7 @@ class AiohttpHostPool:
         address_index: int,
         address: UpstreamAddress,
         settings: AiohttpSettings,
-        tls: ssl.SSLContext | None,
+        tls: ClientTls | None,
         resolver: Resolver,
         *,
         keep_headers: bool,
@@ -197,10 +198,12 @@ class AiohttpHostPool:
         return TCPConnector(
             limit=limit,
             keepalive_timeout=idle_s,
-            ssl=self._tls or True,
             resolver=self._resolver,
             use_dns_cache=False,  # the resolver keeps the addresses
         )
+
+    def _context(self) -> ssl.SSLContext | None:
+        return self._tls.context if self._tls is not None and self.address.tls else None
 
     def _make_connection(self) -> CheckedConnection:
         connection = CheckedConnection(asyncio.get_running_loop())
@@ -217,7 +220,7 @@ class AiohttpHostPool:
                 elif proxy := self._proxy():
                     writer = await self._connect(proxy.host or "", proxy.port or 0)
                 else:
-                    writer = await self._connect(address.host, address.port, self._tls if address.tls else None)
+                    writer = await self._connect(address.host, address.port, self._context())
         except OSError:
             return False
         writer.close()
@@ -251,6 +254,8 @@ class AiohttpHostPool:
                 url,
                 data=request.body or None,
                 headers=headers,
+                # A changed certificate is another context, which no older connection serves.
+                ssl=self._context() or True,
                 allow_redirects=False,
                 trace_request_ctx=call,
             ) as response:
@@ -386,8 +391,8 @@ class AiohttpAnswerer:
 class AiohttpClient:
     """A `Transport`. ValueError for an invalid address or an unusable file.
 
-    aiohttp cannot open connections ahead, so `open` opens none. `resolver` and
-    `keep_headers`: see `Http1Client`.
+    aiohttp cannot open connections ahead, so `open` opens none. `resolver`, `keep_headers` and
+    `files`: see `Http1Client`.
     """
 
     def __init__(
@@ -397,11 +402,13 @@ class AiohttpClient:
         resolver: Resolver | None = None,
         *,
         keep_headers: bool = False,
+        files: FileWatch | None = None,
     ) -> None:
         self._settings = settings = settings or AiohttpSettings()
         addresses = parse_addresses(urls)
         encrypted = any(address.tls for address in addresses)
-        tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
+        names = (settings.ca_file, settings.client_cert_file, settings.client_key_file)
+        tls = ClientTls(*names, files) if encrypted else None
         resolver = resolver or Resolver()
         self._pools = [
             AiohttpHostPool(address_index, address, settings, tls, resolver, keep_headers=keep_headers)
@@ -515,6 +522,9 @@ class AiohttpClient:
                     self._record(pool, started_s, failed=True)
                     raise
                 attempts, retried = 0, True
+                if request.renew is not None:
+                    request = request.renew()
+                    headers |= request.headers
             except SourceError:
                 self._record(pool, started_s, failed=True)
                 raise

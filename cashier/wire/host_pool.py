@@ -7,7 +7,6 @@ owner.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from math import inf
 from typing import Protocol, cast
@@ -27,6 +26,7 @@ from cashier.wire.load_balancing import BackOff, LatencyEstimate
 from cashier.wire.request_writer import RequestWriter
 from cashier.wire.resolver import ResolvedAddress
 from cashier.wire.response_parser import ResponseBounds, make_parser
+from cashier.wire.tls import ClientTls
 from cashier.wire.transport import MAX_UNSAFE_IDLE_S, Request, Response
 
 # The `address_index` of a call or a pool whose address is no longer one of the source's.
@@ -254,7 +254,7 @@ class HostPool:
         address_index: int,
         address: UpstreamAddress,
         bounds: ResponseBounds,
-        tls: ssl.SSLContext | None,
+        tls: ClientTls | None,
         target: ResolvedAddress | None = None,
     ) -> None:
         self.address_index = address_index
@@ -401,7 +401,7 @@ class HostPool:
                         lambda: connection,
                         target.ip,
                         address.port if target.port is None else target.port,
-                        ssl=self._tls if address.tls else None,
+                        ssl=self._tls.context if self._tls is not None and address.tls else None,
                         server_hostname=address.server_name if address.tls else None,
                     )
                 else:

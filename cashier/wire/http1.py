@@ -23,12 +23,13 @@ from cashier.wire.address_parser import UpstreamAddress, parse_addresses
 from cashier.wire.address_pools import AddressPools, AddressSource
 from cashier.wire.call_completion import describe_failure, loss_reason
 from cashier.wire.connection_health import SLOW_FACTOR, SLOW_MARGIN_S
+from cashier.wire.file_watch import FileWatch
 from cashier.wire.host_pool import RETIRED, HostPool, UpstreamConnection
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.request_writer import check_request
 from cashier.wire.resolver import ResolvedAddress, Resolver
 from cashier.wire.response_parser import ResponseBounds
-from cashier.wire.tls import client_tls
+from cashier.wire.tls import ClientTls
 from cashier.wire.transport import CallHeaders, DiscoveredList, OnResponse, Request
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -69,7 +70,7 @@ class Http1Client:
 
     `resolver`: shared with the other transports, so that they share lookups. `keep_headers`:
     responses have their headers. `discovery`: where the addresses of the only URL come from; it is
-    closed with the client.
+    closed with the client. `files`: follows those of certificates and keys.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class Http1Client:
         *,
         keep_headers: bool = False,
         discovery: AddressSource | None = None,
+        files: FileWatch | None = None,
     ) -> None:
         self._settings = settings = settings or Http1Settings()
         addresses = parse_addresses(urls)
         encrypted = any(address.tls for address in addresses)
-        tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
+        names = (settings.ca_file, settings.client_cert_file, settings.client_key_file)
+        tls = ClientTls(*names, files) if encrypted else None
         bounds = ResponseBounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes, keep_headers)
 
         def make_pool(address: UpstreamAddress, target: ResolvedAddress | None) -> HostPool:
@@ -531,6 +534,8 @@ class Http1Client:
         """
         call.retried = True
         call.attempts = 0
+        if call.request.renew is not None:
+            call.request = call.request.renew()
         best = self._pick_pool(call.avoid)
         self._connect(best if self._has_room(best) else pool, call)
 

@@ -7,6 +7,31 @@ from __future__ import annotations
 
 import ssl
 
+from cashier.wire.file_watch import FileWatch
+
+
+class ClientTls:
+    """`context`: for the next connection. It follows its files; open connections keep theirs.
+
+    ValueError names the file that cannot be used. A pair of certificate and key that do not belong
+    together, as between the two steps of a rotation, changes nothing.
+    """
+
+    def __init__(
+        self, ca_file: str | None, cert_file: str | None, key_file: str | None, files: FileWatch | None = None
+    ) -> None:
+        """Without `files` it does not follow them."""
+        self._files = (ca_file, cert_file, key_file)
+        self.context: ssl.SSLContext
+        paths = [file for file in self._files if file is not None]
+        if files is not None and paths:
+            files.watch(paths, self._load)
+        else:
+            self._load()
+
+    def _load(self) -> None:
+        self.context = client_tls(*self._files)
+
 
 def client_tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
     """A context that presents the client certificate, if there is one.
@@ -22,7 +47,8 @@ def client_tls(ca_file: str | None, cert_file: str | None, key_file: str | None)
         raise ValueError(f"CA file {ca_file!r}: {error.strerror or error}") from error
     if cert_file is not None:
         try:
-            context.load_cert_chain(cert_file, key_file)
+            # Without a password it would ask for one at the terminal.
+            context.load_cert_chain(cert_file, key_file, password="")
         except OSError as error:
             raise ValueError(
                 f"client certificate {cert_file!r} with key {key_file!r}: {error.strerror or error}"

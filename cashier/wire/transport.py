@@ -28,7 +28,8 @@ class Request(Struct, frozen=True):
     a safe request is sent again, once, if a reused connection closes before the first byte of an
     answer. `headers` are added to those of every request; `Accept` and `Content-Type` replace the
     default `application/json`. `read_only` is for adapters of payment services: a request that
-    changes nothing, although it is not a GET, such as that of a token or a GraphQL query.
+    changes nothing, although it is not a GET, such as that of a token or a GraphQL query. `renew`:
+    what to send in its place if it is sent again, for a signature that is for one use.
     """
 
     target: str
@@ -37,6 +38,7 @@ class Request(Struct, frozen=True):
     safe: bool = True
     headers: tuple[tuple[str, str], ...] = ()
     read_only: bool = False
+    renew: Callable[[], Request] | None = None
 
     def __repr__(self) -> str:
         """Omit the body: it may hold a payer's code or password."""

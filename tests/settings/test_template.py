@@ -26,6 +26,9 @@ EXAMPLES = {
     "error_s", "negative_s", "path", "attempt_ms", "public_url", "trusted_proxies",
     "order_url", "logo", "top_up", "bind_card", "update_card", "name", "currency",
     "discover", "dns", "srv", "file", "http", "format", "nameserver", "token_file",
+    "token_env", "token_url", "client_id", "client_secret_file", "client_secret_env", "key_id",
+    "secret_file", "secret_env", "app_id", "private_key_file", "private_key_env", "alipay_public_key_file", "mchid",
+    "serial_no", "platform_keys",
 }  # fmt: skip
 
 

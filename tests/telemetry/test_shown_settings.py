@@ -14,8 +14,13 @@ from cashier.telemetry.shown_settings import HIDDEN, SHOWN, shown_settings
 
 URL = "http://127.0.0.1:9100"
 # Secrets, and what may hold one: options are whatever an adapter takes, and addresses may have a
-# key in their query.
-KEPT_BACK = {"auth.secret", "tokens.secrets", "sources.*.options", "pages.order_url", "pages.vault.url"}
+# key in their query. In the place of a variable's name, a secret may stand by mistake.
+KEPT_BACK = {
+    "auth.secret", "tokens.secrets", "sources.*.options", "pages.order_url", "pages.vault.url",
+    "sources.*.auth.bearer.token_env", "sources.*.auth.oauth2.client_secret_env", "sources.*.auth.hmac.secret_env",
+    "sources.*.auth.rsa2.private_key_env", "sources.*.auth.wechat_pay.private_key_env",
+    "sources.*.auth.oauth2.token_url",
+}  # fmt: skip
 
 
 def shown(**table: Any) -> dict[str, str]:

@@ -173,7 +173,9 @@ MEMBER_OF_ANOTHER = b'{"user_id": "u_2", "status": "ACTIVE", "country": "CN", "k
     [
         (status(b"404 Not Found", b"<html>nginx</html>"), FailureReason.WRONG_PATH, "404"),
         (status(b"404 Not Found", b'{"code": "ROUTE_UNMATCHED"}'), FailureReason.WRONG_PATH, "404"),
-        (status(b"401 Unauthorized"), FailureReason.STATUS_4XX, "401"),
+        (status(b"401 Unauthorized"), FailureReason.UNAUTHORIZED, "refuses our credential"),
+        (status(b"403 Forbidden"), FailureReason.UNAUTHORIZED, "refuses our credential"),
+        (status(b"410 Gone"), FailureReason.STATUS_4XX, "410"),
         (status(b"302 Found"), FailureReason.STATUS_3XX, "302"),
         (status(b"201 Created"), FailureReason.STATUS_2XX, "201"),
         (status(b"500 Internal Server Error"), FailureReason.STATUS_5XX, "500"),

@@ -1,0 +1,1 @@
+"""Authentication towards upstream services: credentials, signatures, and the check of answers."""

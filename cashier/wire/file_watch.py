@@ -1,0 +1,95 @@
+"""Files that are read again when they change: certificates, keys and tokens that something rotates.
+
+One task looks once a second, in a thread, because a file system can hang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+
+import structlog
+
+CHECK_S = 1.0
+
+_log = structlog.get_logger("cashier")
+# Of each file what changes with its content, also if it is replaced or a link is moved. None: there
+# is no such file.
+_State = tuple[tuple[int, int, int, int] | None, ...]
+
+
+class FileWatch:
+    """Open it to follow the files. What cannot be read again stays in use as it was."""
+
+    def __init__(self) -> None:
+        self._watched: list[_Watched] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def watch(self, paths: Iterable[str], load: Callable[[], None]) -> None:
+        """Call `load` now, and again in a thread whenever one of the files has changed.
+
+        `load` raises OSError or ValueError, with a text without secrets, and must then have changed
+        nothing. The first call raises it to the caller.
+        """
+        watched = _Watched(tuple(paths), load)
+        load()
+        self._watched.append(watched)
+
+    async def open(self) -> None:
+        if self._watched:
+            self._task = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            await asyncio.to_thread(self.check)
+
+    def check(self) -> None:
+        """Load what has changed. Blocks."""
+        for watched in self._watched:
+            watched.check()
+
+    def __repr__(self) -> str:
+        return f"<FileWatch {len(self._watched)} loads>"
+
+
+class _Watched:
+    __slots__ = ("_load", "_paths", "_state")
+
+    def __init__(self, paths: tuple[str, ...], load: Callable[[], None]) -> None:
+        self._paths = paths
+        self._load = load
+        # Before the files are read: a change meanwhile must show.
+        self._state = _state_of(paths)
+
+    def check(self) -> None:
+        state = _state_of(self._paths)
+        if state == self._state:
+            return
+        self._state = state
+        try:
+            self._load()
+        except (OSError, ValueError) as fault:
+            reason = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
+            _log.warning("changed files cannot be used; the last ones stay in use", files=self._paths, reason=reason)
+        else:
+            _log.info("changed files are in use", files=self._paths)
+
+
+def _state_of(paths: tuple[str, ...]) -> _State:
+    return tuple(map(_stat, paths))
+
+
+def _stat(path: str) -> tuple[int, int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
