@@ -24,6 +24,7 @@ from cashier.adapter_trial import CannotTry, try_adapter
 from cashier.asgi import bearer_auth, configured_app, log_warnings
 from cashier.cli import demo, payer_commands, service_client, top, weather_printer
 from cashier.cli.adapter_printer import trial_lines
+from cashier.cli.adapter_scaffold import adapter_files
 from cashier.cli.conform_command import conform
 from cashier.cli.contract_command import SERVED, contract
 from cashier.cli.discovery_printer import discovery_line, discovery_warning
@@ -61,7 +62,7 @@ cli = typer.Typer(
     help="The cashier core of a payment system.",
 )
 adapter_cli = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-cli.add_typer(adapter_cli, name="adapter", short_help="Try the adapters of a configuration.")
+cli.add_typer(adapter_cli, name="adapter", short_help="Write and try the adapters of a configuration.")
 
 ConfigPath = Annotated[
     Path, typer.Option("--config", "-c", help="Configuration file; the other TOML files are read from its folder.")
@@ -281,6 +282,32 @@ cli.command(name="conform", short_help="Check a real service against the upstrea
 
 
 cli.command(name="record", short_help="Record a consultation of real services, redacted.")(record_command)
+
+
+@adapter_cli.command(name="new", short_help="Write an adapter and its test to begin with.")
+def new_command(
+    name: Annotated[str, typer.Argument(help="Name of the module, such as wallet.")],
+    source: Annotated[str, typer.Option(help="Source of a consultation, such as card.")],
+    folder: Annotated[Path, typer.Option(help="Where to write; that of the configuration.")] = Path("config"),
+) -> None:
+    """Write an adapter and its test to begin with. They read the contract's own shape at first."""
+    try:
+        texts = adapter_files(name, source)
+    except ValueError as fault:
+        stop(str(fault))
+    paths = {folder / file_name: text for file_name, text in texts.items()}
+    for path in paths:
+        if path.exists():
+            stop(f"{path} exists; choose another name, or remove it")
+    for path, text in paths.items():
+        try:
+            path.write_text(text, "utf-8")
+        except OSError as error:
+            stop(f"{path}: {error.strerror}")
+    first, second = paths
+    print(
+        f'{first} and {second} are written. Next: [sources.{source}] adapter = "{name}", and python -m pytest {second}'
+    )
 
 
 @adapter_cli.command(name="try", short_help="Call one adapter with sample answers.")
