@@ -44,6 +44,7 @@ from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.adapter_settings import AdapterSettings
 from cashier.sources.adapter_upstream import AdapterBatchUpstream, AdapterUpstream
 from cashier.sources.auth.authenticated_transport import AuthenticatedTransport
+from cashier.sources.auth.authenticator import Authenticator
 from cashier.sources.auth.methods import AuthMethods
 from cashier.sources.batch_call import BatchWireUpstream
 from cashier.sources.engine import EngineClient
@@ -292,6 +293,21 @@ def adapter_transport(settings: SourceSettings) -> tuple[Transport, list[Resourc
     if settings.auth is not None:
         transport = AuthenticatedTransport(methods.of(settings.auth, path_prefix(settings)), transport)
     return transport, [*methods.token_fetchers, files]
+
+
+def authenticators(config: Configuration) -> tuple[dict[str, Authenticator], list[Resource]]:
+    """Of the sources and services with `auth`, and what they need. Raises `ConfigurationError`."""
+    files = FileWatch()
+    methods = AuthMethods(files, Resolver())
+    found: dict[str, Authenticator] = {}
+    for name in (*SOURCE_NAMES, *SERVICES):
+        own = _network_settings(config, name)
+        if own is not None and own.auth is not None:
+            try:
+                found[name] = methods.of(own.auth, path_prefix(own))
+            except ValueError as fault:
+                raise ConfigurationError([f"{config.source}: [sources.{name}] {fault}"]) from None
+    return found, [*methods.token_fetchers, files]
 
 
 def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> tuple[Plan, ConsultFlow]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from cashier import wiring
 from cashier.conformance import rules as rule
 from cashier.conformance.asking import Asking, GivenUp
 from cashier.conformance.exchange import Endpoint
@@ -21,6 +23,7 @@ from cashier.domain.order import Order
 from cashier.payments.settings import AcceptSettings
 from cashier.probe import inputs_of_order
 from cashier.settings.schema import SERVICES, Configuration, ServiceSettings, SourceSettings
+from cashier.sources.auth.authenticator import Authenticator
 from cashier.sources.source import parse_response
 from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpSettings
@@ -61,10 +64,19 @@ class ConformSettings(Struct, frozen=True, kw_only=True):
     risk: Endpoint | None = None
 
 
+class _Access(Struct, frozen=True):
+    """How the services of a configuration are asked. `auths`: of those with `auth`."""
+
+    headers: tuple[tuple[str, str], ...]
+    patience_s: float
+    auths: Mapping[str, Authenticator]
+
+
 def endpoint(
     url: str,
     *,
     headers: tuple[tuple[str, str], ...] = (),
+    auth: Authenticator | None = None,
     files: tuple[str | None, str | None, str | None] = (None, None, None),
     patience_s: float = 10.0,
     limits: Http1Settings | AiohttpSettings | None = None,
@@ -82,6 +94,7 @@ def endpoint(
         ),
         tls=client_tls(*files) if address.tls else None,
         headers=headers,
+        auth=auth,
         patience_s=patience_s,
     )
 
@@ -112,6 +125,15 @@ async def examine_all(
     config: Configuration, settings: ConformSettings, headers: tuple[tuple[str, str], ...], patience_s: float
 ) -> list[ServiceReport]:
     """A report for each address of each source that a configuration has. Raises ValueError."""
+    auths, resources = wiring.authenticators(config)
+    try:
+        await asyncio.gather(*(resource.open() for resource in resources))
+        return await _examine_configured(config, settings, _Access(headers, patience_s, auths))
+    finally:
+        await asyncio.gather(*(resource.close() for resource in resources))
+
+
+async def _examine_configured(config: Configuration, settings: ConformSettings, access: _Access) -> list[ServiceReport]:
     reports: list[ServiceReport] = []
     for name in (*SOURCE_NAMES, *SERVICES):
         own = config.settings.sources[name] if name in SOURCE_NAMES else config.settings.sources.service(name)
@@ -121,10 +143,10 @@ async def examine_all(
             reports.append(ServiceReport(source=name, address=", ".join(own.urls), not_examined=_why_not(own)))
             continue
         for url in own.urls:
-            at = _configured_endpoint(url, own, headers, patience_s)
+            at = _configured_endpoint(name, url, own, access)
             if name == "order":
                 settings = await _with_inputs_of_order(at, settings)
-            reports.append(await examine(name, at, _own_settings(config, name, own, settings, headers, patience_s)))
+            reports.append(await examine(name, at, _own_settings(config, name, own, settings, access)))
     return reports
 
 
@@ -196,12 +218,17 @@ def _default_timeout_ms(source: str) -> int:
     return known.get(source, AcceptSettings().look_ms)
 
 
-def _configured_endpoint(
-    url: str, own: SourceSettings | ServiceSettings, headers: tuple[tuple[str, str], ...], patience_s: float
-) -> Endpoint:
+def _configured_endpoint(name: str, url: str, own: SourceSettings | ServiceSettings, access: _Access) -> Endpoint:
     limits = (own.aiohttp if own.transport == "aiohttp" else own.http1) or Http1Settings()
     files = (limits.ca_file, limits.client_cert_file, limits.client_key_file)
-    return endpoint(url, headers=headers, files=files, patience_s=patience_s, limits=limits)
+    return endpoint(
+        url,
+        headers=access.headers,
+        auth=access.auths.get(name),
+        files=files,
+        patience_s=access.patience_s,
+        limits=limits,
+    )
 
 
 def _own_settings(
@@ -209,8 +236,7 @@ def _own_settings(
     name: str,
     own: SourceSettings | ServiceSettings,
     settings: ConformSettings,
-    headers: tuple[tuple[str, str], ...],
-    patience_s: float,
+    access: _Access,
 ) -> ConformSettings:
     """`settings` with what the configuration says about this source."""
     if isinstance(own, SourceSettings):
@@ -224,7 +250,7 @@ def _own_settings(
         settings,
         timeout_ms=settings.timeout_ms or config.settings.accept.look_ms,
         test=test,
-        risk=_configured_endpoint(risk.urls[0], risk, headers, patience_s) if risk and clears else None,
+        risk=_configured_endpoint("risk", risk.urls[0], risk, access) if risk and clears else None,
     )
 
 

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from cashier.conformance.redaction import described_error, described_request, described_response
 from cashier.source_errors import FailureReason, SourceError, TimedOut, Unreachable
+from cashier.sources.auth.authenticator import Authenticator
 from cashier.wire.address_parser import UpstreamAddress
 from cashier.wire.request_writer import RequestWriter, check_request
 from cashier.wire.response_parser import ResponseBounds, make_parser
@@ -29,13 +30,15 @@ Result = TypeVar("Result")
 class Endpoint(Struct, frozen=True, kw_only=True):
     """Where a service answers. `headers`: added to every request, such as `Authorization`.
 
-    `patience_s`: for a connection, and for an answer.
+    `auth`: completes every request, and judges the answers. `patience_s`: for a connection, and for
+    an answer.
     """
 
     address: UpstreamAddress
     bounds: ResponseBounds
     tls: ssl.SSLContext | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    auth: Authenticator | None = None
     patience_s: float = 10.0
 
 
@@ -77,8 +80,10 @@ class Connection:
         request = replace(request, headers=(*self._endpoint.headers, *request.headers))
         check_request(request, self._call_headers)
         sent = described_request(self._endpoint.address.prefix, request, deadline_ms, len(self._endpoint.headers))
-        reused, started_s = self._answers > 0, time.perf_counter()
+        reused, started_s, auth = self._answers > 0, time.perf_counter(), self._endpoint.auth
         try:
+            if auth is not None:
+                request = auth.authenticate(request)
             reader, writer = await self._opened()
             started_s = time.perf_counter()
             outcome = await self._answer(reader, writer, request, deadline_ms)
@@ -87,6 +92,8 @@ class Connection:
         elapsed_ms = (time.perf_counter() - started_s) * 1000
         kept = isinstance(outcome, Response) and self._parser.reusable
         self._answers += isinstance(outcome, Response)
+        if auth is not None and isinstance(outcome, Response):
+            outcome = auth.judge(request, outcome)
         return Exchange(sent, outcome, elapsed_ms, reused, kept, self._closing(outcome))
 
     async def unasked(self, seconds: float) -> str | None:

@@ -114,6 +114,28 @@ async def test_all_takes_addresses_and_inputs_from_the_configuration_and_leaves_
     assert set(services) == {*names, "quota"}
 
 
+async def test_a_configured_credential_is_used_and_not_printed(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("t0ken-of-cards")
+    seen: list[str] = []
+
+    def demanding(received: Received, answer: Answer) -> Answer:
+        seen.append({name.lower(): value for name, value in received.headers.items()}.get("authorization", ""))
+        return answer if seen[-1] == "Bearer t0ken-of-cards" else answer.put({}, 401)
+
+    async with spoiled_sandbox(demanding) as address:
+        config = tmp_path / "cashier.toml"
+        tables = [f'card = {{url = "{address}", auth.bearer.token_file = "{token}"}}', f'balance.url = "{address}"']
+        config.write_text("[sources]\n" + "\n".join(tables))
+        words = ("--all", "--config", str(config), "--user-id", "u_1", "--json", *BRIEF)
+        result = await asyncio.to_thread(invoke, *words)
+    services = {service["source"]: service for service in orjson.loads(result.stdout_bytes)["services"]}
+    failed = {name for name, service in services.items() for rule in service["results"] if rule["verdict"] == "FAILED"}
+    assert failed == {"balance"}
+    assert "t0ken" not in result.output
+    assert set(seen) == {"", "Bearer t0ken-of-cards"}
+
+
 async def test_an_engine_is_paid_at_only_with_a_named_test_payment() -> None:
     submits: list[Any] = []
 
