@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -50,59 +50,19 @@ class GivenUp(Exception):
 
 
 class Asking:
-    """`ledger`: takes what every answer is judged by; the checks add the rest.
+    """Reads a service and puts what is wrong into `ledger`. Subclasses make the exchanges.
 
     A breach that the first answers had is not found again by later checks, which then count as not
-    tried: they could only repeat it.
+    tried: they could only repeat it. `settled`: the first answers are over. `connect_ms`: of the
+    first connection; 0 if it is unknown.
     """
 
-    def __init__(self, endpoint: Endpoint, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._endpoint = endpoint
-        self._connection = self.new_connection()
-        self._silent = 0
-        self._usual: set[str] = set()
         self.settled = False
         self.connect_ms = 0.0
-
-    def new_connection(self) -> Connection:
-        trace = _TRACEPARENT.format(uuid.uuid4().hex)
-        return Connection(self._endpoint, CallHeaders(f"conform-{uuid.uuid4().hex[:16]}", trace))
-
-    def close(self) -> None:
-        self._connection.close()
-
-    async def ask(
-        self, request: Request, deadline_ms: int = _ORDINARY_DEADLINE_MS, connection: Connection | None = None
-    ) -> Exchange:
-        """One exchange, judged as HTTP. Raises `GivenUp` once too many have had no answer.
-
-        As in production, a read that is lost with its connection is sent once more.
-        """
-        exchange = await self._exchange(request, deadline_ms, connection)
-        if connection is None and request.safe and _is_lost(exchange):
-            exchange = await self._exchange(request, deadline_ms, None)
-        return exchange
-
-    async def _exchange(self, request: Request, deadline_ms: int, connection: Connection | None) -> Exchange:
-        own = connection or self._connection
-        exchange = await own.exchange(request, deadline_ms)
-        if connection is None:
-            self.connect_ms = self.connect_ms or own.connect_ms
-            if not exchange.kept:
-                own.close()
-                self._connection = self.new_connection()
-        if isinstance(exchange.outcome, SourceError):
-            self._judge_error(exchange, exchange.outcome)
-        else:
-            self._judge_response(exchange, exchange.outcome)
-        return exchange
-
-    def find(self, rule: Rule, what: str, exchange: Exchange) -> None:
-        """A breach that later checks are not to repeat, if it is one of the first answers."""
-        if not self.settled:
-            self._usual.add(without_indexes(what))
-        self.ledger.find(rule, what, exchange)
+        self._usual: set[str] = set()
+        self._silent = 0
 
     async def read(
         self,
@@ -111,29 +71,119 @@ class Asking:
         *,
         exists: bool | None = True,
         rule: Rule | None = None,
-        request: Request | None = None,
-        deadline_ms: int = _ORDINARY_DEADLINE_MS,
-        connection: Connection | None = None,
         tolerated: Collection[int] = (),
     ) -> Exchange:
         """One read. `exists`: whether its subject does; None: unknown.
 
-        `rule`: takes all breaches but those of the first answers. `tolerated`: other statuses that
-        are none.
+        `rule`: takes all breaches but those of the first answers. `tolerated`: statuses that are
+        none. Raises `GivenUp` once too many reads have had no answer.
         """
-        exchange = await self.ask(request or source.source.request(inputs), deadline_ms, connection)
-        with collected_doubts() as doubts:
-            fact = parse_response(source.source, exchange.outcome, inputs)
-        breaches = list(self._breaches(source, exchange, fact, exists, tolerated))
+        raise NotImplementedError
+
+    def find(self, rule: Rule, what: str, exchange: Exchange) -> None:
+        """A breach that later checks are not to repeat, if it is one of the first answers."""
+        if not self.settled:
+            self._usual.add(without_indexes(what))
+        self.ledger.find(rule, what, exchange)
+
+    def judge(self, rule: Rule | None, breaches: Sequence[tuple[Rule, str]], exchange: Exchange) -> None:
+        """Find the breaches of a read that the first answers did not have; see `read`."""
         new = [breach for breach in breaches if without_indexes(breach[1]) not in self._usual]
         for own_rule, what in new:
             self.find(rule or own_rule, what, exchange)
         if rule is not None and (new or not breaches):
             self.ledger.tried(rule)
+
+    def judge_fact(
+        self, source: ReadSource, exchange: Exchange, body: bytes | None, exists: bool | None, doubts: Sequence[str]
+    ) -> None:
+        """Judge an answer that can be used. `body`: None if it says that there is none."""
         if exists is False and source.has_entities:
             self.ledger.tried(INVENTED)
+        if body is None:
+            self.ledger.tried(NOT_FOUND)
+            return
+        self.ledger.tried(ANSWERS, SCHEMA, ROWS, IDENTITY, SPELLING, VALUES)
+        for miss in near_misses(source.source, body):
+            self.find(SPELLING, miss.removeprefix(f"{source.source.name} "), exchange)
+        for doubt in doubts:
+            self.find(VALUES, doubt, exchange)
+
+    def count_silence(self, exchange: Exchange, error: SourceError) -> None:
+        """Raises `GivenUp`: each call without an answer costs the whole patience."""
+        self._silent += 1
+        if self._silent >= _MOST_SILENT:
+            self.find(ANSWERS, f"{error.detail}; given up after {_MOST_SILENT} calls without an answer", exchange)
+            raise GivenUp
+
+
+class HttpAsking(Asking):
+    """Asks a service of the contract over connections of its own."""
+
+    def __init__(self, endpoint: Endpoint, ledger: Ledger) -> None:
+        super().__init__(ledger)
+        self._endpoint = endpoint
+        self._idle: list[Connection] = []
+
+    def new_connection(self) -> Connection:
+        trace = _TRACEPARENT.format(uuid.uuid4().hex)
+        return Connection(self._endpoint, CallHeaders(f"conform-{uuid.uuid4().hex[:16]}", trace))
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    async def ask(
+        self, request: Request, deadline_ms: int = _ORDINARY_DEADLINE_MS, connection: Connection | None = None
+    ) -> Exchange:
+        """One exchange, judged as HTTP, on the given connection or an idle or new one.
+
+        As in production, a read that is lost with its connection is sent once more. Raises
+        `GivenUp`.
+        """
+        if connection is not None:
+            return self._judged(await connection.exchange(request, deadline_ms))
+        exchange = await self._exchange(request, deadline_ms)
+        return await self._exchange(request, deadline_ms) if request.safe and _is_lost(exchange) else exchange
+
+    async def _exchange(self, request: Request, deadline_ms: int) -> Exchange:
+        connection = self._idle.pop() if self._idle else self.new_connection()
+        kept = False
+        try:
+            exchange = await connection.exchange(request, deadline_ms)
+            kept = exchange.kept
+        finally:
+            self._idle.append(connection) if kept else connection.close()
+        self.connect_ms = self.connect_ms or connection.connect_ms
+        return self._judged(exchange)
+
+    def _judged(self, exchange: Exchange) -> Exchange:
+        if isinstance(exchange.outcome, SourceError):
+            self._judge_error(exchange, exchange.outcome)
+        else:
+            self._judge_response(exchange, exchange.outcome)
+        return exchange
+
+    async def read(
+        self,
+        source: ReadSource,
+        inputs: Inputs,
+        *,
+        exists: bool | None = True,
+        rule: Rule | None = None,
+        tolerated: Collection[int] = (),
+        request: Request | None = None,
+        deadline_ms: int = _ORDINARY_DEADLINE_MS,
+        connection: Connection | None = None,
+    ) -> Exchange:
+        """See `Asking`. `request`: another than the ordinary one."""
+        exchange = await self.ask(request or source.source.request(inputs), deadline_ms, connection)
+        with collected_doubts() as doubts:
+            fact = parse_response(source.source, exchange.outcome, inputs)
+        self.judge(rule, list(_breaches(source, exchange, fact, exists, tolerated)), exchange)
         if not isinstance(fact, SourceError) and isinstance(exchange.outcome, Response):
-            self._judge_fact(source, exchange, exchange.outcome, doubts)
+            response = exchange.outcome
+            self.judge_fact(source, exchange, None if response.status == 404 else response.body, exists, doubts)
         return exchange
 
     def _judge_error(self, exchange: Exchange, error: SourceError) -> None:
@@ -142,10 +192,7 @@ class Asking:
         elif error.reason is FailureReason.PROTOCOL:
             self.find(FRAMING, error.detail.removeprefix(f"{self._endpoint.address.name}: "), exchange)
         else:
-            self._silent += 1
-        if self._silent >= _MOST_SILENT:
-            self.find(ANSWERS, f"{error.detail}; given up after {_MOST_SILENT} calls without an answer", exchange)
-            raise GivenUp
+            self.count_silence(exchange, error)
 
     def _judge_response(self, exchange: Exchange, response: Response) -> None:
         self.ledger.tried(FRAMING)
@@ -164,36 +211,27 @@ class Asking:
             if given is not None and response.retry_after_s is None:
                 self.find(OVERLOAD, "Retry-After is no number of seconds", exchange)
 
-    def _breaches(
-        self, source: ReadSource, exchange: Exchange, fact: Any, exists: bool | None, tolerated: Collection[int]
-    ) -> Iterator[tuple[Rule, str]]:
-        response = exchange.outcome
-        if isinstance(response, SourceError):
-            if response.reason is not FailureReason.PROTOCOL:
-                yield ANSWERS, response.detail
-        elif response.status == 200:
-            if isinstance(fact, SourceError):
-                yield from _faults_of_200(source, response, fact)
-            elif exists is False and source.has_entities:
-                yield INVENTED, "200 for an id that cannot exist"
-        elif response.status == 404:
-            if isinstance(fact, SourceError):
-                yield NOT_FOUND, fact.detail
-            elif exists:
-                yield ANSWERS, "404 for the subject that has to exist: give --id of one that does"
-        elif response.status not in tolerated:
-            error = error_of_status(response.status, response.retry_after_s)
-            yield ANSWERS if exists else NOT_FOUND, f"{error.detail}: {error.cause.value}"
 
-    def _judge_fact(self, source: ReadSource, exchange: Exchange, response: Response, doubts: list[str]) -> None:
-        if response.status == 404:
-            self.ledger.tried(NOT_FOUND)
-            return
-        self.ledger.tried(ANSWERS, SCHEMA, ROWS, IDENTITY, SPELLING, VALUES)
-        for miss in near_misses(source.source, response.body):
-            self.find(SPELLING, miss.removeprefix(f"{source.source.name} "), exchange)
-        for doubt in doubts:
-            self.find(VALUES, doubt, exchange)
+def _breaches(
+    source: ReadSource, exchange: Exchange, fact: Any, exists: bool | None, tolerated: Collection[int]
+) -> Iterator[tuple[Rule, str]]:
+    response = exchange.outcome
+    if isinstance(response, SourceError):
+        if response.reason is not FailureReason.PROTOCOL:
+            yield ANSWERS, response.detail
+    elif response.status == 200:
+        if isinstance(fact, SourceError):
+            yield from faults_of_answer(source, response.body, fact)
+        elif exists is False and source.has_entities:
+            yield INVENTED, "200 for an id that cannot exist"
+    elif response.status == 404:
+        if isinstance(fact, SourceError):
+            yield NOT_FOUND, fact.detail
+        elif exists:
+            yield ANSWERS, "404 for the subject that has to exist: give --id of one that does"
+    elif response.status not in tolerated:
+        error = error_of_status(response.status, response.retry_after_s)
+        yield ANSWERS if exists else NOT_FOUND, f"{error.detail}: {error.cause.value}"
 
 
 def _is_lost(exchange: Exchange) -> bool:
@@ -202,11 +240,12 @@ def _is_lost(exchange: Exchange) -> bool:
     return isinstance(error, SourceError) and exchange.reused and error.reason is FailureReason.RESET
 
 
-def _faults_of_200(source: ReadSource, response: Response, fault: SourceError) -> Iterator[tuple[Rule, str]]:
+def faults_of_answer(source: ReadSource, body: bytes, fault: SourceError) -> Iterator[tuple[Rule, str]]:
+    """What is wrong with an answer in the contract's shape that cannot be used."""
     if isinstance(fault, WrongIdentity):
         yield IDENTITY, fault.detail
         return
-    faults = list(shape_faults(response.body, source.source.answer_type))
+    faults = list(shape_faults(body, source.source.answer_type))
     yield from ((SCHEMA, text) for text in faults)
     if not faults:
         decodes = not fault.detail.startswith("not of the agreed shape")

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from cashier import wiring
 from cashier.conformance import rules as rule
-from cashier.conformance.asking import Asking, GivenUp
+from cashier.conformance.adapted_asking import AdaptedAsking, SeenTransport, answer_of
+from cashier.conformance.asking import GivenUp, HttpAsking
 from cashier.conformance.exchange import Endpoint
 from cashier.conformance.money_checks import EngineChecks, NotCleared, RiskChecks, TrialPayment, decide
-from cashier.conformance.read_checks import ReadChecks, ReadSettings
+from cashier.conformance.read_checks import HttpReadChecks, ReadChecks, ReadSettings
 from cashier.conformance.report import Latency, Ledger, ServiceReport
 from cashier.conformance.rules import Rule
 from cashier.conformance.subject import READ_SOURCES, RISK_SILENCE
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
 from cashier.domain.order import Order
+from cashier.fanout.upstream_protocol import Upstream
 from cashier.payments.settings import AcceptSettings
 from cashier.probe import inputs_of_order
 from cashier.settings.schema import SERVICES, Configuration, ServiceSettings, SourceSettings
+from cashier.source_errors import Unreachable
 from cashier.sources.auth.authenticator import Authenticator
-from cashier.sources.source import parse_response
 from cashier.wire.address_parser import parse_address
 from cashier.wire.aiohttp_client import AiohttpSettings
 from cashier.wire.http1 import Http1Settings
 from cashier.wire.response_parser import ResponseBounds
 from cashier.wire.tls import client_tls
+from cashier.wire.transport import Transport
 
 _GENERAL = (rule.ANSWERS, rule.SCHEMA, rule.CONTENT_TYPE, rule.FRAMING, rule.TOLERANCE, rule.OVERLOAD)
 _READ = (
@@ -40,6 +44,11 @@ _READ = (
 _ENGINE = (
     rule.REVERSE_UNKNOWN, rule.LATE_ARRIVAL, rule.SUBMIT, rule.SAME_KEY, rule.KEY_REUSED, rule.LOOK_UP, rule.ORDER_BUSY,
     rule.REVERSE,
+)  # fmt: skip
+# Those of a source behind an adapter or another client than the kit's own.
+_ADAPTED = (
+    rule.ANSWERS, rule.SCHEMA, rule.ROWS, rule.IDENTITY, rule.SPELLING, rule.VALUES, rule.NOT_FOUND, rule.INVENTED,
+    rule.IDS, rule.REPETITION, rule.CONCURRENCY, rule.OVERLOAD, rule.LATENCY,
 )  # fmt: skip
 _OF_SUBJECTS = (rule.IDENTITY, rule.NOT_FOUND, rule.IDS)
 _RISK = (*_GENERAL, rule.DECISION, rule.CHALLENGE, rule.RESEND)
@@ -103,7 +112,7 @@ async def examine(source: str, at: Endpoint, settings: ConformSettings) -> Servi
     """The report about one service. `source`: a name of the contract."""
     silence = RISK_SILENCE if source == "risk" else READ_SOURCES[source].silence
     ledger = Ledger(silence)
-    asking = Asking(at, ledger)
+    asking = HttpAsking(at, ledger)
     latency = None
     try:
         if source == "risk":
@@ -124,36 +133,86 @@ async def examine(source: str, at: Endpoint, settings: ConformSettings) -> Servi
 async def examine_all(
     config: Configuration, settings: ConformSettings, headers: tuple[tuple[str, str], ...], patience_s: float
 ) -> list[ServiceReport]:
-    """A report for each address of each source that a configuration has. Raises ValueError."""
-    auths, resources = wiring.authenticators(config)
+    """A report for each address of each source that a configuration has.
+
+    Sources with an adapter or discovery are asked through production's own client. Raises
+    `ConfigurationError` and ValueError.
+    """
+    mappings: dict[str, bytes] = {}
+    seen: list[SeenTransport] = []
+
+    def see(_name: str, transport: Transport) -> Transport:
+        seen.append(SeenTransport(transport))
+        return seen[-1]
+
+    sources = config.settings.sources
+    # A company may begin with some of its services.
+    given = {name: _not_configured for name in SOURCE_NAMES if sources[name] is None}
+    upstreams, _, clients = wiring.upstreams(config, given, see, mappings.__setitem__)
+    auths, credentials = wiring.authenticators(config)
+    resources = [*clients, *credentials]
     try:
         await asyncio.gather(*(resource.open() for resource in resources))
-        return await _examine_configured(config, settings, _Access(headers, patience_s, auths))
+        configured = _Configured(config, _Access(headers, patience_s, auths), upstreams, mappings)
+        settings = await configured.with_inputs_of_order(settings)
+        return [report for name in (*SOURCE_NAMES, *SERVICES) for report in await configured.reports(name, settings)]
     finally:
-        await asyncio.gather(*(resource.close() for resource in resources))
+        await asyncio.gather(*(opened.close() for opened in (*seen, *resources)))
 
 
-async def _examine_configured(config: Configuration, settings: ConformSettings, access: _Access) -> list[ServiceReport]:
-    reports: list[ServiceReport] = []
-    for name in (*SOURCE_NAMES, *SERVICES):
-        own = config.settings.sources[name] if name in SOURCE_NAMES else config.settings.sources.service(name)
+async def _not_configured(**inputs: Any) -> Any:
+    raise Unreachable("it is not configured")
+
+
+class _Configured(NamedTuple):
+    """The services of a configuration. `mappings`: see `AdaptedAsking`."""
+
+    config: Configuration
+    access: _Access
+    upstreams: Mapping[str, Upstream]
+    mappings: dict[str, bytes]
+
+    async def reports(self, name: str, settings: ConformSettings) -> list[ServiceReport]:
+        """One for each address; one for all that production's client asks."""
+        sources = self.config.settings.sources
+        own = sources[name] if name in SOURCE_NAMES else sources.service(name)
         if own is None:
-            continue
-        if own.transport == "local" or own.adapter is not None:
-            reports.append(ServiceReport(source=name, address=", ".join(own.urls), not_examined=_why_not(own)))
-            continue
-        for url in own.urls:
-            at = _configured_endpoint(name, url, own, access)
-            if name == "order":
-                settings = await _with_inputs_of_order(at, settings)
-            reports.append(await examine(name, at, _own_settings(config, name, own, settings, access)))
-    return reports
+            return []
+        settings, addresses = _own_settings(self.config, own, settings, self.access), ", ".join(own.urls)
+        needs_client = own.adapter is not None or own.discover is not None
+        if own.transport == "local" or (needs_client and name not in self.upstreams):
+            return [ServiceReport(source=name, address=addresses, not_examined=_why_not(own))]
+        if needs_client:
+            ledger, given = Ledger(READ_SOURCES[name].silence), None if own.adapter is None else self.mappings
+            asking = AdaptedAsking(self.upstreams[name], ledger, given, self.access.patience_s)
+            return [await _examine_adapted(name, addresses, asking, settings)]
+        return [await examine(name, _configured_endpoint(name, url, own, self.access), settings) for url in own.urls]
+
+    async def with_inputs_of_order(self, settings: ConformSettings) -> ConformSettings:
+        """The inputs of the others, as far as they were not given, from the order."""
+        fact, _, _ = await answer_of(self.upstreams["order"], settings.inputs, self.access.patience_s)
+        if not isinstance(fact, Order):
+            return settings
+        return replace(settings, inputs={**inputs_of_order(fact), **settings.inputs})
 
 
 def _why_not(own: SourceSettings | ServiceSettings) -> str:
     if own.transport == "local":
         return "a function of this process: cashier probe asks it"
-    return "an adapter joins a service of another shape: cashier adapter try and cashier probe ask it"
+    what = "an adapter" if own.adapter is not None else "discovery"
+    return f"a payment service with {what}: cashier probe asks it, and conform one of its addresses"
+
+
+async def _examine_adapted(
+    source: str, address: str, asking: AdaptedAsking, settings: ConformSettings
+) -> ServiceReport:
+    read = READ_SOURCES[source]
+    known = read.known(settings.inputs, settings.ids)
+    checks = ReadChecks(asking, read, known, settings.inputs, _read_settings(source, settings))
+    with suppress(GivenUp):
+        await checks.run()
+    results = asking.ledger.results([each for each in _rules_of(source) if each in _ADAPTED])
+    return ServiceReport(source=source, address=address, results=results, latency=checks.latency)
 
 
 def _rules_of(source: str) -> Sequence[Rule]:
@@ -167,30 +226,33 @@ def _rules_of(source: str) -> Sequence[Rule]:
     return (*rules, *batch, *more)
 
 
-async def _examine_reads(source: str, asking: Asking, settings: ConformSettings) -> Latency | None:
+async def _examine_reads(source: str, asking: HttpAsking, settings: ConformSettings) -> Latency | None:
     """Raises `GivenUp`."""
     read = READ_SOURCES[source]
-    timeout_ms = settings.timeout_ms or _default_timeout_ms(source)
-    own = ReadSettings(
-        timeout_ms=timeout_ms,
+    own = _read_settings(source, settings)
+    checks = HttpReadChecks(asking, read, read.known(settings.inputs, settings.ids), settings.inputs, own)
+    await checks.run()
+    return checks.latency
+
+
+def _read_settings(source: str, settings: ConformSettings) -> ReadSettings:
+    return ReadSettings(
+        timeout_ms=settings.timeout_ms or _default_timeout_ms(source),
         calls=settings.calls,
         concurrency=settings.concurrency,
         idle_s=settings.idle_s,
         batch_path=settings.batch_path,
         closed_order_id=settings.closed_order_id,
     )
-    checks = ReadChecks(asking, read, read.known(settings.inputs, settings.ids), settings.inputs, own)
-    await checks.run()
-    return checks.latency
 
 
-async def _examine_engine(asking: Asking, settings: ConformSettings) -> None:
+async def _examine_engine(asking: HttpAsking, settings: ConformSettings) -> None:
     if settings.test is None:
         for each in _ENGINE:
             asking.ledger.note(each, _WITHOUT_MONEY)
         return
     test = settings.test
-    risk = None if settings.risk is None else Asking(settings.risk, Ledger(RISK_SILENCE))
+    risk = None if settings.risk is None else HttpAsking(settings.risk, Ledger(RISK_SILENCE))
 
     async def cleared(payment_id: str) -> str:
         return "conform" if risk is None else await decide(risk, test, payment_id)
@@ -205,7 +267,7 @@ async def _examine_engine(asking: Asking, settings: ConformSettings) -> None:
             risk.close()
 
 
-async def _examine_risk(asking: Asking, settings: ConformSettings) -> None:
+async def _examine_risk(asking: HttpAsking, settings: ConformSettings) -> None:
     if settings.test is None:
         for each in _RISK:
             asking.ledger.note(each, _WITHOUT_MONEY)
@@ -233,7 +295,6 @@ def _configured_endpoint(name: str, url: str, own: SourceSettings | ServiceSetti
 
 def _own_settings(
     config: Configuration,
-    name: str,
     own: SourceSettings | ServiceSettings,
     settings: ConformSettings,
     access: _Access,
@@ -252,17 +313,3 @@ def _own_settings(
         test=test,
         risk=_configured_endpoint("risk", risk.urls[0], risk, access) if risk and clears else None,
     )
-
-
-async def _with_inputs_of_order(at: Endpoint, settings: ConformSettings) -> ConformSettings:
-    """The inputs of the others, as far as they were not given, from the order."""
-    source = READ_SOURCES["order"].source
-    asking = Asking(at, Ledger(""))
-    try:
-        exchange = await asking.ask(source.request(settings.inputs))
-    finally:
-        asking.close()
-    order = parse_response(source, exchange.outcome, settings.inputs)
-    if not isinstance(order, Order):
-        return settings
-    return replace(settings, inputs={**inputs_of_order(order), **settings.inputs})

@@ -79,7 +79,7 @@ class Connection:
         """Send one request and wait for its answer; `deadline_ms` goes into `X-Deadline-Ms`."""
         request = replace(request, headers=(*self._endpoint.headers, *request.headers))
         check_request(request, self._call_headers)
-        sent = described_request(self._endpoint.address.prefix, request, deadline_ms, len(self._endpoint.headers))
+        sent = described_request(self._endpoint.address.prefix, request, deadline_ms)
         reused, started_s, auth = self._answers > 0, time.perf_counter(), self._endpoint.auth
         try:
             if auth is not None:

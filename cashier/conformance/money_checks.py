@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.conformance.asking import Asking, shape_faults, with_unknown_field
+from cashier.conformance.asking import HttpAsking, shape_faults, with_unknown_field
 from cashier.conformance.exchange import Exchange
 from cashier.conformance.rules import (
     CHALLENGE,
@@ -133,7 +133,7 @@ def new_payment_id() -> str:
     return f"pay_conform_{uuid.uuid4().hex}"
 
 
-async def decide(asking: Asking, test: TrialPayment, payment_id: str) -> str:
+async def decide(asking: HttpAsking, test: TrialPayment, payment_id: str) -> str:
     """The id of a decision that clears a payment, after its challenge if it has one."""
     exchange = await asking.ask(decide_request(test.inquiry(payment_id)))
     match parse_decision(exchange.outcome, payment_id):
@@ -154,7 +154,7 @@ async def decide(asking: Asking, test: TrialPayment, payment_id: str) -> str:
 class RiskChecks:
     """Risk: one decision, one wrong answer if it challenges, and calls about no challenge."""
 
-    def __init__(self, asking: Asking, test: TrialPayment) -> None:
+    def __init__(self, asking: HttpAsking, test: TrialPayment) -> None:
         self._asking = asking
         self._test = test
 
@@ -208,7 +208,7 @@ class RiskChecks:
 class EngineChecks:
     """The engine: a reverse before its payment, and one payment with all that may follow."""
 
-    def __init__(self, asking: Asking, test: TrialPayment, decide: Decide) -> None:
+    def __init__(self, asking: HttpAsking, test: TrialPayment, decide: Decide) -> None:
         self._asking = asking
         self._ledger = asking.ledger
         self._test = test
@@ -366,7 +366,7 @@ class EngineChecks:
 
 
 def _find_shape_or_outcome(
-    asking: Asking, rule: Rule, exchange: Exchange, wanted: type[Struct], outcome: Any, otherwise: str = ""
+    asking: HttpAsking, rule: Rule, exchange: Exchange, wanted: type[Struct], outcome: Any, otherwise: str = ""
 ) -> None:
     """Each wrong field of a 200; else what the outcome is."""
     response = exchange.outcome

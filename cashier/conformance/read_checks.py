@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from cashier.conformance.asking import OVERLOAD_STATUSES, Asking, CapturedRequest
+from cashier.conformance.asking import OVERLOAD_STATUSES, Asking, CapturedRequest, HttpAsking
 from cashier.conformance.exchange import Connection, Exchange
 from cashier.conformance.report import Latency
 from cashier.conformance.rules import (
@@ -46,7 +46,7 @@ _SOON_S = 0.05
 # A submit may use a connection that was idle for so long.
 _UNSAFE_IDLE_S = 1.0
 _CLIENT_IDLE_S = 50
-_CALLS_PER_CONNECTION = 3
+_CALLS_PER_TURN = 3
 _FINAL = (ResultStatus.CLOSED, ResultStatus.CLOSED_REFUNDING, ResultStatus.PAID, ResultStatus.REFUNDED)
 
 
@@ -64,7 +64,10 @@ class ReadSettings(Struct, frozen=True, kw_only=True):
 
 
 class ReadChecks:
-    """`known`: inputs of subjects that exist; may be empty. `inputs`: the rest of a request's."""
+    """The checks that hold for any source, also behind an adapter.
+
+    `known`: inputs of subjects that exist; may be empty. `inputs`: the rest of a request's.
+    """
 
     def __init__(
         self, asking: Asking, source: ReadSource, known: Sequence[Inputs], inputs: Inputs, settings: ReadSettings
@@ -83,14 +86,8 @@ class ReadChecks:
             await self._asking.read(self._source, inputs)
         await self._unknown_subject()
         self._asking.settled = True
-        await self._unknown_path()
-        await self._tolerance()
-        await self._deadline()
-        await self._keep_alive()
         await self._repetition()
         await self._concurrency()
-        await self._batch()
-        await self._closed_order()
 
     @property
     def _usual(self) -> tuple[Inputs, bool]:
@@ -104,72 +101,6 @@ class ReadChecks:
         self._asking.settled = True
         for inputs in self._source.strange(self._inputs):
             await self._asking.read(self._source, inputs, exists=False, rule=IDS)
-
-    async def _unknown_path(self) -> None:
-        exchange = await self._asking.ask(Request(_NO_SUCH_PATH))
-        response = exchange.outcome
-        if isinstance(response, SourceError):
-            return
-        self._ledger.tried(UNKNOWN_PATH)
-        if response.status == 200:
-            self._asking.find(UNKNOWN_PATH, "200 for a path that does not exist", exchange)
-        elif response.status == 404 and not isinstance(parse_or_error(check_not_found, response.body), SourceError):
-            self._asking.find(UNKNOWN_PATH, "a 404 that means: there is no such subject", exchange)
-
-    async def _tolerance(self) -> None:
-        inputs, exists = self._usual
-        request = self._source.source.request(inputs)
-        join = "&" if "?" in request.target else "?"
-        grown = replace(request, target=f"{request.target}{join}conform=1", headers=(("X-Conform", "1"),))
-        await self._asking.read(self._source, inputs, exists=exists, rule=TOLERANCE, request=grown)
-
-    async def _deadline(self) -> None:
-        inputs, exists = self._usual
-        await self._asking.read(self._source, inputs, exists=exists, rule=DEADLINE, deadline_ms=_LONGEST_MS)
-        await self._asking.read(
-            self._source, inputs, exists=exists, rule=DEADLINE, deadline_ms=_SHORTEST_MS, tolerated=_TOO_LITTLE_TIME
-        )
-
-    async def _keep_alive(self) -> None:
-        inputs, exists = self._usual
-        connection = self._asking.new_connection()
-        try:
-            first = await self._asking.read(self._source, inputs, exists=exists, connection=connection)
-            if isinstance(first.outcome, SourceError):
-                return
-            self._ledger.tried(KEEP_ALIVE)
-            if not first.kept:
-                rule, how = (KEEP_ALIVE, first.closing) if first.closing else (FRAMING, "bytes after the answer")
-                self._asking.find(rule, f"the connection ends with its first answer: {how}", first)
-                return
-            if await self._is_left_open(connection, first):
-                await self._asking.read(self._source, inputs, exists=exists, rule=KEEP_ALIVE, connection=connection)
-        finally:
-            connection.close()
-
-    async def _is_left_open(self, connection: Connection, exchange: Exchange) -> bool:
-        """Leave the connection alone: nothing may come, and it should stay open."""
-        self._ledger.tried(CLOSING)
-        announced = re.search(r"timeout=(\d{1,6})", _header(exchange, "keep-alive"))
-        idle_s = self._settings.idle_s
-        soon_s = min(_SOON_S, idle_s)
-        for wait_s, rule, when in (
-            (soon_s, CLOSING, "right after its answer"),
-            (min(_UNSAFE_IDLE_S, idle_s) - soon_s, CLOSING, "within a second"),
-            (idle_s - _UNSAFE_IDLE_S, IDLE, f"within {idle_s:g} s"),
-        ):
-            came = await connection.unasked(wait_s) if wait_s > 0 else None
-            if came == "closed":
-                self._asking.find(rule, f"the connection is closed {when}, without Connection: close", exchange)
-                return False
-            if came is not None:
-                self._asking.find(FRAMING, f"{came} came after the answer", exchange)
-                return False
-        self._ledger.tried(IDLE)
-        self._ledger.note(IDLE, f"open after {idle_s:g} s; --idle-s {_CLIENT_IDLE_S} tries the client's whole time")
-        if announced and int(announced[1]) <= _CLIENT_IDLE_S:
-            self._asking.find(IDLE, f"Keep-Alive announces {announced[1]} s", exchange)
-        return True
 
     async def _repetition(self) -> None:
         inputs = self._known or [self._usual[0]]
@@ -202,31 +133,105 @@ class ReadChecks:
             self._asking.find(LATENCY, what, at(0.99))
 
     async def _concurrency(self) -> None:
-        """Each connection asks about other subjects in turn, also about ones that do not exist."""
+        """Ask about several subjects at once, also about ones that do not exist."""
         known = [(inputs, True) for inputs in self._known]
         absent = [(self._source.unknown(self._inputs, f"{n}"), False) for n in range(3) if self._source.subject]
-        turns = [*known, *absent] * _CALLS_PER_CONNECTION
+        turns = [*known, *absent] * _CALLS_PER_TURN
 
         async def ask_in_turn(first: int) -> None:
-            connection = self._asking.new_connection()
-            try:
-                for inputs, exists in (turns[first % len(turns) :] + turns)[:_CALLS_PER_CONNECTION]:
-                    exchange = await self._asking.read(
-                        self._source,
-                        inputs,
-                        exists=exists,
-                        rule=CONCURRENCY,
-                        connection=connection,
-                        tolerated=OVERLOAD_STATUSES,
-                    )
-                    if not exchange.kept:
-                        connection.close()
-                        connection = self._asking.new_connection()
-            finally:
-                connection.close()
+            for inputs, exists in (turns[first % len(turns) :] + turns)[:_CALLS_PER_TURN]:
+                await self._asking.read(
+                    self._source, inputs, exists=exists, rule=CONCURRENCY, tolerated=OVERLOAD_STATUSES
+                )
 
         await asyncio.gather(*(ask_in_turn(number) for number in range(self._settings.concurrency)))
         self._ledger.note(OVERLOAD, f"no call was refused, with {self._settings.concurrency} at once")
+
+
+class HttpReadChecks(ReadChecks):
+    """Also the checks of HTTP, for a service that speaks the contract."""
+
+    def __init__(
+        self, asking: HttpAsking, source: ReadSource, known: Sequence[Inputs], inputs: Inputs, settings: ReadSettings
+    ) -> None:
+        super().__init__(asking, source, known, inputs, settings)
+        self._http = asking
+
+    async def run(self) -> None:
+        """Raises `GivenUp`."""
+        await super().run()
+        await self._unknown_path()
+        await self._tolerance()
+        await self._deadline()
+        await self._keep_alive()
+        await self._batch()
+        await self._closed_order()
+
+    async def _unknown_path(self) -> None:
+        exchange = await self._http.ask(Request(_NO_SUCH_PATH))
+        response = exchange.outcome
+        if isinstance(response, SourceError):
+            return
+        self._ledger.tried(UNKNOWN_PATH)
+        if response.status == 200:
+            self._asking.find(UNKNOWN_PATH, "200 for a path that does not exist", exchange)
+        elif response.status == 404 and not isinstance(parse_or_error(check_not_found, response.body), SourceError):
+            self._asking.find(UNKNOWN_PATH, "a 404 that means: there is no such subject", exchange)
+
+    async def _tolerance(self) -> None:
+        inputs, exists = self._usual
+        request = self._source.source.request(inputs)
+        join = "&" if "?" in request.target else "?"
+        grown = replace(request, target=f"{request.target}{join}conform=1", headers=(("X-Conform", "1"),))
+        await self._http.read(self._source, inputs, exists=exists, rule=TOLERANCE, request=grown)
+
+    async def _deadline(self) -> None:
+        inputs, exists = self._usual
+        await self._http.read(self._source, inputs, exists=exists, rule=DEADLINE, deadline_ms=_LONGEST_MS)
+        await self._http.read(
+            self._source, inputs, exists=exists, rule=DEADLINE, deadline_ms=_SHORTEST_MS, tolerated=_TOO_LITTLE_TIME
+        )
+
+    async def _keep_alive(self) -> None:
+        inputs, exists = self._usual
+        connection = self._http.new_connection()
+        try:
+            first = await self._http.read(self._source, inputs, exists=exists, connection=connection)
+            if isinstance(first.outcome, SourceError):
+                return
+            self._ledger.tried(KEEP_ALIVE)
+            if not first.kept:
+                rule, how = (KEEP_ALIVE, first.closing) if first.closing else (FRAMING, "bytes after the answer")
+                self._asking.find(rule, f"the connection ends with its first answer: {how}", first)
+                return
+            if await self._is_left_open(connection, first):
+                await self._http.read(self._source, inputs, exists=exists, rule=KEEP_ALIVE, connection=connection)
+        finally:
+            connection.close()
+
+    async def _is_left_open(self, connection: Connection, exchange: Exchange) -> bool:
+        """Leave the connection alone: nothing may come, and it should stay open."""
+        self._ledger.tried(CLOSING)
+        announced = re.search(r"timeout=(\d{1,6})", _header(exchange, "keep-alive"))
+        idle_s = self._settings.idle_s
+        soon_s = min(_SOON_S, idle_s)
+        for wait_s, rule, when in (
+            (soon_s, CLOSING, "right after its answer"),
+            (min(_UNSAFE_IDLE_S, idle_s) - soon_s, CLOSING, "within a second"),
+            (idle_s - _UNSAFE_IDLE_S, IDLE, f"within {idle_s:g} s"),
+        ):
+            came = await connection.unasked(wait_s) if wait_s > 0 else None
+            if came == "closed":
+                self._asking.find(rule, f"the connection is closed {when}, without Connection: close", exchange)
+                return False
+            if came is not None:
+                self._asking.find(FRAMING, f"{came} came after the answer", exchange)
+                return False
+        self._ledger.tried(IDLE)
+        self._ledger.note(IDLE, f"open after {idle_s:g} s; --idle-s {_CLIENT_IDLE_S} tries the client's whole time")
+        if announced and int(announced[1]) <= _CLIENT_IDLE_S:
+            self._asking.find(IDLE, f"Keep-Alive announces {announced[1]} s", exchange)
+        return True
 
     async def _batch(self) -> None:
         source = self._source.source
@@ -241,7 +246,7 @@ class ReadChecks:
             upstream = BatchWireUpstream(source, captured, self._settings.batch_path)  # type: ignore[arg-type]
             upstream.call_many(many, CallHeaders("conform"), _LONGEST_MS, outcomes.append)
             assert captured.request is not None  # noqa: S101  made by the call
-            exchange = await self._asking.ask(captured.request)
+            exchange = await self._http.ask(captured.request)
             captured.on_response(exchange.outcome)
             self._ledger.tried(BATCH)
             self._judge_parts(exchange, many, outcomes[0], absent)
@@ -269,7 +274,7 @@ class ReadChecks:
         inputs = {**self._inputs, "order_id": closed}
         seen: set[ResultStatus] = set()
         for _ in range(3):
-            exchange = await self._asking.read(self._source, inputs, rule=CLOSED_ORDER)
+            exchange = await self._http.read(self._source, inputs, rule=CLOSED_ORDER)
             result = parse_response(self._source.source, exchange.outcome, inputs)
             if isinstance(result, OrderResult):
                 seen.add(result.status)

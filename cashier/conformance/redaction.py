@@ -19,6 +19,7 @@ _ROWS = 2
 # Fields whose values are words of a contract, where they look like one.
 _CODES = frozenset(("code", "status", "type", "kind", "decision", "currency", "reason", "reversal_reason"))
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{1,39}")
+_OWN_HEADERS = ("X-Conform", "Idempotency-Key")
 _HEADERS = (
     "content-type", "content-encoding", "content-length", "transfer-encoding", "connection", "keep-alive",
     "retry-after",
@@ -27,12 +28,22 @@ _HEADERS = (
 _HEADER_VALUE = re.compile(r"[A-Za-z0-9 ,;=/+._:\"-]{0,60}")
 
 
-def described_request(prefix: str, request: Request, deadline_ms: int, own_headers: int) -> str:
-    """`own_headers`: how many of its first headers the operator gave; only their names appear."""
-    shown = [f"{request.method} {prefix}{request.target}", f"X-Deadline-Ms: {deadline_ms}"]
-    shown += [f"{name}: …" for name, _ in request.headers[:own_headers]]
-    shown += [f"{name}: {value}" for name, value in request.headers[own_headers:]]
-    return ", ".join(shown) + (f" {redacted(request.body)}" if request.body else "")
+def described_request(prefix: str, request: Request, deadline_ms: int) -> str:
+    """A request of the kit's own. Of headers that may be a credential only the name appears."""
+    return _described(f"{prefix}{request.target}", request, f"X-Deadline-Ms: {deadline_ms}")
+
+
+def described_foreign_request(request: Request) -> str:
+    """A request of an adapter, whose query may hold a credential too."""
+    path, _, query = request.target.partition("?")
+    names = "&".join(f"{part.partition('=')[0]}=…" for part in query.split("&") if part)
+    return _described(f"{path}?{names}" if names else path, request)
+
+
+def _described(target: str, request: Request, *more: str) -> str:
+    headers = (f"{name}: {value if name in _OWN_HEADERS else '…'}" for name, value in request.headers)
+    shown = ", ".join([f"{request.method} {target}", *more, *headers])
+    return f"{shown} {redacted(request.body)}" if request.body else shown
 
 
 def described_response(response: Response) -> str:

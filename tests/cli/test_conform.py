@@ -95,12 +95,23 @@ async def test_no_output_has_a_value_of_a_payer_or_the_secret_of_a_header(tmp_pa
         assert not [value for value in ("s3cr3t", "1014", "6222", "CMB", "ag_1", "2031") if value in text]
 
 
-async def test_all_takes_addresses_and_inputs_from_the_configuration_and_leaves_adapters_out(tmp_path: Path) -> None:
+async def test_all_examines_what_a_configuration_joins_also_with_credentials_and_adapters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BALANCE_TOKEN", "t0ken-of-balance")
+
+    def spoil(received: Received, answer: Answer) -> Answer:
+        known = received.headers.get("Authorization") == "Bearer t0ken-of-balance"
+        if received.target.endswith("/balances") and not known:
+            return answer.put({"code": "WHO"}, 401)
+        return row_of("cards", bank=None)(received, answer)
+
     (tmp_path / "shop.py").write_text("def request(asked): ...\ndef parse(response, asked): ...\n")
-    names = ("order", "merchant", "member", "card", "balance", "channel", "risk", "engine", "acquirer")
-    async with spoiled_sandbox(row_of("cards", bank=None)) as address:
+    names = ("order", "merchant", "member", "card", "channel", "risk", "engine", "acquirer")
+    async with spoiled_sandbox(spoil) as address:
         tables = [f'{name}.url = "{address}"' for name in names]
         tables += [f'quota = {{url = "{address}", adapter = "shop"}}']
+        tables += [f'balance = {{url = "{address}", auth = {{bearer = {{token_env = "BALANCE_TOKEN"}}}}}}']
         config = tmp_path / "cashier.toml"
         config.write_text("[sources]\n" + "\n".join(tables))
         words = ("--all", "--config", str(config), "--order-id", "o_1002", "--json", *BRIEF)
@@ -108,10 +119,10 @@ async def test_all_takes_addresses_and_inputs_from_the_configuration_and_leaves_
     assert result.exit_code == 1, result.output
     services = {service["source"]: service for service in orjson.loads(result.stdout_bytes)["services"]}
     failed = {name for name, service in services.items() for rule in service["results"] if rule["verdict"] == "FAILED"}
-    assert failed == {"card"}
-    assert "adapter" in services["quota"]["not_examined"]
+    assert failed == {"card", "quota"}
     assert {rule["verdict"] for rule in services["risk"]["results"]} == {"SKIPPED"}
-    assert set(services) == {*names, "quota"}
+    assert set(services) == {*names, "quota", "balance"}
+    assert "t0ken" not in result.output
 
 
 async def test_a_configured_credential_is_used_and_not_printed(tmp_path: Path) -> None:

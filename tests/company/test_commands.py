@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from string import Template
@@ -10,7 +11,7 @@ from string import Template
 import pytest
 
 from cashier.sandbox import World
-from tests.company.company import FOLDER, Company, open_company
+from tests.company.company import FOLDER, KEYS, Company, open_company
 from tests.company.faults import instead, mistaken, page
 from tests.support.forked_commands import Run, commands
 
@@ -72,3 +73,46 @@ async def test_probe_names_the_adapter_that_cannot_read_its_service(company: Com
     assert "WRONG_IDENTITY: adapter adapters.card: cards of another holder" in output
     assert "GARBLED: adapter adapters.acquirer: result() raised DecodeError (acquirer.py, line" in output
     assert "7 of 10 sources gave a usable answer." in output
+
+
+def brief_conform(config: str, *words: str) -> tuple[str, ...]:
+    return (
+        "conform",
+        "--all",
+        "--config",
+        config,
+        "--calls",
+        "3",
+        "--concurrency",
+        "3",
+        "--timeout-ms",
+        "30000",
+        *words,
+    )
+
+
+async def test_every_service_conforms_behind_its_adapter(company: Company, run: Run, config: str) -> None:
+    status, output = await typed(run, *brief_conform(config))
+    assert status == 0, output
+    for name in ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing"):
+        assert f"{name} conforms (" in output
+    assert output.count("not examined: a payment service with an adapter") == 3
+    assert "0 warned" in output
+
+
+async def test_a_broken_service_does_not_conform_and_shows_no_credential(
+    company: Company, run: Run, config: str
+) -> None:
+    instead(page)(company, "quota")
+    mistaken(company, "balance")
+    status, output = await typed(run, *brief_conform(config, "--json"))
+    assert status == 1
+    services = {service["source"]: service for service in json.loads(output)["services"]}
+    failed = {
+        name: [rule["rule"] for rule in service["results"] if rule["verdict"] == "FAILED"]
+        for name, service in services.items()
+    }
+    assert "answers" in failed.pop("quota")
+    assert "identity" in failed.pop("balance")
+    assert not any(failed.values())
+    assert not [secret for secret in KEYS.values() if secret in output]

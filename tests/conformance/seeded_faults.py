@@ -134,7 +134,7 @@ def _slow(received: Received, answer: Answer) -> Answer:
 
 
 def _fails_now_and_then(received: Received, answer: Answer) -> Answer:
-    return answer.put({"code": "INTERNAL"}, 500) if received.number > 8 and received.number % 3 == 0 else answer
+    return answer.put({"code": "INTERNAL"}, 500) if received.number > 3 and received.number % 3 == 0 else answer
 
 
 class _Mixed:
