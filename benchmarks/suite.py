@@ -28,7 +28,7 @@ from benchmarks.results import Finding, Machine, Results, without_non_finite
 # The last ones run only if the command line names them.
 BESIDE_PEERS = ("cost", "latency")
 GROWTH = ("sources", "concurrency", "methods", "workers", "memory")
-MECHANISMS = ("ablation", "observability", "pages", "stragglers", "hang", "batch")
+MECHANISMS = ("ablation", "observability", "pages", "stragglers", "endpoints", "hang", "batch")
 ONLY_NAMED = ("soak",)
 STUDIES = (*BESIDE_PEERS, "overload", "wire", *GROWTH, *MECHANISMS, "capacity", *ONLY_NAMED)
 # Runs instead of `cost` when an older revision is measured beside the working tree. Its finding has

@@ -55,7 +55,7 @@ class UrlPools:
     that its calls stay where they are.
     """
 
-    __slots__ = ("address", "always", "interval_s", "name", "on_resolution", "pools", "refresh_handle")
+    __slots__ = ("address", "always", "applied", "interval_s", "name", "on_resolution", "pools", "refresh_handle")
 
     on_resolution: OnResolution
 
@@ -64,6 +64,7 @@ class UrlPools:
         self.name: ResolvedName | None = None
         self.interval_s = interval_s
         self.always = False
+        self.applied: tuple[ResolvedAddress, ...] = ()
         self.pools = [pool]
         self.refresh_handle: asyncio.TimerHandle | None = None
 
@@ -228,6 +229,9 @@ class AddressPools:
 
     def _apply(self, url: UrlPools, resolution: Resolution) -> None:
         """Open pools for new addresses, and retire those of addresses that are gone."""
+        if resolution.addresses == url.applied:
+            return
+        url.applied = resolution.addresses
         before = list(self.live)
         wanted = {target.location: target for target in self._part_of(resolution.addresses)}
         in_use = url.in_use

@@ -143,12 +143,17 @@ class Discovery:
             self._http = HttpList(settings, resolver)
             body = self._http.body
 
+        parsed: tuple[bytes, list[ResolvedAddress]] = b"", []
+
         async def look_up(_host: str) -> Resolution:
+            nonlocal parsed
             try:
-                found = parse_list(settings.format, await body(), url)
+                listed = await body()
+                if listed != parsed[0]:  # most are: a long one takes milliseconds to decode
+                    parsed = listed, parse_list(settings.format, listed, url)
             except ValueError as fault:
                 raise OSError(errno.EBADMSG, f"the list cannot be used: {fault}") from None
-            return Resolution(await _with_ips(found, resolver))
+            return Resolution(await _with_ips(parsed[1], resolver))
 
         return look_up
 

@@ -2,8 +2,9 @@
 
 Of two addresses, one whose turn it is and one at random, the cheaper is used: the cost is a
 peak-sensitive, decaying latency times the calls in flight. This is the power of two choices
-(Mitzenmacher 2001) with the peak EWMA of Finagle and linkerd, and their time of ten seconds. No
-probe is sent: calls are all that is learned from.
+(Mitzenmacher 2001) with the peak EWMA of Finagle and linkerd, and their time of ten seconds. Other
+than theirs, it counts errors as slow, decays in some answers too, and tries an idle address with
+one call at a time. No probe is sent.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ DECAY_S = 10.0
 # An address is left for another one that costs less than this share of it. Less is noise, and would
 # leave all calls of a quiet source to one of several equal addresses.
 CLEARLY_CHEAPER = 0.75
-# An error counts as a call that took so many times as long as the slowest address.
-ERROR_FACTOR = 4
+# Each answer has at least this part in the mean, and in a fall of the estimate: a stall of our own
+# loop makes all addresses look slow, which must not outlast some answers.
+LEAST_PART = 1 / 16
+# An error counts as a call that takes so many times as long as the slowest address with its load.
+# With the decay the address is tried again after some twenty seconds.
+ERROR_FACTOR = 8
 MIN_ERROR_S = 0.1
 MAX_ERROR_S = 10.0
 # A new address has its whole share after this time, and a tenth of it at first: Envoy's slow start,
@@ -32,6 +37,8 @@ WARM_UP_S = 10.0
 FIRST_SHARE = 0.1
 # Turns of a list with weights: they are kept with a precision of 1/8 of an average address.
 _TURNS_PER_HOST = 8
+# Of a weight that is next to nothing.
+_LEAST_SHARE = 0.001
 
 
 class BackOff:
@@ -58,16 +65,17 @@ class BackOff:
 
 
 class LatencyEstimate:
-    """The recent latency of an address: it follows a rise at once, and a fall with `DECAY_S`.
+    """The recent latency of an address: it follows a rise at once, and a fall with time and calls.
 
-    `taken_s`: the estimate at the last call's end; 0 before the first one. `warm_up_s`: when the
-    address began to be used, None once it has its whole share.
+    `taken_s`: the estimate at the last call's end; 0 before the first one. `answered_s`: the mean
+    of answers alone. `warm_up_s`: when the address began to be used, None once it has its whole
+    share.
     """
 
-    __slots__ = ("_stamp_s", "taken_s", "warm_up_s")
+    __slots__ = ("_stamp_s", "answered_s", "taken_s", "warm_up_s")
 
     def __init__(self) -> None:
-        self.taken_s = 0.0
+        self.taken_s = self.answered_s = 0.0
         self.warm_up_s: float | None = None
         self._stamp_s = 0.0
 
@@ -81,20 +89,22 @@ class LatencyEstimate:
         self.warm_up_s = now_s
 
     def record(self, took_s: float, now_s: float) -> None:
+        """Record an answer."""
+        self.answered_s += (took_s - self.answered_s) * LEAST_PART if self.answered_s else took_s
         kept = exp(min(0.0, self._stamp_s - now_s) / DECAY_S)
         decayed_s = self.taken_s * kept
-        self.taken_s = took_s if took_s >= decayed_s else decayed_s + took_s * (1 - kept)
-        self._stamp_s = now_s
+        if took_s < decayed_s:
+            took_s = decayed_s + (took_s - decayed_s) * max(LEAST_PART, 1 - kept)
+        self._set(took_s, now_s)
 
     def record_at_least(self, took_s: float, now_s: float) -> None:
-        """Record a call that was given up after this time."""
+        """Record a call without an answer that ended after this time."""
         if took_s > self.at(now_s):
-            self.record(took_s, now_s)
+            self._set(took_s, now_s)
 
-    def record_error(self, took_s: float, slowest_s: float, now_s: float) -> None:
-        """An error is no sign of speed. `slowest_s`: the highest estimate of all addresses."""
-        error_s = min(MAX_ERROR_S, ERROR_FACTOR * max(slowest_s, self.taken_s, MIN_ERROR_S / ERROR_FACTOR))
-        self.record_at_least(max(took_s, error_s), now_s)
+    def _set(self, taken_s: float, now_s: float) -> None:
+        self.taken_s = taken_s
+        self._stamp_s = now_s
 
     def share(self, now_s: float) -> float:
         """The part of its calls that an address which is warming up takes."""
@@ -154,7 +164,7 @@ class LoadBalancer(Generic[Host]):
             tier = [index for index, host in enumerate(hosts) if host.priority == priority]
             mean = sum(hosts[index].weight for index in tier) / len(tier)
             for index in tier:
-                self._shares[index] = hosts[index].weight / mean
+                self._shares[index] = max(_LEAST_SHARE, hosts[index].weight / mean)
             self._tiers.append(_turns({index: self._shares[index] for index in tier}))
 
     def pick(self, now_s: float, avoid: int = 0, unproven: int = 0) -> Host:
@@ -174,9 +184,11 @@ class LoadBalancer(Generic[Host]):
 
     def record(self, host: Host, took_s: float, now_s: float, *, failed: bool) -> None:
         """Learn from the end of a call to `host`. `failed`: it refused, or gave no answer."""
-        if failed:
-            slowest_s = max(other.latency.at(now_s) for other in self.hosts)
-            host.latency.record_error(took_s, slowest_s, now_s)
+        if failed:  # which is no sign of speed
+            # By answers, not by estimates: addresses that fail in turn must not outbid each other.
+            slowest_s = max(other.latency.answered_s * (1 + other.load) for other in self.hosts)
+            error_s = min(MAX_ERROR_S, max(MIN_ERROR_S, ERROR_FACTOR * slowest_s))
+            host.latency.record_at_least(max(took_s, error_s), now_s)
         else:
             host.latency.record(took_s, now_s)
 

@@ -156,6 +156,12 @@ def test_a_standby_is_used_only_if_no_other_can_be() -> None:
     assert {balancer.pick(0.0, avoid=0b001, unproven=0b110) for _ in range(9)} <= {hosts[1], hosts[2]}
 
 
+def test_a_weight_next_to_nothing_is_harmless() -> None:
+    hosts = [Host(1, 0.005, weight=5e-324), Host(1, 0.005, weight=1e9)]
+    balancer = balancer_of(*hosts)
+    assert Counter(balancer.pick(0.0) for _ in range(32))[hosts[1]] > 16
+
+
 @given(st.lists(st.floats(0.01, 1000), min_size=2, max_size=12))
 def test_every_address_gets_the_share_of_its_weight_and_at_least_one_turn(weights: list[float]) -> None:
     hosts = [Host(weight=weight) for weight in weights]
@@ -168,13 +174,23 @@ def test_every_address_gets_the_share_of_its_weight_and_at_least_one_turn(weight
 
 
 def test_an_error_counts_as_slower_than_the_slowest() -> None:
-    hosts = [Host(0, 0.001), Host(0, 0.050)]
+    hosts = [Host(0, 0.001), Host(1, 0.050)]
     balancer = balancer_of(*hosts)
     balancer.record(hosts[0], 0.0002, 0.0, failed=True)
-    assert hosts[0].latency.at(0.0) == pytest.approx(ERROR_FACTOR * 0.050)
+    assert hosts[0].latency.at(0.0) == pytest.approx(ERROR_FACTOR * 0.050 * 2)
     for _ in range(20):
-        balancer.record(hosts[0], 0.0002, 0.0, failed=True)
-    assert hosts[0].latency.at(0.0) <= 10
+        for host in hosts:
+            balancer.record(host, 0.0002, 0.0, failed=True)
+    assert hosts[0].latency.at(0.0) == pytest.approx(ERROR_FACTOR * 0.050 * 2)  # no contest of errors
+
+
+def test_a_stall_of_our_own_is_forgotten_after_some_answers() -> None:
+    """Not only after ten seconds: it made all addresses look slow, and hid which one is."""
+    estimate = LatencyEstimate()
+    estimate.record(0.500, 0.0)
+    for number in range(80):
+        estimate.record(0.004, number * 0.002)
+    assert estimate.at(0.160) < 0.008
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.floats(1e-6, 10)), min_size=1, max_size=30))
