@@ -94,5 +94,5 @@ def _environment() -> Environment:
 
 
 def _in_frames(html: str) -> str:
-    """Tables that scroll on their own, also by keys, so that a phone shows the page in its width."""
+    """Tables that scroll on their own, also by keys: a phone shows the page in its width."""
     return html.replace("<table>", '<div class="wide" tabindex="0"><table>').replace("</table>", "</table></div>")
