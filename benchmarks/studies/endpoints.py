@@ -43,6 +43,7 @@ FAR, SLOW = 2, 3
 RATES = (50, 500)
 INTERVAL_S = 4.0
 WARM_S = 1.0
+PERCENTILES = ("p50", "p90", "p99")
 BEFORE, AFTER = CHOICES = ("least in flight", "latency × in flight")
 CALL_HEADERS = CallHeaders("0f3f9c2e-bench")
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -71,6 +72,7 @@ class EndpointRound(NamedTuple):
 
 COLUMNS: Columns[EndpointRound] = {
     "p50 ms": lambda each: each.histogram.at(0.5),
+    "p90 ms": lambda each: each.histogram.at(0.9),
     "p99 ms": lambda each: each.histogram.at(0.99),
     "to the far one %": lambda each: each.share(FAR),
     "to the slow one %": lambda each: each.share(SLOW),
@@ -158,7 +160,7 @@ def finding(rounds: Mapping[tuple[int, str], Sequence[EndpointRound]]) -> Findin
     groups: dict[str, list[Figure | None]] = {name: [] for name in CHOICES}
     for rate in RATES:
         before, after = columns[rate, BEFORE], columns[rate, AFTER]
-        ratios = {name: before[f"{name} ms"].over(after[f"{name} ms"]) for name in ("p50", "p99")}
+        ratios = {name: before[f"{name} ms"].over(after[f"{name} ms"]) for name in PERCENTILES}
         for name, ratio in ratios.items():
             key[f"endpoints.{name}_before_over_after_{rate}"] = ratio
             groups[BEFORE].append(before[f"{name} ms"])
@@ -169,7 +171,7 @@ def finding(rounds: Mapping[tuple[int, str], Sequence[EndpointRound]]) -> Findin
                 f"{rate}/s, {AFTER}", {**after, **{f"{name}, before ÷ after": ratio for name, ratio in ratios.items()}}
             ),
         ]
-    labels = [f"{name} at {rate}/s" for rate in RATES for name in ("p50", "p99")]
+    labels = [f"{name} at {rate}/s" for rate in RATES for name in PERCENTILES]
     return Finding(
         "One slow and one far endpoint among four",
         key=key,

@@ -39,7 +39,7 @@ def test_each_rule_names_metrics_labels_and_values_that_exist(rule: dict[str, An
 def test_the_test_series_are_of_metrics_that_exist(series: str) -> None:
     # A series is an instant selector, so its counters have no range: add one.
     name = parse(series).selectors[0].metric
-    gauges = ("cashier_breaker_state", "cashier_payment_unknown_oldest_seconds")
+    gauges = ("cashier_breaker_state", "cashier_payment_unknown_oldest_seconds", "cashier_discovery_age_seconds")
     assert faults_of(parse(series if name in gauges else f"rate({series}[1m])")) == []
 
 

@@ -23,6 +23,7 @@ from cashier.telemetry.pseudonyms import Pseudonyms
 from cashier.telemetry.records import ConsultationRecord, Verdict
 from cashier.telemetry.replay import digest_of, packed, recorded
 from cashier.telemetry.worker_state import (
+    DiscoveryState,
     EndpointState,
     PaymentsState,
     Reload,
@@ -91,7 +92,10 @@ def troubled(text: str = "HTTP status 500") -> Port:
     port.workers = [
         worker(
             11,
-            sources=(source("quota", urls=(URL, text), endpoints=(shut,), failures=(failure(text),)), source("order")),
+            sources=(
+                source("quota", urls=(URL, text), endpoints=(shut,), failures=(failure(text),)),
+                source("order", discovery=DiscoveryState("srv", 61.0, 2, text)),
+            ),
             payments=PaymentsState(2, 1, (live_payment(text), live_payment("pay_2", unknown=False))),
             configuration=configuration_state(
                 settings={"consult.deadline_ms": "200", "sources.order.url": text},
@@ -189,6 +193,8 @@ def test_the_overview_names_what_is_wrong_and_what_to_do(busy: Port) -> None:
     assert "HTTP status 500" in html
     assert "in 1 of 1 workers, probes in 1.5 s" in html
     assert "No report from 12" in html
+    assert "Discovery by srv finds nothing: HTTP status 500." in html
+    assert "Addresses by discovery, srv: found 1 min 01 s ago, changed 2 times" in html
 
 
 def test_unknown_payments_come_with_age_and_advice(busy: Port) -> None:

@@ -83,3 +83,11 @@ def test_the_printed_codes_of_merchants_are_shown() -> None:
     values = shown(pages=pages)
     assert values["pages.codes.m_5.currency"] == '"CNY"'
     assert values["pages.order_url"] == HIDDEN
+
+
+def test_the_url_of_a_list_is_shown_without_its_query() -> None:
+    url = "https://nacos.internal:8848/nacos/v1/ns/instance/list"
+    discover = {"http": f"{url}?serviceName=card&accessToken=t0ken", "format": "nacos"}
+    values = shown(sources={"card": {"url": "https://card.internal", "discover": discover}})
+    assert values["sources.card.discover.http"] == f'"{url}"'
+    assert "t0ken" not in str(values)
