@@ -76,8 +76,10 @@ class _Watched:
         self._state = state
         try:
             self._load()
-        except (OSError, ValueError) as fault:
-            reason = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
+        except Exception as fault:  # noqa: BLE001 - one file must not end the watch of all others
+            reason = str(fault) if isinstance(fault, ValueError) else type(fault).__name__
+            if isinstance(fault, OSError) and fault.strerror:
+                reason = fault.strerror
             _log.warning("changed files cannot be used; the last ones stay in use", files=self._paths, reason=reason)
         else:
             _log.info("changed files are in use", files=self._paths)

@@ -20,7 +20,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from cashier.source_errors import FailureReason, SourceError
+from cashier.source_errors import FailureReason, Garbled, SourceError
 from cashier.sources.auth.authenticator import not_sent, with_headers
 from cashier.sources.auth.bearer import Headers, authorization
 from cashier.sources.auth.secret import Secret
@@ -120,8 +120,8 @@ class ClientCredentials:
             fetched_s = self._clock_s()
             try:
                 headers, life_s = _token(await self._answer())
-            except (SourceError, ValueError) as fault:
-                self._fault = fault.detail if isinstance(fault, SourceError) else str(fault)
+            except Exception as fault:  # noqa: BLE001 - a bug must not end the tokens for good
+                self._fault = fault.detail if isinstance(fault, SourceError) else type(fault).__name__
                 self._report(self._fault)
                 pause_s = min(_FIRST_PAUSE_S * 2**failures, _LONGEST_PAUSE_S) * uniform(0.5, 1)
                 failures = min(failures + 1, 10)
@@ -170,25 +170,25 @@ class ClientCredentials:
 
 
 def _token(answer: Response) -> tuple[Headers, float]:
-    """The header and the life of a token. ValueError without any part of the body but a code."""
+    """The header and the life of a token. Raises `Garbled`, which quotes nothing but a code."""
     if answer.status != 200:
-        raise ValueError(f"status {answer.status}{_code(answer.body)}")
+        raise Garbled(f"status {answer.status}{_code(answer.body)}")
     try:
         token = msgspec.json.decode(answer.body, type=_Token)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ValueError("its answer has no access_token, or is no JSON") from None
+        raise Garbled("its answer has no access_token, or is no JSON") from None
     if token.token_type.lower() != "bearer":
-        raise ValueError("it issues tokens of another type than bearer")
+        raise Garbled("it issues tokens of another type than bearer")
     try:
         life_s = _ASSUMED_S if token.expires_in is None else float(token.expires_in)
     except ValueError:
         life_s = 0.0
     if not life_s > 0:
-        raise ValueError("expires_in in its answer is no number of seconds above 0")
+        raise Garbled("expires_in in its answer is no number of seconds above 0")
     try:
         return authorization(token.access_token.encode()), life_s
     except ValueError as fault:
-        raise ValueError(f"access_token in its answer {fault}") from None
+        raise Garbled(f"access_token in its answer {fault}") from None
 
 
 def _code(body: bytes) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from cashier.wire.address_parser import parse_address
+from cashier.wire.address_parser import is_visible_ascii, parse_address
 
 # The name of a variable. A secret by mistake in its place is hardly one.
 Variable = Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -112,6 +112,10 @@ def upstream_auth_faults(auth: UpstreamAuthSettings, *, adapted: bool, local: bo
 
 
 def _token_url_faults(url: str) -> Iterator[str]:
+    if not is_visible_ascii(url) or "#" in url:
+        # Its query may hold a key.
+        yield "auth.oauth2.token_url is no address: it holds other characters than an address may"
+        return
     try:
         parse_address(url.partition("?")[0])
     except ValueError as fault:

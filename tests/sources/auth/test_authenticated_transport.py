@@ -132,8 +132,11 @@ async def test_a_close_waits_for_signing_and_refuses_what_comes_later() -> None:
     counting, inner = Counting(slow=True), AnsweringTransport()
     async with no_leaks():
         transport = AuthenticatedTransport(counting, inner)
+        counting.hold.clear()
         call = RecordedCall(transport, Request("/a"))
+        asyncio.get_running_loop().call_later(0.01, counting.hold.set)
         await transport.close()
+        assert counting.count == 1
         await call.outcome()
         late = await RecordedCall(transport, Request("/a")).outcome()
         assert isinstance(late, Unreachable)

@@ -188,6 +188,7 @@ async def test_a_late_refusal_of_an_earlier_token_replaces_nothing() -> None:
         (Response(200, b"<html>s3cret"), "no access_token"),
         (Response(200, b"{}"), "no access_token"),
         (Response(200, b"\xff"), "no access_token"),
+        (Response(200, b'{"a": ' + b"[" * 100_000), ""),
         (Response(302, b""), "status 302"),
         (Response(400, b'{"error":"a b s3cret"}'), "status 400"),
         (Response(400, b'{"error":["s3cret"]}'), "status 400"),

@@ -68,6 +68,10 @@ RSA2 = {"app_id": "1", "private_key_env": "K", "alipay_public_key_file": "k.pem"
             "user and password are not supported",
         ),
         (
+            {"oauth2": {"token_url": f"https://sso/t?key={SECRET} x", "client_id": "c", "client_secret_env": "A"}},
+            "auth.oauth2.token_url is no address",
+        ),
+        (
             {"wechat_pay": {"mchid": "1", "serial_no": "2", "private_key_env": "K", "platform_keys": {}}},
             "auth.wechat_pay.platform_keys names no key",
         ),
