@@ -76,16 +76,15 @@ def other_endpoints(
     async def openapi(request: Request) -> Response:
         return _json(request, openapi_document())
 
-    @cache
-    def api_page() -> Page:
-        return render_page(orjson.loads(openapi_document()), "openapi.json")
-
+    page: Page | None = None
     page_lock = anyio.Lock()
 
     async def docs(request: Request) -> Response:
-        # Made once, in some tenths of a second: beside the event loop.
+        nonlocal page
         async with page_lock:
-            page = await run_in_threadpool(api_page)
+            if page is None:
+                # Takes some tenths of a second, so beside the event loop.
+                page = await run_in_threadpool(render_page, orjson.loads(openapi_document()), "openapi.json")
         return Response(page.body, media_type="text/html", headers=_headers(request) | page.headers)
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz)]
