@@ -1,12 +1,13 @@
 """Files that are read again when they change: certificates, keys and tokens that something rotates.
 
-One task looks once a second, in a thread, because a file system can hang.
+A thread looks once a second, because a file system can hang. It is a daemon: then the program must
+still be able to end.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -24,7 +25,7 @@ class FileWatch:
 
     def __init__(self) -> None:
         self._watched: list[_Watched] = []
-        self._task: asyncio.Task[None] | None = None
+        self._stop: threading.Event | None = None
 
     def watch(self, paths: Iterable[str], load: Callable[[], None]) -> None:
         """Call `load` now, and again in a thread whenever one of the files has changed.
@@ -38,18 +39,16 @@ class FileWatch:
 
     async def open(self) -> None:
         if self._watched:
-            self._task = asyncio.create_task(self._follow())
+            self._stop = threading.Event()
+            threading.Thread(target=self._follow, args=(self._stop,), name="file-watch", daemon=True).start()
 
     async def close(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait((task,))
+        if self._stop is not None:
+            self._stop.set()
 
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(CHECK_S)
-            await asyncio.to_thread(self.check)
+    def _follow(self, stop: threading.Event) -> None:
+        while not stop.wait(CHECK_S):
+            self.check()
 
     def check(self) -> None:
         """Load what has changed. Blocks."""

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cashier.source_errors import FailureReason, Garbled, SourceError, Unreachable
@@ -93,6 +93,25 @@ def test_a_request_gets_the_common_parameters_and_a_signature_over_all(pair: Key
     text = "&".join(f"{name}={value}" for name, value in sorted((in_query | in_form).items()))
     assert is_signed(public_key(pair.public_pem), text.encode(), sign)
     assert not is_signed(public_key(pair.public_pem), text.replace("茶", "酒").encode(), sign)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(own=st.dictionaries(st.text(min_size=1), st.text(), max_size=4), in_form=st.booleans())
+def test_any_parameters_arrive_as_they_are_signed(own: dict[str, str], in_form: bool, pair: KeyPair) -> None:
+    reserved = {"app_id", "format", "charset", "sign_type", "timestamp", "version", "sign", "method"}
+    own = {name: value for name, value in own.items() if name not in reserved}
+    encoded = urlencode(own)
+    if in_form and own:
+        request = Request("/gateway.do?method=alipay.trade.query", "POST", encoded.encode(), headers=FORM)
+    else:
+        request = Request(f"/gateway.do?method=alipay.trade.query{'&' if own else ''}{encoded}")
+    sent = gateway(pair).authenticate(request)
+    arrived = f"{sent.target.partition('?')[2]}&{sent.body.decode()}"
+    parameters = {name: values[0] for name, values in parse_qs(arrived, keep_blank_values=True).items()}
+    assert {name: parameters[name] for name in own} == own
+    sign = parameters.pop("sign")
+    text = "&".join(f"{name}={value}" for name, value in sorted(parameters.items()) if value)
+    assert is_signed(pair.key.public_key(), text.encode(), sign)
 
 
 def test_a_get_carries_everything_in_its_query(pair: KeyPair) -> None:

@@ -8,6 +8,8 @@ import hmac
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cashier.sources.auth.message_signature import MessageSignature, covered, secret_bytes, signature_base
 from cashier.wire.transport import Request
@@ -74,6 +76,21 @@ def test_a_body_is_covered_by_its_digest_and_an_idempotency_key_by_itself() -> N
     assert verified(sent) == ["@method", "@path", "@query", "idempotency-key", "content-digest"]
     digest = base64.b64encode(hashlib.sha256(b'{"a":1}').digest()).decode()
     assert dict(sent.headers)["Content-Digest"] == f"sha-256=:{digest}:"
+
+
+VISIBLE = st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#")
+
+
+@settings(max_examples=50)
+@given(
+    st.text(VISIBLE), st.sampled_from(["GET", "POST", "PUT"]), st.binary(), st.booleans(), st.text(VISIBLE, min_size=1)
+)
+def test_every_request_is_verified_from_what_was_sent(
+    rest: str, method: str, body: bytes, keyed: bool, key: str
+) -> None:
+    headers = (("Idempotency-Key", key),) if keyed else ()
+    names = verified(signer().authenticate(Request(f"/{rest}", method, body, headers=headers)))
+    assert ("idempotency-key" in names, "content-digest" in names) == (keyed, bool(body))
 
 
 def test_every_request_has_a_nonce_of_its_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -80,27 +81,31 @@ def test_a_file_that_cannot_be_used_leaves_the_last_token_and_one_warning(
     assert "third" not in str(logs)
 
 
+def watching() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "file-watch"]
+
+
 async def test_an_open_watch_checks_by_itself_and_ends_with_its_close(
     token_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_watch, "CHECK_S", 0.001)
     files = FileWatch()
     bearer = token_of(files, token_file)
-    tasks = asyncio.all_tasks()
     await files.open()
+    (thread,) = watching()
     await asyncio.to_thread(token_file.write_text, "second-token")
     async with asyncio.timeout(5):
         while sent(bearer) != "Bearer second-token":  # noqa: ASYNC110 - a file sets no event
             await asyncio.sleep(0.001)
     await files.close()
-    assert asyncio.all_tasks() == tasks
+    await asyncio.to_thread(thread.join, 5)
+    assert watching() == []
 
 
 async def test_without_files_nothing_runs() -> None:
-    tasks = asyncio.all_tasks()
     files = FileWatch()
     await files.open()
-    assert asyncio.all_tasks() == tasks
+    assert watching() == []
     await files.close()
 
 
