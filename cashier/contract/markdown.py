@@ -20,7 +20,10 @@ def markdown(source: str | None = None) -> str:
     outline = Outline(built, lambda name: f"[{name}](#{name.lower()}-fields)")
     operations = list(outline.operations())
     parts = [_MADE, f"# {built['info']['title']}", built["info"]["description"].strip()]
-    parts += ["## Services", "\n".join(_index(operations)), "## What the sources are asked", asked_table()]
+    parts += ["## Services", "\n".join(_index(operations))]
+    consulted = [tag["name"] for tag in built["tags"] if SOURCE_FACTS[tag["name"]].cache is not None]
+    if consulted:
+        parts += ["## What the sources are asked", asked_table(consulted)]
     tables = {table.name: table for table in outline.tables()}
     written: set[str] = set()
     for tag in built["tags"]:

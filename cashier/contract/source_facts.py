@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
@@ -37,13 +37,14 @@ SOURCE_FACTS: Mapping[str, SourceFacts] = {
 }
 
 
-def asked_table() -> str:
-    """As Markdown: one row for each source of a consultation."""
+def asked_table(sources: Iterable[str] = SOURCES) -> str:
+    """As Markdown: one row for each of the sources that belongs to a consultation."""
     rows = [
         "| source | `asked` and arguments of a function | cached by | kept by default |",
         "|---|---|---|---|",
     ]
-    for name, facts in SOURCE_FACTS.items():
+    for name in sources:
+        facts = SOURCE_FACTS[name]
         if facts.cache is not None:
             rows.append(f"| `{name}` | {_names(facts.asked)} | {_names(facts.cached_by)} | {_kept(facts.cache)} |")
     return "\n".join(rows)

@@ -234,8 +234,11 @@ def test_the_command_prints_one_source_and_refuses_an_unknown_one() -> None:
     assert next(iter(printed["components"]["schemas"])) == "Cards"
     assert "ChannelRow" not in printed["components"]["schemas"]
     text = run.invoke(cli, ["contract", "--markdown", "--source", "quota"]).output
-    assert "## quota" in text
-    assert "## card" not in text
+    assert "\n## quota\n" in text
+    assert "\n## card\n" not in text
+    assert "| `quota` | `user_id`, `currency` |" in text
+    assert "| `card` | `user_id` |" not in text
+    assert "What the sources are asked" not in markdown("engine")
     for arguments in ((), ("--openapi", "--markdown"), ("--openapi", "--source", "cards")):
         result = run.invoke(cli, ["contract", *arguments])
         assert result.exit_code == 1
