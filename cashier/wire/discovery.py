@@ -160,10 +160,9 @@ class Discovery:
     async def look_up(self) -> Resolution | OSError:
         """Look up once, beside the name: for a person who checks a configuration."""
         try:
-            found = await self._look_up(self.name.host)
+            return (await self._look_up(self.name.host)).without_repeats()
         except OSError as error:
             return error
-        return found if found.addresses else OSError("nothing usable is listed")
 
     async def close(self) -> None:
         self.name.cancel()

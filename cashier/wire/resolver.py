@@ -55,6 +55,15 @@ class Resolution(Struct, frozen=True):
     addresses: tuple[ResolvedAddress, ...]
     ttl_s: float | None = None
 
+    def without_repeats(self) -> Resolution:
+        """The first of each location. Raises OSError if there is none at all."""
+        if not self.addresses:
+            raise OSError(errno.ENOENT, "the name has no addresses")
+        by_location: dict[tuple[str, int | None], ResolvedAddress] = {}
+        for address in self.addresses:
+            by_location.setdefault(address.location, address)
+        return Resolution(tuple(by_location.values()), self.ttl_s)
+
 
 # Looks one name up. An OSError, or a resolution without addresses, is a failed lookup.
 Lookup = Callable[[str], Awaitable[Resolution]]
@@ -206,13 +215,7 @@ class ResolvedName:
         raise OSError(errno.ENOENT, self.failure)
 
     async def _resolve(self) -> Resolution:
-        found = await self._look_up(self.host)
-        if not found.addresses:
-            raise OSError(errno.ENOENT, "the name has no addresses")
-        by_location: dict[tuple[str, int | None], ResolvedAddress] = {}
-        for address in found.addresses:
-            by_location.setdefault(address.location, address)
-        return Resolution(tuple(by_location.values()), found.ttl_s)
+        return (await self._look_up(self.host)).without_repeats()
 
     def _looked_up(self, lookup: asyncio.Task[Resolution]) -> None:
         """Raise an error other than OSError, which is a bug, for the loop to report."""

@@ -194,7 +194,7 @@ def test_the_overview_names_what_is_wrong_and_what_to_do(busy: Port) -> None:
     assert "in 1 of 1 workers, probes in 1.5 s" in html
     assert "No report from 12" in html
     assert "Discovery by srv finds nothing: HTTP status 500." in html
-    assert "Addresses by discovery, srv: found 1 min 01 s ago, changed 2 times" in html
+    assert "Addresses by discovery, srv: found 1 min 01 s ago, 2 changes" in html
 
 
 def test_unknown_payments_come_with_age_and_advice(busy: Port) -> None:
