@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -25,6 +26,7 @@ from cashier.settings.schema import ConfigurationError
 from cashier.wire.request_writer import check_headers
 
 _WRONG_USE = 2
+_INTERRUPTED = 128 + signal.SIGINT
 _MONEY_MOVERS = ("risk", "engine")
 _DEFAULT_CONFIG = Path("config/cashier.toml")
 # Ids of the contract's examples, which the sandbox has too.
@@ -86,6 +88,10 @@ def conform(
     given = {"order_id": order_id, "user_id": user_id, "merchant_id": merchant_id, "country": country}
     inputs = _inputs({name: value for name, value in given.items() if value is not None}, amount, whole=not all)
     test = _test_payment(inputs, order_id, user_id, amount, leg, kind, otp) if moves_money else None
+    if test is not None and not test.legs and test.amount.value and source != "risk":
+        _refuse("--moves-money needs --leg, what pays at the engine")
+    if junit is not None and not junit.parent.is_dir():
+        _refuse(f"--junit: there is no folder {junit.parent}")
     headers = _headers(header or [])
     settings = ConformSettings(
         inputs=inputs,
@@ -139,7 +145,7 @@ def _one(
 
     if risk_url is not None:
         settings = msgspec.structs.replace(settings, risk=at(risk_url))
-    report: ServiceReport = run(examine(source, at(url), settings))
+    report: ServiceReport = run(examine(source, at(url), settings), interrupted=_INTERRUPTED)
     return report
 
 
@@ -147,7 +153,9 @@ def _all(
     config: Path, settings: ConformSettings, headers: tuple[tuple[str, str], ...], patience_s: float
 ) -> list[ServiceReport]:
     try:
-        reports: list[ServiceReport] = run(examine_all(load(config), settings, headers, patience_s))
+        reports: list[ServiceReport] = run(
+            examine_all(load(config), settings, headers, patience_s), interrupted=_INTERRUPTED
+        )
     except ConfigurationError as error:
         _refuse(*error.faults)
     except ValueError as fault:

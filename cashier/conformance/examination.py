@@ -305,7 +305,7 @@ def _own_settings(
         return replace(settings, timeout_ms=settings.timeout_ms or own.timeout_ms, batch_path=batch_path)
     test, risk = settings.test, config.settings.sources.service("risk")
     if test is not None:
-        test = replace(test, seals=own.seals)
+        test = replace(test, seals=own.seals, merchant_id=settings.inputs.get("merchant_id", test.merchant_id))
     clears = risk is not None and risk.adapter is None and risk.transport != "local"
     return replace(
         settings,

@@ -161,7 +161,8 @@ class Connection:
         except TimeoutError:
             raise TimedOut(f"{lack} within {self._endpoint.patience_s * 1000:.0f} ms", reason=reason) from None
         except ssl.SSLError as error:
-            raise Unreachable(f"TLS: {error.reason or type(error).__name__}", reason=FailureReason.TLS) from None
+            text = getattr(error, "verify_message", None) or error.reason or type(error).__name__
+            raise Unreachable(f"TLS: {text}", reason=FailureReason.TLS) from None
         except ConnectionRefusedError:
             raise Unreachable("nothing listens there", sent=False, reason=FailureReason.REFUSED) from None
         except OSError as error:

@@ -227,6 +227,8 @@ class HttpReadChecks(ReadChecks):
             if came is not None:
                 self._asking.find(FRAMING, f"{came} came after the answer", exchange)
                 return False
+        if not idle_s:
+            return True
         self._ledger.tried(IDLE)
         self._ledger.note(IDLE, f"open after {idle_s:g} s; --idle-s {_CLIENT_IDLE_S} tries the client's whole time")
         if announced and int(announced[1]) <= _CLIENT_IDLE_S:

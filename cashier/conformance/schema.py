@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import Enum
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -34,6 +35,11 @@ def field_faults(value: Any, wanted: Any, path: str = "") -> Iterator[tuple[str,
         yield from _leaf_faults(value, wanted, path)
 
 
+# Both take longer to make than a whole answer to check, and the types are few.
+_fields = cache(msgspec.structs.fields)
+_decoder = cache(msgspec.json.Decoder)
+
+
 def without_indexes(path: str) -> str:
     """`cards[].last4` of `cards[3].last4`: the name of a field for people."""
     return re.sub(r"\[\d+\]", "[]", path)
@@ -44,7 +50,7 @@ def _struct_faults(value: Any, wanted: type[Struct], path: str) -> Iterator[tupl
         yield path or "the answer", f"is {_json_type(value)}, expected an object"
         return
     sound = True
-    for field in msgspec.structs.fields(wanted):
+    for field in _fields(wanted):
         place = f"{path}.{field.encode_name}" if path else field.encode_name
         if field.encode_name in value:
             for fault in field_faults(value[field.encode_name], field.type, place):
@@ -66,7 +72,7 @@ def _own_rules(value: dict[str, Any], wanted: type[Struct], path: str) -> Iterat
 
 
 def _leaf_faults(value: Any, wanted: Any, path: str) -> Iterator[tuple[str, str]]:
-    fault = parse_or_error(msgspec.json.Decoder(wanted).decode, orjson.dumps(value))
+    fault = parse_or_error(_decoder(wanted).decode, orjson.dumps(value))
     if isinstance(fault, SourceError):
         detail = fault.detail.removeprefix("not of the agreed shape: ")
         place, _, inner = detail.partition(" at $")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import trustme
 from typer.testing import CliRunner, Result
 
 from cashier.cli.commands import cli
@@ -16,6 +18,7 @@ from tests.conformance.seeded_faults import row_of
 from tests.conformance.spoiled_service import Answer, Received, Spoil, spoiled_sandbox
 
 BRIEF = ("--calls", "3", "--concurrency", "2", "--idle-s", "0", "--timeout-ms", "30000")
+TEST_PAYMENT = ("--moves-money", "--order-id", "o_1001", "--user-id", "u_1", "--amount", "CNY:12800")
 NO_SERVICE = "http://127.0.0.1:1"
 
 
@@ -157,11 +160,24 @@ async def test_an_engine_is_paid_at_only_with_a_named_test_payment() -> None:
 
     without = await conform(counted, "--source", "engine")
     assert (without.exit_code, submits) == (0, [])
-    named = ("--order-id", "o_1001", "--user-id", "u_1", "--amount", "CNY:12800", "--risk-url", "URL")
-    paying = ("--moves-money", *named, "--leg", "CHANNEL:ch_wallet_alipay", "--kind", "WALLET")
+    paying = (*TEST_PAYMENT, "--risk-url", "URL", "--leg", "CHANNEL:ch_wallet_alipay", "--kind", "WALLET")
     result = await conform(counted, "--source", "engine", *paying)
     assert result.exit_code == 0, result.output
     assert {submit["amount"]["value"] for submit in submits} == {12_800}
+
+
+async def test_a_certificate_of_another_authority_is_refused_and_one_of_the_given_is_not(tmp_path: Path) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    async with spoiled_sandbox(right, tls=context) as address:
+        words = (address, "--source", "card", *BRIEF)
+        refused = await asyncio.to_thread(invoke, *words)
+        trusted = await asyncio.to_thread(invoke, *words, "--ca-file", str(ca_file))
+    assert refused.exit_code == 1
+    assert "answers: TLS: " in refused.output
+    assert trusted.exit_code == 0, trusted.output
 
 
 async def test_a_service_that_does_not_listen_does_not_conform() -> None:
@@ -186,6 +202,10 @@ async def test_a_service_that_does_not_listen_does_not_conform() -> None:
         ((NO_SERVICE, "--source", "card", "--header", "Host: x"), "invalid, reserved or repeated name"),
         ((NO_SERVICE, "--source", "risk"), "each call of risk counts"),
         ((NO_SERVICE, "--source", "engine", "--moves-money"), "give --order-id, --user-id and --amount"),
+        ((NO_SERVICE, "--source", "engine", *TEST_PAYMENT), "needs --leg"),
+        ((NO_SERVICE, "--source", "engine", *TEST_PAYMENT, "--leg", "CARD:c_1"), "--leg is BALANCE:ACCOUNT"),
+        ((NO_SERVICE, "--source", "engine", *TEST_PAYMENT, "--kind", "CASH"), "no kind of payment method"),
+        ((NO_SERVICE, "--source", "card", "--junit", "/nonexistent/junit.xml"), "no folder /nonexistent"),
         ((NO_SERVICE, "--source", "card", "--calls", "0"), "Invalid value"),
         ((NO_SERVICE, "--all"), "leave them out"),
         (("--all", "--config", "/nonexistent/cashier.toml"), "/nonexistent/cashier.toml"),

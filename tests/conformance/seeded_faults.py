@@ -421,6 +421,20 @@ SEEDED_FAULTS = [
         to("POST", "/decisions", lambda received, answer: answer.put({"decision": "ACCEPT"})),
     ),
     SeededFault(
+        "a strict decision",
+        RISK,
+        "tolerance",
+        "an unknown field",
+        if_asked(lambda received: b"conform_unknown" in received.body, 400, {"code": "BAD"}),
+    ),
+    SeededFault(
+        "a strict submit",
+        ENGINE,
+        "tolerance",
+        "an unknown field",
+        if_asked(lambda received: b"conform_unknown" in received.body, 400, {"code": "BAD"}),
+    ),
+    SeededFault(
         "no decision",
         RISK,
         "decision",

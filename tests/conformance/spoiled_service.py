@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -61,13 +62,15 @@ Spoil = Callable[[Received, Answer], Answer]
 
 
 @asynccontextmanager
-async def spoiled_sandbox(spoil: Spoil, world: World | None = None) -> AsyncIterator[str]:
+async def spoiled_sandbox(
+    spoil: Spoil, world: World | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     """The address of a sandbox whose answers go through `spoil`."""
     async with serve(port=0, world=world or World(), weather=weather_named("still")) as port:
         service = _SpoiledService(port, spoil)
-        server = await asyncio.start_server(service.accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(service.accept, "127.0.0.1", 0, ssl=tls)
         try:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         finally:
             server.close()
             await service.stop()
