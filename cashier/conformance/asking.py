@@ -91,7 +91,8 @@ class Asking:
         new = [breach for breach in breaches if without_indexes(breach[1]) not in self._usual]
         for own_rule, what in new:
             self.find(rule or own_rule, what, exchange)
-        if rule is not None and (new or not breaches):
+        usual = breaches or isinstance(exchange.outcome, SourceError)
+        if rule is not None and (new or not usual):
             self.ledger.tried(rule)
 
     def judge_fact(

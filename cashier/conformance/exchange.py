@@ -109,8 +109,9 @@ class Connection:
         return f"{len(data)} bytes" if data else "closed"
 
     def close(self) -> None:
+        """At once: a TLS shutdown waits for the service, beyond the end of the event loop."""
         if self._streams is not None:
-            self._streams[1].close()
+            self._streams[1].transport.abort()
             self._streams = None
 
     def _closing(self, outcome: Response | SourceError) -> str | None:

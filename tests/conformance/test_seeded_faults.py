@@ -114,6 +114,16 @@ async def test_each_seeded_fault_is_found_by_its_rule(fault: SeededFault) -> Non
     assert all(finding.sent and finding.came for finding in result.findings)
 
 
+async def test_answers_that_are_no_http_pass_no_rule() -> None:
+    [fault] = [fault for fault in SEEDED_FAULTS if fault.name == "compressed"]
+    async with spoiled_sandbox(fault.spoil, shared_world()) as url:
+        report = await report_on(url, "card")
+    assert {result.rule: result.verdict for result in report.results if result.verdict is not Verdict.SKIPPED} == {
+        "framing": Verdict.FAILED,
+        "batch": Verdict.FAILED,
+    }
+
+
 def test_the_page_of_the_contract_lists_every_rule() -> None:
     page = (Path(cashier.sources.__file__).parent / "README.md").read_text("utf-8")
     table = page.partition("\n| rule | holds if |\n")[2].partition("\n\n")[0]
