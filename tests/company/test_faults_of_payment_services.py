@@ -77,7 +77,7 @@ RISK: list[tuple[str, Break, str, str]] = [
     ("above the scale", spoiled('"score": 120', '"score": 1200'), "GARBLED", raised("risk", "decide", "ValueError")),
     ("its fault", instead(json({"fault": "no model"})), "GARBLED", raised("risk", "decide", "KeyError")),
     ("a page", instead(page), "GARBLED", raised("risk", "decide", "DecodeError")),
-    ("refused", instead(lambda: page(403)), "GARBLED", "status 403 is not among its statuses"),
+    ("refused", instead(lambda: page(403)), "GARBLED", "status 403: the service refuses our credential"),
     ("busy", instead(lambda: page(503)), "OVERLOADED", "status 503"),
     ("another's", mistaken, "WRONG_IDENTITY", "^adapter adapters.risk:Scores: a score of another payment$"),
 ]  # fmt: skip
