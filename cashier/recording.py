@@ -21,16 +21,17 @@ from msgspec import Struct
 
 from cashier.consultation.source_table import SOURCE_NAMES, SourceSpec
 from cashier.domain.money import Money
+from cashier.logs.code_word import is_code_word
 from cashier.probe import ProbeResult, probe
 from cashier.settings.schema import Configuration
 
 # Texts that decide what is offered, and belong to no person. A new field is redacted until it is
 # named here.
-_KEPT = frozenset((
+_KEPT_CODES = frozenset((
     "status", "type", "kind", "kinds", "currency", "currencies", "country", "product", "products", "terminals",
-    "bank", "banks", "bank_name", "brand", "brands", "card_types", "provider", "provider_name", "channel_id",
-    "term_id", "group", "label", "category", "mcc", "expiry", "expires_at", "until",
+    "bank", "banks", "brand", "brands", "card_types", "provider", "channel_id", "term_id", "mcc", "expiry",
 ))  # fmt: skip
+_KEPT_TEXTS = frozenset(("bank_name", "provider_name", "group", "label", "category", "expires_at", "until"))
 _KEPT_TABLES = frozenset(("bank_names", "provider_names"))
 _PSEUDONYM_CHARACTERS = 12
 
@@ -84,7 +85,9 @@ class _Pseudonyms:
                 return [self.redacted(part, name) for part in value]
             case str() if name == "last4":
                 return f"{int.from_bytes(self._digest(value)[:4]) % 10_000:04}"
-            case str() if name in _KEPT or (name == "instrument_id" and value in self._providers):
+            case str() if name in _KEPT_TEXTS or (name in _KEPT_CODES and is_code_word(value)):
+                return value
+            case str() if name == "instrument_id" and value in self._providers:
                 return value
             case str():
                 return self.of(value)
@@ -149,7 +152,7 @@ def _parameters(spec: SourceSpec, inputs: Mapping[str, Any], pseudonyms: _Pseudo
         if isinstance(value, Money):
             parameters |= {"currency": value.currency, "value": str(value.value)}
         else:
-            parameters[name] = value if name in _KEPT else pseudonyms.of(value)
+            parameters[name] = value if name in _KEPT_CODES else pseudonyms.of(value)
     return parameters
 
 

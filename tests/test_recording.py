@@ -16,8 +16,8 @@ from cashier.recording import NothingToRecord, Recording, record, write
 from cashier.sandbox import serve, weather_named
 from cashier.sandbox.recorded_answers import BadRecording, RecordedReader
 from cashier.settings.loader import configuration
-from tests.conformance.seeded_faults import field
-from tests.conformance.spoiled_service import spoiled_sandbox
+from tests.conformance.seeded_faults import field, row_of
+from tests.conformance.spoiled_service import Answer, Received, spoiled_sandbox
 
 NAMES = ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing")
 # Patient, because a busy machine answers late.
@@ -66,7 +66,11 @@ async def test_a_replay_brings_the_offer_of_the_recorded_consultation(order_id: 
 
 
 async def test_a_recording_has_no_text_of_a_payer_and_no_field_beyond_the_contract(tmp_path: Path) -> None:
-    async with spoiled_sandbox(field(phone="13812345678")) as url:
+    def spoil(received: Received, answer: Answer) -> Answer:
+        with_phone = field(phone="13812345678")(received, answer)
+        return row_of("cards", status="13812345678")(received, with_phone)
+
+    async with spoiled_sandbox(spoil) as url:
         config = configuration({"sources": {name: {"url": url} for name in NAMES}}, "a test")
         recording, missing = await record(config, {"order_id": "o_1001"})
     assert missing == []

@@ -11,6 +11,7 @@ from string import Template
 import pytest
 
 from cashier.sandbox import World
+from cashier.sandbox.recorded_answers import RecordedReader
 from tests.company.company import FOLDER, KEYS, Company, open_company
 from tests.company.faults import instead, mistaken, page
 from tests.support.forked_commands import Run, commands
@@ -98,6 +99,18 @@ async def test_every_service_conforms_behind_its_adapter(company: Company, run: 
         assert f"{name} conforms (" in output
     assert output.count("not examined: a payment service with an adapter") == 3
     assert "0 warned" in output
+
+
+async def test_a_recording_of_adapted_services_has_the_shape_of_the_contract(
+    company: Company, run: Run, config: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "recordings"
+    status, _ = await typed(run, "record", "--order-id", "o_1001", "--config", config, "--out", str(out))
+    assert status == 0
+    reader = RecordedReader(out)
+    [request] = reader.requests
+    assert len(reader.sources) == 8
+    assert reader.look_up("card", {"user_id": request["user_id"]}).body["cards"]
 
 
 async def test_a_broken_service_does_not_conform_and_shows_no_credential(
