@@ -22,6 +22,7 @@ from cashier.conformance.rules import Rule
 from cashier.conformance.subject import READ_SOURCES, RISK_SILENCE
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
 from cashier.domain.order import Order
+from cashier.fanout.batch import BatchPolicy
 from cashier.fanout.upstream_protocol import Upstream
 from cashier.payments.settings import AcceptSettings
 from cashier.probe import inputs_of_order
@@ -68,6 +69,7 @@ class ConformSettings(Struct, frozen=True, kw_only=True):
     concurrency: int = 16
     idle_s: float = 2.0
     batch_path: str | None = None
+    batch_max: int = BatchPolicy().max
     closed_order_id: str | None = None
     test: TrialPayment | None = None
     risk: Endpoint | None = None
@@ -242,6 +244,7 @@ def _read_settings(source: str, settings: ConformSettings) -> ReadSettings:
         concurrency=settings.concurrency,
         idle_s=settings.idle_s,
         batch_path=settings.batch_path,
+        batch_max=settings.batch_max,
         closed_order_id=settings.closed_order_id,
     )
 
@@ -301,8 +304,8 @@ def _own_settings(
 ) -> ConformSettings:
     """`settings` with what the configuration says about this source."""
     if isinstance(own, SourceSettings):
-        batch_path = own.batch.path if own.batch else None
-        return replace(settings, timeout_ms=settings.timeout_ms or own.timeout_ms, batch_path=batch_path)
+        settings = replace(settings, timeout_ms=settings.timeout_ms or own.timeout_ms)
+        return replace(settings, batch_path=own.batch.path, batch_max=own.batch.max) if own.batch else settings
     test, risk = settings.test, config.settings.sources.service("risk")
     if test is not None:
         test = replace(test, seals=own.seals, merchant_id=settings.inputs.get("merchant_id", test.merchant_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from math import ceil
 from typing import Annotated, Any
@@ -32,6 +33,7 @@ from cashier.conformance.rules import (
 )
 from cashier.conformance.subject import Inputs, ReadSource
 from cashier.domain.order_result import OrderResult, ResultStatus
+from cashier.fanout.batch import BatchPolicy
 from cashier.source_errors import SourceError
 from cashier.sources.batch_call import BatchWireUpstream
 from cashier.sources.source import check_not_found, parse_or_error, parse_response
@@ -47,12 +49,14 @@ _SOON_S = 0.05
 _UNSAFE_IDLE_S = 1.0
 _CLIENT_IDLE_S = 50
 _CALLS_PER_TURN = 3
+_LONGEST_REPETITION_S = 30.0
 _FINAL = (ResultStatus.CLOSED, ResultStatus.CLOSED_REFUNDING, ResultStatus.PAID, ResultStatus.REFUNDED)
 
 
 class ReadSettings(Struct, frozen=True, kw_only=True):
     """`calls`: for the times. `concurrency`: connections at once. `idle_s`: how long a connection
-    is left alone. `batch_path`, `closed_order_id`: None leaves those checks out.
+    is left alone. `batch_path`, `closed_order_id`: None leaves those checks out. `batch_max`: the
+    most requests of a batch.
     """
 
     timeout_ms: int
@@ -60,6 +64,7 @@ class ReadSettings(Struct, frozen=True, kw_only=True):
     concurrency: Annotated[int, Meta(ge=1)] = 16
     idle_s: float = 2.0
     batch_path: str | None = None
+    batch_max: int = BatchPolicy().max
     closed_order_id: str | None = None
 
 
@@ -104,8 +109,12 @@ class ReadChecks:
 
     async def _repetition(self) -> None:
         inputs = self._known or [self._usual[0]]
-        exchanges = []
+        exchanges: list[Exchange] = []
+        ends_s = time.monotonic() + _LONGEST_REPETITION_S
         for number in range(self._settings.calls):
+            if time.monotonic() > ends_s:
+                self._ledger.note(REPETITION, f"ended after {number} calls and {_LONGEST_REPETITION_S:g} s")
+                break
             turn = inputs[number % len(inputs)]
             exchange = await self._asking.read(self._source, turn, exists=bool(self._known), rule=REPETITION)
             if isinstance(exchange.outcome, Response):
@@ -242,7 +251,9 @@ class HttpReadChecks(ReadChecks):
             self._ledger.note(BATCH, given if source.parameters else "this source has no batch form")
             return
         absent = self._source.unknown(self._inputs)
-        for many in ([*self._known[:1], absent, *self._known[-1:], *self._known[:1]], [absent]):
+        some = [*self._known[:1], absent, *self._known[-1:], *self._known[:1]]
+        full = (some * self._settings.batch_max)[: self._settings.batch_max]
+        for many in (some, [absent], full):
             captured = CapturedRequest()
             outcomes: list[Any] = []
             upstream = BatchWireUpstream(source, captured, self._settings.batch_path)  # type: ignore[arg-type]

@@ -351,6 +351,13 @@ SEEDED_FAULTS = [
     SeededFault("silent", CARD, "answers", "given up", _silent),
     SeededFault("a batch in another order", CARD, "batch", "part", to("POST", "/cards", _swapped)),
     SeededFault("a short batch", CARD, "batch", "answers to", to("POST", "/cards", _shortened)),
+    SeededFault(
+        "a batch of few",
+        CARD,
+        "batch",
+        "status 413",
+        if_asked(lambda received: len(received.body) > 500, 413, {"code": "TOO_MANY"}),
+    ),
     SeededFault("a batch without a user", CARD, "batch", "status 404", to("POST", "/cards", _whole_404)),
     SeededFault("a closed order is open", ACQUIRER, "closed-order", "PENDING", field(status="PENDING")),
     SeededFault(
