@@ -12,11 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from cashier import Cashier
 from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.domain.facts import Channel, ChannelStatus
 from cashier.domain.money import BPS
+from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Health, Kind
 from cashier.domain.routing_rules import RankBy, RoutingRule
+from cashier.fanout.ask import SourceStatus
+from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.sources.channel import CHANNEL
 from tests.domain.builders import channel, cny, one_of_each
 from tests.domain.test_routing import decide
@@ -119,3 +123,31 @@ async def test_what_only_informs_may_be_absent_or_null(source: str, field: str) 
         fact = parsed(found, body)
         assert getattr(fact, field) is None
         assert WORLD.but(**{source: fact}).ids()
+
+
+def without_figures(answer: Any) -> Any:
+    match answer:
+        case dict():
+            kept = answer.keys() - {"success_bps", "cost_bps", "mcc", "category"}
+            return {name: without_figures(answer[name]) for name in kept}
+        case list():
+            return [without_figures(each) for each in answer]
+    return answer
+
+
+async def test_a_company_without_figures_is_offered_the_same_methods() -> None:
+    upstreams = LocalUpstreams(World(), weather_named("still"))
+
+    def bare(name: str) -> Any:
+        async def read_bare(**asked: Any) -> Any:
+            return without_figures(await upstreams[name](**asked))
+
+        return read_bare
+
+    offered = []
+    for sources in (dict(upstreams), {name: bare(name) for name in upstreams}):
+        async with Cashier(sources=sources) as cashier:
+            answer = await cashier.consult(msgspec.convert(CASES["chinese_shop"].request, ConsultRequest))
+            assert {report.status for report in answer.sources} == {SourceStatus.FRESH}
+            offered.append({(each.method_id, each.availability, each.amount) for each in answer.methods})
+    assert offered[0] == offered[1]
