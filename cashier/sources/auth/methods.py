@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+
 from cashier.sources.auth.alipay_gateway import AlipayGateway
 from cashier.sources.auth.authenticator import Authenticator
 from cashier.sources.auth.bearer import BearerToken, authorization
@@ -49,6 +51,7 @@ class AuthMethods:
         if (rsa2 := settings.rsa2) is not None:
             key = Secret("auth.rsa2.private_key", rsa2.private_key_file, rsa2.private_key_env, private_key, files)
             gateway_key = Secret("auth.rsa2.alipay_public_key", rsa2.alipay_public_key_file, None, public_key, files)
+            _refuse_own(gateway_key, key, "auth.rsa2.alipay_public_key_file", "Alipay's")
             return AlipayGateway(rsa2.app_id, key, gateway_key)
         wechat = settings.wechat_pay
         assert wechat is not None, "upstream_auth_faults lets no empty table pass"  # noqa: S101
@@ -57,6 +60,8 @@ class AuthMethods:
             serial: Secret(f"auth.wechat_pay.platform_keys.{serial}", file, None, public_key, files)
             for serial, file in wechat.platform_keys.items()
         }
+        for serial, platform_key in platform_keys.items():
+            _refuse_own(platform_key, key, f"auth.wechat_pay.platform_keys.{serial}", "WeChat Pay's")
         return WechatPay(wechat.mchid, wechat.serial_no, key, platform_keys, prefix)
 
     def _client_credentials(self, settings: ClientCredentialsSettings) -> ClientCredentials:
@@ -72,3 +77,9 @@ class AuthMethods:
         fetcher = ClientCredentials(settings, secret, endpoint)
         self.token_fetchers.append(fetcher)
         return fetcher
+
+
+def _refuse_own(theirs: Secret[RSAPublicKey], own: Secret[RSAPrivateKey], key: str, whose: str) -> None:
+    """Raise ValueError if the key of the other side is our own, which is a frequent mistake."""
+    if theirs.value.public_numbers() == own.value.public_key().public_numbers():
+        raise ValueError(f"{key} is the public half of private_key: it needs {whose} key, which verifies answers")

@@ -25,10 +25,7 @@ class KeyPair(NamedTuple):
     public_pem: bytes
 
 
-@pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
-    """The one RSA key of these tests: both the merchant's and the gateway's."""
-    folder = tmp_path_factory.mktemp("keys")
+def make_pair(folder: Path) -> KeyPair:
     key = rsa.generate_private_key(65537, 2048)
     private_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public_pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -36,6 +33,18 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     private_file.write_bytes(private_pem)
     public_file.write_bytes(public_pem)
     return KeyPair(key, str(private_file), str(public_file), private_pem, public_pem)
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    """Where the other side's key may be the same, it is both the merchant's and the gateway's."""
+    return make_pair(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    """The other side's."""
+    return make_pair(tmp_path_factory.mktemp("keys"))
 
 
 def secret_of(content: bytes | str, convert: Callable[[bytes], Any] = bytes) -> Secret[Any]:

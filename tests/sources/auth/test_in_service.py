@@ -96,7 +96,7 @@ async def test_without_a_token_only_its_source_fails_and_says_why(token_file: Pa
         assert failure.reason.startswith("no token from http://127.0.0.1:1/token: http://127.0.0.1:1: ")
 
 
-def signed_by(pair: KeyPair, response: web.StreamResponse, nonce: str) -> web.Response:
+def signed_by(platform: KeyPair, response: web.StreamResponse, nonce: str) -> web.Response:
     """The sandbox's answer as WeChat Pay would sign it."""
     assert isinstance(response, web.Response)
     body = response.body if isinstance(response.body, bytes) else b""
@@ -105,17 +105,19 @@ def signed_by(pair: KeyPair, response: web.StreamResponse, nonce: str) -> web.Re
         "Wechatpay-Timestamp": timestamp,
         "Wechatpay-Nonce": nonce,
         "Wechatpay-Serial": "P1",
-        "Wechatpay-Signature": signature(pair.key, f"{timestamp}\n{nonce}\n".encode() + body + b"\n"),
+        "Wechatpay-Signature": signature(platform.key, f"{timestamp}\n{nonce}\n".encode() + body + b"\n"),
     }
     return web.Response(status=response.status, body=body, headers=headers)
 
 
-async def test_a_forged_success_of_the_engine_is_no_success_until_a_genuine_one(pair: KeyPair) -> None:
+async def test_a_forged_success_of_the_engine_is_no_success_until_a_genuine_one(
+    pair: KeyPair, platform: KeyPair
+) -> None:
     wechat = {
         "mchid": "1900000000",
         "serial_no": "S1",
         "private_key_file": pair.private_file,
-        "platform_keys": {"P1": pair.public_file},
+        "platform_keys": {"P1": platform.public_file},
     }
     nonces = count()
     forging = submitted = False
@@ -127,7 +129,7 @@ async def test_a_forged_success_of_the_engine_is_no_success_until_a_genuine_one(
             forging = submitted = True
         if forging:
             return right if name == "engine" else web.Response(status=503)
-        return signed_by(pair, right, f"n-{next(nonces)}") if name == "engine" else right
+        return signed_by(platform, right, f"n-{next(nonces)}") if name == "engine" else right
 
     sources: dict[str, Any] = {"engine": {"auth": {"wechat_pay": wechat}}}
     async with rig(sources=sources, accept={"look_ms": 500}) as shop:

@@ -51,7 +51,7 @@ async def token_endpoint(request: web.Request) -> web.Response:
     return web.json_response({"access_token": ISSUED, "expires_in": 3600, "debug": str(form)})
 
 
-async def test_no_output_has_a_secret(log: io.StringIO, pair: KeyPair, tmp_path: Path) -> None:
+async def test_no_output_has_a_secret(log: io.StringIO, pair: KeyPair, platform: KeyPair, tmp_path: Path) -> None:
     token, secret, hmac = tmp_path / "token", tmp_path / "secret", tmp_path / "hmac"
     for file, content in ((token, BEARER), (secret, CLIENT), (hmac, HMAC)):
         file.write_text(content)
@@ -59,7 +59,7 @@ async def test_no_output_has_a_secret(log: io.StringIO, pair: KeyPair, tmp_path:
         "mchid": "1900000000",
         "serial_no": "S1",
         "private_key_file": pair.private_file,
-        "platform_keys": {"P1": pair.public_file},
+        "platform_keys": {"P1": platform.public_file},
     }
     application = web.Application()
     application.router.add_post("/token", token_endpoint)

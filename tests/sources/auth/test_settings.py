@@ -12,6 +12,8 @@ from cashier.core import Cashier
 from cashier.settings.loader import configuration
 from cashier.settings.schema import Configuration, ConfigurationError
 
+from .conftest import KeyPair
+
 URL = "http://127.0.0.1:9100"
 NAMES = ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing")
 SECRET = "aS3cretThatNobodyMayRead"
@@ -95,6 +97,16 @@ def test_a_short_secret_and_a_key_that_is_none_are_named_without_them(
     file.write_text(SECRET)
     wechat = {"mchid": "1", "serial_no": "2", "private_key_file": str(file), "platform_keys": {"S": str(file)}}
     assert "auth.wechat_pay.private_key_file: is no unencrypted private key" in refusal({"wechat_pay": wechat})
+
+
+def test_the_own_key_in_the_place_of_the_other_sides_is_named(pair: KeyPair) -> None:
+    """The mistake that the documentation of both gateways warns of."""
+    own = {"private_key_file": pair.private_file}
+    wechat = {"mchid": "1", "serial_no": "2", "platform_keys": {"S": pair.public_file}, **own}
+    assert "auth.wechat_pay.platform_keys.S is the public half of private_key" in refusal({"wechat_pay": wechat})
+    rsa2 = {"app_id": "1", "alipay_public_key_file": pair.public_file, **own}
+    text = refusal({"rsa2": rsa2}, adapter="json")
+    assert "auth.rsa2.alipay_public_key_file is the public half of private_key: it needs Alipay's key" in text
 
 
 def test_auth_needs_a_network_and_one_path_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
