@@ -3,7 +3,7 @@
 Four addresses of one source, in a process on core 1: two answer after 4 ms, the far one after 20,
 the slow one after 60; each time varies by a quarter, at random. This process, on core 0, calls them
 with two clients that differ in the choice alone: least calls in flight, ties in turn, as before;
-and two choices by recent latency × calls in flight. No hedges, retries or breakers. Open arrivals
+and three choices by recent latency × calls in flight. No hedges, retries or breakers. Open arrivals
 at random at two rates, latency from the due time; rounds interleave, after a warm-up. Both clients
 keep what they have learned from round to round, as a service does.
 

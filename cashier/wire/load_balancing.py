@@ -1,10 +1,11 @@
-"""Load balancing across addresses: two choices, by calls in flight and recent latency. Pure.
+"""Load balancing across addresses: three choices, by calls in flight and recent latency. Pure.
 
-Of two addresses, one whose turn it is and one at random, the cheaper is used: the cost is a
+Of three addresses, one whose turn it is and two at random, the cheapest is used: the cost is a
 peak-sensitive, decaying latency times the calls in flight. This is the power of two choices
 (Mitzenmacher 2001) with the peak EWMA of Finagle and linkerd, and their time of ten seconds. Other
-than theirs, it counts errors as slow, decays in some answers too, and tries an idle address with
-one call at a time. No probe is sent.
+than theirs, it compares three, because of four addresses two bad ones are every sixth pair; it
+counts errors as slow, decays in some answers too, and tries an idle address with one call at a
+time. No probe is sent.
 """
 
 from __future__ import annotations
@@ -177,8 +178,13 @@ class LoadBalancer(Generic[Host]):
         count = len(turns)
         self._turn = turn = (self._turn + 1) % count
         best = turns[turn]
-        if count > 1:  # any turn but this one
-            best = self._cheaper(best, turns[(turn + 1 + int(self._random() * (count - 1))) % count], now_s)
+        if count > 1:
+            second = 1 + int(self._random() * (count - 1))
+            candidates = [best, turns[(turn + second) % count]]
+            if count > 2:
+                third = 1 + int(self._random() * (count - 2))
+                candidates.append(turns[(turn + third + (third >= second)) % count])
+            best = self._cheapest(candidates, now_s)
         host = self.hosts[best]
         return host if host.back_off.until_s <= now_s else self._least_backed_off(turns, now_s)
 
@@ -200,35 +206,44 @@ class LoadBalancer(Generic[Host]):
                     return turns
         return self._tiers[0]
 
-    def _cheaper(self, first: int, second: int, now_s: float) -> int:
-        a, b = self.hosts[first], self.hosts[second]
-        known = a.latency.taken_s and b.latency.taken_s
-        cost, other_cost = self._cost(first, now_s, known), self._cost(second, now_s, known)
-        best, other = first, second
-        if other_cost < CLEARLY_CHEAPER * cost:
-            best, other, other_cost = second, first, cost
+    def _cheapest(self, candidates: list[int], now_s: float) -> int:
+        """The first, unless another is clearly cheaper. One that warms up only now and then."""
+        assumed_s = self._assumed_s(candidates)
+        best, best_cost = candidates[0], self._cost(candidates[0], now_s, assumed_s)
+        for index in candidates[1:]:
+            cost = self._cost(index, now_s, assumed_s)
+            if cost < CLEARLY_CHEAPER * best_cost:
+                best, best_cost = index, cost
         latency = self.hosts[best].latency
-        if latency.warm_up_s is not None and other_cost < inf and self._random() >= latency.share(now_s):
-            return other
+        if latency.warm_up_s is not None and self._random() >= latency.share(now_s):
+            others = [index for index in candidates if index != best]
+            if others and self._cost(other := self._cheapest(others, now_s), now_s, assumed_s) < inf:
+                return other
         return best
 
-    def _cost(self, index: int, now_s: float, known: object = True) -> float:
-        """In seconds, or without unit if not `known`: then there is only the load to compare.
+    def _assumed_s(self, candidates: list[int]) -> float:
+        """The latency of a host that has not answered yet: that of the fastest candidate.
 
-        While a host is idle its estimate decays, so that one call at a time tries it again.
+        If none has, any value makes the load decide.
         """
+        known = [taken_s for index in candidates if (taken_s := self.hosts[index].latency.taken_s)]
+        return min(known) if known else 1.0
+
+    def _cost(self, index: int, now_s: float, assumed_s: float) -> float:
+        """While a host is idle its estimate decays, so that one call at a time tries it again."""
         host = self.hosts[index]
         if host.back_off.until_s > now_s:
             return inf
         load, latency = host.load, host.latency
-        if not known:
-            return 1 + load / self._shares[index]
-        return latency.taken_s * (1 + load / self._shares[index]) if load else latency.at(now_s)
+        if load:
+            return (latency.taken_s or assumed_s) * (1 + load / self._shares[index])
+        return latency.at(now_s) or assumed_s
 
     def _least_backed_off(self, turns: list[int], now_s: float) -> Host:
         usable = [index for index in turns if self.hosts[index].back_off.until_s <= now_s]
         if usable:
-            return self.hosts[min(usable, key=lambda index: self._cost(index, now_s))]
+            assumed_s = self._assumed_s(usable)
+            return self.hosts[min(usable, key=lambda index: self._cost(index, now_s, assumed_s))]
         return min((self.hosts[index] for index in turns), key=lambda host: host.back_off.until_s)
 
 
