@@ -5,7 +5,8 @@ the slow one after 60; each time varies by a quarter, at random. This process, o
 with two clients that differ in the choice alone: least calls in flight, ties in turn, as before;
 and three choices by recent latency × calls in flight. No hedges, retries or breakers. Open arrivals
 at random at two rates, latency from the due time; rounds interleave, after a warm-up. Both clients
-keep what they have learned from round to round, as a service does.
+keep what they have learned from round to round, as a service does. The second table is of the same
+arrivals and delays in virtual time: what the choice alone does, whatever else the machine does.
 
 `python -m benchmarks.studies.endpoints MS…` is the server: it prints one port per delay, and serves
 until its standard input ends.
@@ -15,13 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import json
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from random import Random
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import httptools
 import uvloop
@@ -32,9 +34,8 @@ from benchmarks.lab.precise_timer import PreciseTimer
 from benchmarks.lab.process import LOAD_CORE, PROGRAM_CORE, pinned, process, python
 from benchmarks.results import BarChart, Columns, Figure, Finding, Row, Table, figures
 from cashier.source_errors import SourceError
-from cashier.wire.host_pool import HostPool
 from cashier.wire.http1 import Http1Client
-from cashier.wire.load_balancing import LoadBalancer
+from cashier.wire.load_balancing import BackOff, BalancedHost, LatencyEstimate, LoadBalancer
 from cashier.wire.transport import CallHeaders, Request, Response
 
 DELAYS_MS = (4.0, 4.0, 20.0, 60.0)
@@ -43,16 +44,20 @@ FAR, SLOW = 2, 3
 RATES = (50, 500)
 INTERVAL_S = 4.0
 WARM_S = 1.0
+SIMULATED_S = 30.0
 PERCENTILES = ("p50", "p90", "p99")
 BEFORE, AFTER = CHOICES = ("least in flight", "latency × in flight")
 CALL_HEADERS = CallHeaders("0f3f9c2e-bench")
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
 
-class LeastInFlight(LoadBalancer[HostPool]):
+Host = TypeVar("Host", bound=BalancedHost)
+
+
+class LeastInFlight(LoadBalancer[Host]):
     """The choice as it was before: of all addresses, the one with the least calls in flight."""
 
-    def pick(self, now_s: float, avoid: int = 0, unproven: int = 0) -> HostPool:
+    def pick(self, now_s: float, avoid: int = 0, unproven: int = 0) -> Host:
         count = len(self.hosts)
         self._turn = (self._turn + 1) % count
         return min((self.hosts[(self._turn + step) % count] for step in range(count)), key=lambda host: host.load)
@@ -76,8 +81,8 @@ COLUMNS: Columns[EndpointRound] = {
     "p99 ms": lambda each: each.histogram.at(0.99),
     "to the far one %": lambda each: each.share(FAR),
     "to the slow one %": lambda each: each.share(SLOW),
-    "sent late, p99 ms": lambda each: each.late.at(0.99),
 }
+LATE: Columns[EndpointRound] = {"sent late, p99 ms": lambda each: each.late.at(0.99)}
 Rounds = dict[tuple[int, str], list[EndpointRound]]
 
 
@@ -154,31 +159,88 @@ async def call_openly(
     return result._replace(failed=failed)
 
 
+class SimulatedHost:
+    """A `BalancedHost` without connections."""
+
+    weight = 1.0
+    priority = 0
+
+    def __init__(self, delay_s: float) -> None:
+        self.load = 0
+        self.back_off = BackOff()
+        self.latency = LatencyEstimate()
+        self.delay_s = delay_s
+
+
+def simulated(choice: type[LoadBalancer[SimulatedHost]], rate: int, seconds: float, random: Random) -> EndpointRound:
+    """The same in virtual time."""
+    result = EndpointRound(Histogram(), Histogram(), Counter(), 0)
+    hosts = [SimulatedHost(delay_ms / 1000) for delay_ms in DELAYS_MS]
+    balancer = choice(hosts, random)
+    ends: list[tuple[float, int, float]] = []
+    now_s = 0.0
+    while (now_s := now_s + random.expovariate(rate)) < seconds:
+        while ends and ends[0][0] <= now_s:
+            end_s, index, took_s = heapq.heappop(ends)
+            hosts[index].load -= 1
+            balancer.record(hosts[index], took_s, end_s, failed=False)
+        host = balancer.pick(now_s)
+        index, took_s = hosts.index(host), host.delay_s * random.uniform(1 - VARIATION, 1 + VARIATION)
+        host.load += 1
+        heapq.heappush(ends, (now_s + took_s, index, took_s))
+        result.histogram.record(took_s)
+        result.calls[index] += 1
+    return result
+
+
+def simulate(rounds: int) -> Rounds:
+    choices: dict[str, type[LoadBalancer[SimulatedHost]]] = {BEFORE: LeastInFlight, AFTER: LoadBalancer}
+    return {
+        (rate, name): [simulated(choice, rate, SIMULATED_S, Random(turn)) for turn in range(rounds)]
+        for rate in RATES
+        for name, choice in choices.items()
+    }
+
+
 def finding(rounds: Mapping[tuple[int, str], Sequence[EndpointRound]]) -> Finding:
+    rows, key = compared(rounds, {**COLUMNS, **LATE}, "endpoints")
+    virtual = simulate(len(rounds[RATES[0], BEFORE]))
+    without_machine, simulated_key = compared(virtual, COLUMNS, "endpoints.simulated")
     columns = {case: figures(each, COLUMNS) for case, each in rounds.items()}
-    rows, key = [], {}
-    groups: dict[str, list[Figure | None]] = {name: [] for name in CHOICES}
+    groups: dict[str, list[Figure | None]] = {
+        name: [columns[rate, name][f"{percentile} ms"] for rate in RATES for percentile in PERCENTILES]
+        for name in CHOICES
+    }
+    labels = [f"{name} at {rate}/s" for rate in RATES for name in PERCENTILES]
+    return Finding(
+        "One slow and one far endpoint among four",
+        key=key | simulated_key,
+        tables=[
+            Table("Latency of a call, and where the calls went", rows),
+            Table("The same in virtual time", without_machine),
+        ],
+        drawings=[BarChart("Latency of a call", "ms", labels, groups, ours=[AFTER])],
+        notes=list(notes(rounds)),
+    )
+
+
+def compared(
+    rounds: Mapping[tuple[int, str], Sequence[EndpointRound]], columns: Columns[EndpointRound], prefix: str
+) -> tuple[list[Row], dict[str, Figure]]:
+    """The rows of both choices at each rate, and the ratios of their percentiles by key."""
+    rows: list[Row] = []
+    key: dict[str, Figure] = {}
     for rate in RATES:
-        before, after = columns[rate, BEFORE], columns[rate, AFTER]
+        before, after = (figures(rounds[rate, name], columns) for name in CHOICES)
         ratios = {name: before[f"{name} ms"].over(after[f"{name} ms"]) for name in PERCENTILES}
-        for name, ratio in ratios.items():
-            key[f"endpoints.{name}_before_over_after_{rate}"] = ratio
-            groups[BEFORE].append(before[f"{name} ms"])
-            groups[AFTER].append(after[f"{name} ms"])
+        key |= {f"{prefix}.{name}_before_over_after_{rate}": ratio for name, ratio in ratios.items()}
         rows += [
             Row(f"{rate}/s, {BEFORE}", before),
             Row(
                 f"{rate}/s, {AFTER}", {**after, **{f"{name}, before ÷ after": ratio for name, ratio in ratios.items()}}
             ),
         ]
-    labels = [f"{name} at {rate}/s" for rate in RATES for name in PERCENTILES]
-    return Finding(
-        "One slow and one far endpoint among four",
-        key=key,
-        tables=[Table("Latency of a call, and where the calls went", rows)],
-        drawings=[BarChart("Latency of a call", "ms", labels, groups, ours=[AFTER])],
-        notes=list(notes(rounds)),
-    )
+    return rows, key
 
 
 def notes(rounds: Mapping[tuple[int, str], Sequence[EndpointRound]]) -> Iterator[str]:
