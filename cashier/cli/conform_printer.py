@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from cashier.cli.layout import Column, definitions, one_line, paragraph, table
-from cashier.conformance.report import Finding, RuleResult, ServiceReport, Verdict
+from cashier.conformance.report import Finding, Latency, RuleResult, ServiceReport, Verdict
 
 _MARKS = {
     Verdict.PASSED: ("●", "green"),
@@ -78,12 +78,17 @@ def _times(reports: Sequence[ServiceReport], width: int) -> Iterator[Text]:
     rows = [
         [Text(source), Text(str(times.calls))]
         + [Text(f"{ms:.1f}") for ms in (times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms, times.connect_ms)]
-        + [Text(str(times.timeout_ms), "red" if times.p99_ms > times.timeout_ms else "")]
+        + [Text(str(times.timeout_ms), _time_style(times))]
         for source, times in measured
     ]
     yield Text("Times in ms, one call after another:")
     yield from table(_TIME_COLUMNS, rows, width)
     yield Text()
+
+
+def _time_style(times: Latency) -> str:
+    late = times.p99_ms > times.timeout_ms
+    return "red" if times.p90_ms > times.timeout_ms else "yellow" if late else ""
 
 
 def _verdicts(reports: Sequence[ServiceReport], width: int) -> Iterator[Text]:

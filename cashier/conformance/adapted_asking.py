@@ -106,10 +106,12 @@ class AdaptedAsking(Asking):
         elapsed_ms = (time.perf_counter() - started_s) * 1000
         exchange = _exchange(source.source.name, fact, seen, elapsed_ms)
         self.judge(rule, list(_breaches(source, fact, body, given, exists, tolerated)), exchange)
+        if isinstance(fact, TimedOut):
+            self.count_silence(exchange, fact)
+            return exchange
+        self.silent = 0
         if isinstance(fact, Overloaded):
             self.ledger.tried(OVERLOAD)
-        elif isinstance(fact, TimedOut):
-            self.count_silence(exchange, fact)
         elif not isinstance(fact, SourceError):
             self.judge_fact(source, exchange, body, exists, doubts)
         return exchange

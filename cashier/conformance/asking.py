@@ -36,7 +36,8 @@ from cashier.sources.doubts import collected_doubts
 from cashier.sources.source import error_of_status, parse_response
 from cashier.wire.transport import CallHeaders, Request, Response
 
-# Calls without any answer, after which a service is left alone: each costs the whole patience.
+# Calls without any answer one after another, after which a service is left alone: each may cost the
+# whole patience.
 _MOST_SILENT = 3
 _JSON_TYPE = re.compile(r"application/([a-z0-9.+-]+\+)?json(\s*;\s*charset=\"?utf-8\"?)?", re.IGNORECASE)
 _STATUSES_WITH_JSON = (200, 404, 409, 422)
@@ -53,8 +54,8 @@ class Asking:
     """Reads a service and puts what is wrong into `ledger`. Subclasses make the exchanges.
 
     A breach that the first answers had is not found again by later checks, which then count as not
-    tried: they could only repeat it. `settled`: the first answers are over. `connect_ms`: of the
-    first connection; 0 if it is unknown.
+    tried: they could only repeat it. `settled`: the first answers are over. `silent`: calls without
+    an answer, one after another. `connect_ms`: of the first connection; 0 if it is unknown.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -62,7 +63,7 @@ class Asking:
         self.settled = False
         self.connect_ms = 0.0
         self._usual: set[str] = set()
-        self._silent = 0
+        self.silent = 0
 
     async def read(
         self,
@@ -111,9 +112,9 @@ class Asking:
             self.find(VALUES, doubt, exchange)
 
     def count_silence(self, exchange: Exchange, error: SourceError) -> None:
-        """Raises `GivenUp`: each call without an answer costs the whole patience."""
-        self._silent += 1
-        if self._silent >= _MOST_SILENT:
+        """Raises `GivenUp`."""
+        self.silent += 1
+        if self.silent >= _MOST_SILENT:
             self.find(ANSWERS, f"{error.detail}; given up after {_MOST_SILENT} calls without an answer", exchange)
             raise GivenUp
 
@@ -196,6 +197,7 @@ class HttpAsking(Asking):
             self.count_silence(exchange, error)
 
     def _judge_response(self, exchange: Exchange, response: Response) -> None:
+        self.silent = 0
         self.ledger.tried(FRAMING)
         if exchange.reused:
             self.ledger.tried(CLOSING)

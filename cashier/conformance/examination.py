@@ -40,7 +40,7 @@ _GENERAL = (rule.ANSWERS, rule.SCHEMA, rule.CONTENT_TYPE, rule.FRAMING, rule.TOL
 _READ = (
     rule.ANSWERS, rule.SCHEMA, rule.ROWS, rule.IDENTITY, rule.SPELLING, rule.VALUES, rule.NOT_FOUND, rule.INVENTED,
     rule.IDS, rule.UNKNOWN_PATH, rule.TOLERANCE, rule.CONTENT_TYPE, rule.FRAMING, rule.KEEP_ALIVE, rule.CLOSING,
-    rule.IDLE, rule.DEADLINE, rule.REPETITION, rule.CONCURRENCY, rule.OVERLOAD, rule.LATENCY,
+    rule.IDLE, rule.DEADLINE, rule.REPETITION, rule.CONCURRENCY, rule.OVERLOAD, rule.LATENCY, rule.TAIL,
 )  # fmt: skip
 _ENGINE = (
     rule.REVERSE_UNKNOWN, rule.LATE_ARRIVAL, rule.SUBMIT, rule.SAME_KEY, rule.KEY_REUSED, rule.LOOK_UP, rule.ORDER_BUSY,
@@ -49,7 +49,7 @@ _ENGINE = (
 # Those of a source behind an adapter or another client than the kit's own.
 _ADAPTED = (
     rule.ANSWERS, rule.SCHEMA, rule.ROWS, rule.IDENTITY, rule.SPELLING, rule.VALUES, rule.NOT_FOUND, rule.INVENTED,
-    rule.IDS, rule.REPETITION, rule.CONCURRENCY, rule.OVERLOAD, rule.LATENCY,
+    rule.IDS, rule.REPETITION, rule.CONCURRENCY, rule.OVERLOAD, rule.LATENCY, rule.TAIL,
 )  # fmt: skip
 _OF_SUBJECTS = (rule.IDENTITY, rule.NOT_FOUND, rule.IDS)
 _RISK = (*_GENERAL, rule.DECISION, rule.CHALLENGE, rule.RESEND)

@@ -149,9 +149,16 @@ OVERLOAD = Rule(
 )
 LATENCY = Rule(
     "latency",
+    "9 of 10 answers come within the timeout",
+    "an answer after the source's timeout is silence: TIMEOUT",
+    "more than one consultation in ten goes without this answer: {silence}",
+)
+TAIL = Rule(
+    "tail",
     "99 of 100 answers come within the timeout",
     "an answer after the source's timeout is silence: TIMEOUT",
-    "more than one consultation in a hundred goes without this answer: {silence}",
+    "more than one call in a hundred needs a hedge in time, or its consultation goes without: {silence}",
+    advice=True,
 )
 BATCH = Rule(
     "batch",

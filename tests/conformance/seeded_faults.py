@@ -24,6 +24,7 @@ class SeededFault(Struct):
     advice: bool = False
     idle_s: float = 0.06
     timeout_ms: int | None = None
+    calls: int = 4
 
 
 def row_of(name: str, **fields: Any) -> Spoil:
@@ -130,6 +131,11 @@ def _silent(received: Received, answer: Answer) -> Answer:
 
 def _slow(received: Received, answer: Answer) -> Answer:
     answer.delay_s = 0.02
+    return answer
+
+
+def _slow_once(received: Received, answer: Answer) -> Answer:
+    answer.delay_s = 0.6 if received.number == 10 else 0
     return answer
 
 
@@ -340,6 +346,7 @@ SEEDED_FAULTS = [
     SeededFault("mixed up", CARD, "concurrency", "another user", _Mixed()),
     SeededFault("a date to retry after", CARD, "overload", "no number of seconds", _overloaded),
     SeededFault("slow", CARD, "latency", "after the timeout of 10 ms", _slow, timeout_ms=10),
+    SeededFault("slow once", CARD, "tail", "1 of 12 answers after", _slow_once, advice=True, timeout_ms=300, calls=12),
     SeededFault("a redirect", CARD, "answers", "status 302", lambda received, answer: answer.put(b"", 302)),
     SeededFault(
         "created",
