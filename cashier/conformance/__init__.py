@@ -2,8 +2,3 @@
 
 Answers are read by the parsers and structs of `sources`, so the kit and production agree.
 """
-
-from cashier.conformance.examination import ConformSettings, endpoint, examine, examine_all
-from cashier.conformance.report import ServiceReport, conforms
-
-__all__ = ["ConformSettings", "ServiceReport", "conforms", "endpoint", "examine", "examine_all"]

@@ -132,6 +132,7 @@ class HttpAsking(Asking):
         return Connection(self._endpoint, CallHeaders(f"conform-{uuid.uuid4().hex[:16]}", trace))
 
     def close(self) -> None:
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
 
@@ -140,16 +141,19 @@ class HttpAsking(Asking):
     ) -> Exchange:
         """One exchange, judged as HTTP, on the given connection or an idle or new one.
 
-        As in production, a read that is lost with its connection is sent once more. Raises
-        `GivenUp`.
+        As in production, a read that is lost with its connection is sent once more, on a new one,
+        and what must not be sent twice uses no idle one. Raises `GivenUp`.
         """
         if connection is not None:
             return self._judged(await connection.exchange(request, deadline_ms))
         exchange = await self._exchange(request, deadline_ms)
-        return await self._exchange(request, deadline_ms) if request.safe and _is_lost(exchange) else exchange
+        if request.safe and _is_lost(exchange):
+            self.close()
+            exchange = await self._exchange(request, deadline_ms)
+        return exchange
 
     async def _exchange(self, request: Request, deadline_ms: int) -> Exchange:
-        connection = self._idle.pop() if self._idle else self.new_connection()
+        connection = self._idle.pop() if self._idle and request.safe else self.new_connection()
         kept = False
         try:
             exchange = await connection.exchange(request, deadline_ms)
