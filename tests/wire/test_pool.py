@@ -381,41 +381,54 @@ async def test_closing_at_any_moment_of_a_connect_leaves_nothing_behind(upstream
 REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 
+@pytest.fixture
+def passed_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The client's clock: the sum of these."""
+    passed_s = [1000.0]
+    for module in ("http1", "http1_call"):
+        monkeypatch.setattr(f"cashier.wire.{module}.monotonic", lambda: sum(passed_s))
+    return passed_s
+
+
 async def calls_to(
-    transport: Http1Client, upstream: Upstream, other: Upstream, calls: int, refusal: bytes = b""
+    transport: Http1Client, upstream: Upstream, other: Upstream, passed_s: list[float], refusal: bytes = b""
 ) -> int:
-    """How many of the calls `upstream` got: it answers at once, `other` after a while."""
+    """How many of twenty calls `upstream` got: it answers in 1 ms, `other` in 5."""
     got = 0
-    for _ in range(calls):
+    for _ in range(20):
         call = send(transport)
         index = call.address_index
         peer = await (other if index else upstream).peer_with_request()
         await peer.read_request()
-        if index:
-            await asyncio.sleep(0.005)
+        passed_s.append(0.005 if index else 0.001)
         peer.write(refusal if not index and refusal else answer(b"hello"))
         await call.outcome()
         got += not index
     return got
 
 
-async def test_an_address_that_refuses_at_once_attracts_no_calls(upstream: Upstream, other: Upstream) -> None:
+async def test_an_address_that_refuses_at_once_attracts_no_calls(
+    upstream: Upstream, other: Upstream, passed_s: list[float]
+) -> None:
     async with pool(upstream, other, ahead=1) as transport:
-        assert await calls_to(transport, upstream, other, 20, REFUSAL) <= 3
+        assert await calls_to(transport, upstream, other, passed_s, REFUSAL) <= 1
 
 
-async def test_an_address_that_answers_at_once_is_preferred(upstream: Upstream, other: Upstream) -> None:
+async def test_an_address_that_answers_at_once_is_preferred(
+    upstream: Upstream, other: Upstream, passed_s: list[float]
+) -> None:
     async with pool(upstream, other, ahead=1) as transport:
-        assert await calls_to(transport, upstream, other, 20) >= 17
+        assert await calls_to(transport, upstream, other, passed_s) >= 18
 
 
-async def test_a_call_that_is_given_up_makes_its_address_slow(upstream: Upstream, other: Upstream) -> None:
+async def test_a_call_that_is_given_up_makes_its_address_slow(
+    upstream: Upstream, other: Upstream, passed_s: list[float]
+) -> None:
     async with pool(upstream, other, ahead=1) as transport:
         call = send(transport)
-        given_up = call.address_index
-        await asyncio.sleep(0.02)
+        passed_s.append(0.020)
         call.abandon()
-        assert transport._pools[given_up].latency.taken_s >= 0.02
+        assert transport._pools[call.address_index].latency.taken_s == pytest.approx(0.020)
 
 
 async def test_a_connection_lost_during_a_call_and_a_broken_answer_count_as_slow(
