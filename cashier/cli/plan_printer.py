@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from rich.text import Text
 
 from cashier.cli.layout import Column, paragraph, table
-from cashier.consultation.plan_report import plan_report
+from cashier.consultation.amplification import Amplification, service_amplification, source_amplification
+from cashier.consultation.plan_report import MOST_EXTRA_BPS, PlanReport, plan_report
 from cashier.consultation.sizing import CPU_US, sizing
 from cashier.core import Cashier
 from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.payments.budgets import (
+    LOOK_UPS,
     Step,
     longest_look_ms,
     longest_poll_ms,
@@ -22,7 +24,7 @@ from cashier.payments.budgets import (
     usual_submit_ms,
 )
 from cashier.settings.schema import Settings
-from cashier.sources.idempotent_retry import RetrySettings
+from cashier.sources.idempotent_retry import MOST_ATTEMPTS, RetrySettings
 
 _COLUMNS = (
     Column("source"),
@@ -77,6 +79,7 @@ def plan_lines(cashier: Cashier, width: int) -> Iterator[Text]:
         f"It makes {report.usual_calls} calls, and at most {report.worst_calls} with a hedge or a retry of each."
         f" Over ten seconds hedges and retries add at most {report.extra_bps / 100:g} % to a source's calls,"
         " or one call a second.",
+        *_amplification_sentences(report),
     )
     yield from _paragraphs(sentences, width)
     yield Text()
@@ -84,6 +87,24 @@ def plan_lines(cashier: Cashier, width: int) -> Iterator[Text]:
         yield from paragraph(Text("Payments are off: they need risk, engine and acquirer under [sources]."), width)
     else:
         yield from _payment_lines(cashier.config.settings, report.usual_calls, width)
+
+
+def _amplification_sentences(report: PlanReport) -> Iterator[str]:
+    most = max(source_amplification(report), key=lambda each: (each.at_once, each.sustained_bps))
+    yield (
+        f"Worst amplification by a consultation: {_amplified(most, 'call of a source')}. The bound, which `cashier"
+        f" check` holds, is × {1 + MOST_EXTRA_BPS / 10_000:g}. A batch counts as its keys. A connection that dies after"
+        " earlier answers and before this one costs one request more, once for each call."
+    )
+
+
+def _amplified(most: Amplification, unit: str) -> str:
+    if most.at_once == 1:
+        return f"none, × 1 for each {unit}"
+    return (
+        f"× {most.at_once} for one {unit}, and × {most.sustained:g} over any ten seconds,"
+        f" or {most.least_per_s} more a second of each worker"
+    )
 
 
 def sizing_lines(cashier: Cashier, rate: int, cpu_us: int, width: int) -> Iterator[Text]:
@@ -146,6 +167,14 @@ def _payment_sentences(settings: Settings, source_calls: int) -> Iterator[str]:
         f" {_seconds(longest_poll_ms(accept))}: a look before the wait of wait_ms = {accept.wait_ms}, and one after it."
         f" Engine and acquirer have the whole of look_ms = {accept.look_ms} for a status:"
         f" {'; '.join(_tries(name, settings) for name in ('engine', 'acquirer'))}."
+    )
+    engine, acquirer = service_amplification(settings)
+    yield (
+        f"Worst amplification by a look: {_amplified(engine, 'look-up at the engine')};"
+        f" {_amplified(acquirer, 'look-up at the acquirer')}. The bound is × {MOST_ATTEMPTS} for one look-up. A look"
+        f" that reverses makes {LOOK_UPS['engine']} look-ups at the engine and {LOOK_UPS['acquirer']} at the acquirer,"
+        f" so at most {LOOK_UPS['engine'] * engine.at_once} and {LOOK_UPS['acquirer'] * acquirer.at_once} calls."
+        " Callers of one payment share them."
     )
     gateway_ms = max(longest_run_ms(accept), longest_poll_ms(accept))
     yield (

@@ -17,6 +17,9 @@ from cashier.settings.schema import Settings, SourceSettings
 
 # Time to assemble, rank, sign and encode on a busy machine; see benchmarks/README.md.
 _LEAST_RESERVE_MS = 2
+# A source at 80 % of its capacity still has room for so many extra calls. More of them could keep
+# it overloaded after its trouble has ended. The default of Finagle's and Envoy's budgets.
+MOST_EXTRA_BPS = 2_000
 
 
 class SourceReportLine(Struct, frozen=True):
@@ -102,6 +105,13 @@ def faults(settings: Settings) -> Iterator[str]:
             f"[consult] reserve_ms = {consult.reserve_ms} is less than our own work takes;"
             f" {_LEAST_RESERVE_MS} is the least"
         )
+    if consult.extra_calls_bps > MOST_EXTRA_BPS:
+        yield (
+            f"[consult] extra_calls_bps = {consult.extra_calls_bps} makes the worst amplification"
+            f" × {1 + consult.extra_calls_bps / 10_000:g}: hedges and retries could keep a source overloaded;"
+            f" the bound is × {1 + MOST_EXTRA_BPS / 10_000:g}, extra_calls_bps = {MOST_EXTRA_BPS}:"
+            " lower it, 500 is the default"
+        )
     for spec in SOURCE_SPECS:
         name = spec.source.name
         own = source_settings(settings, name)
@@ -143,4 +153,5 @@ def _mechanism_faults(own: SourceSettings, source_timeout_ms: int, settings: Set
 
 
 def _calls(guarded_by: Mechanisms) -> int:
-    return 2 if guarded_by.extra_bps and (guarded_by.retry or guarded_by.hedge is not None) else 1
+    """The budget leaves some extra calls at any `extra_bps`."""
+    return 2 if guarded_by.retry or guarded_by.hedge is not None else 1

@@ -7,13 +7,12 @@ import math
 from msgspec import Struct
 
 from cashier.consultation.plan_report import PlanReport, SourceReportLine
+from cashier.fanout.retry_budget import LEAST_PER_S
 
 # CPU time of one consultation, in microseconds. The benchmark `cost` measures it on a machine.
 CPU_US = 600
 # Above it, waiting grows faster than the load.
 _BUSY_BPS = 5_500
-# Extra calls that a worker may make to each source whatever its rate.
-_LEAST_EXTRA_PER_S = 1
 
 
 class SourceLoad(Struct, frozen=True):
@@ -57,7 +56,7 @@ def sizing(report: PlanReport, rate: int, cpu_us: int = CPU_US) -> Sizing:
 def _load(line: SourceReportLine, rate: int, workers: int, extra_bps: int) -> SourceLoad:
     extra = 0
     if line.calls > 1:
-        extra = max(math.ceil(rate * extra_bps / 10_000), _LEAST_EXTRA_PER_S * workers)
+        extra = max(math.ceil(rate * extra_bps / 10_000), LEAST_PER_S * workers)
     most = rate + extra
     in_flight = math.ceil(most * line.timeout_ms / 1000)
     if line.max_in_flight is not None:

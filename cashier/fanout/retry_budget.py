@@ -1,8 +1,8 @@
 """The budget of extra calls (hedges and retries) to a source. Pure: the caller passes the time.
 
-A share of the first calls of the last ten seconds, but at least one extra call a second, so that a
-quiet source gets help too (Finagle's RetryBudget, with a smaller share). An empty budget forbids
-extra calls only; it never fails a first call.
+A share of the first calls of the last ten seconds, but at least one extra call a second, or
+`least_per_s`, so that a quiet source gets help too (Finagle's RetryBudget, with a smaller share).
+An empty budget forbids extra calls only; it never fails a first call.
 
 The budget counts whole seconds: first calls only if certainly within ten seconds, extra calls if
 possibly within. No window of ten seconds ever exceeds the share.
@@ -12,18 +12,20 @@ from __future__ import annotations
 
 from collections import deque
 
+# Extra calls a second that a quiet source gets, of each worker.
+LEAST_PER_S = 1
 _MEMORY_S = 10
-_MIN_EXTRA = 10
 _SECOND_NS = 1_000_000_000
 
 
 class RetryBudget:
     """The caller increments `first_calls` directly."""
 
-    __slots__ = ("_extra_by_second", "_first_by_second", "_second", "extra_calls", "first_calls", "share_bps")
+    __slots__ = ("_extra_by_second", "_first_by_second", "_least", "_second", "extra_calls", "first_calls", "share_bps")
 
-    def __init__(self, share_bps: int) -> None:
+    def __init__(self, share_bps: int, least_per_s: int = LEAST_PER_S) -> None:
         self.share_bps = share_bps
+        self._least = least_per_s * _MEMORY_S
         self._first_by_second: deque[int] = deque([0] * (_MEMORY_S - 1), _MEMORY_S - 1)
         self._extra_by_second: deque[int] = deque([0] * _MEMORY_S, _MEMORY_S)
         self._second = 0
@@ -60,7 +62,7 @@ class RetryBudget:
     @property
     def allowed(self) -> float:
         """How many extra calls ten seconds may have at the present number of first calls."""
-        return max(_MIN_EXTRA, (self.first_calls + sum(self._first_by_second)) * self.share_bps / 10_000)
+        return max(self._least, (self.first_calls + sum(self._first_by_second)) * self.share_bps / 10_000)
 
     def __repr__(self) -> str:
         return f"<RetryBudget {self.used} extra for {self.first_calls + sum(self._first_by_second)} first calls>"

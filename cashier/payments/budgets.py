@@ -55,6 +55,11 @@ def look_steps(accept: AcceptSettings) -> tuple[Step, ...]:
     )
 
 
+# The look-ups of one status with a reversal. The engine is asked, told to reverse, and, if it had
+# no such payment, asked again; the acquirer is asked beside the first and the last of these.
+LOOK_UPS = {"engine": 3, "acquirer": 2}
+
+
 def _reversal_steps(accept: AcceptSettings) -> tuple[Step, ...]:
     condition = "time is up or the payer cancels"
     return (

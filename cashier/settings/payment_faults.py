@@ -11,7 +11,7 @@ from cashier.domain.catalog import Catalog
 from cashier.domain.kinds import KINDS
 from cashier.payments.settings import AcceptSettings
 from cashier.settings.schema import ServiceSettings, Settings
-from cashier.sources.idempotent_retry import RetrySettings
+from cashier.sources.idempotent_retry import MOST_ATTEMPTS, RetrySettings
 
 # The services whose look-ups are retried.
 _RETRIED = ("engine", "acquirer")
@@ -35,6 +35,12 @@ def _tries_faults(name: str, tries: RetrySettings, accept: AcceptSettings) -> It
             f"[sources.{name}.tries] attempts = {tries.attempts} cannot be kept: the last may start only after"
             f" {last_start_ms} ms, and [accept] look_ms = {accept.look_ms} ends before;"
             f" raise look_ms above {last_start_ms}, or lower attempts, attempt_ms or the waits"
+        )
+    elif tries.attempts > MOST_ATTEMPTS:
+        yield (
+            f"[sources.{name}.tries] attempts = {tries.attempts} makes the worst amplification of a look-up"
+            f" × {tries.attempts}; the bound is × {MOST_ATTEMPTS}: lower attempts to at most {MOST_ATTEMPTS},"
+            " 3 is the default"
         )
 
 

@@ -3,6 +3,9 @@
 A slow attempt is not given up: the next one starts beside it, and the first answer counts. So the
 whole budget is kept for an upstream that is slow, and a request that was lost costs only
 `attempt_ms`.
+
+All requests to a service share a budget of further attempts. Without it a service that is too slow
+for its load would get `attempts` times that load, and stay too slow after the cause is gone.
 """
 
 from __future__ import annotations
@@ -14,10 +17,23 @@ from typing import Annotated, TypeVar
 
 from msgspec import Meta, Struct
 
+from cashier.fanout.retry_budget import RetryBudget
 from cashier.fanout.timeline import CallKind
 from cashier.source_errors import Overloaded, Unanswered
 
 Positive = Annotated[int, Meta(ge=1)]
+
+# Further attempts at a service: this share of its requests over ten seconds, or so many a second of
+# each worker. The numbers of Finagle's RetryBudget.
+FURTHER_BPS = 2_000
+FURTHER_PER_S = 10
+# The most `attempts` that a configuration may have: the cap of gRPC's retry policy.
+MOST_ATTEMPTS = 5
+
+
+def further_attempts() -> RetryBudget:
+    """The budget of one service, for `retry_until_answered`."""
+    return RetryBudget(FURTHER_BPS, FURTHER_PER_S)
 
 
 class RetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,15 +72,21 @@ Running = set[asyncio.Task[Answer | Unanswered]]
 
 
 async def retry_until_answered(
-    attempt: Callable[[int, CallKind], Awaitable[Answer | Unanswered]], budget_ms: int, settings: RetrySettings
+    attempt: Callable[[int, CallKind], Awaitable[Answer | Unanswered]],
+    budget_ms: int,
+    settings: RetrySettings,
+    further: RetryBudget | None = None,
 ) -> Answer | Unanswered:
     """Return the first answer, else the last `Unanswered`.
 
     `attempt` takes the milliseconds that it may last, and whether it is a HEDGE, beside one that
-    has not answered yet. All attempts and waits fit into `budget_ms`. Raises what an attempt
-    raises.
+    has not answered yet. All attempts and waits fit into `budget_ms`. `further`: the budget of
+    further attempts, on the loop's time; None: without a bound. Raises what an attempt raises.
     """
     loop = asyncio.get_running_loop()
+    if further is not None:
+        further.roll(_now_ns(loop))
+        further.first_calls += 1
     ends_s = loop.time() + budget_ms / 1000
     next_after_s = settings.next_after_ms(budget_ms) / 1000
 
@@ -83,6 +105,8 @@ async def retry_until_answered(
             if _is_answer(outcome):
                 break
             await asyncio.sleep(starts_s - loop.time())
+            if further is not None and not further.take(_now_ns(loop)):
+                break
             kind = CallKind.HEDGE if running else CallKind.RETRY
             running.add(loop.create_task(next_attempt(kind)))
         if not _is_answer(outcome):
@@ -95,6 +119,10 @@ async def retry_until_answered(
             task.cancel()
         if running:
             await asyncio.wait(running)
+
+
+def _now_ns(loop: asyncio.AbstractEventLoop) -> int:
+    return int(loop.time() * 1e9)
 
 
 async def _first_answer(running: Running[Answer], until_s: float | None) -> Answer | Unanswered | None:

@@ -14,7 +14,7 @@ from cashier.fanout.source_metrics import configured_url
 from cashier.fanout.timeline import CallKind
 from cashier.metrics.store import Store
 from cashier.source_errors import MissingCause, SourceError, Unanswered
-from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
+from cashier.sources.idempotent_retry import RetrySettings, further_attempts, retry_until_answered
 from cashier.sources.service_request import ServiceRequest
 from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Response, Transport
@@ -34,6 +34,7 @@ class ServiceCalls:
         metrics: Store | None = None,
     ) -> None:
         metrics = metrics or Store()
+        self._further = further_attempts()
         self._transport = transport
         self._on_failure = on_failure
         calls = partial(metrics.counter, "cashier_source_calls_total", service)
@@ -92,4 +93,4 @@ class ServiceCalls:
                     self._hedges_won.add()
             return outcome
 
-        return await retry_until_answered(attempt, budget_ms, retry)
+        return await retry_until_answered(attempt, budget_ms, retry, self._further)

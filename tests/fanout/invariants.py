@@ -231,6 +231,7 @@ class MeteredUpstream:
         self._begun: list[MeteredCall] = []  # during a start
         self._firsts: Counter[int] = Counter()
         self._extras: Counter[int] = Counter()
+        self._amplification: Counter[str] = Counter()  # by key, first calls less extra ones
         self._share_bps = 0
 
     def watch(self, guard: Guard, cache: Cache | None) -> None:
@@ -280,10 +281,14 @@ class MeteredUpstream:
         second = self.clock_ns() // 1_000_000_000
         if first:
             self._firsts[second] += 1
+            self._amplification[key] += 1
             self._check_limit()
             self._check_single_flight(key)
         else:
             self._extras[second] += 1
+            self._amplification[key] -= 1
+            if self._amplification[key] < 0:
+                self.invariants.report(f"{self.name}/{key} has a second extra call for one first call")
             self._check_budget(second)
         call = MeteredCall(self, key, on_answer)
         self._begun.append(call)

@@ -147,6 +147,11 @@ def test_a_quiet_source_gets_ten_extra_calls_in_ten_seconds(began_s: int) -> Non
     assert budget.take((began_s + 11) * SECOND_NS)
 
 
+def test_the_least_number_of_extra_calls_may_be_another() -> None:
+    budget = RetryBudget(500, least_per_s=3)
+    assert sum(budget.take(0) for _ in range(100)) == 30
+
+
 def test_a_busy_source_gets_exactly_its_share() -> None:
     budget = RetryBudget(500)
     budget.first_calls += 1_000
