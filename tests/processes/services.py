@@ -125,7 +125,8 @@ class Service:
         self.output = result[1] + result[2]
         assert [secret for secret in self._secrets if secret in self.output] == []
         assert "Traceback" not in self.output, self.output
-        assert [line for line in self.output.splitlines() if self._is_unexpected_error(line)] == []
+        unexpected = [line for line in self.output.splitlines() if self._is_unexpected_error(line)]
+        assert not unexpected, "\n".join(unexpected)
 
     def _is_unexpected_error(self, line: str) -> bool:
         """Whether a line is a log record of an error other than the end of a worker killed here."""
