@@ -34,13 +34,13 @@ from cashier.pages.page_call import LINK_S, PageCall, PageRefused, UnknownAddres
 from cashier.pages.page_responses import PageResponses, internal
 from cashier.pages.payment_endpoints import PaymentEndpoints
 from cashier.pages.qr import QrCodes
-from cashier.pages.rate_limit import RateLimit
 from cashier.pages.rendering import Rendering
 from cashier.pages.security_headers import OriginRefused, origin_of, secure
 from cashier.pages.till_call import TillCall
 from cashier.pages.till_endpoints import TillEndpoints
 from cashier.tokens.page_session import SessionClaims, TillClaims
 from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, invalid
+from cashier.web.rate_limit import RateLimit
 
 _log = structlog.get_logger("cashier.pages")
 

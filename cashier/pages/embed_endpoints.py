@@ -27,12 +27,12 @@ from cashier.pages.page_call import PageRefused
 from cashier.pages.page_responses import PageResponses, internal
 from cashier.pages.payment_endpoints import PaymentEndpoints
 from cashier.pages.qr import QrCodes
-from cashier.pages.rate_limit import RateLimit
 from cashier.pages.rendering import AnyView, Rendering, name_of
 from cashier.pages.security_headers import OriginRefused, origin_of, secure
 from cashier.pages.views import PageView, ResultView
 from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.problem import RequestRefused
+from cashier.web.rate_limit import RateLimit
 
 _log = structlog.get_logger("cashier.pages")
 
