@@ -156,7 +156,8 @@ def written(folder: Path, port: int, names: NameService, valkey: str, issuer: Is
     lines = [
         f"[server]\nport = {port}\nworkers = 2\ndrain_s = 10\n[operations]\nenabled = false\n",
         '[auth]\nmode = "jwt"\nissuer = "https://issuer.example"\naudience = "cashier"\n',
-        f'jwks_file = "{issuer.file}"\n[consult]\ndeadline_ms = 4000\nmax_deadline_ms = 4000\n[shed]\nenabled = false\n',
+        f'jwks_file = "{issuer.file}"\n[consult]\ndeadline_ms = 4000\nmax_deadline_ms = 4000\n',
+        "[shed]\nenabled = false\n",
         "[accept]\ncheck_ms = 5000\n",
         f'[cache]\nshared = "{valkey}"\n[tokens]\nsecrets = ["{"t" * 32}"]\n',
         *(f"[sources.{name}]\n{found}timeout_ms = {timeout_ms}\n" for name in NAMES if name != "marketing"),
