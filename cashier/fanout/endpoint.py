@@ -19,6 +19,7 @@ from cashier.fanout.source_metrics import EndpointMetrics
 # that, leaving it out costs more than it saves.
 _SLOW_FACTOR = 3
 _SLOW_MARGIN_NS = 5_000_000
+_SETTLING_S = 5
 # Weight of one call in the mean latency: 1/16.
 _SMOOTHING = 16
 
@@ -39,7 +40,8 @@ class Endpoint:
     """
 
     __slots__ = (
-        "_on_recovery", "breaker", "in_flight", "latency_ns", "limiter", "metrics", "name", "slow_ns", "subject",
+        "_on_recovery", "breaker", "in_flight", "latency_ns", "limiter", "metrics", "name", "settling",
+        "slow_ns", "subject",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +61,7 @@ class Endpoint:
         self.subject = subject
         self.in_flight = 0
         self.latency_ns = 0
+        self.settling = 0  # seconds after a recovery in which its latency is no reference
         self.slow_ns = slow_ns
         self.breaker = Breaker(breaker, random)
         self.limiter = Limiter(limiter)
@@ -83,9 +86,13 @@ class Endpoint:
             breaker.successes += 1
         elif breaker.record_success(started_ns, now_ns):
             self.limiter.restart()
+            self.settling = _SETTLING_S
             self._on_recovery(self.name, now_ns - breaker.opened_ns)
         limiter = self.limiter
-        if (self.in_flight + 1) * 2 >= limiter.limit:
+        # An answer that took half of its time leaves no room for as many again.
+        if limiter.ramp_to and 2 * took_ns < self.slow_ns:
+            limiter.ramp()
+        elif (self.in_flight + 1) * 2 >= limiter.limit:
             limiter.grow()
 
     def record_failure(
@@ -153,11 +160,17 @@ def update_slow_marks(endpoints: Sequence[Endpoint], ceiling_ns: int) -> None:
     """Set each `slow_ns`: the ceiling, or less if the siblings are much faster.
 
     The reference is the median latency, of two the faster: one quick endpoint must not make all
-    others slow.
+    others slow. Endpoints that have just recovered are none: the load comes back to all of them at
+    once, and they become slower together. Call it once a second.
     """
-    latencies = sorted(endpoint.latency_ns for endpoint in endpoints if endpoint.latency_ns and endpoint.breaker.closed)
+    latencies = sorted(
+        endpoint.latency_ns
+        for endpoint in endpoints
+        if endpoint.latency_ns and endpoint.breaker.closed and not endpoint.settling
+    )
     usual_ns = latencies[(len(latencies) - 1) // 2] if latencies and len(endpoints) > 1 else NEVER_NS
     for endpoint in endpoints:
+        endpoint.settling = max(0, endpoint.settling - 1)
         endpoint.slow_ns = ceiling_ns
         if usual_ns != NEVER_NS:
             endpoint.slow_ns = min(ceiling_ns, max(_SLOW_FACTOR * usual_ns, usual_ns + _SLOW_MARGIN_NS))

@@ -2,6 +2,10 @@
 
 Additive increase, multiplicative decrease on timeouts and refusals: the sign of a server's queue
 that a client can see is loss, not delay (Netflix concurrency-limits' advice for clients).
+
+After a recovery the limit is small, and grows faster until the first loss halves it (the slow start
+of TCP): the callers that failed meanwhile come again, all at once. At the usual limit they would
+fill the queue of the address, time out, open its breaker and come again, for good.
 """
 
 from __future__ import annotations
@@ -14,6 +18,10 @@ from msgspec import Meta, Struct
 from cashier.fanout.failing_keys import FailingKeys
 
 UNLIMITED = 1 << 30
+# The limit after a recovery. Every quick answer adds one to it, and, until the first loss, so do
+# eight others: an address that always takes most of its time has no quick ones.
+_RESTART = 10
+_RAMP_CREDIT = 8
 
 
 class LimiterSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,14 +45,19 @@ class LimiterSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limiter:
-    """`limit`: the largest number of concurrent calls; callers read it before each call."""
+    """`limit`: the largest number of concurrent calls; callers read it before each call.
 
-    __slots__ = ("_credit", "_cut_ns", "_failing_keys", "limit", "settings")
+    `ramp_to`: after a recovery, the limit up to which `ramp` counts quick answers; else 0.
+    """
+
+    __slots__ = ("_credit", "_cut_ns", "_failing_keys", "_no_loss_yet", "limit", "ramp_to", "settings")
 
     def __init__(self, settings: LimiterSettings | None) -> None:
         """None: no limit."""
         self.settings = settings
         self.limit = UNLIMITED if settings is None else settings.within(settings.start)
+        self.ramp_to = 0
+        self._no_loss_yet = False  # since the recovery
         self._credit = 0
         self._cut_ns = 0
         self._failing_keys = FailingKeys()
@@ -57,12 +70,30 @@ class Limiter:
             self.limit = settings.within(settings.start)
         else:
             self.limit = settings.within(self.limit)
+        if self.ramp_to:
+            self.ramp_to = 0 if settings is None else settings.within(settings.start)
         self.settings = settings
 
     def restart(self) -> None:
-        """The address has recovered: forget the limit that it had while it was sick."""
+        """The address has recovered: forget the limit that it had while it was sick.
+
+        Start with a small one, because nothing is known of the load that comes now.
+        """
         if self.settings is not None:
-            self.limit = max(self.limit, self.settings.within(self.settings.start))
+            self.ramp_to = self.settings.within(self.settings.start)
+            self.limit = self.settings.within(min(self.ramp_to, _RESTART))
+            self._no_loss_yet = True
+
+    def ramp(self) -> None:
+        """Count a quick answer after a recovery."""
+        if self.limit < self.ramp_to:
+            self.limit += 1
+        else:
+            self.ramp_to = 0
+
+    @property
+    def _starts_slowly(self) -> bool:
+        return self._no_loss_yet and self.limit < self.ramp_to
 
     def grow(self) -> None:
         """Count a success at half of the limit or more.
@@ -72,7 +103,7 @@ class Limiter:
         if self.settings is None or self.limit >= self.settings.most:
             return
         self._credit += 1
-        if self._credit >= self.limit:
+        if self._credit >= (min(self.limit, _RAMP_CREDIT) if self._starts_slowly else self.limit):
             self._credit = 0
             self.limit += 1
 
@@ -85,7 +116,8 @@ class Limiter:
         """
         if self.settings is None or started_ns < self._cut_ns or not self._failing_keys.counts(key, now_ns):
             return
-        self.limit = max(self.settings.least, self.limit * 9 // 10)
+        self.limit = max(self.settings.least, self.limit // 2 if self._starts_slowly else self.limit * 9 // 10)
+        self._no_loss_yet = False
         self._credit = 0
         self._cut_ns = now_ns
 

@@ -120,6 +120,21 @@ def test_an_open_endpoint_does_not_influence_the_slow_marks() -> None:
     assert endpoints[1].slow_ns == 60 * MS_NS
 
 
+def test_endpoints_that_have_just_recovered_are_no_reference_for_five_seconds() -> None:
+    endpoints = new_endpoints(2)
+    for each in endpoints:
+        break_it(each)
+        each.breaker.probe_soon(NOW_NS)
+        assert each.admits_probe(NOW_NS, LEASE_NS)
+        each.record_answer(NOW_NS, NOW_NS + 4 * MS_NS, counted=False)
+        assert each.breaker.closed
+    marks = []
+    for _ in range(6):
+        update_slow_marks(endpoints, CEILING_NS)
+        marks.append(endpoints[0].slow_ns // MS_NS)
+    assert marks == [100] * 5 + [12]
+
+
 def test_the_slow_mark_of_a_sole_endpoint_is_the_ceiling() -> None:
     [only_endpoint] = new_endpoints(1)
     only_endpoint.latency_ns = MS_NS

@@ -69,6 +69,32 @@ def test_the_limit_recovers_from_its_lower_bound() -> None:
     assert limiter.limit == 20
 
 
+def test_after_a_recovery_the_limit_is_small_and_quick_answers_raise_it_to_its_start() -> None:
+    limiter = Limiter(LimiterSettings(start=100))
+    limiter.restart()
+    assert limiter.limit == 10
+    for _ in range(90):
+        limiter.ramp()
+    assert (limiter.limit, limiter.ramp_to) == (100, 100)
+    limiter.ramp()
+    assert (limiter.limit, limiter.ramp_to) == (100, 0)
+
+
+def test_after_a_recovery_the_limit_grows_faster_until_the_first_loss_halves_it() -> None:
+    limiter = Limiter(LimiterSettings(start=100))
+    limiter.restart()
+    for _ in range(80):
+        limiter.grow()
+    assert limiter.limit == 20
+    limiter.shrink(1, 2)
+    assert limiter.limit == 10
+    for _ in range(80):
+        limiter.grow()
+    assert limiter.limit == 16
+    limiter.shrink(3, 4)
+    assert limiter.limit == 14
+
+
 SETTINGS = st.builds(
     lambda start, least, more: LimiterSettings(start, least, least + more),
     st.integers(1, 500),
