@@ -16,7 +16,7 @@ from cashier.conformance.examination import ConformSettings, endpoint, examine, 
 from cashier.conformance.exchange import Endpoint
 from cashier.conformance.money_checks import TrialPayment
 from cashier.conformance.report import ServiceReport, as_json, as_junit, conforms
-from cashier.conformance.subject import READ_SOURCES
+from cashier.conformance.subject import EXAMPLES, READ_SOURCES
 from cashier.contract.operations import SOURCES
 from cashier.domain.legs import EngineLeg, EngineLegType
 from cashier.domain.money import Money
@@ -29,9 +29,6 @@ _WRONG_USE = 2
 _INTERRUPTED = 128 + signal.SIGINT
 _MONEY_MOVERS = ("risk", "engine")
 _DEFAULT_CONFIG = Path("config/cashier.toml")
-# Ids of the contract's examples, which the sandbox has too.
-_EXAMPLES = {"order_id": "o_1001", "user_id": "u_1", "merchant_id": "m_1"}
-_EXAMPLE_AMOUNT, _EXAMPLE_COUNTRY = "CNY:12800", "CN"
 
 
 def conform(
@@ -170,10 +167,7 @@ def _inputs(given: dict[str, Any], amount: str | None, *, whole: bool) -> dict[s
     for name, value in given.items():
         if fault := input_fault(name, value):
             _refuse(fault)
-    if whole:
-        given = {**_EXAMPLES, "country": _EXAMPLE_COUNTRY, **given}
-        amount = amount or _EXAMPLE_AMOUNT
-    given.setdefault("order_id", _EXAMPLES["order_id"])
+    given = {**(EXAMPLES if whole else {"order_id": EXAMPLES["order_id"]}), **given}
     if amount is not None:
         money = _money(amount)
         given |= {"amount": money, "currency": money.currency}
@@ -196,7 +190,7 @@ def _test_payment(
     return TrialPayment(
         order_id=order_id,
         user_id=user_id,
-        merchant_id=inputs.get("merchant_id", _EXAMPLES["merchant_id"]),
+        merchant_id=str(inputs.get("merchant_id") or EXAMPLES["merchant_id"]),
         amount=inputs["amount"],
         legs=() if leg is None else (_leg(leg, inputs["amount"]),),
         kind=Kind(kind),

@@ -9,12 +9,23 @@ from typing import Any
 from msgspec import Struct
 
 from cashier.consultation.source_table import SOURCE_SPECS
+from cashier.domain.money import Money
 from cashier.fanout.ask import Importance
 from cashier.sources.acquirer import ACQUIRER
 from cashier.sources.engine import ENGINE
 from cashier.sources.source import Source
 
 Inputs = Mapping[str, Any]
+
+# What is asked where neither the caller nor an order says more. The sandbox knows it.
+EXAMPLES: Inputs = {
+    "order_id": "o_1001",
+    "user_id": "u_1",
+    "merchant_id": "m_1",
+    "amount": Money("CNY", 12_800),
+    "currency": "CNY",
+    "country": "CN",
+}
 
 # Every kind of character that an id may have.
 _ALL_CHARACTERS = "aZ9_.:@~-"
@@ -42,21 +53,27 @@ class ReadSource(Struct, frozen=True, kw_only=True):
         return self.subject is not None and self.source.to_fact(None, _ANY_INPUTS) is None
 
     def known(self, inputs: Inputs, ids: tuple[str, ...]) -> list[Inputs]:
-        """The inputs with each of `ids` as the subject; without ids those that were given."""
-        if self.subject is None or (not ids and self.subject not in inputs):
-            return [] if self.subject else [inputs]
-        return [{**inputs, self.subject: each} for each in ids] or [inputs]
+        """The inputs with each of `ids` as the subject; without ids those that were given.
+
+        Here and below, examples take the place of missing inputs, but never that of the subject.
+        """
+        whole = {**EXAMPLES, **inputs}
+        if self.subject is None:
+            return [whole]
+        if not ids:
+            return [whole] if self.subject in inputs else []
+        return [{**whole, self.subject: each} for each in ids]
 
     def unknown(self, inputs: Inputs, name: str = "") -> Inputs:
         """The inputs with a subject that cannot exist."""
         assert self.subject is not None, "this source has no subject"  # noqa: S101
-        return {**inputs, self.subject: f"conform{name}.{uuid.uuid4().hex}"}
+        return {**EXAMPLES, **inputs, self.subject: f"conform{name}.{uuid.uuid4().hex}"}
 
     def strange(self, inputs: Inputs) -> list[Inputs]:
         """Inputs with ids of all characters and of the greatest length."""
         assert self.subject is not None, "this source has no subject"  # noqa: S101
         characters = f"{_ALL_CHARACTERS}{uuid.uuid4().hex}"
-        return [{**inputs, self.subject: each} for each in (characters, characters.ljust(_LONGEST_ID, "x"))]
+        return [{**EXAMPLES, **inputs, self.subject: each} for each in (characters, characters.ljust(_LONGEST_ID, "x"))]
 
 
 _ANY_INPUTS = {"order_id": "", "user_id": "", "merchant_id": "", "payment_id": ""}

@@ -14,6 +14,7 @@ import trustme
 from typer.testing import CliRunner, Result
 
 from cashier.cli.commands import cli
+from cashier.consultation.source_table import SOURCE_NAMES
 from tests.conformance.seeded_faults import row_of
 from tests.conformance.spoiled_service import Answer, Received, Spoil, spoiled_sandbox
 
@@ -126,6 +127,15 @@ async def test_all_examines_what_a_configuration_joins_also_with_credentials_and
     assert {rule["verdict"] for rule in services["risk"]["results"]} == {"SKIPPED"}
     assert set(services) == {*names, "quota", "balance"}
     assert "t0ken" not in result.output
+
+
+@pytest.mark.parametrize("source", SOURCE_NAMES)
+def test_a_configuration_of_one_source_needs_no_inputs(source: str, tmp_path: Path) -> None:
+    """Without an order that tells them; and the service does not listen."""
+    (tmp_path / "cashier.toml").write_text(f'[sources]\n{source}.url = "{NO_SERVICE}"\n')
+    result = invoke("--all", "--config", str(tmp_path / "cashier.toml"), *BRIEF)
+    assert (result.exit_code, result.exception.__class__) == (1, SystemExit), result.output
+    assert f"{source} does not conform" in result.output
 
 
 async def test_a_configured_credential_is_used_and_not_printed(tmp_path: Path) -> None:
