@@ -40,7 +40,7 @@ def broken_answers(draw: st.DrawFn) -> tuple[Any, Any]:
         if isinstance(place, dict) and len(place) > 1 and draw(st.booleans()):
             del place[key]
         else:
-            place[key] = draw(st.sampled_from(WRONG_VALUES))
+            place[key] = copy.deepcopy(draw(st.sampled_from(WRONG_VALUES)))
     return struct, example
 
 
