@@ -147,6 +147,7 @@ class Payer:
         self, method: str, path: str, body: Any, headers: dict[str, str] | None = None
     ) -> Reply:
         """Repeat after a lost connection or a retryable code."""
+        said = ""
         for _ in range(_MAX_TRIES):
             try:
                 reply = await self.request(method, path, body, headers)
@@ -156,8 +157,9 @@ class Payer:
                 continue
             if reply.code not in RETRYABLE:
                 return reply
+            said = f"{reply.code}: {reply.body.get('detail')}"
             await asyncio.sleep(_PAUSE_S)
-        raise AssertionError(f"{path} is never answered")
+        raise AssertionError(f"{path} is never answered, but {said}")
 
     async def request(self, method: str, path: str, body: Any, headers: dict[str, str] | None = None) -> Reply:
         async with self._session.request(method, f"{self.service.url}{path}", json=body, headers=headers) as response:
