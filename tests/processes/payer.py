@@ -151,7 +151,8 @@ class Payer:
         for _ in range(_MAX_TRIES):
             try:
                 reply = await self.request(method, path, body, headers)
-            except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
+            except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+                said = repr(error)
                 self.lost += 1
                 await self.service.ready()
                 continue

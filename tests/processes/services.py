@@ -56,12 +56,12 @@ def write_configuration(
 class Service:
     """One service process.
 
-    `secrets`: texts that must not be in its output; may grow while it runs.
+    `secrets`: texts that must not be in its output; may grow while it runs. `waits`: as `Command`.
     """
 
-    def __init__(self, config: Path, secrets: set[str]) -> None:
+    def __init__(self, config: Path, secrets: set[str], *, waits: bool = False) -> None:
         self._killed_workers: set[int] = set()
-        self._command = Command("serve", "--config", str(config))
+        self._command = Command("serve", "--config", str(config), waits=waits)
         self._secrets = secrets
         self.url = ""
         self.output = ""
@@ -74,6 +74,9 @@ class Service:
     @property
     def running(self) -> bool:
         return self._command.process.poll() is None
+
+    def watch(self) -> None:
+        self._command.watch()
 
     async def ready(self) -> Service:
         if not self.url:
@@ -148,7 +151,10 @@ def end_all(services: Iterable[Service]) -> None:
 
 
 class Fleet:
-    """Services of one configuration, some started in advance, because starting is slow."""
+    """Services of one configuration, some started in advance, because starting is slow.
+
+    They may wait for long while other tests run.
+    """
 
     AHEAD = 2
 
@@ -161,10 +167,12 @@ class Fleet:
     async def take(self) -> Service:
         """Return an idle service."""
         while len(self._ready_soon) <= self.AHEAD:
-            service = Service(self._config, self._secrets)
+            service = Service(self._config, self._secrets, waits=True)
             self._ready_soon.append(service)
             self.all.append(service)
-        return await self._ready_soon.popleft().ready()
+        taken = self._ready_soon.popleft()
+        taken.watch()
+        return await taken.ready()
 
     def retire(self, service: Service) -> None:
         """End a service: it remembers the payments of its world."""

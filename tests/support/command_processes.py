@@ -26,9 +26,12 @@ ENVIRONMENT = {
 
 
 class Command:
-    """A process of `python -m cashier …`."""
+    """A process of `python -m cashier …`. It is killed after `TIMEOUT_S`, because a test may hang.
 
-    def __init__(self, *words: str) -> None:
+    Unless `waits`: until `watch` is called.
+    """
+
+    def __init__(self, *words: str, waits: bool = False) -> None:
         self._log = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115 - closed after the process; read before
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cashier", *words],
@@ -41,9 +44,13 @@ class Command:
         )
         self._watchdog = threading.Timer(TIMEOUT_S, self.kill)
         self._watchdog.daemon = True  # an interpreter that ends does not wait for it
-        self._watchdog.start()
+        if not waits:
+            self.watch()
         self.printed = ""
         self._ended: tuple[int, str, str] | None = None
+
+    def watch(self) -> None:
+        self._watchdog.start()
 
     def address(self, label: str) -> str:
         """Read output until a line has `label` and an address after it."""
