@@ -255,12 +255,12 @@ seeds = st.integers(0, 2**32).map(Random)
 def test_equal_addresses_share_the_load(random: Random, count: int, in_flight: float) -> None:
     """Of a quiet source, and of a busy one.
 
-    A busy one is watched for a third of a second, in which a slow answer may cost most of a share.
+    Over 400 calls each: for a hundred, one slow answer may cost an address most of its share.
     """
     hosts = [SimulatedHost(around(0.010)) for _ in range(count)]
-    run(hosts, in_flight / 0.010, 100 * count * 0.010 / in_flight, random)
+    run(hosts, in_flight / 0.010, 400 * count * 0.010 / in_flight, random)
     calls = [len(host.calls) for host in hosts]
-    assert sum(calls) / count * 0.03 <= min(calls), "an address is left out"
+    assert sum(calls) / count * 0.4 <= min(calls)
     assert max(calls) <= sum(calls) / count * 1.8
 
 
