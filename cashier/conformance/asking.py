@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ class GivenUp(Exception):
     """The service is silent, so that nothing more can be tried."""
 
 
-class Asking:
+class Asking(ABC):
     """Reads a service and puts what is wrong into `ledger`. Subclasses make the exchanges.
 
     A breach that the first answers had is not found again by later checks, which then count as not
@@ -65,6 +66,7 @@ class Asking:
         self._usual: set[str] = set()
         self.silent = 0
 
+    @abstractmethod
     async def read(
         self,
         source: ReadSource,
@@ -79,7 +81,6 @@ class Asking:
         `rule`: takes all breaches but those of the first answers. `tolerated`: statuses that are
         none. Raises `GivenUp` once too many reads have had no answer.
         """
-        raise NotImplementedError
 
     def find(self, rule: Rule, what: str, exchange: Exchange) -> None:
         """A breach that later checks are not to repeat, if it is one of the first answers."""

@@ -24,7 +24,7 @@ ANSWERS = Rule(
     "a subject that exists gets a 200",
     "200 with the answer; 404 only for what does not exist. Redirects are not followed; 201, 204 and 3xx are garbled, "
     "5xx is unreachable",
-    "{silence}; failures open the breaker, and then nobody's calls are made",
+    "{silence}; failures open the breaker, which then stops all calls",
 )
 SCHEMA = Rule(
     "schema",

@@ -17,8 +17,8 @@ from cashier.settings.schema import Settings, SourceSettings
 
 # Time to assemble, rank, sign and encode on a busy machine; see benchmarks/README.md.
 _LEAST_RESERVE_MS = 2
-# A source at 80 % of its capacity still has room for so many extra calls. More of them could keep
-# it overloaded after its trouble has ended. The default of Finagle's and Envoy's budgets.
+# A source at 80 % of its capacity still has room for this share of extra calls. More of them could
+# keep it overloaded after its trouble has ended. The default of Finagle's and Envoy's budgets.
 MOST_EXTRA_BPS = 2_000
 
 

@@ -36,7 +36,7 @@ class FailureCode(Struct, frozen=True):
 
 
 def failure_codes() -> tuple[FailureCode, ...]:
-    """Those that differ from a code that nobody knows, by name."""
+    """By name, those that count otherwise than an unknown code."""
     routing = tomllib.loads(resources.files("cashier.defaults").joinpath("routing.toml").read_text("utf-8"))
     blame = msgspec.convert(routing["blame"], FailureAttribution)
     return tuple(

@@ -227,7 +227,7 @@ class Channel(Struct, frozen=True):
 
 
 class UnratedChannel(Channel, frozen=True):
-    """A channel whose success rate nobody states.
+    """A channel without a stated success rate.
 
     `success_bps` is assumed, for comparisons. It is no news about this channel, so the channel's
     health follows from its status alone.

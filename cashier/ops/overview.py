@@ -67,7 +67,7 @@ class DiscoveryOverview(Struct, frozen=True):
     """Where the addresses come from, over all workers.
 
     `age_s`: of the oldest list; null if a worker has none since its start. `changes`: the most of a
-    worker. `failing`: in so many of `workers` the last lookup found nothing; `failure`: why.
+    worker. `failing`: of `workers`, those whose last lookup found nothing; `failure`: why.
     """
 
     way: str

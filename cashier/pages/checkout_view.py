@@ -182,7 +182,7 @@ def _folded(rows: tuple[MethodRow, ...]) -> tuple[tuple[MethodRow, ...], ...]:
 
 def _method_row(method: PayMethod, writing: Writing, addresses: CheckoutAddresses, chosen: Chosen) -> MethodRow:
     key = element_key("m", method.method_id)
-    # Why a method is still being checked helps nobody: it is asked for again.
+    # The reason why a method is still being checked is left out: it is asked for again.
     reason = method.reason if method.availability is Availability.UNAVAILABLE else None
     remedy = reason.remedy if reason and reason.remedy and reason.remedy.type in REMEDIES else None
     help_text = _remedy_text(remedy, writing) if remedy else None

@@ -109,8 +109,10 @@ class TillCall(BrowserCall):
 
     @property
     def session(self) -> SessionClaims:
-        """The sale as a session of a payer who is nobody in particular. Without a sale it has no
-        order, and only forms need it. Raises `PageRefused`."""
+        """The sale as the session of a walk-in payer. Raises `PageRefused`.
+
+        Without a sale it has no order, and only forms need it.
+        """
         till = self.till
         return SessionClaims(
             session_id=till.session_id,

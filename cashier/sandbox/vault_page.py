@@ -1,6 +1,6 @@
 """The form of the sandbox's card vault as HTML. Pure; every value from outside is escaped.
 
-It has test cards in place of fields: nobody can enter a real one.
+It has test cards in place of fields: a real one cannot be entered.
 """
 
 from __future__ import annotations

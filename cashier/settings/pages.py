@@ -30,7 +30,7 @@ MAX_LOGO_BYTES = 64 * 1024
 
 
 class BrandSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[pages.brand]`. `color`: of buttons and links, moved where nobody could read it.
+    """`[pages.brand]`. `color`: of buttons and links, moved where it could not be read.
 
     `logo`: the path of an SVG or PNG file; empty: the name is shown.
     """

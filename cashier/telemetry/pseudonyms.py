@@ -1,6 +1,6 @@
 """Pseudonyms of ids in records: the same id has the same one, in all records of a run.
 
-Keyed, so that nobody can compute them from ids that they know, and the key ends with the run.
+Keyed, so that known ids do not lead to them, and the key ends with the run.
 """
 
 from __future__ import annotations

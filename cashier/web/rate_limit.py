@@ -46,7 +46,7 @@ class RateLimit:
         now_s = self._now_s()
         early_s = self._free_at_s.get(caller, now_s) + self._each_s - now_s - self._ahead_s
         # Sums of binary fractions: a caller that comes in time must not be early by a rounding.
-        return early_s if early_s > 1e-6 else 0
+        return min(early_s, self._each_s) if early_s > 1e-6 else 0
 
     def count(self, caller: str) -> None:
         now_s = self._now_s()
@@ -59,7 +59,7 @@ class RateLimit:
 class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[limits]`, in each worker: consultations and submits of one user and of one merchant.
 
-    Per second; 0: no limit. `burst_s`: what so many seconds permit may come at once.
+    Per second; 0: no limit. `burst_s`: the requests of this many seconds may come at once.
     """
 
     user_rate: PerSecond = 0
@@ -92,7 +92,7 @@ class CallerLimits:
         return f"<CallerLimits users={self._users!r} merchants={self._merchants!r}>"
 
     def admit(self, owned: Owned) -> None:
-        """Count a request. Raises `RequestRefused`: RATE_LIMITED, and then it counts for nobody."""
+        """Count a request, unless it is refused. Raises `RequestRefused`: RATE_LIMITED."""
         users, merchants = self._users, self._merchants
         if users is not None and owned.user_id is not None:
             _require(users.wait_s(owned.user_id), "user")
