@@ -303,6 +303,10 @@ class HedgedCall(CallAttempt, Generic[C]):
         guard = self.guard
         now_ns = guard.clock_ns()
         slow_after_ns = guard.adaptive_timeout.timeout_ms * _MS_NS - _MS_NS
+        # After a stall of the loop this may come before the waiter's own timeout.
+        timed_out = self.awaited and now_ns - self.started_ns >= slow_after_ns
+        if timed_out and self.call is not None:
+            guard.on_failure(self.endpoint.name, _TIMED_OUT)
         for attempt in (self, self.extra):
             if attempt is not None and attempt.call is not None:
                 guard.latencies.record_timeout()
@@ -317,7 +321,7 @@ class HedgedCall(CallAttempt, Generic[C]):
             self.late = False
             guard.timers.late_calls -= 1
         if self.callback is not None:
-            self._deliver(CANCELLED)
+            self._deliver(_TIMED_OUT if timed_out else CANCELLED)
 
 
 class HedgedAsk(HedgedCall[OnOutcome]):

@@ -22,6 +22,7 @@ from cashier.fanout.loop_stall import stalled
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import ScatterResult, Timing, scatter
 from cashier.fanout.upstream_protocol import OnAnswer
+from cashier.source_errors import SourceError
 
 TIMEOUT_MS = 100
 STALL_S = 0.3
@@ -82,6 +83,19 @@ class Wire:
         self._caller.send(b"a request")
 
 
+class SilentWire:
+    addresses = ("somewhere",)
+    address_index = 0
+
+    def call(self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0) -> SilentWire:
+        return self
+
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
+        raise AssertionError("nothing is stored")
+
+    def abandon(self) -> None: ...
+
+
 @pytest.fixture
 def wire() -> Iterator[Wire]:
     made = Wire()
@@ -119,3 +133,27 @@ def test_a_source_that_answered_during_a_stall_is_neither_hedged_nor_counted_as_
     guard = uvloop.run(ask())
     assert outcomes == [b"an answer"]
     assert guard.counts.hedges.value == 0
+
+
+@pytest.mark.parametrize("stalled_ms", [2 * TIMEOUT_MS + 10, 3 * TIMEOUT_MS])
+def test_a_source_that_hangs_during_a_stall_has_timed_out(stalled_ms: int) -> None:
+    """The timer that ends late calls may fire before the waiter's own timeout."""
+    failures: list[SourceError] = []
+    wire = SilentWire()
+    guard = Guard(
+        "card", wire, TIMEOUT_MS, Mechanisms(), DegradationLadder(), Importance.GATING,
+        on_failure=lambda endpoint, error: failures.append(error),
+    )  # fmt: skip
+
+    async def consult() -> ScatterResult:
+        asyncio.get_running_loop().call_soon(time.sleep, stalled_ms / 1000)
+        plan = Plan([Ask("card", Importance.GATING, (), TIMEOUT_MS, guard.start)], [])
+        try:
+            return await scatter(plan, {}, None, deadline_ns=time.perf_counter_ns() + 10**10, timing=TIMING)
+        finally:
+            guard.close()
+
+    result = uvloop.run(consult())
+    assert [report.status for report in result.reports] == [SourceStatus.TIMEOUT]
+    assert [str(failure) for failure in failures] == ["no answer within the timeout"]
+    assert guard.endpoints[0].in_flight == 0
