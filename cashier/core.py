@@ -200,14 +200,17 @@ class Cashier:
         request_id: str | None = None,
         traceparent: str | None = None,
         since_ns: int | None = None,
+        decoded: bool = False,
     ) -> Consultation:
         """Return the order's payment methods by the request's deadline, or the configured one.
 
         The deadline counts from now, or from `since_ns` (`time.perf_counter_ns`) if the caller has
-        waited since then. Raises `OrderUnknown`, `RequiredSourceUnavailable`, `NotOpen`;
-        msgspec.ValidationError for a request out of bounds.
+        waited since then. `decoded`: msgspec has decoded the request, and so checked its bounds.
+        Raises `OrderUnknown`, `RequiredSourceUnavailable`, `NotOpen`; msgspec.ValidationError for a
+        request out of bounds.
         """
-        return await self._consult(self._checked(request), self._consult_headers(request_id, traceparent), since_ns)
+        checked = self._checked(request, decoded=decoded)
+        return await self._consult(checked, self._consult_headers(request_id, traceparent), since_ns)
 
     def stream(
         self, request: ConsultRequest, *, request_id: str | None = None, traceparent: str | None = None
@@ -387,9 +390,11 @@ class Cashier:
         """Seconds, of the clock of payments and of what is learned about channels."""
         return time.monotonic() if self._clock is utc_now else self._clock().timestamp()
 
-    def _checked(self, request: ConsultRequest) -> ConsultRequest:
+    def _checked(self, request: ConsultRequest, *, decoded: bool = False) -> ConsultRequest:
         if self._open is None:
             raise NotOpen("this Cashier is not open: use it inside `async with`")
+        if decoded:
+            return request
         checked: ConsultRequest = msgspec.convert(msgspec.to_builtins(request), ConsultRequest)
         return checked
 

@@ -185,12 +185,15 @@ class CashierApp:
         """Whether a page may consult, as a caller of normal priority. Call once per page."""
         return not self.limits_admission or self.admits(_PAGE_PRIORITY)
 
-    async def respond(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, HeaderList, bytes] | None:
+    async def respond(
+        self, headers: dict[bytes, bytes], body: bytes, receive: Receive
+    ) -> tuple[int, HeaderList, bytes] | None:
         """Status, headers and body for an admitted consultation that was received completely.
 
-        The request must not ask for an event stream. None if the client has disconnected.
+        The request must not ask for an event stream. `receive` reports a disconnect; None if the
+        client has disconnected.
         """
-        response = await self._consult_endpoint.respond(self._service, headers, receive)
+        response = await self._consult_endpoint.respond(self._service, headers, body, receive)
         if self.ladder is not None:
             self.ladder.answered += 1
         if response is not None and b"origin" in headers:

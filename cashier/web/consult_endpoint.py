@@ -134,9 +134,9 @@ class ConsultEndpoint:
         await send_response(send, response, request_id, started_ns)
 
     async def respond(
-        self, service: ConsultService | None, headers: dict[bytes, bytes], receive: Receive
+        self, service: ConsultService | None, headers: dict[bytes, bytes], body: bytes, receive: Receive
     ) -> tuple[int, HeaderList, bytes] | None:
-        """Status, headers and body for a completely received request without event stream.
+        """Status, headers and body for a request with this `body`, and without event stream.
 
         None if the client has disconnected.
         """
@@ -144,7 +144,7 @@ class ConsultEndpoint:
         request_id = read_request_id(headers)
         watched = self._disconnect_watch.enter(receive)
         try:
-            answer = await self._answer(service, "POST", headers, watched, request_id, started_ns)
+            answer = await self._answer(service, "POST", headers, watched, request_id, started_ns, body)
         except ClientDisconnected:
             return None
         finally:
@@ -161,7 +161,9 @@ class ConsultEndpoint:
         watched: WatchedRequest,
         request_id: str,
         started_ns: int,
+        body: bytes | None = None,
     ) -> ApiResponse | EventStream[Consultation]:
+        """`body`: None if it must be received. With it the caller wants no event stream."""
         request: ConsultRequest | None = None
 
         def localize(problem: Problem) -> tuple[Problem, Headers]:
@@ -170,17 +172,17 @@ class ConsultEndpoint:
         try:
             if service is None:
                 raise NotOpen
-            request = await self._read_request(method, headers, watched)
+            request = await self._read_request(method, headers, watched, body)
             if self._limits is not None:
                 self._limits.admit(request)
             if not self._queue.try_start():
                 await self._queue.wait()
             traceparent = read_traceparent(headers)
-            if accepts_event_stream(headers.get(b"accept")):
+            if body is None and accepts_event_stream(headers.get(b"accept")):
                 consultations = service.stream(request, request_id=request_id, traceparent=traceparent)
                 return await EventStream.start(consultations, request_id, _EVENTS._replace(localize=localize))
             consultation = await service.consult(
-                request, request_id=request_id, traceparent=traceparent, since_ns=started_ns
+                request, request_id=request_id, traceparent=traceparent, since_ns=started_ns, decoded=True
             )
             return ApiResponse(200, encode_consultation(consultation), consultation.sources, ())
         except asyncio.CancelledError:
@@ -195,7 +197,9 @@ class ConsultEndpoint:
             refused = _refusal_for(error, request_id)
         return problem_response(refused, localize)
 
-    async def _read_request(self, method: str, headers: dict[bytes, bytes], watched: WatchedRequest) -> ConsultRequest:
+    async def _read_request(
+        self, method: str, headers: dict[bytes, bytes], watched: WatchedRequest, body: bytes | None
+    ) -> ConsultRequest:
         """Check method and headers before reading the body."""
         if method != "POST":
             raise RequestRefused(
@@ -213,7 +217,12 @@ class ConsultEndpoint:
                 ProblemCode.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.", headers=ACCEPTED
             )
         timeout_ms = read_timeout_ms(headers)
-        request = decode_request(await self._read_body(headers, watched))
+        if body is None:
+            body = await self._read_body(headers, watched)
+        watched.body_complete = True
+        if len(body) > self._body_limit_bytes:
+            raise self._too_large()
+        request = decode_request(body)
         if caller is not ANYONE:
             caller.require_own(request)
         if b"origin" in headers:
@@ -229,12 +238,7 @@ class ConsultEndpoint:
         if message["type"] != "http.request":
             raise ClientDisconnected
         body: bytes = message.get("body", b"")
-        if message.get("more_body", False):
-            body = await self._read_rest(body, watched.receive)
-        elif len(body) > self._body_limit_bytes:
-            raise self._too_large()
-        watched.body_complete = True
-        return body
+        return await self._read_rest(body, watched.receive) if message.get("more_body", False) else body
 
     async def _read_rest(self, first: bytes, receive: Receive) -> bytes:
         body, more = bytearray(first), True
@@ -246,8 +250,6 @@ class ConsultEndpoint:
                 raise ClientDisconnected
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        if len(body) > self._body_limit_bytes:
-            raise self._too_large()
         return bytes(body)
 
     def _too_large(self) -> RequestRefused:

@@ -1,7 +1,7 @@
 """One request and its response: the ASGI interface, or the direct one of consultations.
 
-The direct one serves a consultation without an event stream. It saves the scope and the messages;
-the response is the same as over ASGI.
+The direct one serves a consultation whose body is complete, without an event stream. It saves the
+scope and the messages; the response is the same as over ASGI.
 """
 
 from __future__ import annotations
@@ -115,6 +115,12 @@ class Exchange:
         return f"<Exchange {self._request.method!r} received={self.received} started={self.response_started}>"
 
     @property
+    def _is_direct(self) -> bool:
+        """Whether it is a consultation with its whole body, and wants one response."""
+        whole = self.received and not self._expects_continue
+        return self._admitted and whole and not accepts_event_stream(self._request.fields.get(b"accept"))
+
+    @property
     def unread_bytes(self) -> int:
         """Of the body: received, and not yet taken by the application."""
         return len(self._body)
@@ -154,12 +160,12 @@ class Exchange:
     async def run(self) -> None:
         application = self._connection.application
         try:
-            if self._admitted and not accepts_event_stream(self._request.fields.get(b"accept")):
-                response = await application.respond(self._request.fields, self.receive)
+            if not self._is_direct:
+                await application(self._scope(), self.receive, self.send)
+            elif not self.disconnected:
+                response = await application.respond(self._request.fields, self._take_body(), self.receive)
                 if response is not None:
                     self._respond(*response)
-            else:
-                await application(self._scope(), self.receive, self.send)
         except Exception:  # noqa: BLE001 - a bug of the application must not leave its client without an end
             # Starlette raises an error again after it has answered 500 and logged it.
             if not (self.response_complete or self.disconnected):
@@ -182,11 +188,7 @@ class Exchange:
                 self._connection.transport.write(CONTINUE)
         while not (self.disconnected or self.response_complete):
             if self._body or (self.received and not self._delivered):
-                body, self._body = self._body, b""
-                self._delivered = self.received
-                if not self._connection.reading:
-                    self._connection.adjust_reading()
-                return {"type": "http.request", "body": bytes(body), "more_body": not self.received}
+                return {"type": "http.request", "body": self._take_body(), "more_body": not self.received}
             if self._fault is not None:
                 self._refuse(self._fault)
                 break
@@ -195,6 +197,14 @@ class Exchange:
             self._changed.clear()
             await self._changed.wait()
         return _DISCONNECT
+
+    def _take_body(self) -> bytes:
+        """What has arrived of the body and is not taken yet."""
+        body, self._body = self._body, b""
+        self._delivered = self.received
+        if not self._connection.reading:
+            self._connection.adjust_reading()
+        return bytes(body)
 
     async def send(self, message: Message) -> None:
         """ASGI `send`. Holds the head until the body begins, so that one write takes both."""

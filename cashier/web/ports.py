@@ -156,11 +156,18 @@ class ConsultService(Protocol):
         """None without configured payments."""
 
     async def consult(
-        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
+        self,
+        request: ConsultRequest,
+        *,
+        request_id: str,
+        traceparent: str | None = None,
+        since_ns: int | None = None,
+        decoded: bool = False,
     ) -> Consultation:
         """Return by the request's deadline, counted from `since_ns` (`perf_counter_ns`) or now.
 
-        Raises `OrderUnknown`, `RequiredSourceUnavailable` and `NotOpen`.
+        `decoded`: the request's bounds are checked. Raises `OrderUnknown`,
+        `RequiredSourceUnavailable` and `NotOpen`.
         """
 
     def stream(

@@ -29,7 +29,13 @@ class BusyService(FakeService):
         self._half_s = cost_ms / 2000
 
     async def consult(
-        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
+        self,
+        request: ConsultRequest,
+        *,
+        request_id: str,
+        traceparent: str | None = None,
+        since_ns: int | None = None,
+        decoded: bool = False,
     ) -> Consultation:
         self._block()
         await asyncio.sleep(0.005)  # an upstream's answer

@@ -187,7 +187,13 @@ class FakeService:
         return REACHABILITY
 
     async def consult(
-        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
+        self,
+        request: ConsultRequest,
+        *,
+        request_id: str,
+        traceparent: str | None = None,
+        since_ns: int | None = None,
+        decoded: bool = False,
     ) -> Consultation:
         self.calls.append((request, request_id, traceparent))
         if since_ns is not None:

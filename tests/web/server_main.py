@@ -66,7 +66,13 @@ class SlowService:
         return REACHABILITY
 
     async def consult(
-        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
+        self,
+        request: ConsultRequest,
+        *,
+        request_id: str,
+        traceparent: str | None = None,
+        since_ns: int | None = None,
+        decoded: bool = False,
     ) -> Consultation:
         if request.order_id == "o_hang":
             print_line(f"started {request_id}")
