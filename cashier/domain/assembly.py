@@ -63,7 +63,7 @@ def assemble_kind(case: ConsultationCase, kind: Kind) -> list[Offer]:
     listing = KINDS[kind].listing
     instrument, channel = _INSTRUMENT_LISTINGS.get(listing), _CHANNEL_LISTINGS.get(listing)
     offers = _offers(case, [(kind, instrument)] if instrument else [], [(kind, channel)] if channel else [])
-    return [offer for offer in offers if offer.assessment.kind is kind]
+    return [offer for offer in offers if offer.offered.kind is kind]
 
 
 def _offers(
@@ -88,7 +88,7 @@ def _offers(
         elif kind in by_kind:
             offers += channel_offers(KindAssessment(case, kind))
     if case.at_till:
-        return [anonymous(offer) if offer.assessment.kind in _NAMING_SUFFICES else offer for offer in offers]
+        return [anonymous(offer) if offer.offered.kind in _NAMING_SUFFICES else offer for offer in offers]
     return offers
 
 
@@ -97,10 +97,10 @@ def anonymous(offer: Offer) -> Offer:
 
     That is bank and digits of a card, and what an account or a limit has left.
     """
-    instrument, quote, offered = offer.instrument, offer.quote, offer.assessment.offered
+    instrument, quote, offered = offer.instrument, offer.quote, offer.offered
     return Offer(
         offer.method_id,
-        offer.assessment,
+        offered,
         offered.name,
         offered.icon,
         None if instrument is None else Instrument(instrument.id),
@@ -155,17 +155,17 @@ def agreement_offer(assessment: KindAssessment, agreement: Agreement) -> Offer:
         refusal, ceiling = refusal or AGREEMENT_CURRENCY, None
     channel = None if isinstance(gateway, Missing) else gateway.by_id.get(agreement.channel_id)
     method_id, instrument = f"AGREEMENT:{agreement.agreement_id}", Instrument(agreement.agreement_id)
-    terms = assessment.terms
+    offered, terms = assessment.offered, assessment.terms
     if channel is None or channel.kind != _AGREEMENT:
         no_quote = best_quote_over(assessment, (), None, refusal)
-        return Offer(method_id, assessment, assessment.offered.name, assessment.offered.icon, instrument, no_quote)
+        return Offer(method_id, offered, offered.name, offered.icon, instrument, no_quote)
     quote = best_quote_over(
         assessment, (assessment.case.offered_kinds.channel(channel, terms),), channel.provider, refusal, None, ceiling
     )
     _, title, icon, _ = provider_display(
-        _AGREEMENT, assessment.offered.title, terms.icon, channel.provider, channel.name_in(assessment.case.locale)
+        _AGREEMENT, offered.title, terms.icon, channel.provider, channel.name_in(assessment.case.locale)
     )
-    return Offer(method_id, assessment, title, icon, instrument, quote)
+    return Offer(method_id, offered, title, icon, instrument, quote)
 
 
 def balance_offers(assessment: KindAssessment, cards: BoundCards) -> Iterator[Offer]:
@@ -207,7 +207,7 @@ def balance_offer(assessment: KindAssessment, account: Account, amounts: Amounts
     )
     instrument = Instrument(account.account_id, type=account.type, available=account.available)
     quote = Quote(refusal, amounts, limits)
-    return Offer(f"BALANCE:{account.account_id}", assessment, title, account_icon, instrument, quote)
+    return Offer(f"BALANCE:{account.account_id}", assessment.offered, title, account_icon, instrument, quote)
 
 
 def insufficient_balance(account: Account, payable: int) -> Refusal | None:
@@ -220,8 +220,9 @@ def insufficient_balance(account: Account, payable: int) -> Refusal | None:
 
 def offers_by_provider(assessment: KindAssessment) -> list[Offer]:
     """Silent quotas leave each provider undetermined."""
+    offered = assessment.offered
     return [
-        Offer(provider.method_id, assessment, provider.title, provider.icon, provider.instrument, quote)
+        Offer(provider.method_id, offered, provider.title, provider.icon, provider.instrument, quote)
         for provider, quote in zip(assessment.providers.values(), quotes_by_provider(assessment), strict=True)
     ]
 
@@ -248,7 +249,7 @@ def offer_by_kind(assessment: KindAssessment) -> list[Offer]:
 def whole_kind(assessment: KindAssessment, quote: Quote, options: tuple[Option, ...] = ()) -> Offer:
     """One method for the whole kind, with the kind's own name and icon."""
     offered = assessment.offered
-    return Offer(assessment.kind, assessment, offered.name, offered.icon, None, quote, options)
+    return Offer(assessment.kind, offered, offered.name, offered.icon, None, quote, options)
 
 
 def refused_kind(assessment: KindAssessment, refusal: Refusal) -> Offer:

@@ -77,7 +77,7 @@ def card_offer(assessment: KindAssessment, bound: BoundCard) -> Offer:
     quote = best_quote_over(assessment, bound.channels, card.bank, assessment.refusal or bound.refusal, card.card_id)
     return Offer(
         f"QUICK_PAY:{card.card_id}",
-        assessment,
+        assessment.offered,
         bound.title,
         icon(assessment.terms.icon, card.bank),
         instrument,

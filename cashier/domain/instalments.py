@@ -26,14 +26,14 @@ def offers_by_term(assessment: KindAssessment) -> Iterator[Offer]:
     A term without a price is no option: there is nothing to show to the payer. Nor has a refused
     kind any.
     """
-    refusal = assessment.refusal
-    for provider in assessment.providers.values():
+    refusal, offered = assessment.refusal, assessment.offered
+    for provider in offered.providers.values():
         best, options = Quote(refusal), tuple[Option, ...]()
         if refusal is None:
             quotes = _best_by_term(assessment, provider)
             best = best_quote(quotes)
             options = tuple([_option(assessment, found, found.amounts) for found in quotes if found.amounts])
-        yield Offer(provider.method_id, assessment, provider.title, provider.icon, provider.instrument, best, options)
+        yield Offer(provider.method_id, offered, provider.title, provider.icon, provider.instrument, best, options)
 
 
 def _best_by_term(assessment: KindAssessment, provider: OfferedProvider) -> list[Quote]:

@@ -31,14 +31,12 @@ class KindAssessment:
     """All that the offers of one kind share: `offered`, and what this consultation adds to it.
 
     That is quotas by bank, promotions and the refusal of the kind as a whole.
-    `expires_in_s`: of the kind's terms, cut to what is left of the order.
     `limits_cache`: `Limits` and the source of the single limit, by provider, channel and card; see
     `offer.channel_limits`.
     """
 
     __slots__ = (
         "case",
-        "expires_in_s",
         "kind",
         "limits_cache",
         "offered",
@@ -55,8 +53,6 @@ class KindAssessment:
         self.kind = kind
         self.offered = offered
         self.terms = terms = offered.terms
-        expires_in_s = terms.expires_in_s
-        self.expires_in_s = case.left_s if expires_in_s is not None and expires_in_s > case.left_s else expires_in_s
         self.providers = offered.providers
         self.quotas = case.quotas.get(kind)
         self.promotions = case.promotions.usable_with(_KIND_SETS[kind])

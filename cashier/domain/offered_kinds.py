@@ -82,6 +82,7 @@ class OfferedKind(Struct, frozen=True, gc=False):
     `title`: the template for one method of the kind.
     """
 
+    kind: Kind
     terms: Terms
     name: str
     title: str
@@ -138,6 +139,7 @@ class OfferedKinds(dict[Kind, OfferedKind]):
                 provider, name, method_id, title, icon_name, instrument, offered, sole_open_channel, has_card_filters
             )
         offered_kind = self[kind] = OfferedKind(
+            kind=kind,
             terms=terms,
             name=self.catalog.name(kind, self._locale),
             title=title_template,

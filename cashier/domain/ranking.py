@@ -87,17 +87,18 @@ RankingRow = tuple[int, int, int, int, str, int, Offer, ScoreShare, tuple[str, .
 def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -> tuple[PayMethod, ...]:
     """The offers as methods, best first."""
     methods = []
-    preferred = True
+    preferred, left_s = True, case.left_s
     for rank, (availability_rank, _, payable, _, method_id, _, offer, share, reasons, health) in enumerate(
         sorted(_rows(case, offers, weights)), 1
     ):
-        assessment, quote = offer.assessment, offer.quote
-        amounts = quote.amounts
+        offered, quote = offer.offered, offer.quote
+        terms, amounts = offered.terms, quote.amounts
+        lifetime_s = terms.expires_in_s
         methods.append(
             # By position: 0.1 µs per method. Eighteen keywords cost 0.7 µs or more (msgspec 0.23).
             PayMethod(
                 method_id,
-                assessment.kind,
+                offered.kind,
                 offer.title,
                 offer.icon,
                 offer.instrument,
@@ -110,9 +111,9 @@ def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -
                 preferred and not availability_rank,
                 rank,
                 reasons,
-                assessment.offered.next_action if payable or amounts is None else _NO_ACTION,
-                assessment.terms.required_fields,
-                assessment.expires_in_s,
+                offered.next_action if payable or amounts is None else _NO_ACTION,
+                terms.required_fields,
+                left_s if lifetime_s is not None and lifetime_s > left_s else lifetime_s,
                 quote.legs,
                 share.promotions,
             )
@@ -159,18 +160,18 @@ def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list
         max(weights.fluctuating_below_bps, weights.down_below_bps),
     )
     rows: list[RankingRow] = []
-    assessment, habit, amounts, share = None, no_habit, None, _NO_SHARE
+    offered, habit, amounts, share = None, no_habit, None, _NO_SHARE
     for index, offer in enumerate(offers):
         quote = offer.quote
-        if offer.assessment is not assessment or quote.amounts is not amounts:
-            assessment, amounts = offer.assessment, quote.amounts
-            habit = habits.get(assessment.kind, no_habit)
+        if offer.offered is not offered or quote.amounts is not amounts:
+            offered, amounts = offer.offered, quote.amounts
+            habit = habits.get(offered.kind, no_habit)
             price_id = id(amounts)
             if price_id not in habit.by_price:
                 discounted = case.discounted.get(price_id)
                 habit.by_price[price_id] = _at_price(habit, amounts, discounted, order_value, weights)
             share = habit.by_price[price_id]
-            position, last_id = assessment.terms.position, habit.last_id
+            position, last_id = offered.terms.position, habit.last_id
         score, reasons, health = share.score, share.reasons, _UP
         if last_id is not None and offer.instrument is not None and offer.instrument.id == last_id:
             score += (weights.last_used - weights.last_kind) * BPS
@@ -185,7 +186,7 @@ def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list
             score -= failure * (BPS - success_bps) + cost * our_cost_bps
             if success_bps < steady_bps or channel.status != _OPEN:
                 health, reasons = _unsteady(channel, reasons, weights)
-        elif amounts is None or assessment.kind not in _WITHOUT_CHANNEL:
+        elif amounts is None or offered.kind not in _WITHOUT_CHANNEL:
             # The method needs a channel, and none is known.
             health = _UNKNOWN
         availability_rank = 0 if quote.refusal is None else RANK_BY_CODE[quote.refusal.code]

@@ -166,4 +166,4 @@ def offers(balance: KindAssessment, cards: BoundCards, account: Account, alone: 
     )
     title = case.wording.combined.format(account=alone.title, card=chosen.title)
     quote = candidate.with_legs(chosen, best)
-    yield Offer(alone.method_id + ID_SUFFIX, balance, title, alone.icon, alone.instrument, quote, options)
+    yield Offer(alone.method_id + ID_SUFFIX, alone.offered, title, alone.icon, alone.instrument, quote, options)

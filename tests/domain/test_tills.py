@@ -65,7 +65,7 @@ def test_no_world_offers_a_named_payers_money_at_a_till(world: World, place: tup
     here = at(world, place)
     case = here.case()
     for offer in assemble(case):
-        if offer.assessment.kind in NAMED:
+        if offer.offered.kind in NAMED:
             assert offer.quote.refusal is not None
             assert not candidates(case, ChosenMethod(offer.method_id)).channels
     for method in here.methods():
