@@ -102,7 +102,8 @@ def publish(results: Results, args: argparse.Namespace) -> int:
     print(f" {out / 'report.html'}")
     drawn = not args.picture or charts.draw_picture(results, args.picture)
     if args.picture:
-        print(f" {args.picture if drawn else 'no picture: it needs results of both studies, `cost` and `latency`'}")
+        missing = f"no picture: it needs results of {', '.join(charts.PICTURED)}"
+        print(f" {args.picture if drawn else missing}")
     return 0 if drawn and not any(finding.failed for finding in results.findings) else 1
 
 

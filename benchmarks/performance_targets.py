@@ -33,6 +33,8 @@ _LIVE = "CPU per consultation, eight live sources, ÷\N{NO-BREAK SPACE}"
 _CACHED = "The same, cached as by default, ÷ "
 _BATCHED = "Batching on, 2,000/s of distinct users: "
 _ADDED = "Added latency at half load, over the slowest source (5 ms), "
+_QUIET = "A quiet day, 150/s, slowest source 5 ms: "
+_STRAGGLE = "1 % of calls 12 × slower: p99 with hedges ÷ "
 _HANGS = "A source hangs: "
 _OVERLOAD = "Three times the capacity offered: "
 _SOAK = "Ten minutes at half load: "
@@ -48,8 +50,12 @@ BARS: Sequence[Bar] = (
     Bar(_BATCHED + "upstream calls per consultation", "batch", "batch.calls_per_consultation", 1.5, 0.5),
     Bar(_ADDED + "p50", "latency", "added_ms.p50", 1.0, 0.3, "ms"),
     Bar(_ADDED + "p99", "latency", "added_ms.p99", 4.0, 1.0, "ms"),
-    Bar("1 % of calls 12 × slower: p99 with hedges ÷ without", "stragglers", "stragglers.p99_ratio", 0.5, 0.25),
-    Bar("Extra calls by these hedges", "stragglers", "stragglers.extra_calls_percent", 5.0, None, "%"),
+    Bar(_QUIET + "p50 over Go's", "latency", "latency.quiet_p50_more_ms.go", 0.5, 0.0, "ms"),
+    Bar(_QUIET + "p99 ÷ Go's", "latency", "latency.quiet_p99_ratio.go", 1.0, 0.8),
+    Bar(_STRAGGLE + "without hedges", "stragglers", "stragglers.p99_ratio", 0.5, 0.25),
+    Bar(_STRAGGLE + "nginx + Lua's", "stragglers", "stragglers.p99_ratio.nginx_lua", 0.21, 0.17),
+    Bar(_STRAGGLE + "Go's", "stragglers", "stragglers.p99_ratio.go", 0.21, 0.17),
+    Bar("Extra calls by these hedges", "stragglers", "stragglers.extra_calls_percent", 2.0, None, "%"),
     Bar(
         _HANGS + "p99 over the deadline, every round",
         "hang",

@@ -3,6 +3,6 @@
 The first one is cashier's own fan-out without its domain, for a like-for-like comparison.
 """
 
-from benchmarks.peers.catalog import OURS, PEERS, Peer, Program, start_programs, versions
+from benchmarks.peers.catalog import GATEWAYS, OURS, PEERS, Peer, Program, start_programs, versions
 
-__all__ = ["OURS", "PEERS", "Peer", "Program", "start_programs", "versions"]
+__all__ = ["GATEWAYS", "OURS", "PEERS", "Peer", "Program", "start_programs", "versions"]

@@ -60,7 +60,8 @@ _GO_RUN = {"GOMAXPROCS": "1", "GOGC": "1000"}
 class Peer(NamedTuple):
     """`absent`: the reason why it cannot run here, with a remedy, or None. `env`: for its command.
 
-    `caches`: it caches the same sources as cashier, for the same time.
+    `caches`: it caches the same sources as cashier, for the same time. `limits_calls`: it obeys
+    `call_timeout_ms`.
     """
 
     name: str
@@ -68,21 +69,30 @@ class Peer(NamedTuple):
     absent: Callable[[], str | None]
     command: Command
     caches: bool = False
+    limits_calls: bool = False
     env: Mapping[str, str] = {}
 
-    def start(self, lab: Lab, upstreams: Upstreams) -> AbstractContextManager[Served]:
+    def start(
+        self, lab: Lab, upstreams: Upstreams, call_timeout_ms: int | None = None
+    ) -> AbstractContextManager[Served]:
         """Run it on the program's core, until the block ends.
 
         It is ready when it has answered the consultation of the crowd's first user.
+        `call_timeout_ms`: a plain timeout of every upstream call, as gateways have; None: its
+        cheapest setting. Raises ValueError if the peer has none.
         """
-        return _running(self, Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=lab.directory)).absolute(), upstreams)
+        if call_timeout_ms is not None and not self.limits_calls:
+            raise ValueError(f"{self.title} has no timeout of calls")
+        env = dict(self.env) if call_timeout_ms is None else {**self.env, "CALL_TIMEOUT_MS": str(call_timeout_ms)}
+        directory = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=lab.directory)).absolute()
+        return _running(self, directory, upstreams, env)
 
 
 @contextmanager
-def _running(peer: Peer, directory: Path, upstreams: Upstreams) -> Iterator[Served]:
+def _running(peer: Peer, directory: Path, upstreams: Upstreams, env: Mapping[str, str]) -> Iterator[Served]:
     port = _free_port()
     words, log = peer.command(directory, port, upstreams), directory / "log"
-    with process(PROGRAM_CORE, *words, env=peer.env, ready=lambda: _answers(port), log=log) as child:
+    with process(PROGRAM_CORE, *words, env=env, ready=lambda: _answers(port), log=log) as child:
         yield Served(child.pid, port)
 
 
@@ -199,9 +209,9 @@ _LUA, _LUA_CACHED = partial(_nginx_command, "nginx_lua.lua"), partial(_nginx_com
 # By cost, except that ours comes first and the cached nginx follows the other one.
 PEERS = (
     Peer("own_fanout", "our fan-out, bare merge", _OWN, partial(_python_command, "own_fanout")),
-    Peer("nginx_lua", "nginx + Lua", _nginx_absent, _LUA),
-    Peer("nginx_lua_cached", "nginx + Lua, cached", _nginx_absent, _LUA_CACHED, caches=True),
-    Peer("go", "Go net/http", _NO_GO, _go_command, env=_GO_RUN),
+    Peer("nginx_lua", "nginx + Lua", _nginx_absent, _LUA, limits_calls=True),
+    Peer("nginx_lua_cached", "nginx + Lua, cached", _nginx_absent, _LUA_CACHED, caches=True, limits_calls=True),
+    Peer("go", "Go net/http", _NO_GO, _go_command, limits_calls=True, env=_GO_RUN),
     Peer("node", "Node http", _NO_NODE, _node_command),
     Peer("aiohttp", "aiohttp gather", _AIOHTTP, partial(_python_command, "aiohttp_gather")),
     Peer("fastapi_httpx", "FastAPI + httpx", _FASTAPI, partial(_python_command, "fastapi_httpx")),
@@ -238,6 +248,8 @@ def _installed(package: str) -> str:
         return ""
 
 
+# What a company without cashier would most likely have in its place.
+GATEWAYS = ("nginx_lua", "go")
 OURS = "cashier"
 OURS_CACHED = "cashier_cached"
 _TITLES = {OURS: "cashier", OURS_CACHED: "cashier, default caches"}
@@ -258,11 +270,15 @@ class Program(NamedTuple):
 
 
 def start_programs(
-    lab: Lab, upstream: LeanUpstream, running: ExitStack, names: Container[str] | None = None
+    lab: Lab,
+    upstream: LeanUpstream,
+    running: ExitStack,
+    names: Container[str] | None = None,
+    call_timeout_ms: int | None = None,
 ) -> list[Program]:
     """Start cashier live, cashier with its default caches, and every installed peer.
 
-    `names`: only these.
+    `names`: only these. `call_timeout_ms`: of the peers, see `Peer.start`.
     """
     programs = []
     for name, title in _TITLES.items():
@@ -277,7 +293,7 @@ def start_programs(
             lab.skip(f"{peer.title} is absent: {why}")
             continue
         try:
-            served = running.enter_context(peer.start(lab, upstream.urls))
+            served = running.enter_context(peer.start(lab, upstream.urls, call_timeout_ms))
         except (OSError, RuntimeError) as error:
             lab.skip(f"{peer.title} did not start: {error}")
             continue

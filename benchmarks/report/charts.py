@@ -25,8 +25,12 @@ QUIET = ("#8494a8", "#5f8fb4", "#6f9c86", "#a08fb8", "#b39a62", "#5b6677")
 OPACITIES = (1.0, 0.55, 0.3)
 # With more points a line has no markers.
 MARKED = 16
+# Charts are drawn for light paper. The filter inverts lightness and keeps hues.
+DARK = "@media (prefers-color-scheme: dark) { svg { filter: invert(0.9) hue-rotate(180deg); } }"
 # A single extreme round may leave the chart above this multiple of the highest median.
 HEADROOM = 2.0
+# The picture: what a consultation costs and how long it takes, on quiet days above bad ones.
+PICTURED = ("cost", "latency", "stragglers", "hang")
 
 
 def inline_svg(drawing: Drawing, name: str) -> str:
@@ -44,24 +48,20 @@ def inline_svg(drawing: Drawing, name: str) -> str:
 
 
 def draw_picture(results: Results, file: Path) -> bool:
-    """Draw cost beside the peers and latency by load. False without results of both studies."""
-    by_kind = [
-        next((each for each in finding.drawings if isinstance(each, kind)), None)
-        for name, kind in (("cost", BarChart), ("latency", LineChart))
-        for finding in results.findings
-        if finding.name == name
-    ]
-    drawings = [each for each in by_kind if each is not None]
-    if len(drawings) < 2:
+    """Draw the first charts of `PICTURED`. False unless all of these studies have results."""
+    charts = {finding.name: finding.drawings[0] for finding in results.findings if finding.drawings}
+    if not charts.keys() >= {*PICTURED}:
         return False
     with mpl.rc_context({**_SETTINGS, "svg.fonttype": "path", "svg.hashsalt": "picture"}):
         layout = ConstrainedLayoutEngine(w_pad=0.2, h_pad=0.2)
-        canvas = Canvas(figsize=(1200 / 72, 420 / 72), layout=layout, facecolor="#ffffff")
-        for drawing, axes in zip(drawings, canvas.subplots(1, 2), strict=True):
-            draw(drawing, axes)
+        canvas = Canvas(figsize=(1200 / 72, 820 / 72), layout=layout, facecolor="#ffffff")
+        for name, axes in zip(PICTURED, canvas.subplots(2, 2).flat, strict=True):
+            draw(charts[name], axes)
         file.parent.mkdir(parents=True, exist_ok=True)
         svg = file.suffix == ".svg"
         canvas.savefig(file, dpi=72 if svg else 144, metadata={"Date": None} if svg else None)
+    if svg:
+        file.write_text(file.read_text("utf-8").replace("</style>", f"{DARK}</style>", 1), "utf-8")
     return True
 
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from benchmarks.performance_targets import BarResult, summary
-from benchmarks.report.charts import inline_svg
+from benchmarks.report.charts import DARK, inline_svg
 from benchmarks.report.tables import Cell, Grid, bars_grid, table_grid
 from benchmarks.results import Finding, Results
 
-# Charts are drawn for light paper. The filter inverts lightness and keeps hues.
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
 main { max-width: 1060px; margin: 0 auto; padding: 24px 16px; }
@@ -19,7 +18,6 @@ section { margin-top: 56px; border-top: 1px solid #8884; }
 .about { white-space: pre-line; max-width: 80ch; }
 .scroll { overflow-x: auto; margin: 20px 0; }
 svg { display: block; min-width: 700px; width: 100%; }
-@media (prefers-color-scheme: dark) { svg { filter: invert(0.9) hue-rotate(180deg); } }
 table { border-collapse: collapse; font-size: 14px; line-height: 1.3; }
 caption { text-align: left; font-weight: 600; }
 th, td { padding: 5px 0 5px 16px; border-bottom: 1px solid #8884; text-align: right; vertical-align: top; }
@@ -34,7 +32,7 @@ def page(results: Results, judged: Sequence[BarResult]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>cashier: benchmarks of {escape(results.at[:10])}</title>\n<style>{_STYLE}</style>\n"
+        f"<title>cashier: benchmarks of {escape(results.at[:10])}</title>\n<style>{_STYLE}{DARK}</style>\n"
         "</head>\n<body>\n<main>\n" + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
     )
 

@@ -19,7 +19,7 @@ import pytest
 from benchmarks.lab import Lab
 from benchmarks.lab.service import Served
 from benchmarks.lab.upstream import FIRST_USER, PROMOTIONS, SOURCE_NAMES, Behaviour, LeanUpstream, start_upstream
-from benchmarks.peers import PEERS, Peer, versions
+from benchmarks.peers import GATEWAYS, PEERS, Peer, versions
 from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.sandbox import World
 
@@ -144,6 +144,27 @@ def test_a_peer_asks_again_only_for_what_it_does_not_cache(peer: Peer, served: S
     calls = sources.seen().calls
     assert first == second == direct_answers(sources, FIRST_USER + 37)
     assert {name for name in SOURCE_NAMES if calls[name] < 2} == (CACHED if peer.caches else set())
+
+
+@pytest.mark.parametrize("name", GATEWAYS)
+def test_a_call_of_a_gateway_ends_by_its_timeout(name: str, lab: Lab, sources: LeanUpstream) -> None:
+    gateway = next(peer for peer in PEERS if peer.name == name)
+    n = FIRST_USER + 38
+    expected = direct_answers(sources, n)
+    with gateway.start(lab, sources.urls, call_timeout_ms=150) as served, connected(served.port) as connection:
+        sources.behave(Behaviour(hanging=("quota",)))
+        start_s = time.perf_counter()
+        answer = consult(connection, n)
+        took_ms = (time.perf_counter() - start_s) * 1000
+    sources.behave(Behaviour())
+    assert answer == {**expected, "quota": None}
+    assert 150 <= took_ms < 400
+
+
+def test_a_timeout_is_refused_by_a_peer_that_has_none(lab: Lab, sources: LeanUpstream) -> None:
+    node = next(peer for peer in PEERS if not peer.limits_calls)
+    with pytest.raises(ValueError, match="no timeout"):
+        node.start(lab, sources.urls, call_timeout_ms=150)
 
 
 def test_the_report_has_the_versions(peer: Peer) -> None:

@@ -19,6 +19,7 @@ from benchmarks import suite
 from benchmarks.peers import versions
 from benchmarks.performance_targets import BARS, Bar, BarResult, Verdict, judge, limit_text, round_against_us, summary
 from benchmarks.report import page, tables
+from benchmarks.report.charts import DARK, PICTURED
 from benchmarks.report.tables import format_number, format_spread
 from benchmarks.results import (
     BarChart,
@@ -416,16 +417,18 @@ def test_a_report_is_drawn_again_without_measuring(tmp_path: Path, capsys: pytes
     assert "bars met" not in capsys.readouterr().out  # none was measured
 
 
-def test_the_picture_needs_both_cost_and_latency(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_picture_needs_the_quiet_and_the_bad_days(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, drawn = tmp_path / "kept.json", tmp_path / "deep" / "picture.svg"
     lines = LineChart("by load", "load", "ms", [Line("us", [(1.0, Figure.of(2.0)), (2.0, Figure.of(3.0))], ours=True)])
     bars = BarChart("by peer", "µs", ["us"], {"CPU": [Figure.of(1.0)]}, ours=["us"])
-    suite.write(results(Finding("", name="cost", drawings=[bars]), Finding("", name="latency", drawings=[lines])), file)
+    cost, *days = [Finding("", name=name, drawings=[bars if name == "cost" else lines]) for name in PICTURED]
+    suite.write(results(cost, *days), file)
     assert command.main(["--report", str(file), "--picture", str(drawn)]) == 0
-    assert 'viewBox="0 0 1200 420"' in drawn.read_text("utf-8")
-    suite.write(results(Finding("", name="cost", drawings=[bars])), file)
+    assert 'viewBox="0 0 1200 820"' in drawn.read_text("utf-8")
+    assert DARK in drawn.read_text("utf-8")
+    suite.write(results(cost, *days[:-1]), file)
     assert command.main(["--report", str(file), "--picture", str(tmp_path / "none.png")]) == 1
-    assert "no picture" in capsys.readouterr().out
+    assert f"no picture: it needs results of {', '.join(PICTURED)}" in capsys.readouterr().out
     assert not (tmp_path / "none.png").exists()
 
 

@@ -3,7 +3,7 @@
 local tcp = ngx.socket.tcp
 local find, match, sub = string.find, string.match, string.sub
 
-local TIMEOUT_MS = 10000
+local TIMEOUT_MS = tonumber(os.getenv("CALL_TIMEOUT_MS")) or 10000
 local IDLE_MS = 3600000
 local POOL = {pool_size = 1024}
 

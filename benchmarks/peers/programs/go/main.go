@@ -116,11 +116,14 @@ func answer(w http.ResponseWriter, parts *[len(sources)][]byte) {
 }
 
 func main() {
+	timeoutMs, _ := strconv.Atoi(os.Getenv("CALL_TIMEOUT_MS")) // 0 is none
 	g := gateway{transport: &http.Transport{
 		MaxIdleConnsPerHost: 4096,
 		IdleConnTimeout:     time.Hour,
 		DisableCompression:  true,
 		ReadBufferSize:      16 << 10, // the longest answer in one read
+
+		ResponseHeaderTimeout: time.Duration(timeoutMs) * time.Millisecond,
 	}}
 	var upstreams map[string]string
 	if err := json.Unmarshal([]byte(os.Args[2]), &upstreams); err != nil {
