@@ -27,6 +27,7 @@ from cashier.fanout.l2.valkey_cache import OnInvalidation, ValkeyCache
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan, latest_ends_ms
 from cashier.fanout.s3fifo import S3FifoStore
+from cashier.fanout.timer_wheel import TimerWheel
 from cashier.fanout.upstream_protocol import Upstream
 from cashier.metrics.store import Store
 from cashier.payments.attempt_leases import AttemptLeases
@@ -506,7 +507,7 @@ class _UpstreamBuilder:
     def pipelines(
         self, ladder: DegradationLadder, valkey: ValkeyCache | None, answers: S3FifoStore
     ) -> dict[str, SourcePipeline]:
-        upstreams = self.upstreams()
+        upstreams, wheel = self.upstreams(), TimerWheel()
         pipelines = {
             spec.source.name: SourcePipeline(
                 spec=spec,
@@ -518,6 +519,7 @@ class _UpstreamBuilder:
                 on_failure=self._failures.of(spec.source.name),
                 on_answers_again=self._failures.end_of(spec.source.name),
                 metrics=self._metrics,
+                wheel=wheel,
             )
             for spec in SOURCE_SPECS
             if spec.source.name in upstreams

@@ -38,6 +38,7 @@ from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import Timing, scatter
+from cashier.fanout.timer_wheel import TimerWheel
 from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
 from cashier.source_errors import Missing
 from cashier.sources.card import CARD
@@ -153,8 +154,10 @@ async def cashier_fanout(url: str, sources: int) -> AsyncIterator[FanoutVariant]
     [spec] = [spec for spec in SOURCE_SPECS if spec.source is CARD]
     settings = Settings(sources=SourcesSettings(card=SourceSettings(url, timeout_ms=TIMEOUT_MS, cache=False)))
     wires = [Http1Client([url]) for _ in range(sources)]
+    wheel = TimerWheel()
     pipelines = [
-        SourcePipeline(spec, WireUpstream(CARD, wire), settings, DegradationLadder(), S3FifoStore(1)) for wire in wires
+        SourcePipeline(spec, WireUpstream(CARD, wire), settings, DegradationLadder(), S3FifoStore(1), wheel=wheel)
+        for wire in wires
     ]
 
     def ask(index: int, binding: SourceBinding) -> Ask:

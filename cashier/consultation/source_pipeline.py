@@ -21,6 +21,7 @@ from cashier.fanout.l2.interface import SecondLevel
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
+from cashier.fanout.timer_wheel import TimerWheel
 from cashier.fanout.upstream_protocol import Upstream
 from cashier.metrics.store import Store
 from cashier.settings.schema import Settings, SourceSettings
@@ -44,6 +45,7 @@ class SourcePipeline:
         on_failure: OnFailure = ignore_failure,
         on_answers_again: OnAnswersAgain = ignore_answer,
         metrics: Store | None = None,
+        wheel: TimerWheel | None = None,
     ) -> None:
         self.spec = spec
         self.name = spec.source.name
@@ -60,6 +62,7 @@ class SourcePipeline:
             on_failure=on_failure,
             on_answers_again=on_answers_again,
             metrics=metrics,
+            wheel=wheel,
         )
         self.cache = Cache(
             guard=self.guard, key_of=spec.key, settings=cache_settings(spec, own), store=store, l2=l2, clock_ns=clock_ns

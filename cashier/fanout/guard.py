@@ -2,7 +2,7 @@
 
 Outermost first: the deadline check (p10), load shedding (ladder), the source's health (breaker) and
 capacity (limiter), then the call with its hedge or retry (`hedged_call`). No timer per call:
-`call_timers` keeps one per source.
+`timer_wheel` has one for all sources.
 """
 
 from __future__ import annotations
@@ -91,13 +91,15 @@ class Guard(GuardedSource):
         self.retry_budget.first_calls += 1
         call = kind(self, known, call_headers, budget_ms, callback, now_ns)
         call.send(call, budget_ms, avoid)
-        self.timers.watch(call)
+        hedge_ns, slow_ns = self.hedge.delay_ns, call.endpoint.slow_ns
+        call.due_ns = now_ns + (hedge_ns if hedge_ns < slow_ns else slow_ns)
+        self.wheel.watch(call, now_ns)
         return call
 
     def close(self) -> None:
         """Cancel all calls in progress. Later calls are skipped: they never have enough time."""
         self._min_left_ns = self._next_learn_ns = self._last_call_ns = NEVER_NS
-        self.timers.close()
+        self.wheel.cancel_calls(self)
 
     def _refused(self, *, at_limit: bool) -> NotAsked:
         if at_limit:

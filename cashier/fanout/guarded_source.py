@@ -14,7 +14,6 @@ from msgspec import Struct
 from cashier.fanout.adaptive_timeout import QUANTILE, AdaptiveTimeout
 from cashier.fanout.ask import Importance
 from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.call_timers import CallTimers
 from cashier.fanout.endpoint import Endpoint, update_slow_marks
 from cashier.fanout.failure_log import OnAnswersAgain, OnFailure, ignore_answer, ignore_failure
 from cashier.fanout.hedge import Hedge, HedgeSettings
@@ -23,6 +22,7 @@ from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.retry_budget import RetryBudget
 from cashier.fanout.source_metrics import EndpointMetrics, GuardCounts, configured_url
+from cashier.fanout.timer_wheel import TimerWheel
 from cashier.fanout.upstream_protocol import Upstream
 from cashier.metrics.store import Gauge, Store
 
@@ -50,7 +50,7 @@ class Mechanisms(Struct, frozen=True):
 class GuardedSource:
     """One source with its mechanisms. Belongs to one event loop.
 
-    `on_recovery`: called when a breaker closes.
+    `on_recovery`: called when a breaker closes. `late_calls`: calls in progress without a waiter.
 
     `ceiling_ms`: the longest timeout; `adaptive_timeout` holds the current one. A REQUIRED source
     keeps its ceiling: without its answer there is no result. Calls of ENRICHING sources are the
@@ -60,9 +60,9 @@ class GuardedSource:
     __slots__ = (
         "_all_addresses", "_budget_left", "_calls_to_learn", "_last_call_ns", "_learning", "_min_left_ns",
         "_next_learn_ns", "_on_answers_again", "_optional", "_random", "_sole_endpoint", "_subject",
-        "adaptive_timeout", "ceiling_ns", "clock_ns", "counts", "endpoints", "hedge", "ladder", "latencies",
-        "mechanisms", "metrics", "multi_address", "name", "on_failure", "on_recovery", "retry_budget", "timers",
-        "upstream",
+        "adaptive_timeout", "ceiling_ns", "clock_ns", "counts", "endpoints", "hedge", "ladder", "late_calls",
+        "latencies", "mechanisms", "metrics", "multi_address", "name", "on_failure", "on_recovery", "retry_budget",
+        "upstream", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -80,8 +80,9 @@ class GuardedSource:
         on_failure: OnFailure = ignore_failure,
         on_answers_again: OnAnswersAgain = ignore_answer,
         metrics: Store | None = None,
+        wheel: TimerWheel | None = None,
     ) -> None:
-        """`subject`: see `Endpoint`. `metrics`: where to count."""
+        """`subject`: see `Endpoint`. `metrics`: where to count. `wheel`: that of all sources."""
         self._random = random or Random()
         self._subject = subject
         self.name = name
@@ -104,7 +105,8 @@ class GuardedSource:
         self.on_recovery: Callable[[], None] | None = None
         self.endpoints: tuple[Endpoint, ...] = ()
         self.set_addresses(upstream.addresses)
-        self.timers = CallTimers(self.hedge, self.adaptive_timeout, clock_ns)
+        self.wheel = wheel or TimerWheel(clock_ns)
+        self.late_calls = 0
         self._min_left_ns = 0  # with less time left, no call is made
         self._last_call_ns = 0
         self._calls_to_learn = 0  # first calls since the last `learn`

@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, TypeVar
 
 from cashier.fanout.ask import Known, OnOutcome
-from cashier.fanout.call_timers import LATE_FACTOR
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
 from cashier.fanout.guarded_source import GuardedSource
+from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.upstream_protocol import CautiousCall, OnAnswer, UpstreamCall
 from cashier.source_errors import FailureReason, NotAsked, Overloaded, SourceError, TimedOut, Unreachable
 
@@ -22,6 +22,8 @@ C = TypeVar("C", OnAnswer, OnOutcome)
 _MS_NS = 1_000_000
 # The largest number of late calls per source.
 MAX_LATE_CALLS = 32
+# A late call ends at this multiple of the ceiling.
+LATE_FACTOR = 2
 _TIMED_OUT = TimedOut("no answer within the timeout")
 # The error of an attempt that was abandoned here.
 CANCELLED = Unreachable("no answer within twice the timeout", reason=FailureReason.TIMEOUT)
@@ -147,16 +149,19 @@ class HedgedCall(CallAttempt, Generic[C]):
         "budget_ms",
         "call_headers",
         "callback",
+        "due_ns",
         "extra",
         "first_error",
         "guard",
         "known",
         "late",
+        "marks_passed",
         "no_extra",
         "over_budget",
     )
 
     delivers_late: ClassVar[bool]
+    due_ns: int
 
     def __init__(
         self,
@@ -179,6 +184,7 @@ class HedgedCall(CallAttempt, Generic[C]):
         self.late = False
         self.no_extra = False  # the one extra attempt was made, or is not allowed
         self.over_budget = False
+        self.marks_passed = 0
         self.extra: HedgeAttempt | None = None
         self.first_error: SourceError | None = None
 
@@ -196,6 +202,23 @@ class HedgedCall(CallAttempt, Generic[C]):
     @property
     def ended(self) -> bool:
         return self.call is None and (self.extra is None or self.extra.call is None)
+
+    def pass_mark(self, now_ns: int) -> None:
+        """See `WatchedCall`: send a hedge; later count as slow; at last end a late call."""
+        guard = self.guard
+        self.marks_passed += 1
+        if self.marks_passed == 1:
+            self.due_ns = self.started_ns + self.endpoint.slow_ns
+            if guard.hedge.delay_ns != NEVER_NS:
+                self.hedge(now_ns)
+        elif self.marks_passed == 2:
+            self.due_ns = self.started_ns + LATE_FACTOR * guard.ceiling_ns
+            self.count_as_slow(now_ns, overload=now_ns - self.started_ns >= guard.ceiling_ns)
+        else:
+            self.due_ns = NEVER_NS
+            # A caller with more time, such as a payment, ends its call itself.
+            if not self._is_awaited(now_ns):
+                self.cancel_attempts()
 
     def hedge(self, now_ns: int) -> None:
         """Send a second attempt beside the slow first one, if allowed."""
@@ -272,7 +295,7 @@ class HedgedCall(CallAttempt, Generic[C]):
             guard.on_failure(self.endpoint.name, _TIMED_OUT)
         self._settle()
 
-    def is_awaited(self, now_ns: int) -> bool:
+    def _is_awaited(self, now_ns: int) -> bool:
         return self.awaited and now_ns - self.started_ns < self.budget_ms * _MS_NS
 
     def _settle(self) -> None:
@@ -285,15 +308,15 @@ class HedgedCall(CallAttempt, Generic[C]):
                 self.extra.release()
             if self.late:
                 self.late = False
-                guard.timers.late_calls -= 1
+                guard.late_calls -= 1
         elif (
             guard.mechanisms.late
-            and guard.timers.late_calls < MAX_LATE_CALLS
-            # Past this mark the timers do not watch a call any more.
+            and guard.late_calls < MAX_LATE_CALLS
+            # Past its last mark a call is not watched any more.
             and guard.clock_ns() - self.started_ns < LATE_FACTOR * guard.ceiling_ns
         ):
             self.late = True
-            guard.timers.late_calls += 1
+            guard.late_calls += 1
             guard.counts.late_calls.add()
         else:
             self.cancel_attempts()
@@ -319,7 +342,7 @@ class HedgedCall(CallAttempt, Generic[C]):
             self.extra.release()
         if self.late:
             self.late = False
-            guard.timers.late_calls -= 1
+            guard.late_calls -= 1
         if self.callback is not None:
             self._deliver(_TIMED_OUT if timed_out else CANCELLED)
 

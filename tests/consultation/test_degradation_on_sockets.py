@@ -138,9 +138,7 @@ async def wait_until_idle(cashier: Cashier) -> None:
 
 def idle(cashier: Cashier) -> bool:
     guards = [pipeline.guard for pipeline in cashier.pipelines.values()]
-    return not any(
-        guard.timers.late_calls or any(endpoint.in_flight for endpoint in guard.endpoints) for guard in guards
-    )
+    return not any(guard.late_calls or any(endpoint.in_flight for endpoint in guard.endpoints) for guard in guards)
 
 
 # Replicas

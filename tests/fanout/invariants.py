@@ -177,8 +177,10 @@ class Invariants:
         for rig in rigs:
             rig.meter.check_counts()
             in_flight = [endpoint.in_flight for endpoint in rig.guard.endpoints]
-            if rig.meter.open or any(in_flight) or rig.guard.timers.late_calls:
-                self.report(f"{rig.name} has {len(rig.meter.open)} open, {in_flight} in flight, {rig.guard.timers!r}")
+            if rig.meter.open or any(in_flight) or rig.guard.late_calls:
+                self.report(
+                    f"{rig.name} has {len(rig.meter.open)} open, {in_flight} in flight, {rig.guard.late_calls} late"
+                )
         if timers:
             self.report(f"timers are left: {timers}")
         if len(asyncio.all_tasks()) > 1:
@@ -345,8 +347,8 @@ class MeteredUpstream:
         in_flight = sum(endpoint.in_flight for endpoint in self._guard.endpoints)
         if in_flight != len(self.open):
             self.invariants.report(f"{self.name} has {len(self.open)} calls in flight, and counts {in_flight}")
-        if not 0 <= self._guard.timers.late_calls <= min(MAX_LATE_CALLS, len(self.open)):
-            self.invariants.report(f"{self.name} has {self._guard.timers.late_calls} late calls of {len(self.open)}")
+        if not 0 <= self._guard.late_calls <= min(MAX_LATE_CALLS, len(self.open)):
+            self.invariants.report(f"{self.name} has {self._guard.late_calls} late calls of {len(self.open)}")
 
     # Between a consultation and what it starts
 

@@ -225,14 +225,14 @@ def assert_consistent(guard: Guard, upstream: ScriptedUpstream) -> None:
     for call in upstream.in_flight:
         loads[call.address_index] += 1
     assert [endpoint.in_flight for endpoint in guard.endpoints] == loads
-    assert guard.timers.late_calls >= 0
+    assert guard.late_calls >= 0
 
 
 def assert_nothing_left(guard: Guard, upstream: ScriptedUpstream) -> None:
     """Assert that a closed guard has no calls and no timers."""
     assert upstream.in_flight == []
     assert [endpoint.in_flight for endpoint in guard.endpoints] == [0] * len(upstream.addresses)
-    assert guard.timers.late_calls == 0
+    assert guard.late_calls == 0
     assert timers_set() == []
 
 

@@ -49,10 +49,10 @@ async def test_an_abandoned_call_runs_on_and_trains_the_histogram() -> None:
     asker = ask(guard.start, waits_ms=50)
     await pass_ms(60)
     assert asker.left
-    assert guard.timers.late_calls == 1
+    assert guard.late_calls == 1
     await pass_ms(70)
     assert upstream.abandoned == []
-    assert (guard.timers.late_calls, guard.counts.late_calls.value, guard.counts.late_answers.value) == (0, 1, 0)
+    assert (guard.late_calls, guard.counts.late_calls.value, guard.counts.late_answers.value) == (0, 1, 0)
     assert repr(guard.latencies) == "<LatencyHistogram of 1 calls>"
     await pass_ms(100)
     assert timers_set() == []
@@ -93,7 +93,7 @@ async def test_a_late_answer_is_delivered_once_on_request(outcome: Any) -> None:
     call.abandon()
     assert outcomes == [(outcome, True, b"a body")] if outcome == "an answer" else outcomes == [(outcome, False, None)]
     assert guard.counts.late_answers.value == (outcome == "an answer")
-    assert guard.timers.late_calls == 0
+    assert guard.late_calls == 0
 
 
 async def test_a_late_call_without_an_answer_is_cancelled_at_twice_the_ceiling_and_delivers_an_error() -> None:
@@ -142,7 +142,7 @@ async def test_beyond_the_bound_of_late_calls_the_next_is_cancelled_at_once() ->
     for _ in range(MAX_LATE_CALLS + 3):
         ask(guard.start, waits_ms=100)
     await pass_ms(101)
-    assert guard.timers.late_calls == MAX_LATE_CALLS
+    assert guard.late_calls == MAX_LATE_CALLS
     assert len(upstream.abandoned) == 3
     assert_consistent(guard, upstream)
     await pass_ms(105)
@@ -157,7 +157,7 @@ async def test_the_slower_attempt_of_a_hedged_call_becomes_a_late_call() -> None
     askers = [ask(guard.start) for _ in range(1)]
     await pass_ms(30)
     assert all(asker.answered for asker in askers)
-    assert guard.timers.late_calls == 1
+    assert guard.late_calls == 1
     await pass_ms(180)
     assert_nothing_left(guard, upstream)
 
@@ -334,7 +334,7 @@ def test_every_waiter_gets_one_outcome_and_all_counts_return_to_zero(
             ):
                 outcomes, _ = call_with_late_delivery(guard, waits_ms)
                 outcomes_by_call.append(outcomes)
-            assert guard.timers.late_calls <= MAX_LATE_CALLS
+            assert guard.late_calls <= MAX_LATE_CALLS
             assert sum(endpoint.in_flight for endpoint in guard.endpoints) == len(upstream.in_flight)
         await pass_ms(250)
         assert all(asker.answered or asker.left for asker, _ in askers)

@@ -26,6 +26,7 @@ from cashier.consultation.source_table import SOURCE_SPECS, consultation_plan, k
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import Timing, scatter
+from cashier.fanout.timer_wheel import TimerWheel
 from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
 from cashier.sources.source import Inputs, Source
 from cashier.sources.source_upstream import WireUpstream
@@ -63,6 +64,7 @@ class Gateway:
             name: SourceSettings(url, cache=False, timeout_ms=PATIENCE_MS) for name, url in upstreams.items()
         }
         settings = Settings(sources=SourcesSettings(**sources))
+        wheel = TimerWheel()
         self._pipelines = [
             SourcePipeline(
                 spec,
@@ -70,6 +72,7 @@ class Gateway:
                 settings,
                 DegradationLadder(),
                 S3FifoStore(1),
+                wheel=wheel,
             )
             for spec in SOURCE_SPECS
             if spec.source.name in upstreams
