@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
-
-from redis.exceptions import ReadOnlyError, ResponseError
 
 from cashier.fanout.l2.invalidation import QueuedInvalidation, messages
 from cashier.fanout.l2.outbox import Outbox, OutgoingInvalidation
-from cashier.fanout.l2.valkey_backend import (
-    CHANNEL,
-    FAULTS,
-    ValkeySettings,
-    invalidating_commands,
-    new_token,
-)
+from cashier.fanout.l2.resp import ReadOnlyError, Reply, ResponseError, command
+from cashier.fanout.l2.valkey_backend import CHANNEL, ValkeySettings, invalidating_commands, new_token
+from cashier.fanout.l2.valkey_client import ValkeyClient
+from cashier.fanout.l2.valkey_connection import FAULTS, ValkeyConnection
 
 # Sent in one round trip. Each costs the server the same few operations.
 _BATCH = 100
@@ -40,7 +34,7 @@ class InvalidationPublisher:
         self._on_fault = on_fault
         self._outbox = Outbox(settings.writes)
         self._sent: dict[bytes, OutgoingInvalidation] = {}  # by token, the oldest first
-        self._client: Any = None  # redis.asyncio's; None while nothing can be sent
+        self._client: ValkeyClient | None = None  # None while nothing can be sent
         self._epoch = ""
         self._work, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
@@ -56,7 +50,7 @@ class InvalidationPublisher:
         self._idle.clear()
         self._work.set()
 
-    def connected(self, client: Any, epoch: str) -> None:
+    def connected(self, client: ValkeyClient, epoch: str) -> None:
         self._client, self._epoch = client, epoch
         self._work.set()
 
@@ -90,14 +84,13 @@ class InvalidationPublisher:
     async def run(self) -> None:
         while True:
             if self._client is not None and len(self._outbox):
-                await self._send(self._outbox.take(_BATCH))
+                await self._send(self._client.background, self._outbox.take(_BATCH))
             else:
                 self._work.clear()
                 await self._work.wait()
 
-    async def _send(self, batch: Sequence[OutgoingInvalidation]) -> None:
-        client = self._client
-        pipeline = client.pipeline(transaction=False)
+    async def _send(self, connection: ValkeyConnection, batch: Sequence[OutgoingInvalidation]) -> None:
+        packed: list[bytes] = []
         # Token, numbers of messages and commands, key that is written.
         sent: list[tuple[bytes, int, int, bytes]] = []
         now_s = asyncio.get_running_loop().time()
@@ -108,38 +101,37 @@ class InvalidationPublisher:
             what = outgoing.invalidation
             commands, key = invalidating_commands(self._epoch, what, token)
             published = messages(self._worker_id, what, token) if outgoing.publish else []
-            for command in (*(("PUBLISH", CHANNEL, message) for message in published), *commands):
-                pipeline.execute_command(*command)
+            packed += [command("PUBLISH", CHANNEL, message) for message in published] + commands
             sent.append((token, len(published), len(commands), key))
         try:
             async with asyncio.timeout(self._settings.command_ms / 1000):
-                replies: Iterator[Any] = iter(await pipeline.execute(raise_on_error=False))
+                replies = iter(await connection.ask(*packed))
                 for outgoing, (token, sent_messages, count, key) in zip(batch, sent, strict=True):
-                    refusals = [reply for reply in islice(replies, sent_messages) if isinstance(reply, Exception)]
-                    await self._accept(client, token, outgoing, refusals, list(islice(replies, count)), key)
+                    refusals = [reply for reply in islice(replies, sent_messages) if isinstance(reply, ResponseError)]
+                    await self._accept(connection, token, outgoing, refusals, list(islice(replies, count)), key)
         except FAULTS as fault:
             self._fail(fault)
 
     async def _accept(
         self,
-        client: Any,
+        connection: ValkeyConnection,
         token: bytes,
         outgoing: OutgoingInvalidation,
-        refusals: list[Any],
-        stored: Sequence[Any],
+        refusals: list[ResponseError],
+        stored: Sequence[Reply],
         key: bytes,
     ) -> None:
         """Judge the replies to one invalidation. Raises what makes all others pointless too.
 
         `refusals`: of its messages. `stored`: the replies to its commands, which write `key`.
         """
-        if any(isinstance(reply, Exception) for reply in stored):
-            try:  # out of memory, perhaps: a deletion needs none, and invalidates as much or more
-                await client.unlink(key)
-            except ReadOnlyError:
-                raise
-            except ResponseError as refusal:
-                refusals.append(refusal)
+        if any(isinstance(reply, ResponseError) for reply in stored):
+            # Out of memory, perhaps: a deletion needs none, and invalidates as much or more.
+            (deleted,) = await connection.ask(command("UNLINK", key))
+            if isinstance(deleted, ReadOnlyError):
+                raise deleted
+            if isinstance(deleted, ResponseError):
+                refusals.append(deleted)
         if refusals:  # sending it again to this server is of no use
             outgoing.publish, outgoing.waiters = False, []
         outgoing.stored = True

@@ -1,6 +1,6 @@
-"""The client of a Valkey or Redis server: its bounds, its key names and its two scripts.
+"""What is asked of a Valkey or Redis server: the bounds, the key names and the two scripts.
 
-`valkey_cache` decides when to call it.
+`valkey_cache` decides when.
 
 An answer is stored with two tokens: the version of its first key segment, and the newest text
 prefix of its source. It is valid while the version still exists unchanged, and no later text prefix
@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, TypeAlias
+import re
+from typing import TypeAlias
 
 from msgspec import Struct
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from cashier.fanout.l2.invalidation import QueuedInvalidation, segment_of
-from cashier.fanout.l2.valkey_connection import Resolve, connection_class
-from cashier.fanout.l2.valkey_url import ValkeyAddress
+from cashier.fanout.l2.resp import LARGEST_REPLY, NoScriptError, ReadOnlyError, Reply, arguments, command, encoded
+from cashier.fanout.l2.valkey_connection import OnReply, ValkeyConnection
 
 NAMESPACE = "cashier:1"
 # Workers of all releases share the channel, so messages change by additional fields only.
@@ -30,9 +27,6 @@ CHANNEL = f"{NAMESPACE}:dropped"
 # Increment the number when entries or tokens change: releases then ignore each other's. All keys
 # have one hash tag, so that a script may use three of them on a server in cluster mode.
 _ENTRIES = "cashier:2:{l2}"
-# Faults of a server or a network. Anything else is a bug.
-FAULTS = (RedisError, OSError, EOFError, TimeoutError)
-
 _TOKEN_BYTES = 8
 VERSION_BYTES = 2 * _TOKEN_BYTES
 # A token outlives every call that may have read its predecessor. A write extends it beyond the
@@ -53,42 +47,39 @@ local version, wide = token(redis.call('GET', KEYS[2])), token(redis.call('LINDE
 
 
 class Script:
-    """A Lua script on the three keys of an answer, called by its digest."""
+    """A Lua script on the keys of an answer, called by its digest.
 
-    __slots__ = ("_by_digest", "_by_text")
+    `further`: how many arguments it takes after the three keys.
+    """
 
-    def __init__(self, text: str) -> None:
+    __slots__ = ("_by_digest", "_by_text", "text")
+
+    def __init__(self, text: str, further: int) -> None:
         digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        self._by_digest = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n3\r\n" % digest.encode()
-        self._by_text = b"$4\r\nEVAL\r\n$%d\r\n%b\r\n$1\r\n3\r\n" % (len(text), text.encode())
+        count = b"*%d\r\n" % (6 + further)
+        self.text = text
+        self._by_digest = count + arguments("EVALSHA", digest, 3)
+        self._by_text = count + arguments("EVAL", text, 3)
 
-    async def run(self, client: Any, *arguments: bytes) -> Any:
-        """`client` is redis.asyncio's; the keys are the first three arguments. Raises its errors.
+    def send(self, connection: ValkeyConnection, packed: bytes, on_reply: OnReply) -> None:
+        """See `ValkeyConnection.send`. `packed`: the keys and further arguments."""
 
-        Its pool and connections are used, not its commands: those take half of the time of a read.
-        """
-        rest = b"".join([b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments])
-        count = b"*%d\r\n" % (len(arguments) + 3)
-        try:
-            return await _roundtrip(client.connection_pool, count + self._by_digest + rest)
-        except NoScriptError:
-            return await _roundtrip(client.connection_pool, count + self._by_text + rest)
+        def take(reply: Reply) -> None:
+            if type(reply) is NoScriptError:
+                connection.send(self._by_text + packed, on_reply)
+            else:
+                on_reply(reply)
 
-
-async def _roundtrip(pool: Any, command: bytes) -> Any:
-    connection = await pool.get_connection()
-    try:
-        await connection.send_packed_command(command, check_health=False)
-        return await connection.read_response()
-    finally:
-        await pool.release(connection)
+        connection.send(self._by_digest + packed, take)
 
 
 # Takes the key, two new tokens and their ms to live. Returns the version of now, then the answer if
-# it is valid. Makes tokens that are absent: else an invalidation and an eviction during a call
-# would together look as if nothing had happened. Returns nothing on a server that takes no writes.
+# it is valid; a larger one than is ever written is foreign. Makes tokens that are absent: else an
+# invalidation and an eviction during a call would together look as if nothing had happened. Returns
+# nothing on a server that takes no writes.
 READ = Script(
     _TOKENS
+    + f"local LARGEST = {LARGEST_REPLY - 1024}"
     + """
 local entry = redis.call('GET', KEYS[1])
 if version == ABSENT then
@@ -102,7 +93,7 @@ if wide == ABSENT then
   if type(redis.pcall('LPUSH', KEYS[3], wide)) == 'table' then return '' end
   redis.call('PEXPIRE', KEYS[3], ARGV[3])
 end
-if not entry or string.sub(entry, 1, 8) ~= version then return version .. wide end
+if not entry or #entry > LARGEST or string.sub(entry, 1, 8) ~= version then return version .. wide end
 local written = string.sub(entry, 9, 16)
 if written ~= wide then
   local found = false
@@ -113,7 +104,8 @@ if written ~= wide then
   if not found then return version .. wide end
 end
 return version .. wide .. string.sub(entry, 17)
-"""
+""",
+    3,
 )
 
 # Takes the version that was read before the call, the answer, its ms to live and those of a token.
@@ -131,7 +123,8 @@ if not entry or string.sub(entry, 1, 16) ~= ARGV[1] or string.sub(entry, 19, 26)
   redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ms)
 end
 return 1
-"""
+""",
+    4,
 )
 
 # The answer, the version of its segment, the text prefixes of its source.
@@ -144,8 +137,8 @@ class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
     `command_ms`: the same for background commands, and the longest wait for the acknowledgement of
     an invalidation.
 
-    `gets`: concurrent reads, and as many scripts, over at most `connections`. `writes`: queued
-    writes, and as many invalidations. `alone_ms`: the least time before a lost server is probed.
+    `gets`: concurrent reads, and as many scripts. `writes`: queued writes, and as many
+    invalidations. `alone_ms`: the least time before a lost server is probed.
     `silence_ms`: after this time without a message the subscription is checked, and as often the
     server's role. `close_ms`: the longest wait for queued invalidations at a stop.
     """
@@ -153,63 +146,25 @@ class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
     get_ms: int = 20
     command_ms: int = 1000
     gets: int = 32
-    connections: int = 8
     writes: int = 2000
     alone_ms: int = 500
     silence_ms: int = 1000
     close_ms: int = 5000
 
 
-def client_for(address: ValkeyAddress, settings: ValkeySettings, resolve: Resolve | None = None) -> Any:
-    """Return redis.asyncio's client. It does not connect yet.
-
-    `resolve`: None leaves names to the event loop. Untyped: redis' own types have each command both
-    ways, to await and not.
-    """
-    connection = SSLConnection if address.tls else Connection
-    if resolve is not None:
-        connection = connection_class(resolve, tls=address.tls)
-    return Redis.from_pool(
-        BlockingConnectionPool(
-            connection_class=connection,
-            host=address.host,
-            port=address.port,
-            db=address.database,
-            username=address.user,
-            password=address.password,
-            # And the writer, the invalidations, the watch and the subscription.
-            max_connections=settings.connections + 4,
-            timeout=settings.command_ms / 1000,
-            socket_connect_timeout=settings.command_ms / 1000,
-            # Callers set timeouts: redis makes a task of each send that it bounds, and wait_for of
-            # Python 3.11 may swallow a cancellation.
-            socket_timeout=None,
-            # A subscription that reconnects by itself hides lost messages, and a read has no time
-            # for a second try.
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,  # every server supports it, and nothing of 3 is needed
-            driver_info=None,
-        )
-    )
-
-
-async def require_primary(client: Any) -> None:
+async def require_primary(connection: ValkeyConnection) -> None:
     """Raises ReadOnlyError for a replica: it does not get the messages of all workers."""
-    try:
-        role = await client.execute_command("ROLE")
-    except ResponseError:  # a proxy without this command; a write will show
-        return
+    (role,) = await connection.ask(command("ROLE"))
+    # A refusal is that of a proxy without this command; a write will show.
     if isinstance(role, list) and role[:1] == [b"slave"]:
         raise ReadOnlyError("the server is a replica")
 
 
-async def epoch_of(client: Any) -> str:
+async def epoch_of(connection: ValkeyConnection) -> str:
     """Identify the server's run: it differs after a restart and after a failover."""
-    try:
-        server = await client.info("server")
-    except ResponseError:  # a proxy without this command
-        return "0"
-    return str(server.get("run_id", "0"))[:16]
+    (server,) = await connection.ask(command("INFO", "server"))
+    run_id = re.search(rb"^run_id:(\w{1,16})", server, re.MULTILINE) if isinstance(server, bytes) else None
+    return "0" if run_id is None else run_id[1].decode("ascii", "replace")  # a proxy without this command
 
 
 def key_of(source: str, key: str) -> bytes:
@@ -227,9 +182,7 @@ def entry_keys(epoch: str, source: str, key: str) -> EntryKeys:
     )
 
 
-def invalidating_commands(
-    epoch: str, invalidation: QueuedInvalidation, token: bytes
-) -> tuple[tuple[tuple[Any, ...], ...], bytes]:
+def invalidating_commands(epoch: str, invalidation: QueuedInvalidation, token: bytes) -> tuple[list[bytes], bytes]:
     """Return the commands that invalidate what is stored, and the key that they write.
 
     Without that key the same answers are invalid, and more.
@@ -239,30 +192,25 @@ def invalidating_commands(
         epoch, invalidation.source, key if key is not None else segment or ""
     )
     if segment is not None:
-        new_version = ("SET", version_key, token, "PX", _TOKEN_MS)
-        return (new_version,) if key is None else (new_version, ("UNLINK", entry_key)), version_key
-    return (
-        ("LPUSH", prefixes_key, token + encoded(invalidation.prefix or "")),
-        ("LTRIM", prefixes_key, 0, TEXT_PREFIXES - 1),
-        ("PEXPIRE", prefixes_key, _TOKEN_MS + _LONGEST_ANSWER_MS),
-    ), prefixes_key
+        new_version = command("SET", version_key, token, "PX", _TOKEN_MS)
+        return [new_version] if key is None else [new_version, command("UNLINK", entry_key)], version_key
+    return [
+        command("LPUSH", prefixes_key, token + encoded(invalidation.prefix or "")),
+        command("LTRIM", prefixes_key, 0, TEXT_PREFIXES - 1),
+        command("PEXPIRE", prefixes_key, _TOKEN_MS + _LONGEST_ANSWER_MS),
+    ], prefixes_key
 
 
-def read_arguments(key: str) -> tuple[bytes, ...]:
-    """The arguments of `READ` after the keys."""
-    return encoded(key), os.urandom(VERSION_BYTES), b"%d" % _TOKEN_MS
+def read_arguments(epoch: str, source: str, key: str) -> bytes:
+    """The arguments of `READ`."""
+    return arguments(*entry_keys(epoch, source, key), encoded(key), os.urandom(VERSION_BYTES), _TOKEN_MS)
 
 
-def write_arguments(version: bytes, packed: bytes, ttl_ms: int) -> tuple[bytes, ...]:
-    """The arguments of `WRITE` after the keys."""
-    return version, packed, b"%d" % ttl_ms, b"%d" % _TOKEN_MS
+def write_arguments(keys: EntryKeys, version: bytes, packed: bytes, ttl_ms: int) -> bytes:
+    """The arguments of `WRITE`."""
+    return arguments(*keys, version, packed, ttl_ms, _TOKEN_MS)
 
 
 def new_token() -> bytes:
     """A token of an invalidation. Never sent twice, so that no late command restores a version."""
     return os.urandom(_TOKEN_BYTES)
-
-
-def encoded(text: str) -> bytes:
-    """Works for any text, and for no two texts alike."""
-    return text.encode("utf-8", "surrogatepass")

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import msgspec
 import structlog
-from redis.exceptions import ReadOnlyError, ResponseError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, wait_random
 
 from cashier.fanout.ask import PendingCall
@@ -29,29 +28,33 @@ from cashier.fanout.l2.invalidation import (
     sendable,
 )
 from cashier.fanout.l2.publisher import InvalidationPublisher
+from cashier.fanout.l2.resp import ReadOnlyError, Reply, ResponseError, command
 from cashier.fanout.l2.server_health import ServerHealth
+from cashier.fanout.l2.timed_reads import TimedReads
 from cashier.fanout.l2.tombstones import TOLERANCE_MS, Tombstones
 from cashier.fanout.l2.valkey_backend import (
     CHANNEL,
-    FAULTS,
-    READ,
     VERSION_BYTES,
     WRITE,
     ValkeySettings,
-    client_for,
     entry_keys,
     epoch_of,
     read_arguments,
     require_primary,
     write_arguments,
 )
-from cashier.fanout.l2.valkey_connection import Resolve
+from cashier.fanout.l2.valkey_client import Resolve, ValkeyClient
+from cashier.fanout.l2.valkey_connection import FAULTS, ValkeyConnection
 from cashier.fanout.l2.valkey_url import parse_valkey_url
 from cashier.fanout.l2.write_behind import Put, WriteBehind
 from cashier.metrics.store import Store
 
 # Between two probes of a lost server.
 _LONGEST_PAUSE_S = 1
+# Writes without a reply. Further ones wait in the queue, where a younger answer replaces an older.
+_MOST_WRITING = 8
+
+_PING = command("PING")
 
 _log = structlog.get_logger("cashier.cache")
 
@@ -68,7 +71,7 @@ class ValkeyCache:
 
     `on_invalidation(source, key, prefix)`: another worker invalidated this. `on_cut_off()`: from
     now on invalidations may be lost. `on_gap()`: from now on they arrive, and some may have been
-    lost. All are called on the loop. `resolve`: see `client_for`.
+    lost. All are called on the loop. `resolve`: see `ValkeyClient`.
     Raises ValueError for an invalid URL.
     """
 
@@ -96,10 +99,12 @@ class ValkeyCache:
         self._tombstones = Tombstones()
         self._queue = WriteBehind(self._settings.writes)
         self._publisher = InvalidationPublisher(self._worker_id, self._settings, self._lose)
-        self._reads: set[asyncio.Task[None]] = set()
+        self._reads = TimedReads(self._settings.get_ms / 1000, self._judge, self._slow)
+        self._writing = 0  # sent and not answered
+        self._writes_due = False
         self._background: list[asyncio.Task[None]] = []
         self._listener: asyncio.Task[None] | None = None
-        self._lost, self._work, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._lost = asyncio.Event()
         self._subscribed = False
         self._closing = False
         self._subscribed_since_ms = 0
@@ -138,12 +143,12 @@ class ValkeyCache:
 
         An absent server is no error.
         """
-        self._client = client_for(self.address, self._settings, self._resolve)
+        self._client = ValkeyClient(self.address, self._settings.command_ms / 1000, self._resolve)
         try:
             await self._connect()
         except FAULTS as fault:
             self._announce_loss(fault)
-        self._background = [self._spawn(work) for work in (self._watch(), self._write(), self._publisher.run())]
+        self._background = [self._spawn(work) for work in (self._watch(), self._publisher.run())]
 
     async def close(self) -> None:
         """Send queued invalidations, within `close_ms`, and log those that could not be sent.
@@ -156,30 +161,23 @@ class ValkeyCache:
             _log.warning("invalidations were not sent before the stop", server=repr(self.address), unsent=unsent)
         self._closing = True
         self._health.record_failure()
-        tasks = [*self._background, *self._reads, *([self._listener] if self._listener else [])]
+        tasks = [*self._background, *([self._listener] if self._listener else [])]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=self._settings.command_ms / 1000)
-        with suppress(*FAULTS):
-            await self._client.aclose(close_connection_pool=True)
+        await self._client.aclose()
 
     def get(self, source: str, key: str, on_read: OnRead) -> PendingCall:
         if not self._health.available or len(self._reads) >= self._settings.gets or len(key) > LONGEST_TEXT:
             self.misses.add()
             return _PendingMiss(asyncio.get_running_loop().call_soon(on_read, None, None))
-        read = _PendingRead(on_read)
-        task = asyncio.get_running_loop().create_task(self._get(source, key, read))
-        self._reads.add(task)
-        task.add_done_callback(self._reads.discard)
-        task.add_done_callback(lambda _: read.deliver(None, None))  # if `close` cancelled it
-        task.add_done_callback(_report_bug)
-        return read
+        arguments = read_arguments(self._epoch, source, key)
+        return self._reads.start(self._client.reads, source, key, arguments, on_read)
 
     def put(self, source: str, key: str, answer: CachedAnswer, ttl_s: float, version: bytes) -> None:
         stored = StoredAnswer(answer.not_found, answer.body, self._now_ms() - answer.age_ms, round(ttl_s * 1000))
         if self._worth_writing(source, key, stored) and self._queue.put(Put(source, key, stored, version)):
-            self._idle.clear()
-            self._work.set()
+            self._write_soon()
         else:
             self.dropped_puts.add()
 
@@ -226,14 +224,6 @@ class ValkeyCache:
         # Our own calls have our clock, so the tolerance for other clocks does not apply.
         return not self._tombstones.covers(source, key, stored.born_ms + TOLERANCE_MS)
 
-    async def _get(self, source: str, key: str, read: _PendingRead) -> None:
-        answer, version = await self._read(source, key)
-        if answer is None:
-            self.misses.add()
-        else:
-            self.hits.add()
-        read.deliver(answer, version)
-
     async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any:
         """Run a script on one key. Returns None if there is no result in the time of a read.
 
@@ -242,83 +232,86 @@ class ValkeyCache:
         """
         if not self._health.available or self._scripts >= self._settings.gets:
             return None
+        started_s = asyncio.get_running_loop().time()
         self._scripts += 1
         try:
-            return await self._request(lambda: self._client.eval(script, 1, key, *arguments))
+            async with asyncio.timeout(self._settings.get_ms / 1000):
+                (reply,) = await self._client.reads.ask(command("EVAL", script, 1, key, *arguments))
+        except TimeoutError:
+            self._slow(started_s)
+            return None
+        except OSError as fault:
+            self._lose(fault)
+            return None
         finally:
             self._scripts -= 1
+        return self._answer(reply)
 
-    async def _read(self, source: str, key: str) -> tuple[CachedAnswer | None, bytes | None]:
-        keys = entry_keys(self._epoch, source, key)
-        value = await self._request(lambda: READ.run(self._client, *keys, *read_arguments(key)))
-        if not isinstance(value, bytes) or len(value) < VERSION_BYTES:
-            return None, None
-        version = value[:VERSION_BYTES]
-        stored = unpack(value[VERSION_BYTES:])
-        if stored is None or self._tombstones.covers(source, key, stored.born_ms):
-            return None, version
-        return stored.at(self._now_ms()), version
+    def _judge(self, source: str, key: str, reply: Reply) -> tuple[CachedAnswer | None, bytes | None]:
+        """The answer and the version in the reply to a read."""
+        value = self._answer(reply)
+        answer = version = None
+        if isinstance(value, bytes) and len(value) >= VERSION_BYTES:
+            version = value[:VERSION_BYTES]
+            stored = unpack(value[VERSION_BYTES:])
+            if stored is not None and not self._tombstones.covers(source, key, stored.born_ms):
+                answer = stored.at(self._now_ms())
+        if answer is None:
+            self.misses.add()
+        else:
+            self.hits.add()
+        return answer, version
 
-    async def _request(self, command: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the server's answer, or None if there is none within the time of a read.
-
-        Records the server's health.
-        """
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
-        try:
-            async with asyncio.timeout(self._settings.get_ms / 1000):
-                value = await command()
-        except TimeoutError as slow:
-            self.errors.add()
-            if self._health.record_slow(started_s, loop.time()):
-                self._announce_loss(slow)
+    def _answer(self, reply: Reply) -> Reply:
+        """A reply in time; None for a refusal and a fault."""
+        if isinstance(reply, OSError):
+            self._lose(reply)
             return None
-        except ResponseError:  # the server works; it refuses this command
+        if isinstance(reply, ResponseError):  # the server works; it refuses this command
             self.errors.add()
-            return None
-        except Exception as fault:  # noqa: BLE001 - every fault of a cache, of its client too, is a miss
-            self._lose(fault)
             return None
         self._health.record_fast()
-        return value
+        return reply
 
-    async def _write(self) -> None:
-        """Execute all writes, one after the other."""
-        while True:
-            put = self._queue.take() if self._health.available else None
-            if put is None:
-                self._idle.set()
-                self._work.clear()
-                await self._work.wait()
-            else:
-                await self._execute(put)
+    def _slow(self, started_s: float) -> None:
+        """No reply in the time of a read."""
+        self.errors.add()
+        if self._health.record_slow(started_s, asyncio.get_running_loop().time()):
+            self._announce_loss(TimeoutError())
 
-    async def _execute(self, put: Put) -> None:
-        stored = put.stored
-        left_ms = stored.born_ms + stored.ttl_ms - self._now_ms()
-        if left_ms < 1 or not self._worth_writing(put.source, put.key, stored):
-            self.dropped_puts.add()
-            return
-        keys = entry_keys(self._epoch, put.source, put.key)
-        try:
-            async with asyncio.timeout(self._settings.command_ms / 1000):
-                written = await WRITE.run(self._client, *keys, *write_arguments(put.version, pack(stored), left_ms))
-        except ReadOnlyError as fault:
-            self.dropped_puts.add()
-            self._lose(fault)
-        except ResponseError:  # out of memory, perhaps; reads still work
-            self.errors.add()
-            self.dropped_puts.add()
-        except FAULTS as fault:
-            self.dropped_puts.add()
-            self._lose(fault)
-        else:
-            if written:
-                self.puts.add()
-            else:  # invalidated since the call; the message may be late or lost
+    def _write_soon(self) -> None:
+        """At the end of this turn: an invalidation in it still stops a write."""
+        if not self._writes_due:
+            self._writes_due = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        """Send queued writes, to be executed in their order."""
+        self._writes_due = False
+        while self._health.available and self._writing < _MOST_WRITING and (put := self._queue.take()) is not None:
+            left_ms = put.stored.born_ms + put.stored.ttl_ms - self._now_ms()
+            if left_ms < 1 or not self._worth_writing(put.source, put.key, put.stored):
                 self.dropped_puts.add()
-                self._on_invalidation(put.source, put.key, None)
+                continue
+            self._writing += 1
+            keys = entry_keys(self._epoch, put.source, put.key)
+            arguments = write_arguments(keys, put.version, pack(put.stored), left_ms)
+            WRITE.send(self._client.background, arguments, partial(self._written, put))
+
+    def _written(self, put: Put, reply: Reply) -> None:
+        self._writing -= 1
+        if len(self._queue):
+            self._write_soon()
+        if reply == 1:
+            self.puts.add()
+            return
+        self.dropped_puts.add()
+        if reply == 0:  # invalidated since the call; the message may be late or lost
+            self._on_invalidation(put.source, put.key, None)
+        elif isinstance(reply, ReadOnlyError | OSError):
+            self._lose(reply)
+        else:  # out of memory, perhaps; reads still work
+            self.errors.add()
 
     def _lose(self, fault: BaseException) -> None:
         self.errors.add()
@@ -331,6 +324,7 @@ class ValkeyCache:
         self.losses.add()
         self.dropped_puts.add(self._queue.clear())
         self._lost.set()
+        self._client.close()
         _log.warning("shared cache lost", server=repr(self.address), trouble=type(fault).__name__)
 
     def _unsubscribe(self) -> None:
@@ -357,10 +351,15 @@ class ValkeyCache:
             _log.info("shared cache recovered", server=repr(self.address))
 
     async def _check(self) -> None:
-        """Find a server that became a replica, hangs, or is not the one of our subscription."""
+        """Find a server that became a replica, hangs, or is not the one of our subscription.
+
+        Replaces a connection that was closed between two commands.
+        """
         try:
             async with asyncio.timeout(self._settings.command_ms / 1000):
-                await require_primary(self._client)
+                await self._client.open()
+                for connection in self._client.connections:
+                    await require_primary(connection)
             if self._publisher.overdue(asyncio.get_running_loop().time()):
                 self._unsubscribe()
                 raise ConnectionError("our own messages do not come back")
@@ -368,39 +367,43 @@ class ValkeyCache:
             self._lose(fault)
 
     async def _connect(self) -> None:
-        """Raises the fault that prevents it.
+        """Raises the fault that prevents it, and leaves no connection for commands then.
 
         Two requests: the first may have to connect, the ping shows the speed.
         """
-        async with asyncio.timeout(self._settings.command_ms / 1000):
-            await require_primary(self._client)
-            epoch = await epoch_of(self._client)
-            if epoch != self._epoch:  # a subscription may still hang on the server before this one
-                self._unsubscribe()
-                self._epoch = epoch
-            listener = self._listener
-            if listener is None or not self._subscribed or listener.cancelling():
-                listener = self._listener = await self._subscribe()
-        async with asyncio.timeout(self._settings.get_ms / 1000):
-            await self._client.ping()
-        if listener.done():
-            raise ConnectionError("the subscription was lost again")
+        try:
+            async with asyncio.timeout(self._settings.command_ms / 1000):
+                await self._client.open()
+                await require_primary(self._client.background)
+                epoch = await epoch_of(self._client.background)
+                if epoch != self._epoch:  # a subscription may still hang on the server before this one
+                    self._unsubscribe()
+                    self._epoch = epoch
+                listener = self._listener
+                if listener is None or not self._subscribed or listener.cancelling():
+                    listener = self._listener = await self._subscribe()
+            async with asyncio.timeout(self._settings.get_ms / 1000):
+                await self._client.reads.ask(_PING)
+            if listener.done():
+                raise ConnectionError("the subscription was lost again")
+        except BaseException:
+            self._client.close()
+            raise
         self._lost.clear()
         self._health.record_recovery()
         self._publisher.connected(self._client, self._epoch)
-        self._work.set()
 
     async def _subscribe(self) -> asyncio.Task[None]:
         if self._listener is not None:
             self._unsubscribe()
             await asyncio.wait([self._listener])  # its end must not undo what follows
-        subscription = self._client.pubsub()
+        subscription = await self._client.connect(self._receive)
         try:
-            await subscription.subscribe(CHANNEL)
-            if await subscription.get_message(timeout=self._settings.command_ms / 1000) is None:
-                raise TimeoutError("no answer to a subscription")
+            (reply,) = await subscription.ask(command("SUBSCRIBE", CHANNEL))
+            if isinstance(reply, ResponseError):
+                raise reply
         except BaseException:
-            await subscription.aclose()
+            subscription.close()
             raise
         self._subscribed = True
         listener = self._spawn(self._listen(subscription))
@@ -411,32 +414,22 @@ class ValkeyCache:
             self._on_gap()
         return listener
 
-    async def _listen(self, subscription: Any) -> None:
-        """`subscription` is redis' PubSub.
-
-        It must never reconnect by itself: that would hide lost messages.
-        """
-        pinged = False
+    async def _listen(self, subscription: ValkeyConnection) -> None:
+        """Wait for the end of a subscription. One that does not answer a ping has ended, too."""
+        silence_s = self._settings.silence_ms / 1000
         try:
-            while True:
-                message = await subscription.get_message(timeout=self._settings.silence_ms / 1000)
-                if message is None and pinged:
-                    raise TimeoutError("the subscription is silent")
-                pinged = message is None
-                if message is None:
-                    await subscription.ping()
-                elif message["type"] == "message":
-                    self._receive(message["data"])
-        except Exception as fault:
+            while not await subscription.ends_within(silence_s):
+                async with asyncio.timeout(silence_s):
+                    await subscription.ask(_PING)
+            raise ConnectionError("the subscription has ended")
+        except FAULTS as fault:
             self._lose(fault)
-            if not isinstance(fault, FAULTS):
-                raise
         finally:
             self._subscribed = False
             self._publisher.disconnected()
             if not self._closing:
                 self._on_cut_off()
-            await subscription.aclose()
+            subscription.close()
 
     def _receive(self, payload: bytes) -> None:
         try:
@@ -459,26 +452,6 @@ class ValkeyCache:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(_report_bug)
         return task
-
-
-class _PendingRead:
-    """A read in progress.
-
-    Abandoned, it runs on to its near timeout: cancelling it would cost its connection.
-    """
-
-    __slots__ = ("_on_read",)
-
-    def __init__(self, on_read: OnRead) -> None:
-        self._on_read: OnRead | None = on_read
-
-    def deliver(self, answer: CachedAnswer | None, version: bytes | None) -> None:
-        on_read, self._on_read = self._on_read, None
-        if on_read is not None:
-            on_read(answer, version)
-
-    def abandon(self) -> None:
-        self._on_read = None
 
 
 class _PendingMiss:

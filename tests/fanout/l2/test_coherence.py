@@ -12,14 +12,8 @@ from structlog.testing import capture_logs
 
 from cashier.fanout.l2.entry_codec import StoredAnswer, pack
 from cashier.fanout.l2.invalidation import LONGEST_TEXT
-from cashier.fanout.l2.valkey_backend import (
-    CHANNEL,
-    TEXT_PREFIXES,
-    WRITE,
-    ValkeySettings,
-    write_arguments,
-)
-from tests.fanout.l2.valkey_server import L2Worker, Server, l2_worker, raw_client, until, valkey_server
+from cashier.fanout.l2.valkey_backend import CHANNEL, TEXT_PREFIXES, WRITE, ValkeySettings
+from tests.fanout.l2.valkey_server import L2Worker, Server, Wire, l2_worker, raw_client, until, valkey_server
 
 # Notices an outage at once, and waits for nothing.
 PROMPT = ValkeySettings(get_ms=10_000, command_ms=200, alone_ms=1, silence_ms=50, close_ms=10_000)
@@ -35,7 +29,7 @@ class MessageOfEarlierRelease(msgspec.Struct, frozen=True, array_like=True):
 async def write_with_version(client: Any, worker: L2Worker, key: str, version: bytes, body: bytes = b"old") -> bool:
     """Write as a worker does that has received no invalidation. Whether it was accepted."""
     packed = pack(StoredAnswer(False, body, worker.level._now_ms(), 60_000))
-    return bool(await WRITE.run(client, *worker.names(key), *write_arguments(version, packed, 60_000)))
+    return bool(await client.eval(WRITE.text, 3, *worker.names(key), version, packed, 60_000, 600_000))
 
 
 # What an acknowledgement means
@@ -159,31 +153,6 @@ async def test_a_cut_subscription_is_reported_at_once_and_again_when_it_is_back(
     await until(lambda: worker.cuts == 1)
     await worker.wait_for_invalidation(None)
     await until(lambda: worker.level.coherent)
-
-
-class Wire:
-    """Forwards to a server. While `open` is not set, it holds all bytes and closes nothing."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.open = asyncio.Event()
-        self.open.set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind, before = await asyncio.open_connection("127.0.0.1", self._server.port)
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._forward(reader, before))
-                both.create_task(self._forward(behind, writer))
-        finally:
-            before.close()
-            writer.close()
-
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            await self.open.wait()
-            writer.write(data)
-        writer.close()
 
 
 async def test_a_connection_that_dies_in_silence_is_noticed_and_its_late_bytes_harm_nothing(

@@ -26,7 +26,7 @@ from cashier.fanout.l2.valkey_backend import ValkeySettings
 from cashier.fanout.l2.valkey_cache import ValkeyCache
 from cashier.fanout.s3fifo import S3FifoStore
 from tests.fanout.cache_rig import BARE, key_of
-from tests.fanout.l2.valkey_server import Server, raw_client, until, valkey_server
+from tests.fanout.l2.valkey_server import Server, is_idle, raw_client, until, valkey_server
 from tests.fanout.scripted_upstream import Asker, Reply, ScriptedCall, ScriptedUpstream, ask, guarded
 from tests.support.virtual_time import clock_ns
 
@@ -158,7 +158,7 @@ class History:
                 if calls:
                     each, call = calls[place % len(calls)]
                     each.answer(call)
-                    await until(each.level._idle.is_set)
+                    await until(partial(is_idle, each.level))
             case "change and invalidate key":
                 await self._invalidate(worker, text, None)
             case "change and invalidate prefix":

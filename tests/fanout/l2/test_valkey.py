@@ -10,6 +10,7 @@ import pytest
 
 from cashier.fanout.l2.entry_codec import StoredAnswer, pack
 from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
+from cashier.fanout.l2.resp import command
 from cashier.fanout.l2.valkey_backend import CHANNEL, ValkeySettings
 from cashier.fanout.l2.valkey_cache import ValkeyCache
 from tests.fanout.l2.valkey_server import PATIENT, L2Worker, Server, l2_worker, until
@@ -201,49 +202,45 @@ async def test_a_password_works_and_a_wrong_one_loses_the_server(server: Server,
 
 
 class Subscription:
-    """A subscription with scripted messages, then silence."""
+    """A subscription without messages. It answers so many pings, and then no more."""
 
-    def __init__(self, script: list[dict[str, Any] | None]) -> None:
-        self.script = script
-        self.pings = 0
+    def __init__(self, pongs: int) -> None:
+        self.pongs = pongs
         self.closed = False
 
-    async def get_message(self, timeout: float) -> dict[str, Any] | None:  # noqa: ASYNC109 - redis' own signature
-        if not self.script:
+    async def ends_within(self, _timeout_s: float) -> bool:
+        return False
+
+    async def ask(self, ping: bytes) -> None:
+        assert ping == command("PING")
+        if not self.pongs:
             await asyncio.Event().wait()
-        return self.script.pop(0)
+        self.pongs -= 1
 
-    async def ping(self) -> None:
-        self.pings += 1
-
-    async def aclose(self) -> None:
+    def close(self) -> None:
         self.closed = True
 
 
 @pytest.mark.moves("cashier_valkey_losses_total")
-async def test_a_silent_subscription_is_pinged_and_lost_only_without_an_answer(
-    worker: L2Worker,
-) -> None:
-    pong = {"type": "pong", "data": b""}
-    living = Subscription([None, pong, None, pong, None, pong])
-    listening = asyncio.create_task(worker.level._listen(living))
-    await until(lambda: not living.script)
-    assert living.pings == 3
-    assert worker.level.reachable
-    listening.cancel()
-    silent = Subscription([None, pong, None, None])
-    await worker.level._listen(silent)
-    assert silent.closed
-    assert worker.level.losses.value == 1
-    assert not worker.level.coherent
-    await until(lambda: worker.level.reachable and worker.level.coherent)
+async def test_a_silent_subscription_is_pinged_and_lost_only_without_an_answer(server: Server) -> None:
+    settings = ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, silence_ms=50)
+    async with l2_worker(server, settings) as worker:
+        silent = Subscription(pongs=3)
+        await worker.level._listen(silent)  # type: ignore[arg-type]  # the methods that it calls
+        assert (silent.pongs, silent.closed) == (0, True)
+        assert worker.level.losses.value == 1
+        assert not worker.level.coherent
+        await until(lambda: worker.level.reachable and worker.level.coherent)
 
 
 async def test_reads_in_progress_at_close_are_misses(server: Server) -> None:
     got: list[CachedAnswer | None] = []
     async with l2_worker(server) as worker:
         await worker.put("u_1")
+        server.stall()
         worker.level.get("card", "u_1", lambda answer, _: got.append(answer))
+        assert got == []
+    server.go_on()
     assert got == [None]
 
 

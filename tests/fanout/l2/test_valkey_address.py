@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from redis.asyncio.connection import Connection, SSLConnection
+import trustme
 
-from cashier.fanout.l2.valkey_backend import ValkeySettings, client_for
+from cashier.fanout.l2.valkey_backend import ValkeySettings
 from cashier.fanout.l2.valkey_url import ValkeyAddress, parse_valkey_url
 
-from .valkey_server import FOREVER_S, PATIENT, L2Worker, Server, valkey_server
+from .valkey_server import FOREVER_S, PATIENT, L2Worker, Server, Wire, raw_client, valkey_server
 
 
 @pytest.mark.parametrize(
@@ -54,14 +56,6 @@ def test_a_password_is_not_shown() -> None:
     assert repr(parse_valkey_url("rediss://me:secret@cache/2")) == "rediss://cache:6379/2"
 
 
-def test_the_scheme_rediss_means_tls() -> None:
-    pools = [
-        client_for(parse_valkey_url(url), ValkeySettings()).connection_pool
-        for url in ("rediss://cache", "redis://cache")
-    ]
-    assert [pool.connection_class is SSLConnection for pool in pools] == [True, False]
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with valkey_server() as server:
@@ -101,15 +95,37 @@ async def test_a_name_without_an_address_is_a_lost_server(then: str) -> None:
         await worker.level.close()
 
 
-@pytest.mark.parametrize(("scheme", "kind"), [("redis", Connection), ("rediss", SSLConnection)])
-async def test_a_certificate_must_have_the_name_and_not_the_address(scheme: str, kind: type[Connection]) -> None:
+@pytest.mark.parametrize(
+    ("name", "trusted", "reachable"),
+    [("cache.test.", True, True), ("other.test", True, False), ("cache.test", False, False)],
+)
+async def test_the_certificate_must_have_the_name_and_a_trusted_issuer(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, trusted: bool, reachable: bool
+) -> None:
     async def resolve(_host: str) -> list[str]:
         return ["127.0.0.1"]
 
-    client = client_for(parse_valkey_url(f"{scheme}://cache.test."), ValkeySettings(), resolve)
-    connection = client.connection_pool.make_connection()
-    assert isinstance(connection, kind)
-    connection.ip = "10.0.0.1"  # type: ignore[attr-defined]  # of the class made for the name
-    arguments = connection._connection_arguments()
-    assert arguments["host"] == "10.0.0.1"
-    assert arguments.get("server_hostname") == ("cache.test" if scheme == "rediss" else None)
+    authority, tls = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("cache.test").configure_cert(tls)
+    if trusted:
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    async with await asyncio.start_server(Wire(server).serve, "127.0.0.1", 0, ssl=tls) as proxy:
+        worker = L2Worker(f"rediss://{name}:{proxy.sockets[0].getsockname()[1]}", PATIENT, resolve=resolve)
+        await worker.level.open()
+        assert worker.level.reachable is reachable
+        await worker.level.close()
+
+
+async def test_the_database_and_the_user_of_the_url_are_used(server: Server) -> None:
+    async with raw_client(server) as client:
+        await client.acl_setuser(
+            "me", enabled=True, passwords=["+s3cret"], categories=["+@all"], keys=["*"], channels=["*"]
+        )
+        worker = L2Worker(f"redis://me:s3cret@127.0.0.1:{server.port}/3", PATIENT)
+        await worker.level.open()
+        await worker.put("u_1")
+        assert await worker.get("u_1") is not None
+        names = {(each["user"], each["db"]) for each in await client.client_list() if each["cmd"] == "evalsha"}
+        assert names == {("me", "3")}
+        await worker.level.close()

@@ -105,7 +105,12 @@ class L2Worker:
     async def read(self, key: str, source: str = "card") -> tuple[CachedAnswer | None, bytes | None]:
         """The answer and the version."""
         read: asyncio.Future[tuple[CachedAnswer | None, bytes | None]] = asyncio.get_running_loop().create_future()
-        pending = self.level.get(source, key, lambda answer, version: read.set_result((answer, version)))
+
+        def on_read(answer: CachedAnswer | None, version: bytes | None) -> None:
+            if not read.cancelled():  # and not abandoned yet: a test that ends in the same turn
+                read.set_result((answer, version))
+
+        pending = self.level.get(source, key, on_read)
         try:
             async with asyncio.timeout(FOREVER_S):
                 return await read
@@ -139,13 +144,49 @@ class L2Worker:
 
     async def written(self) -> None:
         """Wait until all writes and invalidations are done."""
+        await until(lambda: is_idle(self.level))
         async with asyncio.timeout(FOREVER_S):
-            await self.level._idle.wait()
             await self.level._publisher._idle.wait()
 
     def names(self, key: str, source: str = "card") -> tuple[bytes, bytes, bytes]:
         """The server's keys: of the answer, its segment's version, its source's prefixes."""
         return entry_keys(self.level._epoch, source, key)
+
+
+class Wire:
+    """Forwards to a server. While `open` is not set, it holds all bytes and closes nothing.
+
+    `only`: of the connection from this port; 0: of all.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.only = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, before = await asyncio.open_connection("127.0.0.1", self._server.port)
+        try:
+            async with asyncio.TaskGroup() as both:
+                port = writer.get_extra_info("peername")[1]
+                both.create_task(self._forward(reader, before, port))
+                both.create_task(self._forward(behind, writer, port))
+        finally:
+            before.close()
+            writer.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        while data := await reader.read(65536):
+            if self.only in (0, port):
+                await self.open.wait()
+            writer.write(data)
+        writer.close()
+
+
+def is_idle(level: ValkeyCache) -> bool:
+    """Whether all writes are done."""
+    return not len(level._queue) and not level._writing
 
 
 @contextmanager
