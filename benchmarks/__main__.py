@@ -27,7 +27,7 @@ OUT = Path(__file__).parent / "out"
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="studies to run; default: all except the soak, which takes 10 minutes")
+    add("names", nargs="*", metavar="NAME", help="studies to run; default: all except the soak and `interpreters`")
     add("--quick", action="store_true", help="under two minutes, to check that it works; the figures mean nothing")
     add("--rounds", type=int, default=0, metavar="N", help="rounds of each figure (5, or 1 with --quick)")
     add("--out", type=Path, metavar="DIRECTORY", help="directory for results.json and report.html (benchmarks/out)")
@@ -36,6 +36,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--picture", type=Path, metavar="FILE", help="also draw the picture for the README, .svg or .png")
     add("--profile", type=Path, metavar="FILE", help="only with the study `cost`: flame graph of the loaded service")
     add("--before", metavar="REV", help="only with the study `cost`: compare this git revision, without the peers")
+    add("--python", action="append", metavar="FILE", help="only with the study `interpreters`: one beside this Python")
     add("--require-peers", action="store_true", help="fail at the start unless all peers are installed")
     add("--list", action="store_true", help="list the studies and the peers, and exit")
     return parser
@@ -51,6 +52,8 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--picture takes an .svg or a .png file")
     if args.before is not None and (args.names != ["cost"] or args.profile):
         parser.error("--before needs the study `cost` alone and excludes --profile")
+    if bool(args.python) != (args.names == [suite.INTERPRETERS]):
+        parser.error("--python needs the study `interpreters` alone, which needs at least one")
     if args.list:
         return list_all()
     if find_spec("matplotlib") is None:
@@ -81,7 +84,7 @@ def empty_results(args: argparse.Namespace) -> Results:
 
 def run_studies(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
-        run = suite.Run(args.quick, args.rounds, Path(scratch), args.profile, args.revision)
+        run = suite.Run(args.quick, args.rounds, Path(scratch), args.profile, args.revision, args.python or ())
         return suite.run(names, lambda name: suite.measure(name, replace(run, directory=run.directory / name)))
 
 

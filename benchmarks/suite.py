@@ -25,11 +25,13 @@ import msgspec
 from benchmarks.git_revision import Revision
 from benchmarks.results import Finding, Machine, Results, without_non_finite
 
+# Needs other interpreters.
+INTERPRETERS = "interpreters"
 # The last ones run only if the command line names them.
 BESIDE_PEERS = ("cost", "latency")
 GROWTH = ("sources", "concurrency", "methods", "workers", "memory")
 MECHANISMS = ("ablation", "observability", "pages", "stragglers", "endpoints", "hang", "batch")
-ONLY_NAMED = ("soak",)
+ONLY_NAMED = ("soak", INTERPRETERS)
 STUDIES = (*BESIDE_PEERS, "overload", "wire", *GROWTH, *MECHANISMS, "capacity", *ONLY_NAMED)
 # Runs instead of `cost` when an older revision is measured beside the working tree. Its finding has
 # its own name, because it does not replace the comparison with the peers.
@@ -51,6 +53,7 @@ class Run:
     directory: Path
     profile: Path | None = None
     before: Revision | None = None
+    pythons: Sequence[str] = ()
 
 
 def select_studies(names: Sequence[str]) -> list[str]:
@@ -107,7 +110,14 @@ def _run_study(name: str, package: str, run: Run, sending: Connection) -> None:
         from benchmarks.lab import Lab  # noqa: PLC0415 - an import error of the lab becomes a finding too
 
         run.directory.mkdir(parents=True, exist_ok=True)
-        lab = Lab(run.directory, quick=run.quick, rounds=run.rounds or None, profile=run.profile, before=run.before)
+        lab = Lab(
+            run.directory,
+            quick=run.quick,
+            rounds=run.rounds or None,
+            profile=run.profile,
+            before=run.before,
+            pythons=run.pythons,
+        )
         study = importlib.import_module(f"{package}.{name}")
         finding = without_non_finite(study.measure(lab))
         notes = [*finding.notes, *(text for text in lab.skipped if text not in finding.notes)]

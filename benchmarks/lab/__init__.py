@@ -5,7 +5,7 @@ Here: the settings of one run of the suite for its studies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ class Lab:
     one.
 
     `profile`: file for a flame graph of the program under test, from a study that supports it.
+    `pythons`: interpreters to measure beside the suite's own.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Lab:
         rounds: int | None = None,
         profile: Path | None = None,
         before: Revision | None = None,
+        pythons: Sequence[str] = (),
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
         self.directory = directory
@@ -41,6 +43,7 @@ class Lab:
         self.rounds = rounds or (1 if quick else FULL_PAIRS if before else FULL_ROUNDS)
         self.profile = profile
         self.before = before
+        self.pythons = pythons
         self.skipped: list[str] = []
         self._on_progress = on_progress or partial(print, " ", flush=True)
 

@@ -76,7 +76,7 @@ def build_before(revision: Revision, scratch: Path) -> Build:
             return Build(f"revision {revision}", directory, sys.executable, _ENV, origin)
         python = _install(dependencies, scratch / "venv")
         origin = f"a virtual environment of its own, because the present one lacks {', '.join(missing)}"
-        if differing := _differing_versions(python):
+        if differing := differing_versions(python):
             origin += f"; other versions than now: {', '.join(differing)}"
     except (ValueError, OSError, subprocess.SubprocessError) as problem:
         raise BuildFailed(f"revision {revision} cannot be installed: {_reason(problem)}") from problem
@@ -184,7 +184,8 @@ def _install(dependencies: Sequence[str], directory: Path) -> str:
     return python
 
 
-def _differing_versions(python: str) -> list[str]:
+def differing_versions(python: str) -> list[str]:
+    """Packages of this interpreter in other versions than ours."""
     listed = subprocess.run((python, "-I", "-c", _LIST_VERSIONS), capture_output=True, check=True, timeout=60)
     ours = {canonicalize_name(package.name): package.version for package in distributions()}
     theirs = {canonicalize_name(name): version for name, version in json.loads(listed.stdout)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.lab import Lab
-from benchmarks.lab.process import PROGRAM_CORE, process, python
+from benchmarks.lab.process import PROGRAM_CORE, process
 from benchmarks.lab.upstream import SOURCE_NAMES
 
 # For `start_service(each=…, other=…)`: no time limits, limiters and refusals, so that all work is
@@ -43,17 +44,18 @@ def start_service(
     other: str = "",
     workers: int = 1,
     core: int | None = PROGRAM_CORE,
+    python: str = sys.executable,
 ) -> Iterator[Served]:
     """Start `cashier serve` with its defaults, except that caches and load shedding are off.
 
     `cached` and `shed` turn them on. `upstreams`: the address of each source, or one for all.
     `each`: TOML lines for every source. `other`: TOML tables, such as `[consult]` or
-    `[sources.quota.batch]`. `core`: None means all.
+    `[sources.quota.batch]`. `core`: None means all. `python`: another interpreter.
     """
     directory = Path(tempfile.mkdtemp(prefix="service-", dir=lab.directory))
     config = directory / "cashier.toml"
     config.write_text(configuration(upstreams, cached=cached, shed=shed, each=each, other=other))
-    words = python("cashier", "serve", "--config", str(config), "--port", "0", "--workers", str(workers))
+    words = (python, "-m", "cashier", "serve", "--config", str(config), "--port", "0", "--workers", str(workers))
     with process(core, *words, env=SECRET, log=directory / "log", end_signal=STOP_AT_ONCE) as child:
         port = int(child.first_line.rpartition(":")[2])
         await_ready(port)

@@ -48,7 +48,7 @@ GROUPS = (Group("live", "All eight live", False, 2), Group("cached", "Cached as 
 
 
 class Titled(Protocol):
-    """What a service of a pair differs by."""
+    """What a service differs by from those beside it."""
 
     @property
     def title(self) -> str: ...
@@ -125,12 +125,12 @@ def measure_pair(
     config = configuration(upstream.urls, cached=group.cached, shed=False, each="", other="")
     with ExitStack() as running:
         served = [running.enter_context(serving(build, config, lab.directory)) for build in order]
-        sides = uvloop.run(drive_pair(lab, group, order, served, upstream, requests))
+        sides = uvloop.run(drive_services(lab, group, order, served, upstream, requests))
     first, second = sides
     return Pair(first, second) if order[0] is now else Pair(second, first)
 
 
-async def drive_pair(
+async def drive_services(
     lab: Lab,
     group: Group,
     order: Sequence[Titled],
@@ -151,7 +151,7 @@ async def drive_pair(
                 raise BuildFailed(f"{build.title} does not consult: {why}")
         slices: list[list[Side]] = [[] for _ in served]
         for turn in range(group.lead + SLICES):
-            for which in (0, 1) if turn % 2 == 0 else (1, 0):
+            for which in range(len(served))[:: 1 if turn % 2 == 0 else -1]:
                 slices[which].append(await measure_slice(lab, loads[which], served[which], upstream))
         return [join_slices(each[group.lead :]) for each in slices]
 

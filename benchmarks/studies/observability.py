@@ -26,7 +26,7 @@ from benchmarks.lab.requests import consultations
 from benchmarks.lab.service import start_service
 from benchmarks.lab.upstream import USERS, LeanUpstream, start_upstream
 from benchmarks.results import Columns, Figure, Finding, Row, Table, figures
-from benchmarks.studies.before import GROUPS, Side, drive_pair
+from benchmarks.studies.before import GROUPS, Side, drive_services
 from cashier.metrics import layout
 from cashier.metrics.exposition import render
 from cashier.metrics.families import FAMILIES
@@ -83,7 +83,7 @@ def measure_pair(lab: Lab, turn: int, upstream: LeanUpstream, requests: Sequence
     order = (on, OFF) if turn % 2 else (OFF, on)
     with ExitStack() as running:
         served = [running.enter_context(start_service(lab, upstream.urls, other=setting.toml)) for setting in order]
-        sides = uvloop.run(drive_pair(lab, GROUPS[0], order, served, upstream, requests))
+        sides = uvloop.run(drive_services(lab, GROUPS[0], order, served, upstream, requests))
     by_setting = dict(zip(order, sides, strict=True))
     return Pair(by_setting[on], by_setting[OFF])
 

@@ -277,12 +277,12 @@ def test_a_pair_is_measured_in_its_order_and_sorted_by_build(tmp_path: Path, mon
         def __enter__(self) -> None: ...
         def __exit__(self, *_: object) -> None: ...
 
-    async def drive_pair(lab: Lab, group: object, order: tuple[Build, Build], *_: object) -> list[Side]:
+    async def drive_services(lab: Lab, group: object, order: tuple[Build, Build], *_: object) -> list[Side]:
         return [side(90.0 if build is now else 100.0) for build in order]
 
     progress: list[str] = []
     monkeypatch.setattr(before, "serving", Started)
-    monkeypatch.setattr(before, "drive_pair", drive_pair)
+    monkeypatch.setattr(before, "drive_services", drive_services)
     lab = Lab(tmp_path, rounds=2, on_progress=progress.append)
     pairs_by_group = before.measure_pairs(lab, now, older, FakeUpstream(), [])  # type: ignore[arg-type]
     assert [pair.ratio for pairs in pairs_by_group.values() for pair in pairs] == [pytest.approx(0.9)] * 4
@@ -332,10 +332,10 @@ async def test_slices_alternate_within_a_pair_and_add_up(tmp_path: Path, monkeyp
     monkeypatch.setattr(before, "measure_slice", measure_slice)
     builds, served = [a_build(tmp_path)] * 2, [Served(0, 1), Served(0, 2)]
     with pytest.raises(BuildFailed, match="revision abc does not consult: LoadInterval"):
-        await before.drive_pair(Lab(tmp_path), GROUPS[0], builds, served, FakeUpstream(), [])  # type: ignore[arg-type]
+        await before.drive_services(Lab(tmp_path), GROUPS[0], builds, served, FakeUpstream(), [])  # type: ignore[arg-type]
     FakeLoad.looked_at = 16
     upstream: Any = FakeUpstream()
-    sides = await before.drive_pair(Lab(tmp_path), GROUPS[0], builds, served, upstream, [])
+    sides = await before.drive_services(Lab(tmp_path), GROUPS[0], builds, served, upstream, [])
     assert order == [1, 2, 2, 1] * 6  # two slices of each before those that count
     assert [each.calls for each in sides] == [1.0, 2.0]
     first = [100.0 * (at + 1) for at, which in enumerate(order) if which == 1][2:]

@@ -444,6 +444,8 @@ def test_the_soak_runs_only_if_named() -> None:
         ["--profile", "x"],
         ["cost", "wire", "--profile", "x"],
         ["--rounds", "-1"],
+        ["interpreters"],
+        ["cost", "--python", "python3.13"],
         ["--report", "no_such_file"],
     ],
 )
