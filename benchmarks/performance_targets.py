@@ -47,7 +47,7 @@ BARS: Sequence[Bar] = (
     Bar(_LIVE + "aiohttp gather", "cost", "ratio.aiohttp", 0.3, 0.2),
     Bar(_LIVE + "FastAPI + httpx", "cost", "ratio.fastapi_httpx", 0.02, 0.01),
     Bar(_CACHED + "nginx + Lua that caches the same", "cost", "ratio_cached.nginx_lua_cached", 1.2, 0.8),
-    Bar(_BATCHED + "upstream calls per consultation", "batch", "batch.calls_per_consultation", 1.5, 0.5),
+    Bar(_BATCHED + "upstream calls per consultation", "batch", "batch.calls_per_consultation", 0.6, 0.5),
     Bar(_ADDED + "p50", "latency", "added_ms.p50", 1.0, 0.3, "ms"),
     Bar(_ADDED + "p99", "latency", "added_ms.p99", 4.0, 1.0, "ms"),
     Bar(_QUIET + "p50 over Go's", "latency", "latency.quiet_p50_more_ms.go", 0.5, 0.0, "ms"),

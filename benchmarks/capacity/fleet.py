@@ -6,7 +6,6 @@ More workers mean fewer hits for each. Prices and traffic are inputs.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from random import Random
@@ -16,10 +15,10 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from benchmarks.capacity.caches import Mechanisms, RateOfKey, SimulatedWorker
+from benchmarks.capacity.caches import S_NS, Mechanisms, RateOfKey, SimulatedWorker
 from benchmarks.capacity.traffic import Traffic, TrafficStream, Zipf
 from benchmarks.lab.upstream import BATCH_PATHS, SOURCE_NAMES
-from cashier.fanout.batch import BatchPolicy, Departure, departure
+from cashier.fanout.batch import BatchPolicy, gathering_ns
 
 # The mean work of a consultation, or the prices of the same parts in µs. "base": request, domain,
 # answer, and every look-up in the worker's own cache (1 µs or less). "wait": waiting for any call,
@@ -137,7 +136,7 @@ def steady_state(
         for name, counts in worker.counts.items():
             keys, shared = counts.calls / worker.consultations, 1.0
             if mechanisms.batch and name in BATCH_PATHS and keys:
-                shared = keys_per_call(round(per_s, 1), round(min(1.0, keys), 3), round(busy_us, 1), traffic.took_ms)
+                shared = keys_per_call(round(per_s, 1), round(min(1.0, keys), 3), round(busy_us, 1))
             calls[name] = keys / shared + (keys * traffic.extra_share if mechanisms.hedge else 0.0)
             work["call"] += calls[name]
             work["wait"] = min(1.0, work["wait"] + keys)
@@ -178,16 +177,16 @@ def other_workers_rates(stream: TrafficStream, workers: int) -> dict[str, RateOf
 
 
 @lru_cache(maxsize=512)
-def keys_per_call(per_s: float, asking: float, cpu_us: float, took_ms: float) -> float:
+def keys_per_call(per_s: float, asking: float, cpu_us: float) -> float:
     """Keys per call by cashier's own batch rule, simulated for one worker of a given load.
 
     `per_s`: consultations of this worker, of which a share `asking` calls the source live. A turn
     of the loop takes all consultations that arrived during the turn before, and lasts as long as
-    their work. Keys of one turn leave together even if the source has room, so a busy worker shares
-    more calls than the rule alone.
+    their work. Keys of one turn leave together, so a busy worker shares more calls than the rule
+    alone.
     """
     random = Random(1)
-    source = SimulatedBatch(BatchPolicy(), took_ms / 1000)
+    source = SimulatedBatch(BatchPolicy())
     waiting, next_s, now_s = 0, 0.0, 0.0
     for _ in range(_BATCH_CONSULTATIONS):
         next_s += random.expovariate(per_s)
@@ -205,41 +204,30 @@ def keys_per_call(per_s: float, asking: float, cpu_us: float, took_ms: float) ->
 class SimulatedBatch:
     """Keys and calls of one source. Times are arguments and never decrease."""
 
-    def __init__(self, policy: BatchPolicy, took_s: float) -> None:
+    def __init__(self, policy: BatchPolicy) -> None:
         self.keys = self.calls = 0
         self._policy = policy
-        self._took_s = took_s
         self._gathered = 0
-        self._due_s = 0.0
-        self._back_s: deque[float] = deque()
+        self._left_s = self._gathers_until_s = 0.0
 
     def gather(self, keys: int, now_s: float) -> None:
         """Add the keys of one turn, at its end."""
         for _ in range(keys):
-            if not self._gathered:
-                self._due_s = now_s + self._policy.wait_ms / 1000
             self._gathered += 1
-            if self._departure() is Departure.NOW:
+            if self._gathered == self._policy.max:
                 self._send(now_s)
-        if self._gathered and self._departure() is not Departure.WITH_ROOM:
+        if self._gathered and self._gathers_until_s <= now_s:
             self._send(now_s)
 
     def until(self, now_s: float) -> None:
-        """Complete calls and send due batches."""
-        while self._back_s and self._back_s[0] <= now_s:
-            back_s = self._back_s.popleft()
-            if self._gathered and self._due_s <= back_s:
-                self._send(self._due_s)
-            if self._gathered and self._departure() is not Departure.WITH_ROOM:
-                self._send(back_s)
-        if self._gathered and self._due_s <= now_s:
-            self._send(self._due_s)
-
-    def _departure(self) -> Departure:
-        return departure(self._gathered, len(self._back_s), self._policy)
+        """Send the keys of earlier turns if they are due."""
+        if self._gathered and self._gathers_until_s <= now_s:
+            self._send(self._gathers_until_s)
 
     def _send(self, now_s: float) -> None:
+        since_ns = round((now_s - self._left_s) * S_NS)
+        self._gathers_until_s = now_s + gathering_ns(self._gathered, since_ns, self._policy) / S_NS
+        self._left_s = now_s
         self.calls += 1
         self.keys += self._gathered
         self._gathered = 0
-        self._back_s.append(now_s + self._took_s)

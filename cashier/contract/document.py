@@ -111,7 +111,6 @@ def _values() -> dict[str, str | int]:
         "max_interim": MAX_INTERIM_RESPONSES,
         "batch_max": batch.max,
         "batch_wait_ms": batch.wait_ms,
-        "batch_room": batch.room,
         "kinds": ", ".join(f"`{kind}`" for kind in Kind),
         "products": ", ".join(f"`{product}`" for product in Product),
         "terminals": ", ".join(f"`{terminal}`" for terminal in Terminal),

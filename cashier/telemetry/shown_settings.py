@@ -62,7 +62,7 @@ _BY_SECTION: Mapping[str, tuple[str, ...]] = {
     "sources.*.hedge": ("quantile_bps", "least_ms"),
     "sources.*.breaker": ("calls", "failed_bps", "open_s", "open_max_s"),
     "sources.*.limiter": ("start", "least", "most"),
-    "sources.*.batch": ("path", "max", "wait_ms", "room"),
+    "sources.*.batch": ("path", "max", "wait_ms"),
     "sources.*.discover": ("dns", "srv", "file", "http", "format", "interval_s", "nameserver", "token_file", "ca_file"),
     "sources.*.tries": ("attempts", "attempt_ms", "first_wait_ms", "longest_wait_ms"),
     "sources.*.http1": (*_TRANSPORT, "ahead"),

@@ -121,20 +121,20 @@ def test_no_fitted_price_is_negative_and_inseparable_parts_are_refused() -> None
 
 
 def test_keys_share_calls_only_under_load() -> None:
-    idle, busy, full = (keys_per_call(per_s, 1.0, 200.0, 5.0) for per_s in (5, 1_000, 4_500))
+    idle, busy, full = (keys_per_call(per_s, 1.0, 200.0) for per_s in (5, 1_000, 4_500))
     assert idle == pytest.approx(1.0, abs=0.02)
     assert idle < busy < full <= BatchPolicy().max
-    assert keys_per_call(1_000, 0.1, 200.0, 5.0) < busy
+    assert keys_per_call(1_000, 0.1, 200.0) < busy
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.01), st.integers(0, 120)), max_size=60))
 def test_a_batch_stays_within_its_maximum_and_no_key_waits_too_long(turns: list[tuple[float, int]]) -> None:
-    source, now_s, keys = SimulatedBatch(BatchPolicy(), 0.005), 0.0, 0
+    source, now_s, keys = SimulatedBatch(BatchPolicy()), 0.0, 0
     for gap_s, added in turns:
         now_s, keys = now_s + gap_s, keys + added
         source.until(now_s)
         source.gather(added, now_s)
-    source.until(now_s + 0.002)
+    source.until(now_s + BatchPolicy().wait_ms / 1000)
     assert source.keys == keys
     assert source.keys <= source.calls * BatchPolicy().max
 

@@ -169,9 +169,7 @@ class Simulation:
             shape.name, shape.places, key_of, self.truth, faults, self._random_of(shape.name), self.clock_ns
         )
         if random.random() < 0.25:
-            gathering = BatchPolicy(
-                max=random.choice((2, 50)), wait_ms=random.choice((0, 2)), room=random.choice((1, 2))
-            )
+            gathering = BatchPolicy(max=random.choice((2, 50)), wait_ms=random.choice((0, 2, 7)))
             upstream = Batch(troubled, gathering, self.clock_ns)
         return MeteredUpstream(shape.name, upstream, key_of, self.invariants, self.clock_ns)
 

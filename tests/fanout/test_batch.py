@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import statistics
 import weakref
+from itertools import accumulate
+from random import Random
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from cashier.fanout.batch import Batch, BatchPolicy, Departure, departure
+from cashier.fanout.batch import Batch, BatchPolicy, gathering_ns
 from cashier.fanout.upstream_protocol import UpstreamCall
 from cashier.source_errors import Overloaded, Unreachable
 from tests.fanout.batch_rig import BatchRig, OutcomeRecorder, ScriptedBatchUpstream, end_of_turn, until_ms
-from tests.support.virtual_time import clock_ns, now_ms, run_in_virtual_time, timers_set
+from tests.support.virtual_time import MS_NS, clock_ns, now_ms, run_in_virtual_time, timers_set
 
 pytestmark = pytest.mark.virtual_time
 
 
 @pytest.mark.parametrize(
-    ("keys", "under_way", "leaves"),
+    ("keys", "since_ms", "gathers_ms"),
     [
-        (1, 0, Departure.END_OF_TURN),
-        (1, 1, Departure.END_OF_TURN),
-        (1, 2, Departure.WITH_ROOM),
-        (49, 2, Departure.WITH_ROOM),
-        (50, 2, Departure.NOW),
-        (50, 0, Departure.NOW),
+        (1, 1_000, 0),
+        (1, 4, 0),
+        (1, 3, 1),
+        (1, 0, 7),
+        (2, 6, 1),
+        (12, 6, 6),
+        (50, 1, 6.96),
     ],
 )
-def test_departure_depends_on_the_keys_and_the_calls_in_flight(keys: int, under_way: int, leaves: Departure) -> None:
-    assert departure(keys, under_way, BatchPolicy(max=50, room=2)) is leaves
+def test_keys_gather_for_longer_after_a_call_with_many_keys(keys: int, since_ms: int, gathers_ms: float) -> None:
+    assert gathering_ns(keys, since_ms * MS_NS, BatchPolicy(wait_ms=7)) == gathers_ms * MS_NS
 
 
 async def test_an_idle_source_is_called_at_once() -> None:
@@ -52,36 +56,44 @@ async def test_keys_of_one_loop_turn_leave_in_one_call_without_waiting() -> None
     assert rig.outcomes == {"a": "answer to a", "b": "answer to b", "c": "answer to c"}
 
 
-async def test_while_the_source_is_busy_keys_gather_until_its_call_ends() -> None:
-    rig = BatchRig(ScriptedBatchUpstream(after_ms=4), wait_ms=100)
+async def test_keys_gather_after_a_call_and_leave_together() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(), wait_ms=4)
     rig.ask("a")
-    await until_ms(1)
-    rig.ask("b")
-    await until_ms(2)
-    rig.ask("c")
+    for at_ms, key in [(1, "b"), (2, "c"), (3, "d"), (6, "e")]:
+        await until_ms(at_ms)
+        rig.ask(key)
     await until_ms(20)
-    assert rig.upstream.sent == [(0, "a"), (4, "bc")]
+    # Three keys in 4 ms: the next ones gather for 4 ms less twice 1.33.
+    assert rig.upstream.sent == [(0, "a"), (4, "bcd"), (6, "e")]
     assert timers_set() == []
 
 
-async def test_no_key_waits_for_others_beyond_the_bound() -> None:
-    rig = BatchRig(ScriptedBatchUpstream(after_ms=50), wait_ms=2)
-    rig.ask("a")
-    for at_ms, key in [(1, "b"), (2, "c"), (4, "d"), (5, "e"), (7, "f")]:
+async def test_with_little_traffic_no_key_waits() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=50), wait_ms=4)
+    for at_ms, key in [(5, "a"), (8, "b"), (11, "c")]:
         await until_ms(at_ms)
         rig.ask(key)
     await until_ms(20)
-    assert rig.upstream.sent == [(0, "a"), (3, "bc"), (6, "de"), (9, "f")]
+    assert rig.upstream.sent == [(5, "a"), (8, "b"), (11, "c")]
 
 
-async def test_a_call_that_ends_while_others_are_in_flight_sends_no_gathered_keys() -> None:
-    """Otherwise each answer would send a call, and in the end every call would have one key."""
-    rig = BatchRig(ScriptedBatchUpstream(after_ms=10), wait_ms=8)
-    for at_ms, key in [(0, "a"), (1, "b"), (9.5, "c")]:
-        await until_ms(at_ms)
-        rig.ask(key)
-    await until_ms(40)
-    assert rig.upstream.sent == [(0, "a"), (9, "b"), (17.5, "c")]
+@pytest.mark.parametrize(("per_s", "keys_each", "waits_ms"), [(50, 1.0, 0.0), (500, 1.8, 1.2), (2_000, 11.6, 3.0)])
+def test_calls_have_more_keys_and_keys_wait_longer_under_more_load(
+    per_s: int, keys_each: float, waits_ms: float
+) -> None:
+    """On a loop whose timers count whole milliseconds, as uvloop's do."""
+
+    async def run() -> None:
+        rig, random, loop = BatchRig(ScriptedBatchUpstream(after_ms=5)), Random(1), asyncio.get_running_loop()
+        asked_s = list(accumulate(random.expovariate(per_s) for _ in range(1_000)))
+        for n, at_s in enumerate(asked_s):
+            loop.call_at(at_s, rig.ask, str(n))
+        await asyncio.sleep(asked_s[-1] + 1)
+        waited_ms = [call.started_ms - 1_000 * asked_s[int(key)] for call in rig.upstream.calls for key in call.keys]
+        assert len(waited_ms) / len(rig.upstream.calls) == pytest.approx(keys_each, rel=0.1)
+        assert statistics.median(waited_ms) == pytest.approx(waits_ms, abs=0.3)
+
+    run_in_virtual_time(run(), coarse=True)
 
 
 @pytest.mark.moves("cashier_batched_asks_total")
@@ -103,7 +115,7 @@ async def test_any_number_of_gathered_keys_needs_one_timer() -> None:
     for key in "bcdef":
         rig.ask(key)
     assert len(timers_set()) == 1
-    assert repr(rig.batch) == "Batch(first, second; 1 calls in flight, 5 keys gathered)"
+    assert repr(rig.batch) == "Batch(first, second; 5 keys gathered)"
 
 
 async def test_a_hedge_for_a_key_in_flight_avoids_the_first_address() -> None:
@@ -174,7 +186,7 @@ async def test_a_hanging_call_does_not_delay_other_keys() -> None:
     await until_ms(1)
     rig.upstream.after_ms = 5
     rig.ask("b")
-    await until_ms(10)
+    await until_ms(20)
     assert rig.outcomes == {"b": "answer to b"}
 
 
@@ -191,17 +203,19 @@ async def test_abandoning_a_key_in_flight_does_not_disturb_the_others() -> None:
     waiter.abandon()
 
 
-async def test_a_call_is_abandoned_with_its_last_key_and_frees_its_room() -> None:
-    rig = BatchRig(ScriptedBatchUpstream(after_ms=None), wait_ms=100)
+async def test_a_call_is_abandoned_with_its_last_key() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=None))
     waiters = [rig.ask("a"), rig.ask("b")]
     await until_ms(5)
     rig.ask("c")
+    await until_ms(10)
     for waiter in waiters:
         assert not rig.upstream.calls[0].abandoned
         waiter.abandon()
         waiter.abandon()
     assert rig.upstream.calls[0].abandoned
-    assert rig.upstream.sent == [(0, "ab"), (5, "c")]
+    assert rig.upstream.sent == [(0, "ab"), (7, "c")]
+    assert not rig.upstream.calls[1].abandoned
     assert timers_set() == []
 
 
@@ -222,7 +236,7 @@ async def test_if_all_keys_are_abandoned_while_gathering_there_is_no_call_and_no
     assert timers_set() == []
     rig.ask("c")
     await until_ms(20)
-    assert rig.upstream.sent == [(0, "a"), (2, "c")]
+    assert rig.upstream.sent == [(0, "a"), (7, "c")]
 
 
 async def test_a_callback_that_raises_is_reported_and_the_others_are_called() -> None:
@@ -323,7 +337,7 @@ ASKS = st.lists(
 @given(
     asks=ASKS,
     after_ms=st.none() | st.integers(1, 15),
-    settings=st.fixed_dictionaries({"max": st.integers(1, 6), "wait_ms": st.integers(0, 5), "room": st.integers(1, 3)}),
+    settings=st.fixed_dictionaries({"max": st.integers(1, 6), "wait_ms": st.integers(0, 5)}),
 )
 def test_every_key_that_is_not_abandoned_gets_its_own_answer_once(
     asks: list[tuple[int, int | None, int]], after_ms: int | None, settings: dict[str, int]
@@ -373,5 +387,4 @@ async def stays_and_leaves(
         if call.abandoned:
             assert call.ended_ms == max(left[key] for key in call.keys)
     assert timers_set() == []
-    hanging = sum(call.ended_ms is None for call in calls)
-    assert repr(rig.batch) == f"Batch(first, second; {hanging} calls in flight, 0 keys gathered)"
+    assert repr(rig.batch) == "Batch(first, second; 0 keys gathered)"
