@@ -12,6 +12,7 @@ Changes uvicorn's behaviour in these points:
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -33,6 +34,9 @@ _log = structlog.get_logger("cashier.web")
 
 # How often the supervisor looks after its workers.
 WATCH_S = 0.05
+# How often it pings a worker that serves. The answer comes from a thread, which takes the
+# interpreter from the worker's event loop.
+PING_S = 1.0
 # A worker that does not answer the supervisor for this long hangs.
 HUNG_S = 5.0
 # The wait before a worker that has not served is started again. It doubles with each failure.
@@ -51,8 +55,8 @@ class Worker(multiprocess.Process):
         self.started = False
         # When to replace it, by the monotonic clock. None while it runs.
         self.replace_at_s: float | None = None
-        self._pinged_at_s: float | None = None
-        self._has_answered = False
+        self._pinged_at_s = -math.inf
+        self._is_pinged = self._has_answered = False
 
     def start(self) -> None:
         # As in `serve`: a process inherits its parent's signal mask.
@@ -90,14 +94,15 @@ class Worker(multiprocess.Process):
         """
         now_s = time.monotonic()
         with contextlib.suppress(OSError, EOFError):
-            if self._pinged_at_s is not None and self.parent_conn.poll():
+            if self._is_pinged and self.parent_conn.poll():
                 self.started = self.parent_conn.recv()
                 self._has_answered = True
-                self._pinged_at_s = None
-            if self._pinged_at_s is None:
+                self._is_pinged = False
+            if not self._is_pinged and now_s - self._pinged_at_s >= (PING_S if self.started else 0):
                 self.parent_conn.send(b"ping")
                 self._pinged_at_s = now_s
-        return self._has_answered and self._pinged_at_s is not None and now_s - self._pinged_at_s > HUNG_S
+                self._is_pinged = True
+        return self._has_answered and self._is_pinged and now_s - self._pinged_at_s > HUNG_S
 
     def send_signal(self, number: signal.Signals) -> None:
         """Do nothing if the process has ended."""

@@ -9,15 +9,16 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from uvicorn.config import STARTUP_FAILURE
 
-from cashier.web import CashierApp
+from cashier.web import CashierApp, supervisor
 from cashier.web.os_calls import refuse_new_connections
 from cashier.web.serve import serve
 from cashier.web.server import ServerConfig, ServerSettings
-from cashier.web.supervisor import Worker
+from cashier.web.supervisor import HUNG_S, PING_S, Worker
 from tests.support.command_processes import eventually
 from tests.web.server_process import GET, TIMEOUT_S, ServerProcess, running_server
 from tests.wire.scripted_upstream import unused_port
@@ -50,6 +51,26 @@ def test_a_worker_has_started_only_when_it_listens() -> None:
         worker.pong()
         assert not worker.is_hung()
         assert worker.started == is_listening
+
+
+def test_a_worker_that_serves_is_pinged_once_a_second_and_hangs_without_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: now_s))
+    worker = Worker(ServerConfig(ServerSettings(), not_built), [])
+    worker.server.is_listening = True
+    worker.is_hung()
+    worker.pong()
+    assert not worker.is_hung()
+    assert not worker.child_conn.poll()
+    now_s += PING_S
+    assert not worker.is_hung()
+    assert worker.child_conn.poll()
+    now_s += HUNG_S
+    assert not worker.is_hung()
+    now_s += 0.1
+    assert worker.is_hung()
 
 
 @processes
