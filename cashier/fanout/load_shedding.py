@@ -22,8 +22,12 @@ from cashier.metrics.store import Store
 
 LOWEST, HIGHEST = 0, 3
 PRIORITY_NAMES = ("low", "normal", "high", "critical")
-# Often enough to notice a long loop turn; costs a thousandth of a core.
+# Often enough to notice a long loop turn; costs some thousandths of a core.
 TICK_MS = 5
+# While our work uses less than this share of the time between two ticks. A tick that wakes the
+# process up costs several times as much as one among its work.
+CALM_TICK_MS = 20
+_CALM_SHARE = 0.25
 # The lag is the median of this number of ticks. One slow callback, such as a garbage collection,
 # delays one tick, or two until its backlog is done; a standing queue delays all of them.
 _LAG_TICKS = 5
@@ -180,6 +184,7 @@ class DegradationLadder:
     the queue.
 
     `lag_ms`: the lag by our own work. `withheld_ms`: the lag that the machine causes, smoothed.
+    `tick_ms`: until the next `tick`, TICK_MS or CALM_TICK_MS.
     """
 
     def __init__(self, settings: ShedSettings | None = None, metrics: Store | None = None) -> None:
@@ -199,6 +204,7 @@ class DegradationLadder:
         self.dim_share = 0.0
         self.lag_ms = 0.0
         self.withheld_ms = 0.0
+        self.tick_ms = TICK_MS
         self._lags_ms = deque([0.0] * _LAG_TICKS, maxlen=_LAG_TICKS)
         self._answered_at: deque[tuple[int, int]] = deque(maxlen=_THROUGHPUT_TICKS)
         self._dim_owed = 0.0
@@ -272,7 +278,7 @@ class DegradationLadder:
         return True
 
     def tick(self, lag_ms: float, now_ns: int, off_cpu_ms: float = 0.0, run_delay_ms: float | None = None) -> None:
-        """Take the current loop lag. Call it every `TICK_MS`, or as soon after as the loop allows.
+        """Take the loop lag. Call it `tick_ms` after the last time, or as soon as the loop allows.
 
         `off_cpu_ms`: how long the thread had no core since the last tick, asleep or not.
         `run_delay_ms`: how much of it was spent in the run queue; None if the system does not tell.
@@ -280,11 +286,12 @@ class DegradationLadder:
         passed_ns, self._ticked_ns = now_ns - self._ticked_ns, now_ns
         withheld_ms = self._withheld_ms(off_cpu_ms, run_delay_ms)
         own_ms = lag_ms - withheld_ms if lag_ms > withheld_ms else 0.0
-        cpu_ms = TICK_MS + lag_ms - off_cpu_ms
+        passed_ms = self.tick_ms + lag_ms
+        cpu_ms = passed_ms - off_cpu_ms
         self._cpu_ms += _SLOWDOWN_SMOOTHING * ((cpu_ms if cpu_ms > 0 else 0.0) - self._cpu_ms)
         self._run_delay_ms += _SLOWDOWN_SMOOTHING * ((run_delay_ms or 0.0) - self._run_delay_ms)
         self.withheld_ms += _SMOOTHING * (lag_ms - own_ms - self.withheld_ms)
-        self._busy += _SMOOTHING * (1 - (off_cpu_ms - withheld_ms) / (TICK_MS + lag_ms) - self._busy)
+        self._busy += _SMOOTHING * (1 - (off_cpu_ms - withheld_ms) / passed_ms - self._busy)
         if own_ms or self.queued_ms:
             own_ms = max(min(lag_ms, own_ms * self._slowdown), self._wait_ms(self.queued_ms))
         self._lags_ms.append(own_ms)
@@ -295,6 +302,8 @@ class DegradationLadder:
         self.hedging = not self.refusing and lag < self.settings.dim_lag_ms
         self.serve_stale = self.refusing or lag >= self._stale_lag_ms
         self._adjust_dimming(lag, passed_s)
+        calm = cpu_ms < _CALM_SHARE * self.tick_ms and not (lag or self.refusing)
+        self.tick_ms = CALM_TICK_MS if calm else TICK_MS
 
     @property
     def _slowdown(self) -> float:

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import structlog
 
-from cashier.fanout.load_shedding import TICK_MS, DegradationLadder
+from cashier.fanout.load_shedding import DegradationLadder
 
 _log = structlog.get_logger("cashier.load")
 _SCHEDSTAT = "/proc/thread-self/schedstat"
@@ -52,7 +52,7 @@ class RunDelay:
 class LoopLagMonitor:
     """Measures the lag of the running loop for the ladder.
 
-    One per process; costs a timer every `TICK_MS`.
+    One per process; costs a timer for each tick of the ladder.
     """
 
     def __init__(
@@ -113,8 +113,9 @@ class LoopLagMonitor:
         self._schedule(loop, run_delay)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, run_delay: RunDelay) -> None:
-        self._due_ns = self._clock_ns() + TICK_MS * _MS_NS
-        self._timer = loop.call_later(TICK_MS / 1000, self._tick, loop, run_delay)
+        tick_ms = self._ladder.tick_ms
+        self._due_ns = self._clock_ns() + tick_ms * _MS_NS
+        self._timer = loop.call_later(tick_ms / 1000, self._tick, loop, run_delay)
 
     def _log_starved(self, now_ns: int) -> None:
         if self._logged_ns is None or now_ns - self._logged_ns >= _LOG_EVERY_NS:

@@ -277,7 +277,7 @@ _ROWS = (
     Family(
         "cashier_loop_lag_seconds",
         _HISTOGRAM,
-        "How late the event loop ran its timer: every 5 ms, or twice a second where nothing is shed by lag.",
+        "How late the event loop ran its timer: every 5 ms, 20 ms while idle, 500 ms where nothing is shed by lag.",
         "Above 20 ms callers are refused. Add workers, or find what blocks the loop or takes the core.",
     ),
     # The HTTP server

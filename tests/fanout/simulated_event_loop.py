@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cashier.fanout.load_shedding import TICK_MS, DegradationLadder
+from cashier.fanout.load_shedding import DegradationLadder
 
 PARTS = 4
 REFUSAL_MS = 0.02
@@ -70,7 +70,7 @@ class SimulatedEventLoop:
         self._next_arrival()
 
     def run(self, until_ms: float) -> None:
-        due_ms, ticked_ms = self._now_ms + TICK_MS, self._now_ms
+        due_ms, ticked_ms = self._now_ms + self.ladder.tick_ms, self._now_ms
         while self._now_ms < until_ms:
             began_ms = self._now_ms
             if began_ms >= due_ms:
@@ -78,7 +78,7 @@ class SimulatedEventLoop:
                 run_delay_ms = self._stalled_ms if self._run_delay_known else None
                 self.ladder.tick(began_ms - due_ms, round(began_ms * 1e6), off_cpu_ms, run_delay_ms)
                 ticked_ms, self._busy_ms, self._stalled_ms = began_ms, 0.0, 0.0
-                due_ms = began_ms + TICK_MS
+                due_ms = began_ms + self.ladder.tick_ms
             while self._coming and self._coming[0][0] <= began_ms:
                 self._do(*heapq.heappop(self._coming))
             worked_ms = self._now_ms - began_ms

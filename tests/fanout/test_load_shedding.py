@@ -56,7 +56,7 @@ class LadderRig:
 
     def ticks(self, count: int, lag_ms: float, answered: int = 1) -> DegradationLadder:
         for _ in range(count):
-            self.now_ns += round((TICK_MS + lag_ms) * MS_NS)
+            self.now_ns += round((self.ladder.tick_ms + lag_ms) * MS_NS)
             self.ladder.answered += answered
             self.ladder.tick(lag_ms, self.now_ns)
         return self.ladder
@@ -72,7 +72,7 @@ class LadderRig:
     def starved_ticks(self, ticks: Sequence[StarvedTick]) -> Iterator[DegradationLadder]:
         for tick in ticks:
             self.ladder.answered += 1
-            passed_ms = TICK_MS + tick.lag_ms
+            passed_ms = self.ladder.tick_ms + tick.lag_ms
             self.now_ns += round(passed_ms * MS_NS)
             off_cpu_ms = passed_ms - min(passed_ms, tick.cpu_ms)
             delay_ms = None if tick.delayed is None else tick.delayed * off_cpu_ms

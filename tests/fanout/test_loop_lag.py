@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from cashier.fanout.load_shedding import TICK_MS, DegradationLadder, ShedSettings
+from cashier.fanout.load_shedding import CALM_TICK_MS, TICK_MS, DegradationLadder, ShedSettings
 from cashier.fanout.loop_lag import LoopLagMonitor, RunDelay
 from tests.support.virtual_time import clock_ns, run_in_virtual_time
 
@@ -55,12 +55,21 @@ def test_lag_of_a_loop_that_works_all_the_time_is_its_own() -> None:
 
 
 @pytest.mark.moves("cashier_loop_lag_seconds")
-@pytest.mark.parametrize(("clock", "late_ms"), [(clock_ns, 0), (five_times_clock_ns, 4 * TICK_MS)])
-def test_each_tick_is_counted_with_its_lag(clock: Callable[[], int], late_ms: int) -> None:
+@pytest.mark.parametrize(
+    ("cpu_ns", "clock", "late_ms", "tick_ms"),
+    [
+        (no_cpu_ns, clock_ns, 0, CALM_TICK_MS),
+        (clock_ns, clock_ns, 0, TICK_MS),
+        (five_times_clock_ns, five_times_clock_ns, 4 * TICK_MS, TICK_MS),
+    ],
+)
+def test_each_tick_is_counted_with_its_lag_and_an_idle_loop_ticks_less_often(
+    cpu_ns: Callable[[], int], clock: Callable[[], int], late_ms: int, tick_ms: int
+) -> None:
     ladder = DegradationLadder()
     lag = ladder.metrics.histogram("cashier_loop_lag_seconds")
-    run_monitor(ladder, no_cpu_ns, clock=clock)
-    assert lag.value.count == pytest.approx(1_000 / TICK_MS, abs=2)
+    run_monitor(ladder, cpu_ns, clock=clock)
+    assert lag.value.count == pytest.approx(1_000 / tick_ms, abs=4)
     assert lag.value.sum_ns / lag.value.count == pytest.approx(late_ms * 1_000_000, abs=1_000)
 
 
@@ -68,18 +77,18 @@ def test_the_same_lag_of_a_loop_without_cpu_time_is_not() -> None:
     ladder = DegradationLadder()
     run_monitor(ladder, no_cpu_ns)
     assert ladder.lag_ms == 0
-    assert ladder.withheld_ms == pytest.approx(4 * TICK_MS)
+    assert ladder.withheld_ms == pytest.approx(4 * CALM_TICK_MS, rel=0.01)
     assert not ladder.refusing
 
 
 def test_the_log_names_a_starved_loop_once_a_minute() -> None:
-    # A hair below the lag, which is 20 ms on the clock of this loop.
-    ladder = DegradationLadder(ShedSettings(refuse_lag_ms=19.5))
+    # A hair below the lag, which is 80 ms on the clock of this loop.
+    ladder = DegradationLadder(ShedSettings(refuse_lag_ms=79.5))
     with capture_logs() as records:
         run_monitor(ladder, no_cpu_ns, seconds=25)  # 125 s on its clock
     assert [record["log_level"] for record in records] == ["warning"] * 3
     assert "not by its load" in records[0]["event"]
-    assert (records[0]["withheld_ms"], records[0]["own_lag_ms"]) == (20, 0)
+    assert (records[0]["withheld_ms"], records[0]["own_lag_ms"]) == (80, 0)
 
 
 def test_an_overloaded_loop_is_not_called_starved() -> None:
