@@ -12,7 +12,7 @@ If they cannot (no card centre, no cards), one undetermined method stands for th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -31,6 +31,7 @@ from cashier.domain.pay_method import Amounts, Instrument, Kind, Limits, Option,
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, sorted_options
 from cashier.domain.refusal import Refusal, silence_refusal, unclear_refusal
+from cashier.domain.shared_offers import shared_offers
 from cashier.domain.text_form import Form
 from cashier.source_errors import Missing
 
@@ -80,15 +81,29 @@ def _offers(
     offers: list[Offer] = []
     for kind, instrument_offers in instrument_kinds:
         offers += instrument_offers(cards.assessment if kind is _QUICK_PAY else KindAssessment(case, kind), cards)
-    gap = case.channel_gap
-    by_kind = {} if case.channels is None else case.channels.by_kind
-    for kind, channel_offers in channel_kinds:
-        if gap is not None:
-            offers.append(refused_kind(KindAssessment(case, kind), gap))
-        elif kind in by_kind:
-            offers += channel_offers(KindAssessment(case, kind))
+    gap, channels = case.channel_gap, case.channels
+    if gap is not None:
+        offers += [refused_kind(KindAssessment(case, kind), gap) for kind, _ in channel_kinds]
+    elif channels is not None:
+        offers += _channel_offers(case, channels.by_kind, channel_kinds)
     if case.at_till:
         return [anonymous(offer) if offer.offered.kind in _NAMING_SUFFICES else offer for offer in offers]
+    return offers
+
+
+def _channel_offers(
+    case: ConsultationCase, channels: Container[str], channel_kinds: Iterable[tuple[Kind, ChannelListing]]
+) -> list[Offer]:
+    """The offers that channels list. `channels`: the kinds that have any."""
+    shared, offers = shared_offers(case), list[Offer]()
+    for kind, listing in channel_kinds:
+        if kind in channels:
+            if shared is None or kind in case.quotas:
+                offers += listing(KindAssessment(case, kind))
+            else:
+                offers += shared.find(case, kind, listing)
+    if shared is not None:
+        case.discounted.update(shared.discounted)
     return offers
 
 

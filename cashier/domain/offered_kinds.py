@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from string import Formatter
+from typing import Any
 
 from msgspec import Struct
 
@@ -19,6 +20,7 @@ from cashier.domain.kinds import KINDS, SHOWN_OR_CONFIRMED, Listing
 from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Instrument, Kind, NextAction, ReasonCode, Remedy, RemedyType
+from cashier.domain.recurring_values import RecurringValues
 from cashier.domain.refusal import Refusal, unclear_refusal
 from cashier.domain.wording import TITLE_PARTS
 
@@ -40,6 +42,8 @@ _NO_PROVIDERS: dict[str, list[Channel]] = {}
 _EMPTY_PARTS = dict.fromkeys(TITLE_PARTS, "")
 # Per answer of the channel gateway. Far above the combinations in one country.
 MAX_CACHED = 64
+# Of the offers of one place of sale. Some ten kilobytes each.
+MAX_SHARED = 128
 
 
 class OfferedChannel(Struct, frozen=True, gc=False):
@@ -79,7 +83,8 @@ class OfferedProvider(Struct, frozen=True, gc=False):
 class OfferedKind(Struct, frozen=True, gc=False):
     """One kind: terms, texts, a refusal for every payer, providers by id.
 
-    `title`: the template for one method of the kind.
+    `title`: the template for one method of the kind. `maintained`: a channel is under maintenance
+    to a stated end, so that its refusal depends on the time.
     """
 
     kind: Kind
@@ -90,15 +95,28 @@ class OfferedKind(Struct, frozen=True, gc=False):
     next_action: NextAction
     refusal: Refusal | None
     providers: dict[str, OfferedProvider]
+    maintained: bool
 
 
 class OfferedKinds(dict[Kind, OfferedKind]):
     """The kinds at one place of sale, each built on first use.
 
     Holds the channels by kind, not the answer that caches it: that would be a reference cycle.
+    `needs_s`: the least time that each kind needs, sorted. `shared_offers`: cache of
+    `shared_offers.shared_offers`.
     """
 
-    __slots__ = ("_channels", "_country", "_currency", "_locale", "_product", "_terminal", "catalog")
+    __slots__ = (
+        "_channels",
+        "_country",
+        "_currency",
+        "_locale",
+        "_product",
+        "_terminal",
+        "catalog",
+        "needs_s",
+        "shared_offers",
+    )
 
     def __init__(
         self,
@@ -117,10 +135,12 @@ class OfferedKinds(dict[Kind, OfferedKind]):
         self._country = country
         self._currency = currency
         self._locale = locale
+        self.needs_s = sorted(terms.needs_s for terms in catalog.methods.values())
+        self.shared_offers: RecurringValues[Any] = RecurringValues(MAX_SHARED)
 
     def __missing__(self, kind: Kind) -> OfferedKind:
         terms, title_template, providers = self.catalog.methods[kind], self.catalog.title(kind, self._locale), {}
-        by_term = KINDS[kind].listing is _TERM_PER_PROVIDER
+        by_term, maintained = KINDS[kind].listing is _TERM_PER_PROVIDER, False
         for provider, channels in self._channels.get(kind, _NO_PROVIDERS).items():
             name = channels[0].name_in(self._locale)
             offered, has_card_filters = [], False
@@ -132,6 +152,9 @@ class OfferedKinds(dict[Kind, OfferedKind]):
                 has_card_filters = has_card_filters or channel.brands is not None or channel.card_types is not None
             if not offered:
                 continue
+            maintained = maintained or any(
+                each.refusal is CHANNEL_MAINTENANCE and each.channel.until is not None for each in offered
+            )
             method_id, title, icon_name, instrument = provider_display(kind, title_template, terms.icon, provider, name)
             sole_open_channel = offered[0] if len(offered) == 1 and offered[0].refusal is None else None
             # By position: keywords add 1 % to a consultation with fresh channels.
@@ -147,6 +170,7 @@ class OfferedKinds(dict[Kind, OfferedKind]):
             next_action=terms.terminal_actions.get(self._terminal, terms.next_action),
             refusal=self._kind_refusal(kind, terms),
             providers=providers,
+            maintained=maintained,
         )
         return offered_kind
 

@@ -20,7 +20,7 @@ promotions of a member would be used up by naming the member.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -282,6 +282,17 @@ class OrderPromotions:
         if self._chosen_of is None:
             return UsablePromotions(allowed, self._amount, self._budget, self._must_leave)
         return ChosenPromotions(allowed, self._amount, self._budget, self._chosen_of.usable_with(kinds))
+
+    @property
+    def key(self) -> Hashable | None:
+        """What the discounts at one amount and place follow from. None: more than is worth it.
+
+        The promotions themselves, not their ids: another payer's may have the same.
+        """
+        if len(self.applicable) > MAX_LISTED:
+            return None
+        own = tuple([each.promotion for each in self.applicable])
+        return (own, self.steps_left, None if self._chosen_of is None else self._chosen_of.key)
 
     @property
     def steps_left(self) -> int:
