@@ -110,7 +110,24 @@ class BarChart(msgspec.Struct, frozen=True, tag="bars"):
     marks: Mapping[str, float] = {}
 
 
-Drawing: TypeAlias = LineChart | BarChart
+class Span(msgspec.Struct, frozen=True):
+    """A bar in the row `label`. `ours`: drawn with emphasis."""
+
+    label: str
+    start: float
+    end: float
+    ours: bool = False
+
+
+class Timeline(msgspec.Struct, frozen=True, tag="timeline"):
+    """Spans in rows, in the order in which the labels come first. `unit`: of the times."""
+
+    title: str
+    unit: str
+    spans: Sequence[Span]
+
+
+Drawing: TypeAlias = LineChart | BarChart | Timeline
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ BESIDE_PEERS = ("cost", "latency")
 GROWTH = ("sources", "concurrency", "methods", "workers", "memory")
 MECHANISMS = ("ablation", "observability", "pages", "stragglers", "endpoints", "hang", "batch")
 ONLY_NAMED = ("soak", INTERPRETERS)
-STUDIES = (*BESIDE_PEERS, "overload", "wire", *GROWTH, *MECHANISMS, "capacity", *ONLY_NAMED)
+STUDIES = (*BESIDE_PEERS, "timeline", "overload", "wire", *GROWTH, *MECHANISMS, "capacity", *ONLY_NAMED)
 # Runs instead of `cost` when an older revision is measured beside the working tree. Its finding has
 # its own name, because it does not replace the comparison with the peers.
 BEFORE = "before"

@@ -45,18 +45,21 @@ def start_service(
     workers: int = 1,
     core: int | None = PROGRAM_CORE,
     python: str = sys.executable,
+    module: str = "cashier",
+    env: Mapping[str, str] = {},
 ) -> Iterator[Served]:
     """Start `cashier serve` with its defaults, except that caches and load shedding are off.
 
     `cached` and `shed` turn them on. `upstreams`: the address of each source, or one for all.
     `each`: TOML lines for every source. `other`: TOML tables, such as `[consult]` or
-    `[sources.quota.batch]`. `core`: None means all. `python`: another interpreter.
+    `[sources.quota.batch]`. `core`: None means all. `python`: another interpreter. `module`: what
+    it runs in place of `cashier`, with `env` in its environment.
     """
     directory = Path(tempfile.mkdtemp(prefix="service-", dir=lab.directory))
     config = directory / "cashier.toml"
     config.write_text(configuration(upstreams, cached=cached, shed=shed, each=each, other=other))
-    words = (python, "-m", "cashier", "serve", "--config", str(config), "--port", "0", "--workers", str(workers))
-    with process(core, *words, env=SECRET, log=directory / "log", end_signal=STOP_AT_ONCE) as child:
+    words = (python, "-m", module, "serve", "--config", str(config), "--port", "0", "--workers", str(workers))
+    with process(core, *words, env={**SECRET, **env}, log=directory / "log", end_signal=STOP_AT_ONCE) as child:
         port = int(child.first_line.rpartition(":")[2])
         await_ready(port)
         yield Served(child.pid, port)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from benchmarks.results import BarChart, Drawing, Figure, Line, LineChart, Results
+from benchmarks.results import BarChart, Drawing, Figure, Line, LineChart, Results, Timeline
 
 OURS, MARK, INK = "#d9480f", "#8a3d8f", "#1c2430"
 QUIET = ("#8494a8", "#5f8fb4", "#6f9c86", "#a08fb8", "#b39a62", "#5b6677")
@@ -35,7 +35,7 @@ PICTURED = ("cost", "latency", "stragglers", "hang")
 
 def inline_svg(drawing: Drawing, name: str) -> str:
     """An `<svg>` element in which text stays text. `name`: seed of its ids, unique on the page."""
-    height = 3.8 if isinstance(drawing, LineChart) else 1.4 + 0.3 * len(drawing.labels) * max(1, len(drawing.groups))
+    height = _height(drawing)
     with mpl.rc_context({**_SETTINGS, "svg.fonttype": "none", "svg.hashsalt": name}):
         canvas = Canvas(figsize=(10, height), layout="constrained")
         draw(drawing, canvas.add_subplot())
@@ -45,6 +45,15 @@ def inline_svg(drawing: Drawing, name: str) -> str:
     # The ids of groups are not referenced and repeat in every chart.
     body = re.sub(r'<g id="[^"]*"', "<g", written.getvalue().partition("<svg")[2].partition(">")[2])
     return f'<svg viewBox="0 0 720 {72 * height:g}" role="img">{body.replace("xlink:href", "href")}'
+
+
+def _height(drawing: Drawing) -> float:
+    match drawing:
+        case LineChart():
+            return 3.8
+        case BarChart():
+            return 1.4 + 0.3 * len(drawing.labels) * max(1, len(drawing.groups))
+    return 1.4 + 0.3 * len({span.label for span in drawing.spans})
 
 
 def draw_picture(results: Results, file: Path) -> bool:
@@ -69,10 +78,14 @@ def draw(drawing: Drawing, axes: Axes) -> None:
     axes.set_title(drawing.title, loc="left", fontweight="bold", pad=12)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    if isinstance(drawing, BarChart):
-        _bars(drawing, axes)
-    else:
-        _lines(drawing, axes)
+    match drawing:
+        case BarChart():
+            _bars(drawing, axes)
+        case LineChart():
+            _lines(drawing, axes)
+        case Timeline():
+            _spans(drawing, axes)
+            return
     if len(axes.get_legend_handles_labels()[1]) > 1 or drawing.marks:
         axes.legend(fontsize=10, frameon=False)
 
@@ -166,6 +179,23 @@ def _bars(chart: BarChart, axes: Axes) -> None:
     axes.set_ylim(len(chart.labels) - 0.4, -0.6)
     axes.margins(x=0.12)
     axes.set_xlabel(chart.y_title)
+
+
+def _spans(timeline: Timeline, axes: Axes) -> None:
+    axes.grid(axis="x")
+    labels = list(dict.fromkeys(span.label for span in timeline.spans))
+    for span in timeline.spans:
+        at, width = labels.index(span.label), span.end - span.start
+        axes.barh(at, width, 0.7, left=span.start, color=OURS if span.ours else QUIET[0])
+    for at, label in enumerate(labels):
+        mine = [span for span in timeline.spans if span.label == label]
+        lasted = "  +  ".join(_plain(span.end - span.start) for span in mine)
+        axes.annotate(lasted, (mine[-1].end, at), (7, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(timeline.unit)
 
 
 def _make_logarithmic(axes: Axes, which: str) -> None:

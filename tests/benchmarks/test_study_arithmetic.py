@@ -1,20 +1,24 @@
-"""Arithmetic of the studies `hang` and `ablation` on synthetic intervals, without processes or
-load.
+"""Arithmetic of the studies `hang`, `ablation` and `timeline` on synthetic intervals, without
+processes or load.
 """
 
 from __future__ import annotations
 
 import math
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import uvloop
 
 from benchmarks.lab.in_process import arrive_at_random
 from benchmarks.lab.load_results import OK, LoadInterval, RequestOutcome
+from benchmarks.lab.marked_service import MARKED, Marks, Point, install
+from benchmarks.lab.upstream import SOURCE_NAMES, LeanUpstream
 from benchmarks.results import Figure
 from benchmarks.studies.ablation import MECHANISMS, MechanismResult
 from benchmarks.studies.hang import PER_S, WINDOW_S, HangRound, worst
+from benchmarks.studies.timeline import timed
 
 HEALED_S = 3.0
 
@@ -75,3 +79,33 @@ def test_arrivals_have_their_rate_and_repeat_with_the_seed() -> None:
     assert again == pytest.approx(first, abs=1e-6)
     assert other != pytest.approx(first, abs=1e-6)
     assert 150 < len(first) < 250
+
+
+def test_the_functions_whose_times_the_timeline_needs_note_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks: Marks = []
+    for marked in MARKED:
+        owner, name = marked.place()
+        monkeypatch.setattr(owner, name, lambda *_: "done")
+    install(marks, clock_ns=iter(range(100)).__next__)
+    connection = SimpleNamespace(pool=SimpleNamespace(address=SimpleNamespace(port=80)))
+    for marked in MARKED:
+        owner, name = marked.place()
+        assert getattr(owner, name)(connection) == "done"
+    assert [ns for *_, ns in marks] == list(range(len(Point)))
+    assert {point for point, *_ in marks} == {*Point}
+    assert {point for point, port, _ in marks if port == 80} == {Point.ASK, Point.ANSWER, Point.TAKEN}
+
+
+def test_the_stages_of_a_consultation_are_the_times_between_its_marks() -> None:
+    upstream = LeanUpstream(0, {name: f"http://127.0.0.1:{place}" for place, name in enumerate(SOURCE_NAMES, 1)})
+    own = [point for point in Point if point not in (Point.ASK, Point.ANSWER, Point.TAKEN)]
+    marks: Marks = [(point, 0, 1_000 * place) for place, point in enumerate(own, 1)]
+    for port in range(1, 9):
+        marks += [(Point.ASK, port, 2_100), (Point.ANSWER, port, 3_100 + port), (Point.TAKEN, port, 3_200 + port)]
+    marks.sort(key=lambda mark: mark[2])
+    late: Marks = [(Point.READ, 0, 50_000)]
+    [only] = timed([(0, 20_000)], [*marks, *late], upstream)
+    assert only.sources["marketing"] == (2_100, 3_108, 3_208)
+    assert sum(only.stages_us.values()) == pytest.approx(20)
+    assert only.stages_us["the slowest source, and the kernel"] == pytest.approx(0.108)
+    assert not list(timed([(0, 20_000)], [*marks[3:], *late], upstream)), "one without all calls does not count"
