@@ -3,9 +3,14 @@
 llhttp implements the protocol: conflicting lengths, bad chunk sizes, folded lines and control
 characters are its errors. This module decides the rest: bounds on everything, no body that ends
 only with the connection, no content encodings, and nothing after the answer.
+
+Most heads of an upstream equal an earlier one but for the length of the body. Such an answer, if it
+comes in one piece, is cut instead of parsed: llhttp and the rules have accepted its head before.
 """
 
 from __future__ import annotations
+
+import re
 
 import httptools
 from msgspec import Struct
@@ -21,6 +26,11 @@ CHUNK_FRAME_BYTES = 16
 # 100 and 103 usually occur once or twice; more is abuse.
 MAX_INTERIM_RESPONSES = 8
 BODILESS_STATUSES = frozenset((204, 304))
+# A head is kept once in so many parsed answers: keeping costs time, and is in vain if heads differ.
+KEEP_EVERY = 16
+_LENGTH = re.compile(rb"\r\nContent-Length: ?([0-9]+)\r\n", re.IGNORECASE)
+# The next length may have as many more digits.
+_MORE_DIGITS = 9
 
 
 class ResponseBounds(Struct, frozen=True):
@@ -46,8 +56,8 @@ class ResponseParser:
 
     __slots__ = (
         "_body", "_body_bytes", "_bounds", "_chunked", "_chunks", "_complete", "_connection", "_headers", "_interims",
-        "_length", "_max_headers", "_name", "_parser", "_received_bytes", "_status", "request_ids",
-        "retry_after", "reusable",
+        "_kept_end", "_kept_request_ids", "_kept_start", "_length", "_max_headers", "_name", "_parsed", "_parser",
+        "_received_bytes", "_status", "request_ids", "retry_after", "reusable",
     )  # fmt: skip
 
     def __init__(self, name: str, bounds: ResponseBounds, connection: AnsweringConnection | None = None) -> None:
@@ -57,6 +67,10 @@ class ResponseParser:
         self._connection = connection
         self._max_headers = bounds.max_headers
         self._parser = httptools.HttpResponseParser(self)
+        self._parsed = 0
+        # A head that was accepted, without the digits of its length in the middle.
+        self._kept_start = self._kept_end = b""
+        self._kept_request_ids: tuple[bytes, ...] = ()
         self.reusable = True
         self.retry_after = b""
         self.request_ids: tuple[bytes, ...] = ()
@@ -80,6 +94,11 @@ class ResponseParser:
 
     def feed(self, data: bytes) -> Response | None:
         """Return the complete answer with its last byte, None before. Raises Garbled."""
+        if self._kept_start and not self._received_bytes and data.startswith(self._kept_start):
+            length, end, body = data[len(self._kept_start) :].partition(self._kept_end)
+            if end and length == b"%d" % len(body) and len(body) <= self._bounds.max_body_bytes:
+                self.request_ids, self.retry_after = self._kept_request_ids, b""
+                return Response(200, body, None, self._connection)
         self._received_bytes += len(data)
         surplus = False
         try:
@@ -98,6 +117,9 @@ class ResponseParser:
         if not self._complete:
             return None
         self.reusable = self.reusable and not surplus
+        self._parsed += 1
+        if not self._parsed % KEEP_EVERY and self._received_bytes == len(data):
+            self._keep_head(data)
         response = Response(
             self._status,
             bytes(self._body),
@@ -106,6 +128,21 @@ class ResponseParser:
         )
         self._reset()
         return response
+
+    def _keep_head(self, answer: bytes) -> None:
+        """Keep the head of a usual answer: with a length, and with nothing before or after it."""
+        head_bytes = answer.find(b"\r\n\r\n") + 4
+        length = _LENGTH.search(answer, 0, head_bytes)
+        if (
+            length is not None
+            and self._status == 200
+            and len(answer) - head_bytes == self._body_bytes == self._length
+            and head_bytes + _MORE_DIGITS <= self._bounds.max_head_bytes
+            and not self.retry_after
+        ):
+            self._kept_start = answer[: length.start(1)]
+            self._kept_end = answer[length.end(1) : head_bytes]
+            self._kept_request_ids = self.request_ids
 
     def _garbled(self, error: httptools.HttpParserError) -> Exception:
         """The error that a callback raised, even if it is a bug; else llhttp's as `Garbled`."""
@@ -213,6 +250,9 @@ class HeaderKeepingParser(ResponseParser):
         super().on_message_complete()
         if not self._complete:
             self._kept.clear()
+
+    def _keep_head(self, answer: bytes) -> None:
+        """The headers are needed each time."""
 
     def feed(self, data: bytes) -> Response | None:
         kept = self._kept
