@@ -252,7 +252,7 @@ class HedgedCall(CallAttempt, Generic[C]):
             if self.late:
                 self.guard.counts.late_answers.add()
             self._deliver(outcome, not_found, body)
-        if self.late or self.extra is not None or not self.ended:  # most calls have nothing to settle
+        if self.late or self.extra is not None:  # most calls have nothing to settle
             self._settle()
 
     def attempt_failed(self, attempt: CallAttempt, error: SourceError, now_ns: int) -> None:

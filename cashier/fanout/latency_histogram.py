@@ -25,8 +25,9 @@ _TIMEOUTS = _SIZE - 1  # the last bucket: longer than the wait
 def bucket_index(us: int) -> int:
     """Return the bucket of a latency in µs."""
     if us < 32:
-        return max(us, 0)
-    us = min(us, _LONGEST_US)
+        return us if us > 0 else 0
+    if us > _LONGEST_US:
+        return _TIMEOUTS - 1
     shift = us.bit_length() - 5
     return (shift << 4) + (us >> shift)
 

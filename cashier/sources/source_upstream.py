@@ -29,12 +29,13 @@ class WireUpstream:
     def call(
         self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0
     ) -> UpstreamCall:
+        source = self._source
+
         def on_response(response: Response | SourceError) -> None:
-            outcome = parse_response(self._source, response, known)
             if isinstance(response, SourceError):
-                on_answer(outcome)
+                on_answer(response)
             else:
-                on_answer(outcome, response.status == 404, response.body)
+                on_answer(parse_response(source, response, known), response.status == 404, response.body)
 
         return self._send(self._request(known), call_headers, budget_ms, on_response, avoid)
 
