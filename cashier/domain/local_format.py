@@ -8,7 +8,8 @@ so.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
@@ -36,8 +37,8 @@ _CLOCKS = {
 _UTC = timezone(timedelta(0), "UTC")
 
 
-class Formats(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a locale writes amounts and times.
+class Formats(Struct, frozen=True, forbid_unknown_fields=True, eq=False):
+    """How a locale writes amounts and times. Compared by identity: part of the key of a cache.
 
     `amount`: any currency, with `{number}` and `{code}`; `amounts`: single currencies. `time` and
     `time_other_year`: with `{year} {month} {month_name} {day} {hour} {minute}`, all but the name
@@ -109,19 +110,28 @@ def format_time(at: datetime, now: datetime, country: str, formats: Formats) -> 
 
     `country`: of the order, ISO 3166-1 alpha-2.
     """
-    clock = _CLOCKS.get(country, _UTC)
-    local = _local(at, clock)
-    pattern = formats.time if local.year == now.astimezone(clock).year else formats.time_other_year
+    return _time_text(at, at.tzinfo, country, now.astimezone(_CLOCKS.get(country, _UTC)).year, formats)
+
+
+@lru_cache(maxsize=1024)
+def _time_text(at: datetime, own_clock: tzinfo | None, country: str, this_year: int, formats: Formats) -> str:
+    """The end of a maintenance recurs in many consultations.
+
+    The key holds the country, because equal clocks may differ in name, and `own_clock`, because
+    equal times may differ in it.
+    """
+    local = _local(at, _CLOCKS.get(country, _UTC), own_clock)
+    pattern = formats.time if local.year == this_year else formats.time_other_year
     time, zone = pattern.format(**_fields(local, formats)), local.tzname()
     return formats.zoned.format(time=time, zone=zone) if zone else time
 
 
-def _local(at: datetime, clock: timezone) -> datetime:
+def _local(at: datetime, clock: timezone, own_clock: tzinfo | None) -> datetime:
     """By its own clock if that of the country is beyond the calendar."""
     try:
         return at.astimezone(clock)
     except OverflowError:
-        return at
+        return at.astimezone(own_clock)
 
 
 def _fields(local: datetime, formats: Formats) -> dict[str, Any]:

@@ -97,6 +97,17 @@ def test_a_time_at_the_end_of_the_calendar_is_shown_and_does_not_raise(at: datet
     assert str(at.year) in format_time(at, NOW, country, formats("en"))
 
 
+def test_equal_times_and_clocks_are_shown_by_their_own_names() -> None:
+    """Texts of times are cached, and what Python calls equal may not read the same."""
+    shown = [format_time(NOW, NOW, country, formats("en")) for country in ("TH", "ID", "VN", "XX", "TH")]
+    assert shown == [f"Nov 30, 01:28{zone}" for zone in ("", " WIB", "")] + ["Nov 29, 18:28 UTC", "Nov 30, 01:28"]
+    last = datetime.max.replace(hour=20, tzinfo=timezone(timedelta(hours=-2)))
+    same = last.astimezone(timezone(timedelta(hours=1)))
+    assert last == same
+    assert format_time(last, NOW, "CN", formats("en")) == "Dec 31, 9999, 20:59 UTC-02:00"
+    assert format_time(same, NOW, "CN", formats("en")) == "Dec 31, 9999, 23:59 UTC+01:00"
+
+
 def test_every_currency_and_month_has_a_form_in_every_locale() -> None:
     for locale in CATALOG.texts:
         for currency in CURRENCIES:
