@@ -55,9 +55,11 @@ class Company:
         self.closing = asyncio.Event()
 
     def configuration(self, change: Callable[[Any], object] = lambda table: None) -> Configuration:
-        """`cashier.toml`, after `change` to its tables."""
+        """`cashier.toml`, after `change` to its tables. A busy machine has time to connect."""
         table = tomllib.loads((FOLDER / "cashier.toml").read_text("utf-8"))
         change(table)
+        for source in table["sources"].values():
+            source.setdefault(source.get("transport", "http1"), {"connect_timeout_ms": 30_000})
         return configuration(table, "cashier.toml", FOLDER, self.environ)
 
     def over_the_contract(self, **replaced: Any) -> Cashier:
@@ -84,9 +86,14 @@ class Company:
 
 @cache
 def patient_configuration() -> Configuration:
-    """Without sources. Reading it takes longer than a consultation."""
-    patience = tomllib.loads((FOLDER / "cashier.toml").read_text("utf-8"))["consult"]
-    return configuration({"consult": patience}, "cashier.toml")
+    """The times of `cashier.toml`, for functions. Reading it takes longer than a consultation."""
+    table = tomllib.loads((FOLDER / "cashier.toml").read_text("utf-8"))
+    times = {
+        name: {"url": "http://127.0.0.1:9", "timeout_ms": source["timeout_ms"]}
+        for name, source in table["sources"].items()
+        if "timeout_ms" in source
+    }
+    return configuration({"consult": table["consult"], "sources": times}, "cashier.toml")
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from cashier import Cashier
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.fanout.batch import Batch
 from cashier.sandbox.generated_population import FIRST_NUMBER
-from tests.consultation.test_degradation_on_sockets import DEADLINE_MS, PATIENT_MS, request
+from tests.consultation.test_degradation_on_sockets import CONSULT, PATIENT_MS, request
 from tests.support.command_processes import ROOT
 
 pytestmark = pytest.mark.timing
@@ -60,7 +60,7 @@ def test_two_thousand_batched_consultations_a_second_cost_at_most_one_and_a_half
     async def measure(url: str) -> float:
         batched = {name: {"batch": {"path": path}} for name, path in BATCHES.items()}
         sources = {name: {"url": url, "timeout_ms": PATIENT_MS, **batched.get(name, {})} for name in SOURCE_NAMES}
-        config = {"consult": {"deadline_ms": DEADLINE_MS}, "sources": sources, "tokens": {"secrets": ["s" * 32]}}
+        config = {"consult": CONSULT, "sources": sources, "tokens": {"secrets": ["s" * 32]}}
         requests = [request(n) for n in range(FIRST_NUMBER, FIRST_NUMBER + users)]
         async with Cashier(config=config) as cashier:
             await cashier.consult(requests.pop())  # caches merchants and channels

@@ -9,10 +9,13 @@ import pytest
 from aiohttp import web
 
 from cashier.domain.money import Money
+from cashier.pages import order_creation
 from cashier.pages.order_creation import OrderNotCreated, Orders, OrdersByHttp, Sale
 from cashier.sandbox.server import serve
 from cashier.sandbox.world import World
+from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import CallHeaders
+from tests.wire.client_side import PATIENT
 
 SALE = Sale(merchant_id="m_5", terminal_id="till-1", amount=Money("CNY", 1_250), note="Two buns")
 HEADERS = CallHeaders("r-1")
@@ -42,6 +45,13 @@ class Service:
             request.transport.abort()
             return web.Response()
         return web.Response(status=answer[0], text=answer[1])
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a hang is a call that takes too long."""
+    monkeypatch.setattr(order_creation, "_BUDGET_MS", 30_000)
+    monkeypatch.setattr(order_creation, "Http1Client", lambda urls: Http1Client(urls, Http1Settings(**PATIENT)))
 
 
 @pytest.fixture

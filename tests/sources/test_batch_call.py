@@ -24,8 +24,9 @@ from cashier.sources.batch_call import BatchSettings, BatchWireUpstream
 from cashier.sources.channel import CHANNEL
 from cashier.sources.source import Source
 from cashier.sources.source_upstream import WireUpstream
-from cashier.wire.http1 import Http1Client
+from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
+from tests.wire.client_side import PATIENT
 
 SOURCES = {spec.source.name: spec.source for spec in SOURCE_SPECS}
 PATHS = {name: path for name in SOURCES if (path := SOURCE_READS[name].batch) is not None}
@@ -338,7 +339,7 @@ async def test_a_batch_over_sockets_gives_the_outcomes_of_single_calls(name: str
         for order, user, merchant in ids
     ]
     async with serve(port=0, world=World(), weather=weather_named("still")) as port:
-        transport = Http1Client([f"http://127.0.0.1:{port}"])
+        transport = Http1Client([f"http://127.0.0.1:{port}"], Http1Settings(**PATIENT))
         batch = Batch(BatchWireUpstream(SOURCES[name], transport, PATHS[name]), BatchSettings(path=PATHS[name]))
         batched = await outcomes_of_calls(batch.call, keys)
         single = await outcomes_of_calls(WireUpstream(SOURCES[name], transport).call, keys)

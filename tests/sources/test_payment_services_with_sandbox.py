@@ -17,10 +17,11 @@ from cashier.sandbox.server import serve
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.engine import EngineClient
 from cashier.sources.risk import RiskClient
-from cashier.wire.http1 import Http1Client
+from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.in_process import InProcessTransport
 from cashier.wire.transport import CallHeaders, Transport
 from tests.support.sandbox_payments import NOON, PRICE, inquiry, loop_clock, sandbox_call, submission
+from tests.wire.client_side import PATIENT
 
 CALL = (CallHeaders("r-1"), 5000)
 
@@ -36,7 +37,7 @@ async def transport(request: pytest.FixtureRequest, world: World) -> AsyncIterat
     carrier: Transport
     async with serve(port=0, world=world, weather=weather) as port:
         if request.param == "sockets":
-            carrier = Http1Client([f"http://127.0.0.1:{port}"])
+            carrier = Http1Client([f"http://127.0.0.1:{port}"], Http1Settings(**PATIENT))
         else:
             carrier = InProcessTransport(sandbox_call(world, weather))
         yield carrier

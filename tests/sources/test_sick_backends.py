@@ -22,7 +22,7 @@ from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import CallHeaders, Request, Transport
 from tests.support.pinned_backends import Fault, PinnedBackends, pinned_backends
-from tests.wire.client_side import RecordedCall
+from tests.wire.client_side import PATIENT, RecordedCall
 
 BACKENDS = 4
 CALLERS = 4
@@ -77,9 +77,9 @@ class Member:
 async def member(client: str, backends: PinnedBackends, connections: int = 64) -> AsyncIterator[Member]:
     url = f"http://127.0.0.1:{backends.port}"
     transport: Transport = (
-        Http1Client([url], Http1Settings(connections))
+        Http1Client([url], Http1Settings(connections, **PATIENT))
         if client == "http1"
-        else AiohttpClient([url], AiohttpSettings(connections))
+        else AiohttpClient([url], AiohttpSettings(connections, **PATIENT))
     )
     await transport.open()
     source = Member(transport)

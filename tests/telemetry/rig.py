@@ -153,6 +153,8 @@ async def rig(
         }
         for name in SOURCE_NAMES:
             table["sources"][name] = {"timeout_ms": 10_000, **table["sources"][name]}
+        for source in table["sources"].values():
+            source["http1"] = {"connect_timeout_ms": 10_000}  # for a busy machine
         for _ in range(workers):
             opened.cashiers.append(await stack.enter_async_context(Cashier(config=configuration(table, "a test"))))
         yield opened

@@ -18,6 +18,7 @@ from cashier.metrics.snapshot import HistogramValue, Snapshot
 from cashier.sandbox import LocalUpstreams, weather_named
 from tests.support.virtual_consultation import NOW, WORLD, Behaviour, request, with_behaviours
 
+pytestmark = pytest.mark.virtual_time
 CASE = "balance_is_enough"
 PRODUCT = request(CASE).product
 ANSWERS, CALLS, TIMES = "cashier_source_answers_total", "cashier_source_calls_total", "cashier_source_duration_seconds"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from cashier.source_errors import SourceError
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
@@ -13,6 +14,8 @@ from cashier.wire.transport import CallHeaders, Request, Response, Transport
 from .scripted_upstream import WATCHDOG_S
 
 CALL_HEADERS = CallHeaders("r-1")
+# Settings of a client under test: only a hang is a connect that takes too long.
+PATIENT: dict[str, Any] = {"connect_timeout_ms": 30_000}
 OK = b"HTTP/1.1 200 OK\r\n"
 
 

@@ -19,7 +19,7 @@ import uvloop
 from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import Response, Transport
-from tests.wire.client_side import answer, no_leaks, send
+from tests.wire.client_side import PATIENT, answer, no_leaks, send
 from tests.wire.scripted_upstream import Peer, Upstream, tcp_upstream, unix_upstream
 
 Loops = dict[str, Callable[[], asyncio.AbstractEventLoop]]
@@ -78,7 +78,7 @@ class Wired(NamedTuple):
 
 
 # Small enough to be exceeded in a test.
-BOUNDS: dict[str, Any] = {"max_head_bytes": 2048, "max_headers": 20, "max_body_bytes": 4096}
+BOUNDS: dict[str, Any] = {"max_head_bytes": 2048, "max_headers": 20, "max_body_bytes": 4096, **PATIENT}
 
 
 def make_transport(client: str, url: str, ca_file: str | None) -> Transport:

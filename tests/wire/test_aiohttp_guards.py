@@ -12,7 +12,7 @@ import pytest
 from cashier.source_errors import Garbled, Shed
 from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.aiohttp_guards import fail_when_closed
-from tests.wire.client_side import no_leaks, send
+from tests.wire.client_side import PATIENT, no_leaks, send
 from tests.wire.scripted_upstream import tcp_upstream, unused_port
 
 
@@ -34,7 +34,9 @@ async def test_a_connection_that_breaks_after_its_answer_reports_no_bug() -> Non
 
 async def test_calls_beyond_the_connections_and_the_queue_are_refused_at_once() -> None:
     async with no_leaks(), tcp_upstream() as upstream:
-        transport = AiohttpClient([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(connections=1, queue=2))
+        transport = AiohttpClient(
+            [f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(connections=1, queue=2, **PATIENT)
+        )
         waiting = [send(transport) for _ in range(3)]
         assert isinstance(await send(transport).outcome(), Shed)
         assert not any(call.outcomes for call in waiting)
@@ -43,7 +45,9 @@ async def test_calls_beyond_the_connections_and_the_queue_are_refused_at_once() 
 
 async def test_an_address_that_refuses_is_skipped() -> None:
     async with no_leaks(), tcp_upstream() as upstream:
-        transport = AiohttpClient([f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{upstream.port}"])
+        transport = AiohttpClient(
+            [f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(**PATIENT)
+        )
         for _ in range(4):
             call = send(transport)
             peer = await upstream.peer_with_request()
@@ -59,7 +63,9 @@ async def test_a_proxy_from_the_environment_is_used_only_if_trusted(monkeypatch:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.delenv("no_proxy", raising=False)
         for trusted, expected in ((False, upstream), (True, proxy)):
-            transport = AiohttpClient([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(trust_env=trusted))
+            transport = AiohttpClient(
+                [f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(trust_env=trusted, **PATIENT)
+            )
             call = send(transport)
             peer = await expected.peer()
             await peer.read_request()

@@ -10,7 +10,7 @@ from cashier.source_errors import Missing, MissingCause, SourceError, TimedOut, 
 from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, TransportCall
-from tests.wire.client_side import CALL_HEADERS, answer, no_leaks, settle, until
+from tests.wire.client_side import CALL_HEADERS, PATIENT, answer, no_leaks, settle, until
 from tests.wire.conftest import Wired
 from tests.wire.scripted_upstream import tcp_upstream
 
@@ -75,7 +75,7 @@ async def test_a_timeout_after_the_request_has_left_counts_as_sent(wired: Wired)
 
 async def test_a_timeout_in_the_queue_has_sent_nothing_and_never_will() -> None:
     async with no_leaks(), tcp_upstream() as upstream:
-        transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0, connections=1))
+        transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0, connections=1, **PATIENT))
         first = asyncio.create_task(send_and_wait(transport, PAY, CALL_HEADERS, 5000))
         peer = await upstream.peer()
         await peer.read_request()

@@ -16,7 +16,7 @@ from cashier.wire.address_parser import parse_address
 from cashier.wire.discovery import MAX_LIST_BYTES, DiscoverSettings, Discovery, discover_faults
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.resolver import Resolution, ResolvedAddress, Resolver
-from tests.wire.client_side import no_leaks, send, until
+from tests.wire.client_side import PATIENT, no_leaks, send, until
 from tests.wire.scripted_dns import NameService, name_service
 from tests.wire.scripted_names import Names, resolution
 from tests.wire.scripted_upstream import Peer, Upstream, tcp_upstream
@@ -288,7 +288,7 @@ async def write(file: Path, *ips: str) -> None:
 
 @contextlib.asynccontextmanager
 async def client(port: int, found: Discovery) -> AsyncIterator[Http1Client]:
-    transport = Http1Client([f"http://card.internal:{port}"], Http1Settings(ahead=1), discovery=found)
+    transport = Http1Client([f"http://card.internal:{port}"], Http1Settings(ahead=1, **PATIENT), discovery=found)
     await transport.open()
     try:
         yield transport

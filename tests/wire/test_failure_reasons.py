@@ -39,7 +39,7 @@ def client(request: pytest.FixtureRequest) -> str:
 
 @asynccontextmanager
 async def connected(
-    client: str, url: str, ca_file: str | None = None, *, timeout_ms: int = 3_000, look_up: Lookup | None = None
+    client: str, url: str, ca_file: str | None = None, *, timeout_ms: int = 30_000, look_up: Lookup | None = None
 ) -> AsyncIterator[Transport]:
     resolver = Resolver(look_up)
     transport: Transport = (

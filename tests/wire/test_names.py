@@ -20,7 +20,7 @@ from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.host_pool import RETIRED
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import Request, Response, Transport
-from tests.wire.client_side import RecordedCall, answer, no_leaks, open_sockets, send, settle, until
+from tests.wire.client_side import PATIENT, RecordedCall, answer, no_leaks, open_sockets, send, settle, until
 from tests.wire.scripted_names import Names, resolution
 from tests.wire.scripted_upstream import Peer, Upstream, silent_listener, tcp_upstream
 
@@ -34,7 +34,7 @@ FAILED = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution
 @contextlib.asynccontextmanager
 async def client(names: Names, port: int, url: str = "http://card:{}", **settings: Any) -> AsyncIterator[Http1Client]:
     """Not opened, so that a test sees the first connect."""
-    transport = Http1Client([url.format(port)], Http1Settings(**{"ahead": 0, **settings}), names.resolver)
+    transport = Http1Client([url.format(port)], Http1Settings(**{"ahead": 0, **PATIENT, **settings}), names.resolver)
     try:
         yield transport
     finally:
@@ -303,11 +303,11 @@ def certified(authority: Authority, name: str, seen: list[str | None]) -> Any:
 
 
 def http1(names: Names, url: str, ca_file: str) -> Transport:
-    return Http1Client([url], Http1Settings(ahead=0, ca_file=ca_file), names.resolver)
+    return Http1Client([url], Http1Settings(ahead=0, ca_file=ca_file, **PATIENT), names.resolver)
 
 
 def aiohttp(names: Names, url: str, ca_file: str) -> Transport:
-    return AiohttpClient([url], AiohttpSettings(ca_file=ca_file), names.resolver)
+    return AiohttpClient([url], AiohttpSettings(ca_file=ca_file, **PATIENT), names.resolver)
 
 
 @pytest.mark.parametrize("make", [http1, aiohttp])
@@ -367,7 +367,7 @@ async def test_a_connection_that_is_too_old_is_replaced_before_it_is_closed() ->
 
 async def test_an_idle_connection_that_is_too_old_is_closed() -> None:
     async with upstreams(A) as (upstream,), client(Names(), upstream.port, f"http://{A}:{{}}", ahead=2) as transport:
-        transport._settings = Http1Settings(max_age_s=0.02)
+        transport._settings = Http1Settings(max_age_s=0.02, **PATIENT)
         await transport.open()
         assert len(transport._pools[0].open) == 2
         await until(lambda: not transport._pools[0].open)
@@ -389,7 +389,10 @@ async def test_connections_end_at_different_times_before_their_largest_age() -> 
 async def test_aiohttp_takes_its_addresses_from_the_same_lookups() -> None:
     names = Names(card=resolution(A, B))
     async with upstreams(A, B) as served, serving(*served):
-        transports = [AiohttpClient([f"http://card:{served[0].port}"], None, names.resolver) for _ in range(3)]
+        transports = [
+            AiohttpClient([f"http://card:{served[0].port}"], AiohttpSettings(**PATIENT), names.resolver)
+            for _ in range(3)
+        ]
         calls = [send(transport) for transport in transports for _ in range(4)]
         for call in calls:
             assert await call.outcome() == HELLO
@@ -402,9 +405,8 @@ async def test_aiohttp_takes_its_addresses_from_the_same_lookups() -> None:
 async def test_aiohttp_leaves_a_hung_lookup_to_the_callers_deadline() -> None:
     names = Names(card=resolution(A))
     async with upstreams(A) as (upstream,), serving(upstream):
-        settings = AiohttpSettings(connect_timeout_ms=30)
-        slow = AiohttpClient([f"http://slow:{upstream.port}"], settings, names.resolver)
-        other = AiohttpClient([f"http://card:{upstream.port}"], settings, names.resolver)
+        slow = AiohttpClient([f"http://slow:{upstream.port}"], AiohttpSettings(connect_timeout_ms=30), names.resolver)
+        other = AiohttpClient([f"http://card:{upstream.port}"], AiohttpSettings(**PATIENT), names.resolver)
         waiting = send(slow)
         assert await send(other).outcome() == HELLO
         outcome = await waiting.outcome()
@@ -416,7 +418,7 @@ async def test_aiohttp_leaves_a_hung_lookup_to_the_callers_deadline() -> None:
 
 async def test_aiohttps_connections_are_replaced_at_their_largest_age() -> None:
     async with upstreams(A) as (upstream,):
-        transport = AiohttpClient([f"http://{A}:{upstream.port}"])
+        transport = AiohttpClient([f"http://{A}:{upstream.port}"], AiohttpSettings(**PATIENT))
         (pool,) = transport._pools
         first = send(transport)
         old = await upstream.peer()

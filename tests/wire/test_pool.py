@@ -14,7 +14,7 @@ import pytest
 from cashier.source_errors import Shed, Unreachable
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import Request, Response
-from tests.wire.client_side import CALL_HEADERS, RecordedCall, answer, no_leaks, send, until
+from tests.wire.client_side import CALL_HEADERS, PATIENT, RecordedCall, answer, no_leaks, send, until
 from tests.wire.scripted_upstream import Peer, Upstream, silent_listener, tcp_upstream, unused_port
 
 HELLO = Response(200, b"hello")
@@ -39,7 +39,7 @@ def state(transport: Http1Client, address_index: int = 0) -> State:
 async def pool(*upstreams: Upstream | int, **settings: Any) -> AsyncIterator[Http1Client]:
     """A client of these upstreams or ports, without connections ahead unless requested."""
     urls = [f"http://127.0.0.1:{upstream if isinstance(upstream, int) else upstream.port}" for upstream in upstreams]
-    transport = Http1Client(urls, Http1Settings(**{"ahead": 0, **settings}))
+    transport = Http1Client(urls, Http1Settings(**{"ahead": 0, **PATIENT, **settings}))
     await transport.open()
     try:
         yield transport

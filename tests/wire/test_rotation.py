@@ -17,7 +17,7 @@ from cashier.wire.file_watch import FileWatch
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.tls import client_tls
 from cashier.wire.transport import NetworkTransport, Response
-from tests.wire.client_side import answer, no_leaks, send
+from tests.wire.client_side import PATIENT, answer, no_leaks, send
 from tests.wire.scripted_upstream import Peer, Upstream, tcp_upstream
 
 from .conftest import Authority
@@ -50,13 +50,17 @@ def http1(url: str, files: Files, watch: FileWatch) -> NetworkTransport:
         ca_file=files.authority.ca_file,
         client_cert_file=str(files.certificate),
         client_key_file=str(files.key),
+        **PATIENT,
     )
     return Http1Client([url], settings, files=watch)
 
 
 def aiohttp(url: str, files: Files, watch: FileWatch) -> NetworkTransport:
     settings = AiohttpSettings(
-        ca_file=files.authority.ca_file, client_cert_file=str(files.certificate), client_key_file=str(files.key)
+        ca_file=files.authority.ca_file,
+        client_cert_file=str(files.certificate),
+        client_key_file=str(files.key),
+        **PATIENT,
     )
     return AiohttpClient([url], settings, files=watch)
 

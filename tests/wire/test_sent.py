@@ -18,7 +18,7 @@ from cashier.wire import http1
 from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import MAX_UNSAFE_IDLE_S, Response, Transport
-from tests.wire.client_side import OK, RecordedCall, answer, no_leaks, send, settle, until
+from tests.wire.client_side import OK, PATIENT, RecordedCall, answer, no_leaks, send, settle, until
 from tests.wire.scripted_upstream import Peer, tcp_upstream, unused_port
 
 from .conftest import Authority, Wired, exchange
@@ -28,11 +28,11 @@ MakeTransport = Callable[..., Transport]
 
 
 def over_http1(urls: list[str], **settings: Any) -> Transport:
-    return Http1Client(urls, Http1Settings(ahead=0, **settings))
+    return Http1Client(urls, Http1Settings(ahead=0, **{**PATIENT, **settings}))
 
 
 def over_aiohttp(urls: list[str], **settings: Any) -> Transport:
-    return AiohttpClient(urls, AiohttpSettings(**settings))
+    return AiohttpClient(urls, AiohttpSettings(**{**PATIENT, **settings}))
 
 
 both = pytest.mark.parametrize("make", [over_http1, over_aiohttp], ids=["http1", "aiohttp"])
@@ -152,7 +152,7 @@ async def test_closing_distinguishes_sent_calls_from_queued_ones(make: MakeTrans
 async def test_a_connection_that_ends_before_it_is_written_to_has_sent_nothing() -> None:
     """Between two loop turns the connection has received EOF, but is not closed yet."""
     async with no_leaks(), tcp_upstream() as upstream:
-        transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0))
+        transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0, **PATIENT))
         call = pay(transport)
         (connecting,) = transport._connects
 
@@ -309,7 +309,7 @@ async def test_if_all_connections_were_idle_for_long_one_is_closed_to_make_room(
     async with no_leaks(), tcp_upstream() as upstream, tcp_upstream() as other:
         urls = [f"http://127.0.0.1:{server.port}" for server in (upstream, other)]
         for several in (urls[:1], urls):
-            transport = Http1Client(several, Http1Settings(ahead=2, connections=2))
+            transport = Http1Client(several, Http1Settings(ahead=2, connections=2, **PATIENT))
             await transport.open()
             await idle(monkeypatch, 2 * MAX_UNSAFE_IDLE_S)
             calls = [pay(transport) for _ in range(3)]

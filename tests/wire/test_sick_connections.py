@@ -16,7 +16,7 @@ from cashier.source_errors import Garbled, SourceError, Unreachable, WrongIdenti
 from cashier.wire.connection_health import ConnectionHealth, RequestIdEcho, SickClosings
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import CallHeaders, Request, Response
-from tests.wire.client_side import OK, RecordedCall, answer, no_leaks, send, settle, until
+from tests.wire.client_side import OK, PATIENT, RecordedCall, answer, no_leaks, send, settle, until
 from tests.wire.scripted_upstream import Peer, Upstream, tcp_upstream
 
 from .conftest import Wired, exchange
@@ -57,7 +57,7 @@ async def used_pool(
     upstream: Upstream, size: int, connections: int = 64
 ) -> AsyncIterator[tuple[Http1Client, list[Peer]]]:
     """A client whose connections have all answered once; the last of the peers is used next."""
-    transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(connections, ahead=0))
+    transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(connections, ahead=0, **PATIENT))
     try:
         calls = [send(transport, f"/{number}") for number in range(size)]
         peers = [await upstream.peer() for _ in range(size)]
@@ -285,7 +285,7 @@ async def test_a_call_on_a_connection_that_is_discredited_meanwhile_is_repeated_
     upstream: Upstream,
 ) -> None:
     for safe in (True, False):
-        transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0))
+        transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0, **PATIENT))
         first = send(transport)
         peer = await upstream.peer()
         await finish(peer, first)

@@ -13,7 +13,7 @@ from cashier.source_errors import Unreachable
 from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import Response, Transport
-from tests.wire.client_side import answer, no_leaks, send
+from tests.wire.client_side import PATIENT, answer, no_leaks, send
 from tests.wire.scripted_upstream import Upstream, tcp_upstream
 
 from .conftest import Authority
@@ -23,11 +23,11 @@ MakeTransport = Callable[[str, str | None, str | None], Transport]
 
 
 def http1(url: str, ca_file: str | None, cert_file: str | None) -> Transport:
-    return Http1Client([url], Http1Settings(ahead=1, ca_file=ca_file, client_cert_file=cert_file))
+    return Http1Client([url], Http1Settings(ahead=1, ca_file=ca_file, client_cert_file=cert_file, **PATIENT))
 
 
 def aiohttp(url: str, ca_file: str | None, cert_file: str | None) -> Transport:
-    return AiohttpClient([url], AiohttpSettings(ca_file=ca_file, client_cert_file=cert_file))
+    return AiohttpClient([url], AiohttpSettings(ca_file=ca_file, client_cert_file=cert_file, **PATIENT))
 
 
 @pytest.fixture(params=[http1, aiohttp], ids=["http1", "aiohttp"])

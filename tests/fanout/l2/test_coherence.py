@@ -57,6 +57,7 @@ async def test_a_frozen_server_acknowledges_nothing_and_gets_it_later() -> None:
     with valkey_server() as server:
         async with l2_worker(server, PROMPT) as worker, l2_worker(server) as other:
             await worker.put("u_1", b"old")
+            await until(lambda: worker.level.coherent)  # also on a busy machine
             server.stall()
             drops = [asyncio.create_task(worker.level.adrop("card", key="u_1")) for _ in range(3)]
             assert await asyncio.gather(*drops) == [False] * 3
@@ -114,7 +115,9 @@ async def test_a_replica_gets_the_message_before_it_refuses_the_rest() -> None:
 
 async def test_a_worker_finds_out_that_its_server_became_a_replica() -> None:
     with valkey_server() as server, valkey_server() as primary:
-        async with raw_client(server) as client, l2_worker(server, PROMPT) as worker:
+        # Only the change of role may cut it off.
+        patient = msgspec.structs.replace(PROMPT, command_ms=10_000)
+        async with raw_client(server) as client, l2_worker(server, patient) as worker:
             await client.execute_command("REPLICAOF", "127.0.0.1", primary.port)
             await until(lambda: worker.cuts == 1)
             assert not worker.level.reachable

@@ -125,8 +125,8 @@ async def test_an_answer_to_a_call_before_an_invalidation_is_not_written_after_i
 ) -> None:
     other.level.drop("card", key="u_1")
     await worker.wait_for_invalidation(("card", "u_1", None))
-    await worker.put("u_1", b"old", age_ms=500)
-    await other.put("u_1", b"old", age_ms=500)
+    await worker.put("u_1", b"old", age_ms=30_000)
+    await other.put("u_1", b"old", age_ms=30_000)
     assert await client.exists(worker.names("u_1")[0]) == 0
     assert (worker.level.dropped_puts.value, other.level.dropped_puts.value) == (1, 1)
 

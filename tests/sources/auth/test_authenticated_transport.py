@@ -13,12 +13,12 @@ from cashier.source_errors import FailureReason, Garbled, SourceError, Unreachab
 from cashier.sources.auth.authenticated_transport import AuthenticatedTransport
 from cashier.sources.auth.authenticator import Authenticator, not_sent, with_headers
 from cashier.sources.auth.message_signature import MessageSignature
-from cashier.wire.aiohttp_client import AiohttpClient
+from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import NetworkTransport, Request, Response
 from tests.sources.adapter_rig import AnsweringTransport
-from tests.wire.client_side import CALL_HEADERS, RecordedCall, answer, no_leaks
+from tests.wire.client_side import CALL_HEADERS, PATIENT, RecordedCall, answer, no_leaks
 from tests.wire.scripted_upstream import tcp_upstream
 
 from .conftest import secret_of
@@ -170,9 +170,9 @@ async def stale(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Any, Call
     async with no_leaks(), tcp_upstream() as upstream:
         url = f"http://127.0.0.1:{upstream.port}"
         if request.param == "http1":
-            yield upstream, lambda: Http1Client([url], Http1Settings(ahead=0))
+            yield upstream, lambda: Http1Client([url], Http1Settings(ahead=0, **PATIENT))
         else:
-            yield upstream, lambda: AiohttpClient([url])
+            yield upstream, lambda: AiohttpClient([url], AiohttpSettings(**PATIENT))
 
 
 async def test_a_request_that_the_wire_sends_again_has_a_new_nonce(
