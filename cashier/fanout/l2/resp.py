@@ -53,12 +53,12 @@ Reply: TypeAlias = Any
 
 def command(*parts: bytes | str | int) -> bytes:
     """The bytes of a command."""
-    return b"*%d\r\n%b" % (len(parts), arguments(*parts))
-
-
-def arguments(*parts: bytes | str | int) -> bytes:
-    """The bytes of parts of a command, without their number."""
     texts = [part if isinstance(part, bytes) else encoded(str(part)) for part in parts]
+    return b"*%d\r\n%b" % (len(texts), arguments(*texts))
+
+
+def arguments(*texts: bytes) -> bytes:
+    """The bytes of parts of a command, without their number."""
     return b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts])
 
 

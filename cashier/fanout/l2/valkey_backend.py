@@ -58,8 +58,8 @@ class Script:
         digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         count = b"*%d\r\n" % (6 + further)
         self.text = text
-        self._by_digest = count + arguments("EVALSHA", digest, 3)
-        self._by_text = count + arguments("EVAL", text, 3)
+        self._by_digest = count + arguments(b"EVALSHA", digest.encode(), b"3")
+        self._by_text = count + arguments(b"EVAL", text.encode(), b"3")
 
     def send(self, connection: ValkeyConnection, packed: bytes, on_reply: OnReply) -> None:
         """See `ValkeyConnection.send`. `packed`: the keys and further arguments."""
@@ -145,7 +145,7 @@ class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     get_ms: int = 20
     command_ms: int = 1000
-    gets: int = 32
+    gets: int = 256
     writes: int = 2000
     alone_ms: int = 500
     silence_ms: int = 1000
@@ -203,12 +203,12 @@ def invalidating_commands(epoch: str, invalidation: QueuedInvalidation, token: b
 
 def read_arguments(epoch: str, source: str, key: str) -> bytes:
     """The arguments of `READ`."""
-    return arguments(*entry_keys(epoch, source, key), encoded(key), os.urandom(VERSION_BYTES), _TOKEN_MS)
+    return arguments(*entry_keys(epoch, source, key), encoded(key), os.urandom(VERSION_BYTES), b"%d" % _TOKEN_MS)
 
 
 def write_arguments(keys: EntryKeys, version: bytes, packed: bytes, ttl_ms: int) -> bytes:
     """The arguments of `WRITE`."""
-    return arguments(*keys, version, packed, ttl_ms, _TOKEN_MS)
+    return arguments(*keys, version, packed, b"%d" % ttl_ms, b"%d" % _TOKEN_MS)
 
 
 def new_token() -> bytes:

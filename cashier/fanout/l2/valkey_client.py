@@ -1,8 +1,8 @@
 """The client of one Valkey server: two connections for commands, one more for each subscription.
 
-Why not redis-py: it spends 2.5 to 4 times the CPU on a read, because every command takes a connection
-of a pool, a write and a timer of its own; and it looks names up on the loop's shared threads, where
-a hung lookup would delay the exit of the process.
+Why not redis-py: a read costs it 2.5 to 4 times the CPU, because every command takes a connection
+from a pool, a write and a timer of its own; and it looks names up on the loop's shared threads,
+where a hung lookup would delay the exit of the process.
 """
 
 from __future__ import annotations

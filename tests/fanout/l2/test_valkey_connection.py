@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 
 from cashier.fanout.l2.resp import MalformedReplyError, command
 from cashier.fanout.l2.valkey_backend import ValkeySettings
@@ -211,6 +214,31 @@ async def test_reads_go_on_over_the_other_connection_while_one_is_late(server: S
             await until(lambda: late.overdue == 0)
             assert worker.level._client.reads is late
             assert worker.level.losses.value == 0
+
+
+def test_a_stall_of_our_own_loop_makes_no_read_slow(server: Server) -> None:
+    """On uvloop, which runs timers after the callbacks of sockets, whatever those took."""
+
+    async def main() -> None:
+        settings = ValkeySettings(get_ms=200, command_ms=10_000, alone_ms=1)
+        ours, others = socket.socketpair()
+
+        def stall() -> None:
+            ours.recv(1)
+            time.sleep(0.3)
+
+        with ours, others:
+            async with l2_worker(server, settings) as worker:
+                await worker.put("u_1")
+                loop, reading = asyncio.get_running_loop(), asyncio.create_task(worker.get("u_1"))
+                await asyncio.sleep(0)
+                loop.add_reader(ours, stall)
+                others.send(b"!")
+                assert await reading is not None
+                loop.remove_reader(ours)
+                assert worker.level.errors.value == 0
+
+    uvloop.run(main())
 
 
 async def test_a_stored_value_beyond_the_bounds_is_a_miss_and_no_loss(server: Server) -> None:
