@@ -95,7 +95,8 @@ def _channel_offers(
     case: ConsultationCase, channels: Container[str], channel_kinds: Iterable[tuple[Kind, ChannelListing]]
 ) -> list[Offer]:
     """The offers that channels list. `channels`: the kinds that have any."""
-    shared, offers = shared_offers(case), list[Offer]()
+    shared = shared_offers(case)
+    offers: list[Offer] = []
     for kind, listing in channel_kinds:
         if kind in channels:
             if shared is None or kind in case.quotas:
@@ -130,7 +131,7 @@ def free_offer(case: ConsultationCase) -> Offer | None:
     instrument there is none.
     """
     assessment = KindAssessment(case, _FREE)
-    amounts = assessment.amounts(None, 0, 0, 1)
+    amounts = assessment.amounts()
     return None if amounts.payable.value else whole_kind(assessment, Quote(assessment.refusal, amounts))
 
 
@@ -192,7 +193,7 @@ def balance_offers(assessment: KindAssessment, cards: BoundCards) -> Iterator[Of
     if isinstance(balances, Missing):
         yield refused_kind(assessment, silence_refusal(balances))
         return
-    amounts = assessment.amounts(None, 0, 0, 1)
+    amounts = assessment.amounts()
     limits, _ = tightest_limits(assessment.quotas_for(None), None, None, None, "quota")
     for account in balances.accounts:
         alone = balance_offer(assessment, account, amounts, limits)

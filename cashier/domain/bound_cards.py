@@ -8,7 +8,7 @@ from operator import attrgetter
 from msgspec import Struct
 
 from cashier.domain.consultation_case import ConsultationCase
-from cashier.domain.facts import Card, CardStatus, Channel
+from cashier.domain.facts import Card, CardStatus
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.offer import Offer, best_quote_over
 from cashier.domain.offered_kinds import OfferedChannel, card_title, icon
@@ -91,13 +91,13 @@ def _accepting_channels(assessment: KindAssessment, card: Card) -> list[OfferedC
         return []
     if not bank.has_card_filters:
         return bank.channels
-    return [channel for channel in bank.channels if _accepts(channel.channel, card)]
-
-
-def _accepts(channel: Channel, card: Card) -> bool:
-    return (channel.brands is None or card.brand in channel.brands) and (
-        channel.card_types is None or card.type in channel.card_types
-    )
+    brand, card_type = card.brand, card.type
+    return [
+        offered
+        for offered in bank.channels
+        if ((brands := offered.channel.brands) is None or brand in brands)
+        and ((types := offered.channel.card_types) is None or card_type in types)
+    ]
 
 
 def card_refusal(card: Card, month: str) -> Refusal | None:

@@ -29,6 +29,7 @@ class ConsultationCase:
     """
 
     __slots__ = (
+        "_prices",
         "amount",
         "at_till",
         "catalog",
@@ -91,9 +92,13 @@ class ConsultationCase:
                 chosen_of=self.promotions,
             )
         self.discounted: dict[int, DiscountedPrice] = {}
+        self._prices: dict[tuple[int, int], DiscountedPrice] = {}
 
     def price(self, discounts: Discounts, fee: int) -> Amounts:
-        """`fee` in minor units."""
+        """`fee` in minor units. The same object for the same discounts and fee."""
+        key = (id(discounts), fee)
+        if key in self._prices:
+            return self._prices[key].amounts
         payable = self.amount.value - discounts.total + fee
         amounts = Amounts(
             self.amount,
@@ -101,8 +106,9 @@ class ConsultationCase:
             discounts.discounts,
             Money(self.currency, payable) if payable != self.amount.value else self.amount,
         )
+        price = self._prices[key] = DiscountedPrice(amounts, discounts)
         if discounts.applying:
-            self.discounted[id(amounts)] = DiscountedPrice(amounts, discounts)
+            self.discounted[id(amounts)] = price
         return amounts
 
     def applying_values(self, amounts: Amounts) -> dict[str, Money]:

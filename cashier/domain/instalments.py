@@ -28,7 +28,8 @@ def offers_by_term(assessment: KindAssessment) -> Iterator[Offer]:
     """
     refusal, offered = assessment.refusal, assessment.offered
     for provider in offered.providers.values():
-        best, options = Quote(refusal), tuple[Option, ...]()
+        best = Quote(refusal)
+        options: tuple[Option, ...] = ()
         if refusal is None:
             quotes = _best_by_term(assessment, provider)
             best = best_quote(quotes)

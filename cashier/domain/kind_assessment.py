@@ -23,6 +23,7 @@ MERCHANT_NOT_PERMITTED = Refusal(ReasonCode.MERCHANT_NOT_PERMITTED, "merchant")
 KYC_REQUIRED = Refusal(ReasonCode.KYC_REQUIRED, "member")
 ORDER_EXPIRES_SOON = Refusal(ReasonCode.ORDER_EXPIRES_SOON, "order")
 CHANNEL_MAINTENANCE_TO_THE_END = Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel")
+WITHOUT_CHANNEL = (0, 0, 1)
 _KIND_SETS = {kind: frozenset((kind,)) for kind in Kind}
 _WITHOUT_CONTRACT = frozenset(kind for kind, row in KINDS.items() if not row.contracted)
 
@@ -82,16 +83,17 @@ class KindAssessment:
             return CHANNEL_MAINTENANCE_TO_THE_END
         return Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel", Remedy(RemedyType.WAIT_UNTIL, until=until))
 
-    def amounts(self, bank: str | None, channel_min: int, fee_bps: int, step: int) -> Amounts:
-        """Price a payment through a channel.
+    def amounts(self, bank: str | None = None, price_key: tuple[int, int, int] = WITHOUT_CHANNEL) -> Amounts:
+        """Price a payment through a channel. `price_key`: its minimum, fee and step.
 
         The fee is on what the channel carries: order less discounts. Each discount and the fee are
         multiples of the channel's step.
         """
         promotions = self.promotions
-        key = (bank if bank in promotions.banks else None, channel_min, fee_bps, step)
+        key = (bank, price_key) if bank in promotions.banks else price_key
         amounts = promotions.prices.get(key)
         if amounts is None:
+            channel_min, fee_bps, step = price_key
             case, floor = self.case, smallest_carried(channel_min, fee_bps, step)
             discounts = promotions.best(bank, floor, step)
             fee = stepped_fee(case.amount.value - discounts.total, fee_bps, step) if fee_bps else 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cashier.domain.facts import Channel, Period, Quota
+from cashier.domain.facts import Channel, Quota
 from cashier.domain.money import BPS, Currency, Money, in_steps_down, in_steps_up, stepped_fee
 from cashier.domain.pay_method import Kind, Limits, ReasonCode, Remedy, RemedyType
 from cashier.domain.refusal import Refusal, unclear_refusal
@@ -27,16 +27,20 @@ def tightest_limits(
     daily: Money | None = None
     monthly: Money | None = None
     for quota in quotas:
-        scope, quota_single = quota.scope, quota.single
+        scope, quota_single, day, month = quota.scope, quota.single, quota.daily, quota.monthly
         if (scope.card_id is None or scope.card_id == card_id) and (
             scope.channel_id is None or scope.channel_id == channel_id
         ):
             if quota_single is not None and (single is None or quota_single.value <= single.value):
                 single, limit_source = quota_single, "quota"
-            if quota.daily is not None:
-                daily = _tighter(daily, quota.daily)
-            if quota.monthly is not None:
-                monthly = _tighter(monthly, quota.monthly)
+            if day is not None:
+                rest = day.limit.value - day.used.value
+                if daily is None or rest < daily.value:
+                    daily = Money(day.limit.currency, rest if rest > 0 else 0)
+            if month is not None:
+                rest = month.limit.value - month.used.value
+                if monthly is None or rest < monthly.value:
+                    monthly = Money(month.limit.currency, rest if rest > 0 else 0)
     return Limits(single, daily, monthly), limit_source
 
 
@@ -57,11 +61,6 @@ def unclear_limit(
         ):
             return _UNCLEAR
     return None
-
-
-def _tighter(limit: Money | None, period: Period) -> Money:
-    remaining = max(0, period.limit.value - period.used.value)
-    return limit if limit is not None and limit.value <= remaining else Money(period.limit.currency, remaining)
 
 
 def over_limit(

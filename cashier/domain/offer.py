@@ -56,9 +56,10 @@ def best_quote_over(
 
 def quotes_by_provider(assessment: KindAssessment) -> list[Quote]:
     """The best quote of each provider, for any instrument."""
-    if assessment.quotas is not None or assessment.refusal is not None or assessment.case.unclear_quotas:
+    refusal = assessment.refusal
+    if assessment.quotas is not None or assessment.case.unclear_quotas:
         return [
-            best_quote_over(assessment, provider.channels, provider.provider, assessment.refusal)
+            best_quote_over(assessment, provider.channels, provider.provider, refusal)
             for provider in assessment.providers.values()
         ]
     # The channels alone set limits here. Open channels of one price key then share a quote, and
@@ -69,13 +70,14 @@ def quotes_by_provider(assessment: KindAssessment) -> list[Quote]:
     for provider_id, provider in assessment.providers.items():
         channel = provider.sole_open_channel
         if channel is None:
-            quotes.append(best_quote_over(assessment, provider.channels, provider_id, None))
+            quotes.append(best_quote_over(assessment, provider.channels, provider_id, refusal))
             continue
-        key = (provider_id, channel.price_key) if provider_id in promotion_banks else channel.price_key
+        bank = provider_id if provider_id in promotion_banks else None
+        key = (bank, channel.price_key, channel.channel.max.value)
         found = shared.get(key)
         if found is None:
             found = shared[key] = quote(assessment, channel, provider_id, None, None)
-        quotes.append(Quote(found.refusal, found.amounts, found.limits, channel.channel))
+        quotes.append(Quote(refusal or found.refusal, found.amounts, found.limits, channel.channel))
     return quotes
 
 
@@ -97,9 +99,9 @@ def quote(
         refusal = assessment.maintenance_refusal(channel.until)
     if not offered.limits_in_currency:
         return Quote(refusal, None, None, channel)
-    amounts = assessment.amounts(bank, channel.min.value, offered.fee_bps, channel.step)
+    amounts = assessment.amounts(bank, offered.price_key)
     limits, limit_source = (
-        channel_limits(assessment, channel, card_id)
+        channel_limits(assessment, offered, card_id)
         if ceiling is None
         else _limits_under_ceiling(assessment, channel, ceiling)
     )
@@ -112,9 +114,9 @@ def quote(
             if 0 < payable < channel.min.value
             else over_limit(limits, payable, limit_source, least=channel.min.value, step=channel.step)
             or assessment.case.quota_gap
-            or (assessment.case.unclear_quotas and unclear_limit_over(assessment, channel, card_id))
-            or None
         )
+        if refusal is None and assessment.case.unclear_quotas:
+            refusal = unclear_limit_over(assessment, channel, card_id)
     return Quote(refusal, amounts, limits, channel)
 
 
@@ -124,13 +126,14 @@ def unclear_limit_over(assessment: KindAssessment, channel: Channel, card_id: st
     return unclear_limit(unclear, assessment.kind, channel.provider, channel.channel_id, card_id)
 
 
-def channel_limits(assessment: KindAssessment, channel: Channel, card_id: str | None) -> tuple[Limits, str]:
+def channel_limits(assessment: KindAssessment, offered: OfferedChannel, card_id: str | None) -> tuple[Limits, str]:
     """The limits of a payment over this channel, and the source of the limit on a single payment.
 
     Cached in the assessment: a card is quoted by itself and again as part of a split payment.
     """
     if assessment.quotas is None:
-        return Limits(channel.max, None, None), "channel"
+        return offered.limits, "channel"
+    channel = offered.channel
     key = (channel.provider, channel.channel_id, card_id)
     limits = assessment.limits_cache.get(key)
     if limits is None:

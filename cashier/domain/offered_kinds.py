@@ -19,7 +19,7 @@ from cashier.domain.facts import Channel, Channels, ChannelStatus, InstalmentTer
 from cashier.domain.kinds import KINDS, SHOWN_OR_CONFIRMED, Listing
 from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
-from cashier.domain.pay_method import Instrument, Kind, NextAction, ReasonCode, Remedy, RemedyType
+from cashier.domain.pay_method import Instrument, Kind, Limits, NextAction, ReasonCode, Remedy, RemedyType
 from cashier.domain.recurring_values import RecurringValues
 from cashier.domain.refusal import Refusal, unclear_refusal
 from cashier.domain.wording import TITLE_PARTS
@@ -50,15 +50,16 @@ class OfferedChannel(Struct, frozen=True, gc=False):
     """`refusal`: holds for any amount. That of a maintenance gets its end in each consultation.
 
     `limits_in_currency`: the channel's limits are in the order's currency; without this no money
-    may go through it. `price_key`: minimum, maximum, fee and step. Channels with equal keys give
-    equal prices and limits. `term`: of instalments; a channel then occurs once per term.
+    may go through it. `price_key`: minimum, fee and step. Channels with equal keys give equal
+    prices. `limits`: its own. `term`: of instalments; a channel then occurs once per term.
     """
 
     channel: Channel
     refusal: Refusal | None
     limits_in_currency: bool
     fee_bps: int
-    price_key: tuple[int, int, int, int]
+    price_key: tuple[int, int, int]
+    limits: Limits
     term: InstalmentTerm | None = None
 
 
@@ -192,8 +193,8 @@ class OfferedKinds(dict[Kind, OfferedKind]):
             refusal = CURRENCY_NOT_SUPPORTED
         elif channel.status != _OPEN:
             refusal = _REFUSAL_BY_STATUS.get(channel.status, CHANNEL_UNCLEAR)
-        price_key = (least.value, most.value, fee_bps, channel.step)
-        return OfferedChannel(channel, refusal, limits_in_currency, fee_bps, price_key, term)
+        price_key, limits = (least.value, fee_bps, channel.step), Limits(most, None, None)
+        return OfferedChannel(channel, refusal, limits_in_currency, fee_bps, price_key, limits, term)
 
     def _kind_refusal(self, kind: Kind, terms: Terms) -> Refusal | None:
         """The first two are no terms, so that no catalog can lift them.

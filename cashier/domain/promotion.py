@@ -143,7 +143,8 @@ class UsablePromotions:
     """The promotions for a payment of certain kinds, most valuable first.
 
     `banks`: those that the promotions name. Most methods have none of them and share one price, so
-    results are cached. `prices`: `Amounts` by bank, channel minimum, fee in basis points and step.
+    results are cached. `prices`: `Amounts` by channel minimum, fee in basis points and step, and by
+    bank if it is one of `banks`.
     """
 
     __slots__ = (
@@ -170,7 +171,7 @@ class UsablePromotions:
         for applicable in promotions:
             if applicable.promotion.banks is not None:
                 self._has_bank_filters, self.banks = True, self.banks | applicable.promotion.banks
-        self.prices: dict[tuple[str | None, int, int, int], Amounts] = {}
+        self.prices: dict[tuple[int, int, int] | tuple[str | None, tuple[int, int, int]], Amounts] = {}
 
     def best(self, bank: str | None, floor: int, step: int) -> Discounts:
         """The best legal set with this bank that leaves 0, or at least `floor` minor units.

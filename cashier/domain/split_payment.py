@@ -89,18 +89,18 @@ class SplitCandidate:
             return Quote(refusal, channel=channel)
         split = self._split(bound.card.bank, channel, offered.fee_bps)
         if refusal is None:
-            refusal = self._refusal(bound, channel, split) or case.quota_gap
+            refusal = self._refusal(bound, offered, split) or case.quota_gap
             if refusal is None and case.unclear_quotas:
                 refusal = unclear_limit_over(self.assessment, channel, bound.card.card_id) or unclear_limit(
                     case.unclear_quotas, Kind.BALANCE, None, None, None
                 )
         return Quote(refusal, split.amounts, None, channel)
 
-    def _refusal(self, bound: BoundCard, channel: Channel, split: SplitAmounts) -> Refusal | None:
-        refusal = split.refusal
+    def _refusal(self, bound: BoundCard, offered: OfferedChannel, split: SplitAmounts) -> Refusal | None:
+        channel, refusal = offered.channel, split.refusal
         if refusal is None and not split.from_balance.value:
             return None
-        limits, limit_source = channel_limits(self.assessment, channel, bound.card.card_id)
+        limits, limit_source = channel_limits(self.assessment, offered, bound.card.card_id)
         over = over_limit(limits, split.from_card.value, limit_source, least=channel.min.value, step=channel.step)
         if refusal is None:
             return _for_whole_payment(over, split)

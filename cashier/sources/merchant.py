@@ -24,4 +24,4 @@ def to_fact(answer: Merchant | None, inputs: Inputs) -> Merchant | None:
     return answer
 
 
-MERCHANT = define_source("merchant", Merchant, target, to_fact, parameters)
+MERCHANT = define_source("merchant", Merchant, target, to_fact, parameters, repetitive=True)

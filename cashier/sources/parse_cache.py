@@ -1,8 +1,8 @@
 """Parse cache: an answer that equals the previous one byte for byte is not decoded again.
 
-For sources that all consultations ask for the same few subjects: the channels of a country are the
-largest answer and rarely change. The source is asked each time as usual, and all bytes are
-compared; only decoding and preparation are saved.
+For sources that all consultations ask for the same few subjects, which change rarely: merchants,
+and the channels of a country, the largest answer. The source is asked as usual, and all bytes
+are compared; only decoding and preparation are saved.
 """
 
 from __future__ import annotations

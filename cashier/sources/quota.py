@@ -34,8 +34,15 @@ def to_fact(answer: QuotaAnswer | None, inputs: Inputs) -> Quotas:
         return Quotas.prepared(())
     if answer.user_id != inputs["user_id"]:
         raise WrongIdentity("an answer about another user")
-    if not all(_is_in(quota, inputs["currency"]) for quota in answer.quotas):
-        raise Garbled("a quota in another currency than requested", reason=FailureReason.FIELD)
+    currency = inputs["currency"]
+    for quota in answer.quotas:
+        single, day, month = quota.single, quota.daily, quota.monthly
+        if not (
+            (single is None or single.currency == currency)
+            and (day is None or day.limit.currency == day.used.currency == currency)
+            and (month is None or month.limit.currency == month.used.currency == currency)
+        ):
+            raise Garbled("a quota in another currency than requested", reason=FailureReason.FIELD)
     quotas = Quotas.prepared(answer.quotas)
     for quota in quotas.unclear:
         _doubt(quota)
@@ -55,15 +62,6 @@ def _doubt(quota: Quota) -> None:
         doubt("quota", "a quota", "every limit (single, daily, monthly)", None, effect)
     else:
         doubt("quota", "a quota", "scope.kind", quota.scope.kind, effect)
-
-
-def _is_in(quota: Quota, currency: str) -> bool:
-    single, daily, monthly = quota.single, quota.daily, quota.monthly
-    return (
-        (single is None or single.currency == currency)
-        and (daily is None or daily.limit.currency == daily.used.currency == currency)
-        and (monthly is None or monthly.limit.currency == monthly.used.currency == currency)
-    )
 
 
 QUOTA = define_source("quota", QuotaAnswer, target, to_fact, parameters, unprepare=unprepare)

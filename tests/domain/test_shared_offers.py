@@ -61,6 +61,7 @@ def visits(draw: st.DrawFn) -> list[World]:
             *(channel(draw(listed), bank, f"x_{bank}", currency=currency, **draw(states)) for bank in BANKS),
         ),
         quotas=draw(st.sampled_from([(), shop.quotas])),
+        request=structs.replace(shop.request, chosen_promotions=draw(st.sampled_from([None, None, ("p_1", "p_2")]))),
         catalog=structs.replace(shop.catalog, methods={**shop.catalog.methods, Kind.WALLET: wallet_terms}),
     )
     differences: dict[str, st.SearchStrategy[Any]] = {
