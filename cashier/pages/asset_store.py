@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -66,7 +67,9 @@ class AssetStore:
         return next((url for name, url in self._urls.items() if name.startswith("logo.")), None)
 
 
+@lru_cache(maxsize=64)
 def _asset(name: str, body: bytes) -> Asset:
+    """Keyed by all that it is made of: stores of the same brand share it."""
     gzipped = gzip.compress(body, 9, mtime=0)
     return Asset(
         f"{hashlib.sha256(body).hexdigest()[:12]}.{name}",

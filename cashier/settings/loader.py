@@ -132,13 +132,22 @@ def _with_file(fault: str, source: str, beside: Path | None) -> str:
 
 
 def _layer(name: str, wanted: type[_T], beside: Path | None, faults: list[str]) -> _T | None:
-    return typed(_layered(name, beside), wanted, _origin(name, beside), faults)
-
-
-def _layered(name: str, beside: Path | None) -> dict[str, Any]:
     """The packaged table, overridden value by value by the file beside the configuration."""
     defaults, own = packaged(name), _own(name, beside)
-    return _merged(defaults, completed(name, defaults, own))
+    if not own:
+        as_packaged: _T = _packaged_as(name, wanted)  # type: ignore[arg-type]  # a type is hashable
+        return as_packaged
+    return typed(_merged(defaults, completed(name, defaults, own)), wanted, _origin(name, beside), faults)
+
+
+@cache
+def _packaged_as(name: str, wanted: type[_T]) -> _T:
+    """The packaged table of that file without overrides, checked once."""
+    faults: list[str] = []
+    layer = typed(packaged(name), wanted, name, faults)
+    if layer is None or faults:
+        raise ConfigurationError(faults)
+    return layer
 
 
 def _own(name: str, beside: Path | None) -> dict[str, Any]:
