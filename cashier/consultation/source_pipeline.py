@@ -71,7 +71,7 @@ class SourcePipeline:
     def binding(self) -> SourceBinding:
         ceiling_ms = self.guard.adaptive_timeout.ceiling_ms
         if self.cache.settings.on:
-            return SourceBinding(self.cache.start, ceiling_ms, self.cache.fallback, self.cache)
+            return SourceBinding(self.cache.start, ceiling_ms, self.cache.fallback, self.cache.current_timeout)
         return SourceBinding(self.guard.start, ceiling_ms, None, self.guard.adaptive_timeout)
 
     def uncached_binding(self, longest_ms: int) -> SourceBinding:

@@ -14,7 +14,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from cashier.fanout.ask import Known, OnOutcome, PendingCall, SourceStatus
+from cashier.fanout.ask import CurrentTimeout, Known, OnOutcome, PendingCall, SourceStatus
 from cashier.fanout.cache_lifetime import CacheSettings, lifetime
 from cashier.fanout.guard import Guard
 from cashier.fanout.hedged_call import HedgedCall, HedgedFetch
@@ -216,10 +216,14 @@ class Cache:
         return self.guard.adaptive_timeout.timeout_ms
 
     @property
+    def current_timeout(self) -> CurrentTimeout:
+        return self.guard.adaptive_timeout if self.l2 is None else self
+
+    @property
     def timeout_ms(self) -> int:
         """See `CurrentTimeout`. A read of the second level comes first and adds its own time."""
         timeout = self.guard.adaptive_timeout
-        return timeout.timeout_ms if self.l2 is None else min(timeout.ceiling_ms, timeout.timeout_ms + _L2_READ_MS)
+        return min(timeout.ceiling_ms, timeout.timeout_ms + _L2_READ_MS)
 
     # Invalidation
 

@@ -106,7 +106,7 @@ class Scatter:
     __slots__ = (
         "_answers", "_bug", "_call_headers", "_conclusive", "_end_ns", "_essential_left",
         "_essentials_settled_ns", "_failed_required", "_grace_ns", "_known", "_left",
-        "_next_expiry_ns", "_plan", "_ready", "_starting", "_timer", "_timer_due_ns", "_waited_for_stall",
+        "_next_expiry_ns", "_plan", "_ready", "_starting_ns", "_timer", "_timer_due_ns", "_waited_for_stall",
         "_waiter", "asks", "clock_ns", "ended", "started_ns",
     )  # fmt: skip
 
@@ -131,7 +131,7 @@ class Scatter:
         self._answers: dict[str, Any] = {}
         self.asks = [PendingAsk(ask, self) for ask in plan.asks]
         self._ready: list[PendingAsk] = []
-        self._starting = False
+        self._starting_ns: int | None = None  # while asks are being started: when that began
         self._left = len(self.asks)  # not settled
         self._essential_left = plan.essential_count
         self._failed_required: list[str] = []
@@ -223,14 +223,14 @@ class Scatter:
     def collect(self, pending: PendingAsk, outcome: Any, status: SourceStatus, age_ms: int) -> None:
         """Take the outcome of one ask, start the asks that it unblocks, check for the end."""
         try:
-            now_ns = self.clock_ns()
+            now_ns = self.clock_ns() if self._starting_ns is None else self._starting_ns
             if isinstance(outcome, SourceError):
                 self._fail(pending, outcome, now_ns)
             else:
                 pending.age_ms = age_ms
                 self._settle(pending, outcome, status, now_ns)
                 self._use_answer(pending.ask, outcome, now_ns)
-            if self._starting or self.ended:
+            if self._starting_ns is not None or self.ended:
                 return
             if self._ready:
                 self._start_ready()
@@ -244,20 +244,20 @@ class Scatter:
 
         Sources that answer at once extend the list during the loop, so nothing recurses.
         """
-        self._starting = True
+        self._starting_ns = now_ns = self.clock_ns()
         for pending in self._ready:
-            self._start_ask(pending)
+            self._start_ask(pending, now_ns)
             if self._failed_required or self.ended:
                 break
         self._ready.clear()
-        self._starting = False
+        self._starting_ns = None
         if not self.ended:
             self._check_end()
 
-    def _start_ask(self, pending: PendingAsk) -> None:
+    def _start_ask(self, pending: PendingAsk, now_ns: int) -> None:
         ask = pending.ask
         budget_ms = ask.timeout_ms if ask.current_timeout is None else ask.current_timeout.timeout_ms
-        now_ns = pending.started_ns = self.clock_ns()
+        pending.started_ns = now_ns
         expires_ns = now_ns + budget_ms * _MS_NS
         if expires_ns > self._end_ns:
             budget_ms = (self._end_ns - now_ns) // _MS_NS
