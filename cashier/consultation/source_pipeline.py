@@ -116,6 +116,7 @@ def mechanisms(own: SourceSettings, settings: Settings) -> Mechanisms:
         late=own.late,
         adaptive_timeout=own.adaptive_timeout,
         extra_bps=extra_bps,
+        gathering_ms=own.batch.wait_ms if own.batch else 0,
     )
 
 

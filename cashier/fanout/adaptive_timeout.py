@@ -45,16 +45,17 @@ class AdaptiveTimeout:
         self.learning = learning
         self._set(self._ms if learning else ceiling_ms)
 
-    def learn(self, count: int, quantile_ns: int, calls: int) -> None:
+    def learn(self, count: int, quantile_ns: int, calls: int, gathering_ms: int = 0) -> None:
         """Update from `count` latencies, of which the share QUANTILE is below `quantile_ns`.
 
-        `calls`: calls started since the last update.
+        `calls`: calls started since the last update. `gathering_ms`: the longest wait in a batch,
+        which grows at once when traffic does.
         """
         timeouts, self._timeouts = self._timeouts, 0
         if not self.learning or count < _MIN_CALLS or timeouts > max(1, calls * _MAX_TIMEOUT_SHARE):
             self._set(self.ceiling_ms)
             return
-        target_ms = self.ceiling_ms if quantile_ns == NEVER_NS else quantile_ns / 1e6 * _MARGIN
+        target_ms = self.ceiling_ms if quantile_ns == NEVER_NS else quantile_ns / 1e6 * _MARGIN + gathering_ms
         self._set(min(max(target_ms, self._ms * _DOWN), self._ms * _UP))
 
     def _set(self, ms: float) -> None:

@@ -35,7 +35,7 @@ _MIN_CALLS = 100
 class Mechanisms(Struct, frozen=True):
     """The mechanisms of a source; None or False turns one off.
 
-    `extra_bps`: the budget of hedges and retries together.
+    `extra_bps`: the budget of hedges and retries together. `gathering_ms`: see `AdaptiveTimeout`.
     """
 
     hedge: HedgeSettings | None = HedgeSettings()
@@ -45,6 +45,7 @@ class Mechanisms(Struct, frozen=True):
     late: bool = True
     adaptive_timeout: bool = True
     extra_bps: int = 500
+    gathering_ms: int = 0
 
 
 class GuardedSource:
@@ -154,7 +155,7 @@ class GuardedSource:
             endpoint.breaker.closed and endpoint.in_flight < endpoint.limiter.limit for endpoint in self.endpoints
         )
         self.hedge.learn(count, p50_ns, hedge_ns, allowed=room)
-        self.adaptive_timeout.learn(count, timeout_ns, calls)
+        self.adaptive_timeout.learn(count, timeout_ns, calls, self.mechanisms.gathering_ms)
         # A source slower than every timeout is left to the breaker: its probes notice the recovery,
         # while a source that is skipped for its past latency would never be called again.
         slowest_ns = self.adaptive_timeout.timeout_ms * _MS_NS

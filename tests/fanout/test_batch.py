@@ -14,7 +14,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from cashier.fanout.ask import Ask, Importance, SourceStatus
 from cashier.fanout.batch import Batch, BatchPolicy, gathering_ns
+from cashier.fanout.guard import Guard
+from cashier.fanout.guarded_source import Mechanisms
+from cashier.fanout.load_shedding import DegradationLadder
+from cashier.fanout.plan import Plan
+from cashier.fanout.scatter import Timing, scatter
 from cashier.fanout.upstream_protocol import UpstreamCall
 from cashier.source_errors import Overloaded, Unreachable
 from tests.fanout.batch_rig import BatchRig, OutcomeRecorder, ScriptedBatchUpstream, end_of_turn, until_ms
@@ -94,6 +100,33 @@ def test_calls_have_more_keys_and_keys_wait_longer_under_more_load(
         assert statistics.median(waited_ms) == pytest.approx(waits_ms, abs=0.3)
 
     run_in_virtual_time(run(), coarse=True)
+
+
+async def test_keys_that_gather_longer_when_traffic_jumps_do_not_time_out() -> None:
+    """The timeout is learned while no key waits, and the source is as quick as before."""
+    random, loop, policy = Random(1), asyncio.get_running_loop(), BatchPolicy()
+    batch = Batch(ScriptedBatchUpstream(after_ms=5), policy, clock_ns)
+    mechanisms = Mechanisms(gathering_ms=policy.wait_ms)
+    guard = Guard("source", batch, 80, mechanisms, DegradationLadder(), Importance.GATING, clock_ns=clock_ns)
+    plan = Plan(
+        [Ask("source", Importance.GATING, ("key",), 80, guard.start, current_timeout=guard.adaptive_timeout)], ["key"]
+    )
+    tasks = []
+
+    def consult(n: int) -> None:
+        deadline_ns = clock_ns() + 150 * MS_NS
+        asked = scatter(plan, {"key": str(n)}, None, deadline_ns=deadline_ns, timing=Timing(0, 0), clock_ns=clock_ns)
+        tasks.append(loop.create_task(asked))
+
+    gaps_s = [random.expovariate(20) for _ in range(400)] + [random.expovariate(2_000) for _ in range(400)]
+    for n, at_s in enumerate(accumulate(gaps_s)):
+        loop.call_at(at_s, consult, n)
+    await asyncio.sleep(sum(gaps_s) + 1)
+    guard.close()
+    assert guard.adaptive_timeout.timeout_ms < 25
+    reports = [(await task).reports[0] for task in tasks]
+    assert {report.status for report in reports} == {SourceStatus.FRESH}
+    assert max(report.elapsed_ms for report in reports[400:]) > 10 > max(report.elapsed_ms for report in reports[:100])
 
 
 @pytest.mark.moves("cashier_batched_asks_total")
