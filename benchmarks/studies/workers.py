@@ -10,8 +10,7 @@ it. The study answers:
   connections; beside it the maximum here: two cores, shared by service, upstream and load, divided
   by the CPU of all three per consultation.
 - How evenly do they share? The busier worker's part of the CPU of both; a half is even. A kept
-  connection stays with its worker, and the kernel gives a new one to the first worker that accepts,
-  not to the one with the fewest. So for few connections and for many.
+  connection stays with its worker. So for few connections and for many.
 
 Services and load may run on both cores, the upstream on the second. Both services run all the time,
 one of them idle. All eight sources are live, without time limits or refusals. A figure shows what

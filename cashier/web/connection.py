@@ -25,6 +25,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from cashier.web.application import CashierApp
+from cashier.web.balanced_listener import WorkerCount
 from cashier.web.exchange import CONSULT_TARGET, Exchange, encode_head, final_problem
 from cashier.web.overload_response import encode_refusal, match_plain_request, request_priority
 from cashier.web.problem import ProblemCode
@@ -62,7 +63,7 @@ class StoppableState(ServerState):
     """State that all connections of a server share.
 
     `draining`: every answer ends its connection. `stopping`: no new connection is to be expected.
-    `idle`: the longest idle connection first.
+    `idle`: the longest idle connection first. `count`: None without other workers.
     """
 
     def __init__(self) -> None:
@@ -70,6 +71,7 @@ class StoppableState(ServerState):
         self.draining = False
         self.stopping = False
         self.idle: dict[ClientConnection, None] = {}
+        self.count: WorkerCount | None = None
 
 
 class Phase(Enum):
@@ -148,7 +150,7 @@ class ClientConnection(asyncio.Protocol):
             transport.close()
             return
         state.connections.add(self)  # type: ignore[arg-type] # uvicorn lists its own protocols
-        self.application.http_metrics.connections.set(len(state.connections))
+        self._report_count()
         self._enter(Phase.IDLE, CLOSE_GRACE_S if state.stopping else HEAD_TIMEOUT_S)
 
     def data_received(self, data: bytes) -> None:
@@ -177,9 +179,8 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._phase = Phase.CLOSING
-        connections = self.server_state.connections
-        connections.discard(self)
-        self.application.http_metrics.connections.set(len(connections))
+        self.server_state.connections.discard(self)
+        self._report_count()
         self.server_state.idle.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
@@ -464,6 +465,12 @@ class ClientConnection(asyncio.Protocol):
     def is_unused(self) -> bool:
         """Whether an idle connection has nothing to send, and the kernel no request from it."""
         return not self.transport.get_write_buffer_size() and not _unread_bytes(self.transport)
+
+    def _report_count(self) -> None:
+        count = len(self.server_state.connections)
+        self.application.http_metrics.connections.set(count)
+        if self.server_state.count is not None:
+            self.server_state.count.set(count)
 
     def _wake_writer(self) -> None:
         if self._writable is not None:

@@ -19,7 +19,7 @@ import socket
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 from msgspec import Meta, Struct
@@ -29,6 +29,7 @@ from uvicorn.config import STARTUP_FAILURE
 from cashier.logs.line_writer import flush_lines
 from cashier.logs.standard_library import log_loop_exception
 from cashier.web.application import CashierApp
+from cashier.web.balanced_listener import BalancedListener, WorkerCount
 from cashier.web.connection import ClientConnection, StoppableState
 from cashier.web.os_calls import refuse_new_connections, signal_with_parent
 
@@ -74,7 +75,12 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServerConfig(Config):
-    """uvicorn's configuration. `settings` has what uvicorn does not know."""
+    """uvicorn's configuration. `settings` has what uvicorn does not know.
+
+    `counts`: of all workers, from their supervisor; see `balanced_listener`.
+    """
+
+    counts: Any = None
 
     def __init__(self, settings: ServerSettings, build: BuildApp) -> None:
         super().__init__(
@@ -114,18 +120,19 @@ def make_server(
 class StoppableServer(Server):
     """One serving process. `on_open` is called once it accepts connections.
 
-    `has_supervisor`: other processes accept from the same sockets, so only the supervisor may
-    refuse new connections on them, and decides when that is.
+    With a `count` it is a worker: other processes accept from the same sockets, so only the
+    supervisor may refuse new connections on them, and decides when that is.
     """
 
     server_state: StoppableState
 
     def __init__(
-        self, config: ServerConfig, *, has_supervisor: bool = False, on_open: Callable[[], None] | None = None
+        self, config: ServerConfig, *, count: WorkerCount | None = None, on_open: Callable[[], None] | None = None
     ) -> None:
         super().__init__(config)
         self.server_state = StoppableState()
-        self._has_supervisor = has_supervisor
+        self.server_state.count = count
+        self._has_supervisor = has_supervisor = count is not None
         self._owns_loop = False
         self._on_open = on_open
         self.is_listening = False
@@ -201,7 +208,10 @@ class StoppableServer(Server):
         for listener in sockets:
             # uvloop listens too, but ignores a failure.
             listener.listen(config.backlog)
-            self.servers.append(await loop.create_server(make_connection, sock=listener, backlog=config.backlog))
+            if (count := self.server_state.count) is None:
+                self.servers.append(await loop.create_server(make_connection, sock=listener, backlog=config.backlog))
+            else:
+                self.servers.append(BalancedListener(listener, make_connection, count))  # type: ignore[arg-type]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop at once, but on SIGTERM after the delay, which another signal ends.
@@ -235,8 +245,10 @@ class StoppableServer(Server):
             # Here and not at the signal: waking a waiter takes the event loop, and until now the
             # callers could come back to this process.
             application.stop_waiting()
-        if not self._has_supervisor:
+        if self.server_state.count is None:
             refuse_new_connections(sockets or ())
+        else:
+            self.server_state.count.close()
         await asyncio.sleep(ACCEPT_GRACE_S)
         await super().shutdown(sockets)
 

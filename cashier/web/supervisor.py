@@ -27,6 +27,7 @@ from uvicorn.supervisors import multiprocess
 
 from cashier.logs import configure_logs
 from cashier.logs.standard_library import log_uncaught
+from cashier.web.balanced_listener import WorkerCount, shared_counts
 from cashier.web.os_calls import refuse_new_connections
 from cashier.web.server import STOP_NOW, ServerConfig, StoppableServer
 
@@ -53,6 +54,7 @@ class Worker(multiprocess.Process):
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
         self.started = False
+        self._count = WorkerCount.claim(config.counts)  # type: ignore[attr-defined] # a `ServerConfig`
         # When to replace it, by the monotonic clock. None while it runs.
         self.replace_at_s: float | None = None
         self._pinged_at_s = -math.inf
@@ -79,7 +81,7 @@ class Worker(multiprocess.Process):
     @property
     def server(self) -> StoppableServer:
         if self._server is None:
-            self._server = StoppableServer(self.config, has_supervisor=True)
+            self._server = StoppableServer(self.config, count=self._count)
         return self._server
 
     def pong(self) -> None:
@@ -112,6 +114,10 @@ class Worker(multiprocess.Process):
     def terminate(self) -> None:
         self.send_signal(STOP_NOW)
 
+    def join(self) -> None:
+        super().join()
+        self._count.release()
+
 
 class Supervisor(multiprocess.Multiprocess):
     """Starts workers, replaces dead ones, forwards SIGHUP and stops them. Serves no request.
@@ -124,6 +130,7 @@ class Supervisor(multiprocess.Multiprocess):
 
     def __init__(self, config: ServerConfig, sockets: list[socket.socket], on_open: Callable[[], None]) -> None:
         super().__init__(config, sockets)
+        config.counts = shared_counts(config.workers)
         self._on_open = on_open
         self._is_open = False
         self._all_have_started = False

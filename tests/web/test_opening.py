@@ -15,6 +15,7 @@ import pytest
 from uvicorn.config import STARTUP_FAILURE
 
 from cashier.web import CashierApp, supervisor
+from cashier.web.balanced_listener import shared_counts
 from cashier.web.os_calls import refuse_new_connections
 from cashier.web.serve import serve
 from cashier.web.server import ServerConfig, ServerSettings
@@ -30,6 +31,12 @@ def not_built() -> CashierApp:
     raise AssertionError("nothing must be built")
 
 
+def unstarted_worker() -> Worker:
+    config = ServerConfig(ServerSettings(), not_built)
+    config.counts = shared_counts(1)
+    return Worker(config, [])
+
+
 def accepts(port: int) -> bool:
     with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S):
         return True
@@ -42,7 +49,7 @@ def worker_pids(server: ServerProcess, workers: int) -> list[int]:
 
 
 def test_a_worker_has_started_only_when_it_listens() -> None:
-    worker = Worker(ServerConfig(ServerSettings(), not_built), [])
+    worker = unstarted_worker()
     # uvicorn sets this when the application is open, before the server listens.
     worker.server.started = True
     for is_listening in (False, True):
@@ -58,7 +65,7 @@ def test_a_worker_that_serves_is_pinged_once_a_second_and_hangs_without_an_answe
 ) -> None:
     now_s = 100.0
     monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: now_s))
-    worker = Worker(ServerConfig(ServerSettings(), not_built), [])
+    worker = unstarted_worker()
     worker.server.is_listening = True
     worker.is_hung()
     worker.pong()
