@@ -93,10 +93,11 @@ def publish(results: Results, args: argparse.Namespace) -> int:
     out = args.out or (args.report.parent if args.report else OUT)
     out.mkdir(parents=True, exist_ok=True)
     judged = judge(results)
+    if args.merge or not args.report:
+        suite.write(results, out / "results.json")
     show(results, judged, Console() if sys.stdout.isatty() else Console(width=160))
     print()
     if args.merge or not args.report:
-        suite.write(results, out / "results.json")
         print(f" {out / 'results.json'}")
     # Both import matplotlib, which nothing before needs.
     from benchmarks.report import charts, page  # noqa: PLC0415 - see above
