@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from cashier.domain.order import ConsultRequest, Product
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
@@ -214,6 +215,18 @@ def test_any_bytes_are_decoded_or_refused(body: bytes) -> None:
 
 def test_an_encoded_consultation_decodes_to_an_equal_one() -> None:
     assert msgspec.json.decode(encode_consultation(consultation()), type=type(consultation())) == consultation()
+
+
+def test_answers_of_any_size_after_each_other_are_encoded_each_for_itself() -> None:
+    """All are encoded into one buffer, also after one that cannot be encoded."""
+    one, failing = consultation(), structs.replace(consultation(), order=object())
+    sized = [structs.replace(one, methods=one.methods * count) for count in (1, 40, 0, 1, 2, 0)]
+    encoded = []
+    for each in sized:
+        encoded.append(encode_consultation(each))
+        with pytest.raises(TypeError):
+            encode_consultation(failing)
+    assert encoded == [msgspec.json.encode(each) for each in sized]
 
 
 def test_an_unusual_source_name_becomes_a_legal_header_token() -> None:
