@@ -146,6 +146,16 @@ def test_only_the_kind_that_a_quota_limits_is_not_shared() -> None:
     assert another[Kind.WALLET].quote.refusal is not None
 
 
+def test_facts_with_lists_for_sets_are_not_shared() -> None:
+    """A function in this process may return them; no one checks facts that are structs already."""
+    kinds: Any = list(Kind)
+    listed = SHOP.but(merchant=merchant(kinds=kinds))
+    channels = Channels.prepared(SHOP.channels)
+    first, second, third = (wallet(listed, channels) for _ in range(3))
+    assert first == second == third
+    assert second is not third
+
+
 def test_what_is_found_with_less_of_the_search_budget_left_is_not_shared_with_others() -> None:
     promotions = SHOP.case().promotions
     before = promotions.key
