@@ -34,7 +34,7 @@ class MerchantStatus(StrEnum):
     SUSPENDED = "SUSPENDED"
 
 
-class Merchant(Struct, frozen=True):
+class Merchant(Struct, frozen=True, gc=False):
     merchant_id: str
     name: str
     status: MerchantStatus
@@ -50,17 +50,17 @@ class MemberStatus(StrEnum):
     CLOSED = "CLOSED"
 
 
-class LastUsed(Struct, frozen=True):
+class LastUsed(Struct, frozen=True, gc=False):
     kind: str
     instrument_id: str | None = None
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     kind: str
     count: Annotated[int, Meta(ge=0)]
 
 
-class Member(Struct, frozen=True):
+class Member(Struct, frozen=True, gc=False):
     user_id: str
     status: MemberStatus
     country: Country
@@ -82,7 +82,7 @@ class CardStatus(StrEnum):
     UNBOUND = "UNBOUND"
 
 
-class Card(Struct, frozen=True):
+class Card(Struct, frozen=True, gc=False):
     """A bound card. `expiry`: the last month in which it is valid, `2031-05`.
 
     `bank_names`: by locale of the texts, where it is not `bank_name`.
@@ -105,7 +105,7 @@ AGREEMENT_ENDED = frozenset(("TERMINATED", "SUSPENDED", "EXPIRED"))
 ACCOUNT_BARRED = frozenset(("FROZEN", "CLOSED"))
 
 
-class Agreement(Struct, frozen=True):
+class Agreement(Struct, frozen=True, gc=False):
     agreement_id: str
     merchant_id: str
     channel_id: str
@@ -113,7 +113,7 @@ class Agreement(Struct, frozen=True):
     single_max: Money | None = None
 
 
-class Cards(Struct, frozen=True):
+class Cards(Struct, frozen=True, gc=False):
     """A user's bound cards and signed agreements.
 
     Bounded far above real numbers, because every card is combined with every account.
@@ -130,19 +130,19 @@ class AccountType(StrEnum):
     GIFT = "GIFT"
 
 
-class Account(Struct, frozen=True):
+class Account(Struct, frozen=True, gc=False):
     account_id: str
     type: AccountType
     status: str
     available: Money
 
 
-class Balances(Struct, frozen=True):
+class Balances(Struct, frozen=True, gc=False):
     user_id: str
     accounts: Annotated[tuple[Account, ...], Meta(max_length=32)]
 
 
-class Promotion(Struct, frozen=True):
+class Promotion(Struct, frozen=True, gc=False):
     """A discount on offer; `promotion` has the rules. Empty `kinds`: any kind."""
 
     promotion_id: str
@@ -159,13 +159,13 @@ class Promotion(Struct, frozen=True):
     expires_at: Instant | None = None
 
 
-class Boost(Struct, frozen=True):
+class Boost(Struct, frozen=True, gc=False):
     kind: str
     weight_bps: Bps
     label: str
 
 
-class Marketing(Struct, frozen=True):
+class Marketing(Struct, frozen=True, gc=False):
     user_id: str
     promotions: tuple[Promotion, ...]
     boosts: tuple[Boost, ...]
@@ -179,7 +179,7 @@ class ChannelStatus(StrEnum):
     MAINTENANCE = "MAINTENANCE"
 
 
-class InstalmentTerm(Struct, frozen=True):
+class InstalmentTerm(Struct, frozen=True, gc=False):
     """A way to pay by instalments.
 
     `fee_bps`: the payer's, on what the channel carries. `apr_bps`: the annual rate to be shown.
@@ -191,7 +191,7 @@ class InstalmentTerm(Struct, frozen=True):
     apr_bps: Annotated[int, Meta(ge=0, le=10 * BPS)]
 
 
-class Channel(Struct, frozen=True):
+class Channel(Struct, frozen=True, gc=False):
     """A payment channel. `min` and `max` bound the amount that it carries, fee included.
 
     It carries only multiples of `step` minor units. `cost_bps` and `fixed_cost` are ours, `fee_bps`
@@ -258,7 +258,7 @@ class Channels(Struct, frozen=True):
 _channel_id = attrgetter("channel_id")
 
 
-class Scope(Struct, frozen=True):
+class Scope(Struct, frozen=True, gc=False):
     """The payments that a quota covers. A field that is None narrows nothing."""
 
     kind: str
@@ -267,12 +267,12 @@ class Scope(Struct, frozen=True):
     card_id: str | None = None
 
 
-class Period(Struct, frozen=True):
+class Period(Struct, frozen=True, gc=False):
     limit: Money
     used: Money
 
 
-class Quota(Struct, frozen=True):
+class Quota(Struct, frozen=True, gc=False):
     scope: Scope
     single: Money | None = None
     daily: Period | None = None
