@@ -8,7 +8,6 @@ other faults, and the exact timing, in virtual time.
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 import time
 from collections import Counter
@@ -40,16 +39,6 @@ CONSULT = {"deadline_ms": 10_000, "max_deadline_ms": 10_000}
 # For events that come by themselves, sooner or later.
 SOON_S = 60.0
 users = count(FIRST_NUMBER)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _frozen_heap() -> None:
-    """Freeze the heap as a warm service does.
-
-    A collection of all that earlier tests left would stop the loop for more than a second.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 class CountingWeather(Weather):

@@ -83,7 +83,6 @@ async def running(drain_s: int = 10) -> AsyncIterator[Running]:
             await asyncio.gather(*(client.close() for client in service.clients))
             server.should_exit = True
             await asyncio.wait_for(task, TIMEOUT_S)
-            gc.unfreeze()
             gc.set_threshold(*threshold)
 
 
