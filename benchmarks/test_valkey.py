@@ -50,17 +50,20 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-@pytest.fixture
-def level(loop: asyncio.AbstractEventLoop) -> Iterator[Level]:
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
     server = ValkeyServer(save="")
     server.start(timeout=30)
-    level = Level(f"redis://127.0.0.1:{server.port}/0", lambda *_: None, lambda: None, PATIENT)
-    try:
-        loop.run_until_complete(level.open())
-        yield level
-        loop.run_until_complete(level.close())
-    finally:
-        server.terminate()
+    yield f"redis://127.0.0.1:{server.port}/0"
+    server.terminate()
+
+
+@pytest.fixture
+def level(loop: asyncio.AbstractEventLoop, url: str) -> Iterator[Level]:
+    level = Level(url, lambda *_: None, lambda: None, PATIENT)
+    loop.run_until_complete(level.open())
+    yield level
+    loop.run_until_complete(level.close())
 
 
 async def read(level: Level, keys: Sequence[str]) -> dict[str, bytes]:
@@ -110,6 +113,5 @@ def test_an_answer_is(
     benchmark.pedantic(  # type: ignore[no-untyped-call] # pytest-benchmark has no types
         lambda: loop.run_until_complete(work()), rounds=60, warmup_rounds=5
     )
-    done, failed = (level.hits, level.misses) if what == "read" else (level.puts, level.dropped_puts)
-    assert done.value >= len(KEYS)
-    assert failed.value == (len(KEYS) if what == "read" else 0), "before the first writes"
+    assert level.hits.value >= len(KEYS) if what == "read" else level.puts.value >= 2 * len(KEYS)
+    assert level.errors.value == level.dropped_puts.value == 0

@@ -6,26 +6,24 @@ One timer serves them all, so that a read that is answered in time costs none.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import TypeAlias
 
 from cashier.fanout.l2.interface import CachedAnswer, OnRead
 from cashier.fanout.l2.resp import Reply
-from cashier.fanout.l2.valkey_backend import READ
+from cashier.fanout.l2.valkey_backend import READ, VERSION_BYTES, read_arguments
 from cashier.fanout.l2.valkey_connection import ValkeyConnection
 from cashier.fanout.loop_stall import TURN_S, stalled
 
-# Takes source, key and reply. Returns the answer and the version.
-Judge: TypeAlias = Callable[[str, str, Reply], tuple[CachedAnswer | None, bytes | None]]
-
 
 class PendingRead:
-    """A read in progress.
+    """A read in progress. `tokens`: its reply starts with them.
 
     Abandoned, it keeps its place among the commands of its connection, and counts until it ends.
     """
 
-    __slots__ = ("_on_read", "_reads", "connection", "key", "source", "started_s")
+    __slots__ = ("_on_read", "_reads", "connection", "key", "source", "started_s", "tokens")
 
     def __init__(
         self, reads: TimedReads, connection: ValkeyConnection, source: str, key: str, on_read: OnRead, started_s: float
@@ -36,6 +34,7 @@ class PendingRead:
         self.source = source
         self.key = key
         self.started_s = started_s
+        self.tokens = os.urandom(VERSION_BYTES)
 
     def on_reply(self, reply: Reply) -> None:
         self._reads.answered(self, reply)
@@ -47,6 +46,10 @@ class PendingRead:
 
     def abandon(self) -> None:
         self._on_read = None
+
+
+# Takes a read and its reply. Returns the answer and the version.
+Judge: TypeAlias = Callable[[PendingRead, Reply], tuple[CachedAnswer | None, bytes | None]]
 
 
 class TimedReads:
@@ -67,10 +70,8 @@ class TimedReads:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def start(
-        self, connection: ValkeyConnection, source: str, key: str, arguments: bytes, on_read: OnRead
-    ) -> PendingRead:
-        """See `SecondLevel.get`. `arguments`: of `READ`."""
+    def start(self, connection: ValkeyConnection, epoch: str, source: str, key: str, on_read: OnRead) -> PendingRead:
+        """See `SecondLevel.get`."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         read = PendingRead(self, connection, source, key, on_read, now_s)
@@ -78,13 +79,13 @@ class TimedReads:
         if self._timer is None:
             due_s = now_s + self._timeout_s
             self._timer = loop.call_at(due_s, self._expire, due_s)
-        READ.send(connection, arguments, read.on_reply)
+        READ.send(connection, read_arguments(epoch, source, key, read.tokens), read.on_reply)
         return read
 
     def answered(self, read: PendingRead, reply: Reply) -> None:
         if read in self._pending:
             del self._pending[read]
-            read.deliver(*self._judge(read.source, read.key, reply))
+            read.deliver(*self._judge(read, reply))
         else:
             read.connection.overdue -= 1
 

@@ -18,7 +18,17 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from cashier.fanout.l2.invalidation import QueuedInvalidation, segment_of
-from cashier.fanout.l2.resp import LARGEST_REPLY, NoScriptError, ReadOnlyError, Reply, arguments, command, encoded
+from cashier.fanout.l2.resp import (
+    LARGEST_REPLY,
+    MalformedReplyError,
+    NoScriptError,
+    ReadOnlyError,
+    Reply,
+    ResponseError,
+    arguments,
+    command,
+    encoded,
+)
 from cashier.fanout.l2.valkey_connection import OnReply, ValkeyConnection
 
 NAMESPACE = "cashier:1"
@@ -73,10 +83,11 @@ class Script:
         connection.send(self._by_digest + packed, take)
 
 
-# Takes the key, two new tokens and their ms to live. Returns the version of now, then the answer if
-# it is valid; a larger one than is ever written is foreign. Makes tokens that are absent: else an
-# invalidation and an eviction during a call would together look as if nothing had happened. Returns
-# nothing on a server that takes no writes.
+# Takes the key, two new tokens and their ms to live. Returns those tokens, so that the reply to
+# another read is never taken for its own; then the version of now, then the answer if it is valid.
+# One that is larger than any that is written is foreign. Makes tokens that are absent: else an
+# invalidation and an eviction during a call would together look as if nothing had happened. On a
+# server that takes no writes there is no version.
 READ = Script(
     _TOKENS
     + f"local LARGEST = {LARGEST_REPLY - 1024}"
@@ -85,15 +96,16 @@ local entry = redis.call('GET', KEYS[1])
 if version == ABSENT then
   version, entry = string.sub(ARGV[2], 1, 8), false
   local reply = redis.pcall('SET', KEYS[2], version, 'PX', ARGV[3])
-  if reply.err then return '' end
+  if reply.err then return ARGV[2] end
 end
 if wide == ABSENT then
   wide, entry = string.sub(ARGV[2], 9, 16), false
   redis.call('DEL', KEYS[3])
-  if type(redis.pcall('LPUSH', KEYS[3], wide)) == 'table' then return '' end
+  if type(redis.pcall('LPUSH', KEYS[3], wide)) == 'table' then return ARGV[2] end
   redis.call('PEXPIRE', KEYS[3], ARGV[3])
 end
-if not entry or #entry > LARGEST or string.sub(entry, 1, 8) ~= version then return version .. wide end
+local head = ARGV[2] .. version .. wide
+if not entry or #entry > LARGEST or string.sub(entry, 1, 8) ~= version then return head end
 local written = string.sub(entry, 9, 16)
 if written ~= wide then
   local found = false
@@ -101,9 +113,9 @@ if written ~= wide then
     if string.sub(item, 1, 8) == written then found = true break end
     if string.sub(ARGV[1], 1, #item - 8) == string.sub(item, 9) then break end
   end
-  if not found then return version .. wide end
+  if not found then return head end
 end
-return version .. wide .. string.sub(entry, 17)
+return head .. string.sub(entry, 17)
 """,
     3,
 )
@@ -155,8 +167,11 @@ class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
 async def require_primary(connection: ValkeyConnection) -> None:
     """Raises ReadOnlyError for a replica: it does not get the messages of all workers."""
     (role,) = await connection.ask(command("ROLE"))
-    # A refusal is that of a proxy without this command; a write will show.
-    if isinstance(role, list) and role[:1] == [b"slave"]:
+    if isinstance(role, ResponseError):  # of a proxy without this command; a write will show
+        return
+    if not isinstance(role, list):
+        raise MalformedReplyError("the reply to another command")
+    if role[:1] == [b"slave"]:
         raise ReadOnlyError("the server is a replica")
 
 
@@ -201,9 +216,9 @@ def invalidating_commands(epoch: str, invalidation: QueuedInvalidation, token: b
     ], prefixes_key
 
 
-def read_arguments(epoch: str, source: str, key: str) -> bytes:
-    """The arguments of `READ`."""
-    return arguments(*entry_keys(epoch, source, key), encoded(key), os.urandom(VERSION_BYTES), b"%d" % _TOKEN_MS)
+def read_arguments(epoch: str, source: str, key: str, tokens: bytes) -> bytes:
+    """The arguments of `READ`. `tokens`: `VERSION_BYTES` random bytes."""
+    return arguments(*entry_keys(epoch, source, key), encoded(key), tokens, b"%d" % _TOKEN_MS)
 
 
 def write_arguments(keys: EntryKeys, version: bytes, packed: bytes, ttl_ms: int) -> bytes:

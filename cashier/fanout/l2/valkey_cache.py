@@ -28,9 +28,9 @@ from cashier.fanout.l2.invalidation import (
     sendable,
 )
 from cashier.fanout.l2.publisher import InvalidationPublisher
-from cashier.fanout.l2.resp import ReadOnlyError, Reply, ResponseError, command
+from cashier.fanout.l2.resp import MalformedReplyError, ReadOnlyError, Reply, ResponseError, command
 from cashier.fanout.l2.server_health import ServerHealth
-from cashier.fanout.l2.timed_reads import TimedReads
+from cashier.fanout.l2.timed_reads import PendingRead, TimedReads
 from cashier.fanout.l2.tombstones import TOLERANCE_MS, Tombstones
 from cashier.fanout.l2.valkey_backend import (
     CHANNEL,
@@ -39,7 +39,6 @@ from cashier.fanout.l2.valkey_backend import (
     ValkeySettings,
     entry_keys,
     epoch_of,
-    read_arguments,
     require_primary,
     write_arguments,
 )
@@ -171,8 +170,7 @@ class ValkeyCache:
         if not self._health.available or len(self._reads) >= self._settings.gets or len(key) > LONGEST_TEXT:
             self.misses.add()
             return _PendingMiss(asyncio.get_running_loop().call_soon(on_read, None, None))
-        arguments = read_arguments(self._epoch, source, key)
-        return self._reads.start(self._client.reads, source, key, arguments, on_read)
+        return self._reads.start(self._client.reads, self._epoch, source, key, on_read)
 
     def put(self, source: str, key: str, answer: CachedAnswer, ttl_s: float, version: bytes) -> None:
         stored = StoredAnswer(answer.not_found, answer.body, self._now_ms() - answer.age_ms, round(ttl_s * 1000))
@@ -247,15 +245,17 @@ class ValkeyCache:
             self._scripts -= 1
         return self._answer(reply)
 
-    def _judge(self, source: str, key: str, reply: Reply) -> tuple[CachedAnswer | None, bytes | None]:
+    def _judge(self, read: PendingRead, reply: Reply) -> tuple[CachedAnswer | None, bytes | None]:
         """The answer and the version in the reply to a read."""
         value = self._answer(reply)
         answer = version = None
-        if isinstance(value, bytes) and len(value) >= VERSION_BYTES:
-            version = value[:VERSION_BYTES]
-            stored = unpack(value[VERSION_BYTES:])
-            if stored is not None and not self._tombstones.covers(source, key, stored.born_ms):
+        if isinstance(value, bytes) and value.startswith(read.tokens):
+            version = value[VERSION_BYTES : 2 * VERSION_BYTES] or None
+            stored = unpack(value[2 * VERSION_BYTES :])
+            if stored is not None and not self._tombstones.covers(read.source, read.key, stored.born_ms):
                 answer = stored.at(self._now_ms())
+        elif value is not None:
+            self._lose(MalformedReplyError("the reply to another command"))
         if answer is None:
             self.misses.add()
         else:

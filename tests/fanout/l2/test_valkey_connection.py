@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,13 +14,15 @@ import pytest
 import uvloop
 
 from cashier.fanout.l2.resp import MalformedReplyError, command
-from cashier.fanout.l2.valkey_backend import ValkeySettings
+from cashier.fanout.l2.valkey_backend import ValkeySettings, require_primary
 from cashier.fanout.l2.valkey_client import ValkeyClient
 from cashier.fanout.l2.valkey_connection import ValkeyConnection
 from cashier.fanout.l2.valkey_url import parse_valkey_url
 from tests.fanout.l2.valkey_server import FOREVER_S, Server, Wire, l2_worker, raw_client, until, valkey_server
 
 PING = command("PING")
+# It checks nothing by itself.
+SILENT = ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, silence_ms=60_000)
 
 
 class Script:
@@ -161,10 +164,10 @@ async def test_the_connections_of_a_client_stand_in_for_each_other(server: Serve
     await client.aclose()
 
 
-def port_of(connection: ValkeyConnection) -> int:
+def socket_of(connection: ValkeyConnection) -> socket.socket:
     assert connection._transport is not None
-    port: int = connection._transport.get_extra_info("sockname")[1]
-    return port
+    found: socket.socket = connection._transport.get_extra_info("socket")
+    return found
 
 
 async def test_a_script_that_the_server_has_forgotten_is_sent_again(server: Server) -> None:
@@ -180,16 +183,14 @@ async def test_a_script_that_the_server_has_forgotten_is_sent_again(server: Serv
 
 
 async def test_a_connection_that_is_closed_while_idle_is_replaced_without_a_loss(server: Server) -> None:
-    settings = ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, silence_ms=20)
-    async with raw_client(server) as client, l2_worker(server, settings) as worker:
+    async with raw_client(server) as client, l2_worker(server, SILENT) as worker:
         await worker.put("u_1")
         before = worker.level._client.reads
-        await client.execute_command(
-            "CLIENT", "KILL", "LADDR", f"127.0.0.1:{server.port}", "ADDR", f"127.0.0.1:{port_of(before)}"
-        )
+        await client.execute_command("CLIENT", "KILL", "ADDR", f"127.0.0.1:{socket_of(before).getsockname()[1]}")
         await until(lambda: before.closed)
         assert await worker.get("u_1") is not None, "over the other one"
-        await until(lambda: worker.level._client.reads not in (before, worker.level._client.background))
+        await worker.level._check()
+        assert worker.level._client.reads not in (before, worker.level._client.background)
         assert await worker.get("u_1") is not None
         assert worker.level.losses.value == 0
 
@@ -203,7 +204,7 @@ async def test_reads_go_on_over_the_other_connection_while_one_is_late(server: S
         async with l2_worker(behind, settings) as worker:
             await until(lambda: worker.level.reachable)
             late, good = worker.level._client.connections
-            wire.only = port_of(late)
+            wire.only = socket_of(late).getsockname()[1]
             wire.open.clear()
             assert await worker.read("u_1") == (None, None), "the one that finds out"
             assert late.overdue == 1
@@ -216,26 +217,54 @@ async def test_reads_go_on_over_the_other_connection_while_one_is_late(server: S
             assert worker.level.losses.value == 0
 
 
+async def test_the_reply_to_another_read_is_served_to_none(server: Server) -> None:
+    """As after a proxy that lost or doubled a reply: all later ones are for other commands."""
+    async with l2_worker(server) as worker:
+        for key in ("u_1", "u_2"):
+            await worker.put(key)
+        reads = [asyncio.create_task(worker.get(key)) for key in ("u_1", "u_2")]
+        await asyncio.sleep(0)
+        worker.level._client.reads._waiting.rotate()
+        assert await asyncio.gather(*reads) == [None, None]
+        assert worker.level.losses.value == 1
+        await until(lambda: worker.level.reachable)
+        assert await worker.get("u_1") is not None
+
+
+async def test_the_reply_to_another_command_is_noticed_by_the_check(server: Server) -> None:
+    client = ValkeyClient(parse_valkey_url(server.url), FOREVER_S, None)
+    await client.open()
+    client.background.send(PING, lambda _: None)
+    client.background._waiting.pop()
+    with pytest.raises(MalformedReplyError):
+        await require_primary(client.background)
+    await client.aclose()
+
+
 def test_a_stall_of_our_own_loop_makes_no_read_slow(server: Server) -> None:
     """On uvloop, which runs timers after the callbacks of sockets, whatever those took."""
 
     async def main() -> None:
-        settings = ValkeySettings(get_ms=200, command_ms=10_000, alone_ms=1)
+        settings = ValkeySettings(get_ms=200, command_ms=10_000, alone_ms=1, silence_ms=60_000)
         ours, others = socket.socketpair()
-
-        def stall() -> None:
-            ours.recv(1)
-            time.sleep(0.3)
-
         with ours, others:
             async with l2_worker(server, settings) as worker:
                 await worker.put("u_1")
-                loop, reading = asyncio.get_running_loop(), asyncio.create_task(worker.get("u_1"))
-                await asyncio.sleep(0)
-                loop.add_reader(ours, stall)
+                connection = socket_of(worker.level._client.reads).fileno()
+
+                def stall() -> None:
+                    ours.recv(1)
+                    server.go_on()
+                    assert select.select([connection], [], [], FOREVER_S)[0], "the reply came during the stall"
+                    time.sleep(0.25)
+
+                server.stall()
+                reading = asyncio.create_task(worker.get("u_1"))
+                await asyncio.sleep(0.01)  # it is sent
+                asyncio.get_running_loop().add_reader(ours, stall)
                 others.send(b"!")
                 assert await reading is not None
-                loop.remove_reader(ours)
+                asyncio.get_running_loop().remove_reader(ours)
                 assert worker.level.errors.value == 0
 
     uvloop.run(main())
