@@ -24,7 +24,6 @@ from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, inval
 
 _decoder = msgspec.json.Decoder(ConsultRequest)
 _encoder = msgspec.json.Encoder()
-_buffer = bytearray()
 # For naming the invalid fields. Accepts floats of any size, so that an out-of-range number is
 # reported like every other invalid field.
 _untyped = msgspec.json.Decoder(Any, float_hook=float)
@@ -72,10 +71,13 @@ def decode_json(body: bytes) -> Any:
         raise _malformed(body, error) from None
 
 
-def encode_consultation(consultation: Consultation) -> bytes:
-    """Into a buffer that stays: a new one grows, and is copied a dozen times, with each answer."""
-    _encoder.encode_into(consultation, _buffer)
-    return bytes(_buffer)
+def encode_consultation(consultation: Consultation, buffer: bytearray) -> bytes:
+    """`buffer`: kept from answer to answer, because a new one grows and is copied a dozen times.
+
+    Of one thread: another's answer must not come between the encoding and the copy.
+    """
+    _encoder.encode_into(consultation, buffer)
+    return bytes(buffer)
 
 
 def encode_numbered_consultation(seq: int, consultation: Consultation) -> bytes:

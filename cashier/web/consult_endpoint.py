@@ -112,6 +112,7 @@ class ConsultEndpoint:
         self._limits = limits
         self._body_limit_bytes = body_limit_bytes
         self._disconnect_watch = DisconnectWatch(body_timeout_s)
+        self._buffer = bytearray()
 
     def __repr__(self) -> str:
         return f"<ConsultEndpoint {self._disconnect_watch!r}>"
@@ -184,7 +185,7 @@ class ConsultEndpoint:
             consultation = await service.consult(
                 request, request_id=request_id, traceparent=traceparent, since_ns=started_ns, decoded=True
             )
-            return ApiResponse(200, encode_consultation(consultation), consultation.sources, ())
+            return ApiResponse(200, encode_consultation(consultation, self._buffer), consultation.sources, ())
         except asyncio.CancelledError:
             if not watched.absorb_cancellation():
                 raise

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from cashier.consultation.answer import Consultation
 from cashier.domain.order import ConsultRequest, Product
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.web.codec import decode_request, encode_consultation, server_timing
@@ -214,18 +215,18 @@ def test_any_bytes_are_decoded_or_refused(body: bytes) -> None:
 
 
 def test_an_encoded_consultation_decodes_to_an_equal_one() -> None:
-    assert msgspec.json.decode(encode_consultation(consultation()), type=type(consultation())) == consultation()
+    assert msgspec.json.decode(encode_consultation(consultation(), bytearray()), type=Consultation) == consultation()
 
 
 def test_answers_of_any_size_after_each_other_are_encoded_each_for_itself() -> None:
-    """All are encoded into one buffer, also after one that cannot be encoded."""
-    one, failing = consultation(), structs.replace(consultation(), order=object())
+    """In one buffer, also after one that cannot be encoded."""
+    buffer, one, failing = bytearray(), consultation(), structs.replace(consultation(), order=object())
     sized = [structs.replace(one, methods=one.methods * count) for count in (1, 40, 0, 1, 2, 0)]
     encoded = []
     for each in sized:
-        encoded.append(encode_consultation(each))
+        encoded.append(encode_consultation(each, buffer))
         with pytest.raises(TypeError):
-            encode_consultation(failing)
+            encode_consultation(failing, buffer)
     assert encoded == [msgspec.json.encode(each) for each in sized]
 
 
