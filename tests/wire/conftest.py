@@ -78,13 +78,13 @@ class Wired(NamedTuple):
 
 
 # Small enough to be exceeded in a test.
-BOUNDS: dict[str, Any] = {"max_head_bytes": 2048, "max_headers": 20, "max_body_bytes": 4096, **PATIENT}
+BOUNDS: dict[str, Any] = {"max_head_bytes": 2048, "max_headers": 20, "max_body_bytes": 4096}
 
 
 def make_transport(client: str, url: str, ca_file: str | None) -> Transport:
     if client == "http1":
-        return Http1Client([url], Http1Settings(ahead=0, ca_file=ca_file, **BOUNDS))
-    return AiohttpClient([url], AiohttpSettings(ca_file=ca_file, **BOUNDS))
+        return Http1Client([url], Http1Settings(ahead=0, ca_file=ca_file, **BOUNDS, **PATIENT))
+    return AiohttpClient([url], AiohttpSettings(ca_file=ca_file, **BOUNDS, **PATIENT))
 
 
 @contextlib.asynccontextmanager

@@ -265,7 +265,12 @@ async def test_a_first_lookup_that_fails_is_repeated_soon() -> None:
 @pytest.mark.parametrize("then", ["hangs", "fails", "is empty"])
 async def test_known_addresses_take_new_connections_while_lookups_give_none(then: str) -> None:
     names = Names(card=resolution(A, B))
-    async with upstreams(A, B) as served, serving(*served), client(names, served[0].port, ahead=1) as transport:
+    async with (
+        upstreams(A, B) as served,
+        serving(*served),
+        # A connect waits as long for the lookup.
+        client(names, served[0].port, ahead=1, connect_timeout_ms=1_000) as transport,
+    ):
         await transport.open()
         if then == "hangs":
             names.hang("card")
