@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from cashier.domain.local_format import Formats, format_amount, format_time, plain_number
 from cashier.domain.money import DIGITS, MAX_VALUE, Currency, Money
@@ -106,6 +107,23 @@ def test_equal_times_and_clocks_are_shown_by_their_own_names() -> None:
     assert last == same
     assert format_time(last, NOW, "CN", formats("en")) == "Dec 31, 9999, 20:59 UTC-02:00"
     assert format_time(same, NOW, "CN", formats("en")) == "Dec 31, 9999, 23:59 UTC+01:00"
+
+
+HOURS_FROM_UTC = st.integers(-12, 14).map(lambda hours: timezone(timedelta(hours=hours)))
+# Few times and clocks, so that equal ones meet in the cache.
+TIMES = st.builds(
+    lambda at, clock: at.astimezone(clock),
+    st.sampled_from([NOW, NOW + timedelta(days=40), NOW.replace(year=2026, month=12, day=31, hour=20)]),
+    HOURS_FROM_UTC,
+)
+
+
+@given(TIMES, TIMES, st.sampled_from(["CN", "ID", "TH", "VN", "KW", "GB"]), st.sampled_from(sorted(CATALOG.texts)))
+def test_a_cached_text_of_a_time_is_the_one_that_would_be_written_now(
+    at: datetime, now: datetime, country: str, locale: str
+) -> None:
+    never_used = structs.replace(formats(locale))
+    assert format_time(at, now, country, formats(locale)) == format_time(at, now, country, never_used)
 
 
 def test_every_currency_and_month_has_a_form_in_every_locale() -> None:
