@@ -169,9 +169,9 @@ class EmbeddingShop:
                 for name in ("m_1", INDONESIA["merchant_id"], ANY_SHOP["merchant_id"])
             },
             # A busy machine is neither slow sources nor overload.
-            "consult": {"deadline_ms": 2500, "max_deadline_ms": 2500},
+            "consult": {"deadline_ms": 10_000, "max_deadline_ms": 10_000},
             "shed": {"enabled": False},
-            **{f"sources.{name}": {"url": self.sandbox, "timeout_ms": 2490} for name in SOURCE_NAMES},
+            **{f"sources.{name}": {"url": self.sandbox, "timeout_ms": 9990} for name in SOURCE_NAMES},
             **{f"sources.{name}": {"url": self.sandbox} for name in SERVICES},
         }
         return "".join(

@@ -185,8 +185,11 @@ class Shoppers:
         self._tasks = [asyncio.create_task(self._shop()) for _ in range(SHOPPERS)]
 
     async def step(self, seconds: float = 2.0) -> Counter[str]:
-        """What was seen since the last step, some seconds from now included."""
+        """What was seen since the last step, some seconds from now and several answers included."""
         await asyncio.sleep(seconds)
+        async with asyncio.timeout(TIMEOUT_S):
+            while self.seen["200"] <= 20:  # noqa: ASYNC110 - a busy machine is slow, not wrong
+                await asyncio.sleep(0.02)
         for task in self._tasks:
             if task.done():
                 task.result()
@@ -326,7 +329,6 @@ async def test_payers_notice_nothing_of_what_is_done_to_a_deployment(
         await shoppers.end()
 
     assert {step: rest for step, statuses in seen.items() if (rest := set(statuses) - {"200", "202"})} == {}, seen
-    assert all(statuses["200"] > 20 for statuses in seen.values()), seen
     assert set(killed) <= {"200", "202", "409", *LOST}, killed
     assert min(upstreams.by_port.values()) > sum(upstreams.by_port.values()) / 4, "both addresses carry load"
     upstreams.world.catch_up()
