@@ -17,7 +17,7 @@ from cashier.domain.money import Money
 from cashier.domain.offer import Offer
 from cashier.domain.offered_kinds import MAX_SHARED, OfferedKinds
 from cashier.domain.order import Product, Terminal
-from cashier.domain.pay_method import Amounts, Kind
+from cashier.domain.pay_method import Amounts, Kind, ReasonCode, Remedy, RemedyType
 from cashier.domain.ranking import rank_offers
 from cashier.domain.recurring_values import RecurringValues
 from cashier.domain.shared_offers import SharedOffers
@@ -144,6 +144,23 @@ def test_only_the_kind_that_a_quota_limits_is_not_shared() -> None:
     assert another[Kind.CARD] is again[Kind.CARD] is shared[Kind.CARD]
     assert another[Kind.WALLET] is not again[Kind.WALLET]
     assert another[Kind.WALLET].quote.refusal is not None
+
+
+def test_a_maintenance_that_ends_while_offers_are_shared_is_over_for_the_next_payer() -> None:
+    maintained = channel(Kind.WALLET, "ALIPAY", status=ChannelStatus.MAINTENANCE, until=NOW + 30 * MINUTE)
+    channels = Channels.prepared((maintained,))
+    remedies = []
+    for now in (NOW, NOW, NOW, NOW + 30 * MINUTE):
+        refusal = wallet(SHOP.but(now=now), channels).quote.refusal
+        assert refusal is not None
+        remedies.append(refusal.remedy)
+    assert remedies == [Remedy(RemedyType.WAIT_UNTIL, until=maintained.until)] * 3 + [Remedy(RemedyType.RETRY)]
+
+
+def test_channels_of_one_fee_and_minimum_keep_their_own_maximum() -> None:
+    channels = Channels.prepared((channel(Kind.WALLET, "A"), channel(Kind.WALLET, "B", most=9_000)))
+    refused = [offer.quote.refusal for offer in assemble_kind(case_over(SHOP, channels), Kind.WALLET)]
+    assert [refusal and refusal.code for refusal in refused] == [None, ReasonCode.ABOVE_SINGLE_LIMIT]
 
 
 def test_facts_with_lists_for_sets_are_not_shared() -> None:
