@@ -28,7 +28,7 @@ from cashier.wire.transport import Transport
 from tests.payments.checkout import Checkout, checkout
 from tests.support.service_forms import ContractAdapter, PortObject
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.virtual_time
 
 CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
 SECRET = "4111111111111111"
