@@ -30,7 +30,7 @@ INTERPRETERS = "interpreters"
 # The last ones run only if the command line names them.
 BESIDE_PEERS = ("cost", "latency")
 GROWTH = ("sources", "concurrency", "methods", "workers", "memory")
-MECHANISMS = ("ablation", "observability", "pages", "stragglers", "endpoints", "hang", "batch")
+MECHANISMS = ("ablation", "observability", "pages", "stragglers", "endpoints", "hang", "batch", "collector")
 ONLY_NAMED = ("soak", INTERPRETERS)
 STUDIES = (*BESIDE_PEERS, "timeline", "overload", "wire", *GROWTH, *MECHANISMS, "capacity", *ONLY_NAMED)
 # Runs instead of `cost` when an older revision is measured beside the working tree. Its finding has
