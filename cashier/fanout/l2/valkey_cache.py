@@ -406,12 +406,26 @@ class ValkeyCache:
             subscription.close()
             raise
         self._subscribed = True
-        listener = self._spawn(self._listen(subscription))
+        listener = self._listen_to(subscription)
         if self._background:  # not the first subscription, in `open`, when nothing is cached yet
             # From here on no invalidation is lost; answers to earlier calls may have been
             # invalidated meanwhile.
             self._subscribed_since_ms = self._now_ms()
             self._on_gap()
+        return listener
+
+    def _listen_to(self, subscription: ValkeyConnection) -> asyncio.Task[None]:
+        """Its end is handled outside of it: cancelled before its start, a task runs nothing."""
+
+        def cut_off(_: asyncio.Task[None]) -> None:
+            subscription.close()
+            self._subscribed = False
+            self._publisher.disconnected()
+            if not self._closing:
+                self._on_cut_off()
+
+        listener = self._spawn(self._listen(subscription))
+        listener.add_done_callback(cut_off)
         return listener
 
     async def _listen(self, subscription: ValkeyConnection) -> None:
@@ -424,12 +438,6 @@ class ValkeyCache:
             raise ConnectionError("the subscription has ended")
         except FAULTS as fault:
             self._lose(fault)
-        finally:
-            self._subscribed = False
-            self._publisher.disconnected()
-            if not self._closing:
-                self._on_cut_off()
-            subscription.close()
 
     def _receive(self, payload: bytes) -> None:
         try:

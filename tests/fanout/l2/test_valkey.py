@@ -226,11 +226,19 @@ async def test_a_silent_subscription_is_pinged_and_lost_only_without_an_answer(s
     settings = ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, silence_ms=50)
     async with l2_worker(server, settings) as worker:
         silent = Subscription(pongs=3)
-        await worker.level._listen(silent)  # type: ignore[arg-type]  # the methods that it calls
+        await worker.level._listen_to(silent)  # type: ignore[arg-type]  # the methods that it calls
         assert (silent.pongs, silent.closed) == (0, True)
         assert worker.level.losses.value == 1
         assert not worker.level.coherent
         await until(lambda: worker.level.reachable and worker.level.coherent)
+
+
+async def test_a_subscription_that_is_cancelled_at_once_is_closed_too(server: Server) -> None:
+    async with l2_worker(server) as worker:
+        subscription = Subscription(pongs=3)
+        worker.level._listen_to(subscription).cancel()  # type: ignore[arg-type]  # the methods that it calls
+        await until(lambda: subscription.closed)
+        assert worker.cuts == 1
 
 
 async def test_reads_in_progress_at_close_are_misses(server: Server) -> None:
