@@ -291,7 +291,7 @@ def test_a_source_without_parameters_is_a_configuration_fault() -> None:
     "wrong", [{}, {"path": "batch"}, {"path": "/a b"}, {"path": "/b", "max": 0}, {"path": "/b", "wait": 1}]
 )
 def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
-    assert msgspec.convert({"path": "/batch/cards", "max": 20}, BatchSettings).wait_ms == 2
+    assert msgspec.convert({"path": "/batch/cards", "max": 20}, BatchSettings).wait_ms == 7
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(wrong, BatchSettings)
 
