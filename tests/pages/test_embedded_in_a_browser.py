@@ -238,6 +238,19 @@ def test_a_message_of_another_page_moves_nothing(browser: Browser, shop: Embeddi
 # The service goes away
 
 
+def test_a_form_whose_request_fails_at_once_can_be_sent_again(browser: Browser, shop: EmbeddingShop) -> None:
+    with opened(browser) as (page, _):
+        page.goto(shop.address)
+        cashier = page.locator("cashier-methods")
+        choose(cashier, "WALLET:ALIPAY")
+        page.evaluate("() => { window.working = fetch; window.fetch = () => Promise.reject(new TypeError()); }")
+        cashier.locator("#pay .primary").click()
+        assert wait_for_event(page, "error")["code"] == "UNAVAILABLE"
+        page.evaluate("() => { window.fetch = working; }")
+        cashier.locator("#pay .primary:enabled").click()
+        cashier.get_by_role("link", name="Continue to pay").wait_for()
+
+
 def test_a_service_that_is_killed_and_starts_again_finds_the_page_as_it_was(
     browser: Browser, shop: EmbeddingShop
 ) -> None:

@@ -535,9 +535,9 @@ function improve(root, host) {
     form.dataset.sent = "";
     host.send?.(event);
     const button = event.submitter || form.querySelector("button:not([type=button])");
-    // After the form's data are taken: a disabled button would send no value.
+    // After the form's data are taken: a disabled button would send no value. It may have failed by then.
     setTimeout(() => {
-      if (button) {
+      if (button && form.dataset.sent !== undefined) {
         button.setAttribute("aria-busy", "true");
         button.disabled = true;
       }
