@@ -1,4 +1,4 @@
-"""Shared offers: offers of one place of sale that hold for every payer to whom the same applies.
+"""Shared offers: the offers of one place of sale that are equal for all payers of one key.
 
 Where the channels list a kind's offers, these follow from the place of sale, the kinds that the
 merchant takes, the payer's KYC level, the time left for the slowest kinds, the amount, and the

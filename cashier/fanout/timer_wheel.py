@@ -18,7 +18,8 @@ from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.loop_stall import TURN_S, stalled
 
 _MS_NS = 1_000_000
-# So many calls may come before those that have ended are dropped; or as many as had not ended then.
+# Ended calls are dropped after this number of new calls, or after as many as were in progress at
+# the last drop, if that is more.
 _LEAST_ROOM = 256
 
 

@@ -16,15 +16,15 @@ from typing import Any
 
 # Several turns of the loop of a worker that is not busy.
 YIELD_S = 0.002
-# After so many yields the worker with the fewest connections, which took none, may hang. That must
-# not slow down the others: so many are accepted after each further yield.
-YIELDS_IN_VAIN = 5
-AFTER_YIELD_IN_VAIN = 32
+# If the lowest count stays the same for this number of yields, the worker that has it may hang.
+# Then each further yield accepts a burst, so that new connections do not wait for that worker.
+UNANSWERED_YIELDS = 5
+BURST_CONNECTIONS = 32
 # While the process cannot accept, as for want of files, its loop must not spin.
 RETRY_S = 0.1
 # For workers that SIGTTIN adds. Further ones share the last slot.
 _SPARE_SLOTS = 8
-# Larger than any count: nobody waits for this worker.
+# Larger than any count: no worker yields to this one.
 _CLOSED = 1 << 62
 _FREE = _CLOSED + 1
 
@@ -92,7 +92,7 @@ class BalancedListener:
         self._listener = listener
         self._make_connection = make_connection
         self._count = count
-        self._lowest = self._yields_in_vain = 0
+        self._lowest = self._unanswered_yields = 0
         self._opening: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         listener.setblocking(False)
@@ -125,9 +125,9 @@ class BalancedListener:
 
     def _accept_after_yield(self) -> None:
         self._watch()
-        in_vain, self._lowest = self._lowest == self._count.lowest, self._count.lowest
-        self._yields_in_vain = self._yields_in_vain + 1 if in_vain else 0
-        most = 1 if self._yields_in_vain < YIELDS_IN_VAIN else AFTER_YIELD_IN_VAIN
+        unanswered, self._lowest = self._lowest == self._count.lowest, self._count.lowest
+        self._unanswered_yields = self._unanswered_yields + 1 if unanswered else 0
+        most = 1 if self._unanswered_yields < UNANSWERED_YIELDS else BURST_CONNECTIONS
         while most and self._accept():
             most -= 1
 

@@ -26,7 +26,8 @@ CHUNK_FRAME_BYTES = 16
 # 100 and 103 usually occur once or twice; more is abuse.
 MAX_INTERIM_RESPONSES = 8
 BODILESS_STATUSES = frozenset((204, 304))
-# A head is kept once in so many parsed answers: keeping costs time, and is in vain if heads differ.
+# One head in this number of parsed answers is kept. Keeping costs time and gains none if heads
+# differ.
 KEEP_EVERY = 16
 _LENGTH = re.compile(rb"\r\nContent-Length: ?([0-9]+)\r\n", re.IGNORECASE)
 # The next length may have as many more digits.

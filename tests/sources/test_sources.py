@@ -8,23 +8,16 @@ from typing import Any
 
 import pytest
 
+from cashier.conformance.subject import EXAMPLES
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
 from cashier.domain.facts import Balances, Cards, Channels, Facts, Marketing, Quotas
-from cashier.domain.money import Money
 from cashier.sandbox import SOURCES as SIMULATED_SOURCES
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.source_errors import Garbled, Missing, MissingCause, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.sources.source import Source, parse_response
 from cashier.wire.transport import Response
 
-INPUTS: dict[str, Any] = {
-    "order_id": "o_1001",
-    "user_id": "u_1",
-    "merchant_id": "m_1",
-    "amount": Money("CNY", 12_800),
-    "currency": "CNY",
-    "country": "CN",
-}
+INPUTS = EXAMPLES
 # The types of each fact, `Missing` among them where it may be.
 FACTS = typing.get_type_hints(Facts)
 SOURCES = {spec.source.name: spec.source for spec in SOURCE_SPECS}

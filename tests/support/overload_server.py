@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from cashier.consultation.answer import Consultation
 from cashier.domain.order import ConsultRequest
@@ -28,15 +29,7 @@ class BusyService(FakeService):
         super().__init__()
         self._half_s = cost_ms / 2000
 
-    async def consult(
-        self,
-        request: ConsultRequest,
-        *,
-        request_id: str,
-        traceparent: str | None = None,
-        since_ns: int | None = None,
-        decoded: bool = False,
-    ) -> Consultation:
+    async def consult(self, request: ConsultRequest, **_: Any) -> Consultation:
         self._block()
         await asyncio.sleep(0.005)  # an upstream's answer
         self._block()

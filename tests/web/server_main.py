@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -65,15 +66,7 @@ class SlowService:
     def reachability(self) -> tuple[SourceReachability, ...]:
         return REACHABILITY
 
-    async def consult(
-        self,
-        request: ConsultRequest,
-        *,
-        request_id: str,
-        traceparent: str | None = None,
-        since_ns: int | None = None,
-        decoded: bool = False,
-    ) -> Consultation:
+    async def consult(self, request: ConsultRequest, *, request_id: str, **_: Any) -> Consultation:
         if request.order_id == "o_hang":
             print_line(f"started {request_id}")
             try:

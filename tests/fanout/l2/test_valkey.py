@@ -202,7 +202,7 @@ async def test_a_password_works_and_a_wrong_one_loses_the_server(server: Server,
 
 
 class Subscription:
-    """A subscription without messages. It answers so many pings, and then no more."""
+    """A subscription without messages. It answers `pongs` pings, and no later one."""
 
     def __init__(self, pongs: int) -> None:
         self.pongs = pongs
