@@ -2,7 +2,8 @@
 
 `SETTINGS`: `[server]` as JSON. Prints its port once it accepts connections. Its service answers
 after the delay and does not open if the delay is negative. The order `o_hang` is never answered,
-and its start and end are printed; `o_block` blocks the event loop for half a second.
+and its start and end are printed; `o_block` blocks the event loop for half a second; `o_worker` has
+the worker print its process id.
 
 With `FOLDER` each worker prints `opening PID` and waits for a file `open` in it, then fails if
 there is `broken`, or is not the first where there is `only_one`.
@@ -73,6 +74,8 @@ class SlowService:
                 await asyncio.Event().wait()
             finally:
                 print_line(f"ended {request_id}")
+        if request.order_id == "o_worker":
+            print_line(str(os.getpid()))
         if request.order_id == "o_block":
             print_line("blocked")
             time.sleep(0.5)  # noqa: ASYNC251 - blocks the loop on purpose

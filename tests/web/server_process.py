@@ -94,7 +94,8 @@ class ServerProcess:
     def __init__(self, delay_ms: int = 0, folder: Path | None = None, **settings: Any) -> None:
         """`settings`: keys of `[server]`, by default a free port and no delay of a stop.
 
-        Waits until it accepts connections, unless it has a `folder`: see `server_main`.
+        Waits until all of its workers accept connections, unless it has a `folder`: see
+        `server_main`.
         """
         given = json.dumps({"port": 0, "shutdown_delay_s": 0, **settings})
         self.process = subprocess.Popen(
@@ -106,6 +107,15 @@ class ServerProcess:
         )
         # 0 if it has ended without listening.
         self.port = int(self.line() or 0) if folder is None else 0
+        if self.port and settings.get("workers", 1) > 1:
+            self._wait_for_workers(settings["workers"])
+
+    def _wait_for_workers(self, count: int) -> None:
+        """The first one to accept connections does not wait for the others."""
+        accepting: set[str] = set()
+        while len(accepting) < count:
+            self.request(consult_request(BODY.replace(b"o_1001", b"o_worker")))
+            accepting.add(self.line())
 
     def line(self) -> str:
         assert self.process.stdout is not None
