@@ -26,6 +26,7 @@ from cashier.domain.pay_method import (
     Remedy,
     RemedyType,
 )
+from cashier.fanout.ask import SourceStatus
 from cashier.pages.views import (
     AmountLine,
     AmountView,
@@ -41,6 +42,7 @@ from cashier.pages.views import (
     State,
 )
 from cashier.pages.writing import Writing
+from cashier.sources.marketing import MARKETING
 
 METHOD_NAME, COUPON_NAME, COUPONS_NAME = "method", "coupon", "coupons"
 # Fields of a submit that a page can give by itself. A method that needs another has no row.
@@ -68,6 +70,7 @@ REMEDIES = frozenset(
     {RemedyType.TOP_UP, RemedyType.BIND_CARD, RemedyType.UPDATE_CARD, RemedyType.WAIT_UNTIL, RemedyType.RETRY}
 )
 _UNSTEADY = frozenset({Health.FLUCTUATING, Health.DOWN})
+_ANSWERED = frozenset({SourceStatus.FRESH, SourceStatus.CACHED, SourceStatus.STALE})
 
 
 class CheckoutAddresses(Struct, frozen=True):
@@ -111,6 +114,7 @@ def checkout_view(
     offered = [method for method in consultation.methods if own.issuperset(method.required_fields)]
     rows = tuple(_method_row(method, writing, addresses, chosen) for method in offered)
     recommended, others, refused = _folded(rows)
+    coupons = _coupons(offered, writing, addresses, chosen)
     titles = ((title_name(row.value), row.title) for row in rows if row.state is State.AVAILABLE)
     hidden = (*fields, ("consult_token", consultation.consult_token), *promotion_fields(chosen.promotions), *titles)
     return CheckoutView(
@@ -119,13 +123,21 @@ def checkout_view(
         recommended=recommended,
         others=others,
         refused=refused,
-        coupons=_coupons(offered, writing, addresses, chosen),
+        coupons=coupons,
+        checking_coupons=coupons is None and MARKETING.name in missing_sources(consultation),
         notice=notice,
         blocked=_blocked(consultation, writing),
         paid=consultation.blocked is not None and consultation.blocked.code is Blocked.ORDER_PAID,
         resume=resume,
         checking=any(row.state is State.CHECKING for row in rows),
     )
+
+
+def missing_sources(consultation: Consultation) -> frozenset[str]:
+    """Those whose answers it is without. What was not to be asked is not missing."""
+    if not consultation.degraded:
+        return frozenset()
+    return frozenset(report.name for report in consultation.sources if report.status not in _ANSWERED)
 
 
 def _blocked(consultation: Consultation, writing: Writing) -> str | None:

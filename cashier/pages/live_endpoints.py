@@ -10,26 +10,25 @@ from msgspec import ValidationError
 from starlette.responses import Response
 
 from cashier.consultation.answer import Consultation, NotOpen, OrderUnknown, RequiredSourceUnavailable
-from cashier.domain.pay_method import Availability
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
 from cashier.domain.wording import PayerProblem
 from cashier.pages.checkout_endpoints import consult, consult_request
-from cashier.pages.checkout_view import Chosen, read_promotions
+from cashier.pages.checkout_view import Chosen, missing_sources, read_promotions
 from cashier.pages.page_call import PageCall, PageRefused
-from cashier.pages.page_updates import PageUpdates, Update, another_page
+from cashier.pages.page_updates import PageUpdates, Update, another_page, unchanged
 from cashier.pages.payment_endpoints import PaymentEndpoints
 from cashier.pages.payment_view import ChallengeNotice, may_be_retried
 from cashier.pages.qr import QrCodes
 from cashier.pages.rendering import Rendering
-from cashier.pages.surroundings import checkout_page, payment_page, shown
-from cashier.pages.views import ActionView
+from cashier.pages.surroundings import MISSING_NAME, checkout_page, payment_page, shown
+from cashier.pages.views import ActionView, CheckoutView
 from cashier.payments.attempt import kind_of
 from cashier.payments.errors import AcceptError
 from cashier.tokens.jws import TokenRefused
 from cashier.web.sse import accepts_event_stream
 
-# Undetermined methods are asked for again; the script takes longer from time to time.
+# What is still being checked is asked for again; the script takes longer from time to time.
 _METHODS_RETRY_MS = 4_000
 # A stream that ended for another reason than a final status goes on.
 _PAYMENT_RETRY_MS = 500
@@ -69,12 +68,16 @@ class LiveEndpoints:
         attempt = "" if held is None else held.payment_id
         async with aclosing(_improving(call, chosen)) as consultations:
             async for consultation in consultations:
+                call.now = self._clock()
+                if consultation is None:
+                    yield unchanged(call, CheckoutView, _METHODS_RETRY_MS)
+                    continue
                 if consultation.blocked is not None:
                     yield another_page(call)
                     return
-                call.now, call.session_or_none = self._clock(), shown(session, consultation)
+                call.session_or_none = shown(session, consultation)
                 page, view = checkout_page(call, session, consultation, attempt, chosen)
-                retry_ms = _METHODS_RETRY_MS if view.checking else None
+                retry_ms = _METHODS_RETRY_MS if view.checking or view.checking_coupons else None
                 yield await self._updates.update(page, view, poll_after_ms=retry_ms, retry_ms=retry_ms)
 
     async def _payment_pages(self, call: PageCall) -> AsyncGenerator[Update, None]:
@@ -115,32 +118,40 @@ class LiveEndpoints:
             raise PageRefused(503, PayerProblem.STATUS_UNAVAILABLE) from None
 
 
-async def _improving(call: PageCall, chosen: Chosen) -> AsyncGenerator[Consultation, None]:
-    """What is known within `first_answer_ms`, as in a page; then each answer that knows more.
+async def _improving(call: PageCall, chosen: Chosen) -> AsyncGenerator[Consultation | None, None]:
+    """What is known within `first_answer_ms`, as in a page; then each answer that knows more, and
+    the last one if it shows something else.
 
-    An open page shows what it knows already: an answer that knows less would take it back for a
-    moment. The last one counts in any case, unless it shows the same. Raises `PageRefused`.
+    None: the first or last answer knows less than the open page, which keeps what it shows. Raises
+    `PageRefused`.
     """
-    sent = latest = await consult(call, call.session, chosen)
+    missing, sent = _missing_in_page(call), None
+    latest = await consult(call, call.session, chosen)
+    if latest.blocked is not None or missing is None or missing_sources(latest) <= missing:
+        missing, sent = missing_sources(latest), latest
     yield sent
-    if sent.blocked is not None or not _undetermined(sent):
+    if latest.blocked is not None or not missing_sources(latest):
         return
     async with aclosing(_consultations(call, chosen)) as consultations:
         async for latest in consultations:
-            if _undetermined(latest) < _undetermined(sent):
-                sent = latest
+            if latest.blocked is not None or missing_sources(latest) < missing:
+                missing, sent = missing_sources(latest), latest
                 yield sent
-    if _visible(latest) != _visible(sent):
+    if not missing_sources(latest) <= missing:
+        yield None
+    elif sent is None or _visible(latest) != _visible(sent):
         yield latest
+
+
+def _missing_in_page(call: PageCall) -> frozenset[str] | None:
+    """The sources that the open page is without; None if it does not say so."""
+    named = call.request.query_params.get(MISSING_NAME)
+    return None if named is None else frozenset(filter(None, named.split(",")))
 
 
 def _visible(consultation: Consultation) -> tuple[object, ...]:
     """What a page has of it, but for its token."""
     return consultation.order, consultation.blocked, consultation.methods
-
-
-def _undetermined(consultation: Consultation) -> int:
-    return sum(method.availability is Availability.UNDETERMINED for method in consultation.methods)
 
 
 async def _consultations(call: PageCall, chosen: Chosen) -> AsyncGenerator[Consultation, None]:

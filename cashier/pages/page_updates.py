@@ -129,6 +129,12 @@ async def _last(updates: AsyncGenerator[Update, None]) -> Response:
     return Response(msgspec.json.encode(last), media_type="application/json")
 
 
+def unchanged(call: BrowserCall, view: type[AnyView], retry_ms: int) -> Update:
+    """The open page keeps what it shows."""
+    now = call.now.isoformat(timespec="seconds")
+    return Update(view=name_of(view), now=now, poll_after_ms=retry_ms, retry_ms=retry_ms)
+
+
 def another_page(call: BrowserCall) -> Update:
     now = call.now.isoformat(timespec="seconds")
     return Update(view=_ANOTHER_PAGE, now=now, poll_after_ms=None, retry_ms=None)

@@ -107,9 +107,9 @@ def mood(outcome: str) -> str:
     return _MOODS.get(outcome, "wait")
 
 
-def name_of(view: AnyView) -> str:
+def name_of(view: AnyView | type[AnyView]) -> str:
     """The name of its template, which `<main data-view>` has too."""
-    return _NAMES[type(view)]
+    return _NAMES[view if isinstance(view, type) else type(view)]
 
 
 class _ViewEnvironment(Environment):

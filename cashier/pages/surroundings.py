@@ -14,7 +14,7 @@ from cashier.domain.payment_resource import FoundPayment, Payment
 from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.pages.browser_call import BrowserCall
 from cashier.pages.cards import card_for, takes_card
-from cashier.pages.checkout_view import CheckoutAddresses, Chosen, checkout_view, promotion_fields
+from cashier.pages.checkout_view import CheckoutAddresses, Chosen, checkout_view, missing_sources, promotion_fields
 from cashier.pages.developer_view import developer_view
 from cashier.pages.forms import form_fields
 from cashier.pages.page_call import PageCall
@@ -44,6 +44,8 @@ _LANGUAGES = {
     "ja": "日本語",
     "ar": "العربية",
 }
+# Of an open page: the sources that it is without, separated by commas.
+MISSING_NAME = "missing"
 # In a cookie.
 _MOST_TITLE, _MOST_NAME = 128, 64
 # Without JavaScript: how often a page that may change is loaded again.
@@ -97,7 +99,8 @@ def checkout_page(
             notice = notice or Notice(NoticeTone.INFO, str(labels.card_entered))
             parameters += (("method", chosen.method_id),)
     query = urlencode(parameters)
-    here, live = (f"{each}?{query}" if query else each for each in (addresses.page, addresses.methods))
+    here = f"{addresses.page}?{query}" if query else addresses.page
+    missing = (MISSING_NAME, ",".join(sorted(missing_sources(consultation))))
     links = call.settings.links
     remedies = {
         RemedyType.TOP_UP: links.top_up,
@@ -111,7 +114,7 @@ def checkout_page(
             addresses.page,
             here,
             addresses.pay,
-            addresses.methods,
+            f"{addresses.methods}?{urlencode((missing,))}",
             {key: url for key, url in remedies.items() if url},
             addresses.card if call.vault else None,
         ),
@@ -126,7 +129,7 @@ def checkout_page(
         call,
         here,
         refresh_after_s=_LONGEST_REFRESH_S if view.blocked and resume else None,
-        live=None if view.blocked else live,
+        live=None if view.blocked else f"{addresses.methods}?{urlencode((*parameters, missing))}",
     )
     return page, view
 

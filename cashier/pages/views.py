@@ -242,7 +242,7 @@ class CheckoutView(Struct, frozen=True, kw_only=True):
 
     `method_name`: the name of the methods' radio buttons. `blocked`: why nothing can be paid;
     `paid`: because it is paid already; `resume`: to the attempt that blocks. `checking`: some
-    methods may still change.
+    methods may still change. `checking_coupons`: promotions may still lower prices.
     """
 
     form: Form
@@ -251,6 +251,7 @@ class CheckoutView(Struct, frozen=True, kw_only=True):
     others: tuple[MethodRow, ...] = ()
     refused: tuple[MethodRow, ...] = ()
     coupons: CouponsView | None = None
+    checking_coupons: bool = False
     notice: Notice | None = None
     blocked: str | None = None
     paid: bool = False

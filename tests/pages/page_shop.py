@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -49,6 +50,14 @@ class PageShop:
         browser = self.browser()
         await browser.open(self.link(case, **fields))
         return browser
+
+    def hold(self, *sources: str) -> None:
+        """They answer once they are released."""
+        self.checkout.held.update((name, asyncio.Event()) for name in sources)
+
+    def release(self) -> None:
+        for event in self.checkout.held.values():
+            event.set()
 
     def settle(self, browser: PayerBrowser, result: Any = "SUCCEEDED", paid: int | None = None) -> None:
         """The payer pays at the bank, in the wallet or at the counter."""

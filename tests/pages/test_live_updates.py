@@ -6,16 +6,19 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from starlette.types import Message
 
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.pages.page_updates import MOST_STREAMS
 from cashier.web.disconnect_watch import SWEEP_S
 from tests.pages.page_shop import PageShop, page_shop
 from tests.pages.payer_browser import Document, PayerBrowser
+from tests.payments.checkout import REQUIRED
 
 pytestmark = pytest.mark.virtual_time
 CASE = "chinese_shop"
@@ -119,8 +122,90 @@ async def test_an_update_never_knows_less_than_the_one_before() -> None:
         checking = []
         async with following(browser, live_address(browser.document)) as events:
             while (event := await events.any())[0] != "end":
-                checking += [event[1]["html"].count('class="row checking"')] if event[0] == "update" else []
+                if event[0] == "update" and "html" in event[1]:
+                    checking.append(event[1]["html"].count('class="row checking"'))
         assert checking == sorted(set(checking), reverse=True), "each knows more"
+
+
+def missing_in(document: Document) -> set[str]:
+    """The sources that the page is without."""
+    return set(filter(None, dict(parse_qsl(urlsplit(live_address(document)).query)).get("missing", "").split(",")))
+
+
+def price_in(document: Document, method_id: str) -> str | None:
+    radios = (values for tag, values in document.tags if tag == "input" and values.get("value") == method_id)
+    return next((values.get("data-amount") for values in radios), None)
+
+
+async def improved(shop: PageShop, browser: PayerBrowser) -> None:
+    """Follow the open page to the stream's end. What is held answers after the first update."""
+    async with following(browser, live_address(browser.document)) as events:
+        while (event := await events.any())[0] != "end":
+            shop.release()
+            if event[0] == "update" and "html" in event[1]:
+                later = Document(event[1]["html"])
+                assert missing_in(later) <= missing_in(browser.document), "it never knows less"
+                browser.document = later
+
+
+def late_sources(seed: int) -> list[str]:
+    """Each one alone, and some together. Without the others there is no page yet."""
+    optional = [name for name in SOURCE_NAMES if name not in REQUIRED]
+    return optional[seed : seed + 1] or Random(seed).sample(optional, 3)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_what_answers_late_reaches_an_open_page(seed: int) -> None:
+    """Also where every method could be chosen before, such as discounts."""
+    async with page_shop() as prompt:
+        price = price_in((await prompt.payer(CASE)).document, "WALLET:ALIPAY")
+    async with page_shop({"first_answer_ms": 20}) as shop:
+        shop.hold(*late_sources(seed))
+        browser = await shop.payer(CASE)
+        assert missing_in(browser.document) >= set(late_sources(seed))
+        await improved(shop, browser)
+        assert missing_in(browser.document) == set()
+        assert price_in(browser.document, "WALLET:ALIPAY") == price
+        assert "busy" not in browser.document.html
+        await browser.choose("WALLET:ALIPAY")
+        assert browser.document.view == "action"
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_a_payer_who_is_faster_than_the_sources_agrees_once_more_at_most(seed: int) -> None:
+    """The page after the first press knows more than the first answer to the updates after it."""
+    async with page_shop({"first_answer_ms": 20}) as shop:
+        late = late_sources(seed)
+        shop.hold(*late)
+        browser = await shop.payer(CASE)
+        if price_in(browser.document, "WALLET:ALIPAY") is None:
+            await improved(shop, browser)
+        pressed = asyncio.create_task(browser.choose("WALLET:ALIPAY"))
+        await asyncio.sleep(1)
+        shop.release()
+        await pressed
+        if browser.document.view == "checkout":
+            for source in late:
+                shop.cashier.invalidate(source, prefix="")
+            shop.hold(*late)
+            price = price_in(browser.document, "WALLET:ALIPAY")
+            await improved(shop, browser)
+            assert price_in(browser.document, "WALLET:ALIPAY") == price
+            await browser.choose("WALLET:ALIPAY")
+        assert browser.document.view == "action"
+        assert shop.checkout.count("submit") == 1
+
+
+async def test_a_page_without_an_answer_of_marketing_says_so_and_asks_again() -> None:
+    async with page_shop({"first_answer_ms": 100}) as shop:
+        shop.checkout.inject("marketing", "hang", always=True)
+        browser = await shop.payer(CASE)
+        assert '<details class="coupons"' in browser.document.html, "they come in place"
+        async with following(browser, live_address(browser.document)) as events:
+            assert (await events.next("end"))["retry_ms"] > 0
+        shop.checkout.clear_faults()
+        await improved(shop, browser)
+        assert 'name="coupon"' in browser.document.html
 
 
 async def test_what_stays_undetermined_is_asked_for_again() -> None:
@@ -163,7 +248,7 @@ async def test_a_choice_of_coupons_changes_the_prices(shop: PageShop) -> None:
     plain = live_address(browser.document)
     with_best, without = [
         json.loads((await browser.send("GET", address, headers=JSON)).body)["html"]
-        for address in (plain, f"{plain}?coupons=none")
+        for address in (plain, f"{plain}&coupons=none")
     ]
     assert 'class="off"' in with_best
     assert 'class="off"' not in without

@@ -129,6 +129,39 @@ def test_the_first_rows_come_in_the_order_of_the_server_with_its_choice(
         assert wrong == []
 
 
+def test_what_was_said_after_a_press_stays_and_so_does_the_choice(
+    browser: Browser, server: ScriptServer, address: str
+) -> None:
+    def notice(text: str) -> str:
+        return f'<div id="notice"{"" if text else " hidden"}>{text}</div>'
+
+    server.content = checkout(row("a"), row("b"), before=notice("The price has changed."))
+    with opened(browser) as (page, wrong):
+        page.goto(address)
+        page.locator("#b-pick").check()
+        for text, shown in (("", "The price has changed."), ("A card is entered.", "A card is entered.")):
+            server.show(checkout(row("a"), row("b", amount=f"¥{len(text)}.00"), before=notice(text)))
+            page.get_by_text(f"b ¥{len(text)}.00").wait_for()
+            assert page.get_by_text(shown).is_visible()
+            assert page.locator("#b-pick").is_checked()
+        assert wrong == []
+
+
+def test_what_an_update_says_that_it_knows_is_followed_next(
+    browser: Browser, server: ScriptServer, address: str
+) -> None:
+    server.live = "/events?missing=marketing"
+    server.content = checkout(row("a"))
+    with opened(browser) as (page, _):
+        page.goto(address)
+        page.get_by_text("a ¥10.00").wait_for()
+        server.live = "/events?missing="
+        server.show(checkout(row("a", amount="¥8.00")))
+        page.get_by_text("a ¥8.00").wait_for()
+        page.evaluate("dispatchEvent(new Event('online'))")
+        until(lambda: server.followed[-1] == "/events?missing=", page)
+
+
 def test_a_choice_that_is_refused_is_given_up_and_said(browser: Browser, server: ScriptServer, address: str) -> None:
     server.content = checkout(row("a"), row("b"))
     with opened(browser) as (page, wrong):

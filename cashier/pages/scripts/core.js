@@ -112,6 +112,8 @@ function improve(root, host) {
 
   function morph(from, to) {
     if (from.isEqualNode(to)) return;
+    // What a payer was told after a press stays until the next one.
+    if (from.id === "notice" && to.hidden) return;
     morphAttributes(from, to);
     if (from.id === "methods") return morphRows(from, to);
     const later = [...to.childNodes];
@@ -134,7 +136,7 @@ function improve(root, host) {
   function removed(node) {
     const next = node.nextSibling;
     // What stands below it, such as the button to pay, does not move.
-    if (node.id === "checking") node.dataset.over = ""; else node.remove();
+    if (node.id === "checking" || node.id === "coupons") node.dataset.over = ""; else node.remove();
     return next;
   }
 
@@ -168,6 +170,8 @@ function improve(root, host) {
     return [...region.querySelectorAll("[data-rows] > [id]")];
   }
 
+  let isRepriced = false; // by the payer, who expects rows to change
+
   function morphRows(from, to) {
     const rows = rowsOf(from);
     const lists = from.querySelectorAll("[data-rows]");
@@ -182,7 +186,7 @@ function improve(root, host) {
     for (const [id, later] of wanted) {
       const row = rows.find((each) => each.id === id);
       const freed = row ? -1 : gone.findIndex((each) => each.dataset.kind === later.dataset.kind && !isInUse(each));
-      if (row) morphInPlace(row, later);
+      if (row) (isRepriced ? morph : morphInPlace)(row, later);
       else if (freed >= 0) gone.splice(freed, 1)[0].replaceWith(later);
       else lists[Math.max(1, places.indexOf(later.parentNode))].append(later);
     }
@@ -196,16 +200,19 @@ function improve(root, host) {
     }
   }
 
-  // A row that was being checked has room for what is known next, and keeps it.
+  // A row keeps its height. One that is being checked has room for what is known next.
   function morphInPlace(row, later) {
-    if (!row.matches(".checking") || later.matches(".checking")) return morph(row, later);
+    if (row.isEqualNode(later) || later.matches(".checking")) return morph(row, later);
     const keeper = later.matches(".available") ? row.querySelector("label") : row;
-    const height = keeper.offsetHeight;
-    const whole = row.offsetHeight;
+    const heightOf = (element) => element.getBoundingClientRect().height;
+    const height = heightOf(keeper);
+    const whole = heightOf(row);
+    // The parts of a price that has none yet open with the next touch.
+    if (row.matches(".available") && !row.querySelector(".detail")) row.dataset.folded = "";
     morph(row, later);
     keeper.style.minBlockSize = `${height}px`;
     // Where it is narrow: without what only recommends it.
-    if (row.offsetHeight > whole) row.dataset.late = "";
+    if (heightOf(row) > whole) row.dataset.late = "";
   }
 
   function isInUse(row) {
@@ -442,6 +449,8 @@ function improve(root, host) {
       input.removeAttribute("checked");
     }
     morph(main, region);
+    // What it knows now is in it.
+    address = main.dataset.live ?? address;
     // A template may give an element another place: the focus follows its id. What is gone leaves it
     // to what a page of this state begins with.
     if (focused?.id && !focused.isConnected) {
@@ -562,7 +571,9 @@ function improve(root, host) {
     const fields = new URLSearchParams([...new FormData(form)]);
     const query = form.querySelector("input:checked") ? fields : form.dataset.none;
     host.chose?.(`${form.getAttribute("action")}?${query}`);
-    address = `${form.dataset.reprice}?${query}`;
+    const { reprice } = form.dataset;
+    isRepriced = true;
+    address = `${reprice}${reprice.includes("?") ? "&" : "?"}${query}`;
     restart();
   }
 
