@@ -171,7 +171,11 @@ class EmbeddingShop:
             # A busy machine is neither slow sources nor overload.
             "consult": {"deadline_ms": 10_000, "max_deadline_ms": 10_000},
             "shed": {"enabled": False},
-            **{f"sources.{name}": {"url": self.sandbox, "timeout_ms": 9990} for name in SOURCE_NAMES},
+            # One worker knows for seconds the coupons that a test has spent through the other.
+            **{
+                f"sources.{name}": {"url": self.sandbox, "timeout_ms": 9990, "cache": name != "marketing"}
+                for name in SOURCE_NAMES
+            },
             **{f"sources.{name}": {"url": self.sandbox} for name in SERVICES},
         }
         return "".join(

@@ -10,7 +10,7 @@ import pytest
 
 from cashier.sandbox import parse_profile
 from tests.pages.embedding_shop import ANY_SHOP, INDONESIA, EmbeddingShop
-from tests.support.browser import chromium, opened
+from tests.support.browser import chromium, opened, wait_for_last_price
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Frame, Locator, Page, Route
@@ -49,7 +49,7 @@ def wait_for_event(page: Page, name: str) -> Any:
 
 
 def choose(cashier: Locator, method_id: str) -> None:
-    """Once its sources have answered."""
+    wait_for_last_price(cashier.page)
     cashier.locator("#others").evaluate("details => { details.open = true }")
     cashier.locator(f"[value='{method_id}']:enabled").check(force=True)
 
@@ -289,20 +289,29 @@ def places(page: Page) -> list[float]:
     return begin
 
 
-def test_a_hanging_source_is_being_checked_and_its_methods_come_by_themselves(
-    browser: Browser, shop: EmbeddingShop
+@pytest.mark.parametrize(
+    ("source", "payer", "before", "after"),
+    [
+        ("quota", "u_1", ".row.checking", "[value='QUICK_PAY:c_2']:checked"),
+        ("marketing", "u_100007", "#coupons .busy", ".price s"),  # whose coupons no test spends
+    ],
+)
+@pytest.mark.parametrize("width", [360, 1280])
+def test_what_a_hanging_source_knows_comes_by_itself(
+    browser: Browser, shop: EmbeddingShop, width: int, source: str, payer: str, before: str, after: str
 ) -> None:
-    profile = parse_profile("quota", {"faults": {"hang": 10_000}}, shop.weather.start("quota"))
-    shop.in_sandbox(lambda: shop.weather.change("quota", profile))
+    shop.open(user_id=payer)
+    profile = parse_profile(source, {"faults": {"hang": 10_000}}, shop.weather.start(source))
+    shop.in_sandbox(lambda: shop.weather.change(source, profile))
     try:
-        with opened(browser) as (page, wrong):
+        with opened(browser, viewport={"width": width, "height": 900}) as (page, wrong):
             page.goto(shop.address)
             cashier = page.locator("cashier-methods")
-            cashier.locator(".row.checking").first.wait_for(state="attached")
-            before = places(page)
-            shop.in_sandbox(lambda: shop.weather.restore("quota"))
-            cashier.locator("[value='QUICK_PAY:c_2']:checked").wait_for(state="attached")
-            assert places(page) == before, "nothing moves under a finger"
+            cashier.locator(before).first.wait_for(state="attached")
+            were_at = places(page)
+            shop.in_sandbox(lambda: shop.weather.restore(source))
+            cashier.locator(after).first.wait_for(state="attached")
+            assert places(page) == were_at, "nothing moves under a finger"
             assert wrong == []
             assert seen(page, "error") == []
     finally:

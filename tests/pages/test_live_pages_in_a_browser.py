@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.browser import chromium, opened
+from tests.support.browser import chromium, opened, wait_for_last_price
 from tests.support.command_processes import running
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def buy(page: Page, demo: Demo) -> None:
 
 
 def choose(page: Page, method_id: str) -> None:
+    wait_for_last_price(page)
     page.locator(f"[value='{method_id}']:enabled").check(force=True)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.browser import chromium, opened
+from tests.support.browser import chromium, opened, wait_for_last_price
 from tests.support.command_processes import running
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ def shop() -> Iterator[str]:
                 break
 
 
-def buy(page: Page, shop: str) -> None:
+def buy(page: Page, shop: str, *, scripts: bool = True) -> None:
     page.goto(shop)
     page.get_by_role("button", name="Buy", exact=True).first.click()
-    page.locator("#methods").wait_for()
+    wait_for_last_price(page, scripts=scripts)
 
 
 def tab_to(page: Page, selector: str) -> None:
@@ -88,7 +88,7 @@ def test_in_arabic_by_the_keyboard_only(browser: Browser, shop: str) -> None:
 
 def test_without_a_script(browser: Browser, shop: str) -> None:
     with opened(browser, viewport=PHONE, locale="en-GB", java_script_enabled=False) as (page, wrong):
-        buy(page, shop)
+        buy(page, shop, scripts=False)
         page.locator("#others summary").click()
         page.locator("label", has_text="China Merchants Bank credit card").first.click()
         page.locator("#pay .primary").click()

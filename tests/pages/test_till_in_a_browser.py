@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.browser import chromium, opened
+from tests.support.browser import chromium, opened, wait_for_last_price
 from tests.support.command_processes import running
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def demo() -> Iterator[Demo]:
 
 def type_line(page: Page, text: str) -> None:
     """As a cashier or a scanner types: into what has the focus, with Enter at the end."""
+    page.locator("input:focus").wait_for()  # a page that has loaded gives it with its first frame
     page.keyboard.type(text)
     page.keyboard.press("Enter")
 
@@ -118,6 +119,7 @@ def test_a_walk_in_pays_by_the_printed_code_on_a_phone(browser: Browser, demo: D
         page.goto(demo.code)
         type_line(page, "8")
         page.locator("#methods").wait_for()
+        wait_for_last_price(page)
         page.locator("[value='WALLET:ALIPAY']:enabled").check(force=True)
         page.locator("#pay .primary").click()
         page.locator("a[rel=noreferrer]").last.wait_for()
@@ -135,6 +137,7 @@ def test_a_card_is_entered_at_the_vault(browser: Browser, demo: Demo) -> None:
         page.goto(f"{demo.sandbox}/shop")
         page.get_by_role("button", name="Buy", exact=True).first.click()
         page.locator("#methods").wait_for()
+        wait_for_last_price(page)
         page.locator("#others summary").click()
         page.locator("[value='CARD']:enabled").check(force=True)
         page.locator("#pay .primary").click()

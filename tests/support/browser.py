@@ -38,6 +38,15 @@ def chromium(request: pytest.FixtureRequest) -> Iterator[Browser]:
             browser.close()
 
 
+def wait_for_last_price(page: Page, *, scripts: bool = True) -> None:
+    """Until a checkout knows all that its sources have to say: before, its prices may change."""
+    page.locator("#methods").first.wait_for()
+    complete = page.locator("[data-live$='missing=']").first
+    while not scripts and not complete.count():
+        page.reload()
+    complete.wait_for(state="attached")
+
+
 @contextmanager
 def opened(browser: Browser, **options: Any) -> Iterator[tuple[Page, list[str]]]:
     """A page in a context of its own, and what it reports: errors, broken policies, other hosts."""
