@@ -50,7 +50,7 @@ class Load(threading.Thread):
         self.join()
 
 
-def scraped(url: str) -> Samples:
+def scraped(url: str, *types: str) -> Samples:
     connection = HTTPConnection(url.removeprefix("http://"), timeout=30)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
@@ -58,13 +58,22 @@ def scraped(url: str) -> Samples:
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
-        if family.type in ("counter", "histogram")
+        if family.type in types
         for sample in family.samples
     }
 
 
 def total(samples: Samples, name: str) -> float:
     return sum(value for (of, _), value in samples.items() if of == name)
+
+
+def totals(url: str) -> Samples:
+    return scraped(url, "counter", "histogram")
+
+
+def both_serve(url: str) -> bool:
+    """A worker that is killed before it counts is not counted as ended."""
+    return total(scraped(url, "gauge"), "cashier_workers") == 2
 
 
 def workers(service: Command) -> set[int]:
@@ -79,7 +88,7 @@ def test_totals_survive_kills_of_workers_under_load(tmp_path: Path) -> None:
         path.write_text(path.read_text().replace("port = 9464", "port = 0"))
         with running("serve", "--config", str(path), "--workers", "2") as service:
             url, operations = service.address("Serving on"), service.address("Operations on")
-            eventually(lambda: len(workers(service)) == 2, "both workers run")
+            eventually(lambda: both_serve(operations), "both workers serve")
             loads = [Load(url) for _ in range(2)]
             for load in loads:
                 load.start()
@@ -92,20 +101,20 @@ def test_totals_survive_kills_of_workers_under_load(tmp_path: Path) -> None:
 
                     def ended(kills: int = kills) -> bool:
                         nonlocal before
-                        now = scraped(operations)
+                        now = totals(operations)
                         fallen = {
                             key: (value, now.get(key)) for key, value in before.items() if now.get(key, -1) < value
                         }
                         assert not fallen
                         before = now
-                        return total(now, ENDS) == kills and len(workers(service)) == 2
+                        return total(now, ENDS) == kills and both_serve(operations)
 
                     eventually(ended, "the worker is counted as ended, and replaced")
             finally:
                 for load in loads:
                     load.stop()
             answered = sum(load.answered for load in loads)
-            counted = total(scraped(operations), CONSULTATIONS)
+            counted = total(totals(operations), CONSULTATIONS)
             # Those that a killed worker had begun have no answer.
             assert answered <= counted <= answered + len(loads) * 3
             directory = {path for path in Path("/dev/shm").glob("cashier-*") if service_has(service, path)}
