@@ -114,7 +114,7 @@ def checkout_page(
             addresses.page,
             here,
             addresses.pay,
-            f"{addresses.methods}?{urlencode((missing,))}",
+            addresses.methods,
             {key: url for key, url in remedies.items() if url},
             addresses.card if call.vault else None,
         ),
@@ -123,6 +123,8 @@ def checkout_page(
         notice,
         resume,
     )
+    if session.user_id is None:
+        view = replace(view, checking_coupons=False)  # a walk-in has none
     if call.is_developer:
         view = replace(view, developer=developer_view(consultation, view, call.request_id))
     page = page_view(

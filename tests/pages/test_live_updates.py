@@ -127,6 +127,10 @@ async def test_an_update_never_knows_less_than_the_one_before() -> None:
         assert checking == sorted(set(checking), reverse=True), "each knows more"
 
 
+def reprice_address(document: Document) -> str:
+    return next(values["data-reprice"] for tag, values in document.tags if tag == "form" and "data-reprice" in values)
+
+
 def missing_in(document: Document) -> set[str]:
     """The sources that the page is without."""
     return set(filter(None, dict(parse_qsl(urlsplit(live_address(document)).query)).get("missing", "").split(",")))
@@ -245,14 +249,26 @@ async def test_an_updated_page_can_be_paid(shop: PageShop) -> None:
 
 async def test_a_choice_of_coupons_changes_the_prices(shop: PageShop) -> None:
     browser = await shop.payer(CASE)
-    plain = live_address(browser.document)
+    plain = reprice_address(browser.document)
     with_best, without = [
         json.loads((await browser.send("GET", address, headers=JSON)).body)["html"]
-        for address in (plain, f"{plain}&coupons=none")
+        for address in (plain, f"{plain}?coupons=none")
     ]
     assert 'class="off"' in with_best
     assert 'class="off"' not in without
     assert '<input type="hidden" name="coupons" value="none">' in without, "a submit keeps the choice"
+
+
+async def test_a_choice_of_coupons_is_answered_also_without_marketing(shop: PageShop) -> None:
+    """The open page knows more, but the payer has chosen something else since."""
+    browser = await shop.payer(CASE)
+    shop.cashier.invalidate("marketing", prefix="")
+    shop.checkout.silent.add("marketing")
+    answer = await browser.send("GET", f"{reprice_address(browser.document)}?coupons=none", headers=JSON)
+    browser.document = Document(json.loads(answer.body)["html"])
+    assert price_in(browser.document, "WALLET:ALIPAY") == "¥128.00"
+    await browser.choose("WALLET:ALIPAY")
+    assert browser.document.view == "action"
 
 
 async def test_a_payment_is_followed_to_its_end(shop: PageShop) -> None:

@@ -44,6 +44,15 @@ async def test_a_walk_in_enters_an_amount_and_pays_in_a_wallet(shop: TillShop) -
     assert (sale.merchant_id, sale.amount.value, sale.terminal_id) == ("m_5", 800, None)
 
 
+async def test_a_walk_in_waits_for_no_coupons(shop: TillShop) -> None:
+    shop.checkout.silent.add("channel")
+    browser = PayerBrowser(shop.application)
+    await browser.open(ADDRESS)
+    await browser.submit("/m_5", amount="8")
+    assert "busy" in browser.document.html, "the methods are being checked"
+    assert "coupons" not in browser.document.html
+
+
 async def in_wallet(shop: TillShop) -> tuple[PayerBrowser, str, str]:
     """A walk-in who is at the wallet: their browser, payment and return address."""
     browser = PayerBrowser(shop.application)

@@ -42,7 +42,9 @@ def wait_for_last_price(page: Page, *, scripts: bool = True) -> None:
     """Until a checkout knows all that its sources have to say: before, its prices may change."""
     page.locator("#methods").first.wait_for()
     complete = page.locator("[data-live$='missing=']").first
-    while not scripts and not complete.count():
+    for _ in range(0 if scripts else 50):
+        if complete.count():
+            break
         page.reload()
     complete.wait_for(state="attached")
 

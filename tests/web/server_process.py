@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ class ServerProcess:
     def _wait_for_workers(self, count: int) -> None:
         """The first one to accept connections does not wait for the others."""
         accepting: set[str] = set()
+        until_s = time.monotonic() + TIMEOUT_S
         while len(accepting) < count:
+            assert time.monotonic() < until_s, f"{len(accepting)} of {count} workers accept connections"
             self.request(consult_request(BODY.replace(b"o_1001", b"o_worker")))
             accepting.add(self.line())
 

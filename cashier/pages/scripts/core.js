@@ -136,7 +136,8 @@ function improve(root, host) {
   function removed(node) {
     const next = node.nextSibling;
     // What stands below it, such as the button to pay, does not move.
-    if (node.id === "checking" || node.id === "coupons") node.dataset.over = ""; else node.remove();
+    const keepsPlace = node.id === "checking" || (node.id === "coupons" && !node.querySelector("form"));
+    if (keepsPlace) node.dataset.over = ""; else node.remove();
     return next;
   }
 
@@ -475,7 +476,7 @@ function improve(root, host) {
     main = later;
     running = new Set();
     chosenNames.clear();
-    warned = false;
+    warned = isRepriced = false;
     address = main.dataset.live;
     isOver = !address;
     troubles = rounds = 0;
@@ -571,9 +572,8 @@ function improve(root, host) {
     const fields = new URLSearchParams([...new FormData(form)]);
     const query = form.querySelector("input:checked") ? fields : form.dataset.none;
     host.chose?.(`${form.getAttribute("action")}?${query}`);
-    const { reprice } = form.dataset;
     isRepriced = true;
-    address = `${reprice}${reprice.includes("?") ? "&" : "?"}${query}`;
+    address = `${form.dataset.reprice}?${query}`;
     restart();
   }
 
