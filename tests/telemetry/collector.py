@@ -49,6 +49,10 @@ class Collector:
     def named(self, name: str) -> list[ReceivedSpan]:
         return [span for span in self.spans if span.name == name]
 
+    def exported(self) -> list[bytes]:
+        """All bodies without ids and times, whose bytes are any short text at times."""
+        return [_without_ids_and_times(ExportTraceServiceRequest.FromString(body)) for body in self.bodies]
+
     def children(self, parent: ReceivedSpan) -> list[ReceivedSpan]:
         return [span for span in self.spans if (span.trace_id, span.parent_id) == (parent.trace_id, parent.span_id)]
 
@@ -98,6 +102,20 @@ def _spans(request: ExportTraceServiceRequest) -> list[ReceivedSpan]:
         for of_scope in of_resource.scope_spans
         for span in of_scope.spans
     ]
+
+
+def _without_ids_and_times(request: ExportTraceServiceRequest) -> bytes:
+    for of_resource in request.resource_spans:
+        for of_scope in of_resource.scope_spans:
+            for span in of_scope.spans:
+                for field in ("parent_span_id", "start_time_unix_nano", "end_time_unix_nano"):
+                    span.ClearField(field)
+                for event in span.events:
+                    event.ClearField("time_unix_nano")
+                for part in (span, *span.links):
+                    part.ClearField("trace_id")
+                    part.ClearField("span_id")
+    return bytes(request.SerializeToString())
 
 
 def _span(span: OtlpSpan, resource: dict[str, Any]) -> ReceivedSpan:

@@ -168,7 +168,7 @@ class Seen:
         """Personal words, and where they stand. Closes the cashier, which exports its spans."""
         texts = list(self.texts())
         await self._shop.close()
-        texts += [("trace", body.decode("utf-8", "replace")) for body in self._shop.collector.bodies]
+        texts += [("trace", body.decode("utf-8", "replace")) for body in self._shop.collector.exported()]
         texts += [("log", self._log.getvalue())]
         return {(place, word) for place, text in texts for word in words_in(text)}
 

@@ -60,7 +60,7 @@ async def test_no_span_has_anything_about_a_payer(traceparent: str | None) -> No
                 await payments.cancel(payment.payment_id, payment.payment_token, traceparent=traceparent)
         spans = await ended(shop)
     assert len(spans) > 100
-    for body in shop.collector.bodies:
+    for body in shop.collector.exported():
         for personal in PERSONAL:
             assert personal not in body, personal
     values = {
