@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 from cashier.web.application import CashierApp
 from cashier.web.balanced_listener import WorkerCount
 from cashier.web.exchange import CONSULT_TARGET, Exchange, encode_head, final_problem
-from cashier.web.overload_response import encode_refusal, match_plain_request, request_priority
+from cashier.web.overload_response import encode_refusal, request_priority
 from cashier.web.problem import ProblemCode
 from cashier.web.request_parser import (
     CHUNKED,
@@ -295,18 +295,6 @@ class ClientConnection(asyncio.Protocol):
         self._blank_bytes += begin - self._at
         self._at = begin
         budget = HEAD_LIMIT_BYTES - self._blank_bytes
-        overloaded = self.application.limits_admission
-        if overloaded and isinstance(buffer, bytes) and not self.server_state.draining:
-            plain = match_plain_request(buffer, begin)
-            if plain is not None:
-                headers = plain.headers
-                overloaded = False
-                if not self._admits(headers, plain.body):
-                    self._write_refusal(CONSULT_TARGET, headers, closes=False)
-                    self._at = plain.end
-                    self._blank_bytes = 0
-                    self._end_message()
-                    return True
         try:
             parsed = parse_head(buffer, begin, self._searched, budget)
         except ProtocolError as error:
@@ -327,22 +315,18 @@ class ClientConnection(asyncio.Protocol):
             self._chunks = ChunkedBody(budget - (end - begin))
         if 0 <= length <= len(buffer) - end:
             self._at, self._left = end + length, 0
-            self._serve(request, bytes(buffer[end : end + length]), overloaded=overloaded)
+            self._serve(request, bytes(buffer[end : end + length]))
         elif length > self.application.body_limit_bytes or request.expects_continue:
-            self._serve(request, b"", overloaded=overloaded)
+            self._serve(request, b"")
         else:
             self._request = request
             self._enter(Phase.BODY, self.application.body_timeout_s)
         return True
 
-    def _admits(self, headers: Mapping[bytes, bytes], body: bytes) -> bool:
-        """Whether the consultation is admitted. Counts it: call once."""
-        return self.application.admits(request_priority(headers, body, self.application.is_verified))
-
-    def _serve(self, request: RequestHead, body: bytes, *, overloaded: bool) -> None:
-        """Start the application. `overloaded`: unless it is a consultation that is not admitted."""
+    def _serve(self, request: RequestHead, body: bytes) -> None:
+        """Start the application, unless the request is a consultation that is not admitted."""
         consultation = request.target == CONSULT_TARGET and request.method == b"POST"
-        if consultation and overloaded and not self._admits(request.fields, body):
+        if consultation and self.application.limits_admission and not self._admits(request, body):
             self._refuse_for_overload(request)
             return
         self._exchange = exchange = Exchange(self, request, body, received=not self._left, admitted=consultation)
@@ -354,6 +338,10 @@ class ClientConnection(asyncio.Protocol):
         task = self._loop.create_task(exchange.run())
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
+
+    def _admits(self, request: RequestHead, body: bytes) -> bool:
+        """Whether the consultation is admitted. Counts it: call once."""
+        return self.application.admits(request_priority(request.fields, body, self.application.is_verified))
 
     def _write_refusal(self, target: bytes, headers: Mapping[bytes, bytes], *, closes: bool) -> None:
         application = self.application
@@ -393,7 +381,7 @@ class ClientConnection(asyncio.Protocol):
                 request, body = self._request, bytes(self._body)
                 self._request = None
                 self._body.clear()
-                self._serve(request, body, overloaded=self.application.limits_admission)
+                self._serve(request, body)
         elif self._exchange is not None:
             self._exchange.feed(piece, complete=not self._left)
         elif not self._left:

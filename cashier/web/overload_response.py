@@ -1,4 +1,4 @@
-"""Refuses consultations under overload: before parsing, after it, or over ASGI.
+"""Refuses consultations under overload: on our own connections, or over ASGI.
 
 A refusal must be so cheap that refusing two of three callers leaves nearly all CPU time to the
 third. `DegradationLadder` and `AdmissionQueue` decide; this module reads the priority and writes
@@ -13,9 +13,7 @@ it. Without authentication every claim counts.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from starlette.types import Scope, Send
 
@@ -27,7 +25,6 @@ from cashier.web.ports import ConsultService
 from cashier.web.problem import PROBLEM_TYPE, Headers, ProblemCode, encode_problem, make_problem
 from cashier.web.problem_text import localized
 from cashier.web.request_headers import read_request_id
-from cashier.web.request_parser import FIELD_LINE
 
 LOW, NORMAL, HIGH, CRITICAL = range(4)
 PRIORITIES = {name.encode(): priority for priority, name in enumerate(PRIORITY_NAMES)}
@@ -36,11 +33,6 @@ DETAIL = "The service is overloaded. The request was not processed."
 
 # `BearerAuth.is_verified`, for the value of an Authorization header.
 IsVerified = Callable[[bytes], bool]
-
-_PLAIN_HEAD = re.compile(rb"POST /v1/consult HTTP/1\.1\r\n(?:" + FIELD_LINE + rb")*+\r\n")
-_MAX_PLAIN_HEAD_BYTES = 8192
-_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r")
-_HOST = re.compile(rb"\nhost:[ \t]*[a-z0-9.:-]*[ \t]*\r")
 
 _PRODUCTS = ((b'"SCAN"', HIGH), (b'"EMBEDDED_CASHIER"', LOW))
 
@@ -77,55 +69,6 @@ class RefusalTexts:
             problem, language = localized(_PROBLEM, service, None, headers)
             known = self._known[accepted] = encode_problem(problem), language
         return known
-
-
-class PlainRequest(NamedTuple):
-    """A complete consultation request in its usual form, not parsed: `head` in lower case."""
-
-    head: bytes
-    data: bytes
-    begin: int
-    end: int
-
-    @property
-    def headers(self) -> dict[bytes, bytes]:
-        """The headers that a refusal depends on, the last value of each, as a parser reads them."""
-        return {name: value for name in _REFUSAL_HEADERS if (value := self._header(name)) is not None}
-
-    @property
-    def body(self) -> bytes:
-        return self.data[self.begin + len(self.head) : self.end]
-
-    def _header(self, name: bytes) -> bytes | None:
-        mark = b"\n" + name + b":"
-        at = self.head.rfind(mark)
-        if at < 0:
-            return None
-        begin = at + len(mark)
-        end = self.head.find(b"\r", begin)
-        return self.data[self.begin + begin : self.begin + end].strip(b" \t")
-
-
-_REFUSAL_HEADERS = (b"x-priority", b"authorization", b"x-request-id", b"origin", b"accept-language")
-
-
-def match_plain_request(data: bytes, begin: int) -> PlainRequest | None:
-    """None unless a request of the usual form starts at `begin` and is complete."""
-    match = _PLAIN_HEAD.match(data, begin)
-    if match is None or match.end() - begin > _MAX_PLAIN_HEAD_BYTES:
-        return None
-    head = match[0].lower()
-    # Headers that change the framing or the connection. Unrolled: a loop would double the cost.
-    if b"\ntransfer-encoding" in head or b"\nexpect" in head or b"close" in head:
-        return None
-    # The parser refuses a missing or a second one.
-    if head.count(b"\ncontent-length:") != 1 or head.count(b"\nhost:") != 1 or _HOST.search(head) is None:
-        return None
-    length = _LENGTH.search(head)
-    if length is None:
-        return None
-    end = begin + len(head) + int(length[1])
-    return PlainRequest(head, data, begin, end) if end <= len(data) else None
 
 
 def request_priority(headers: Mapping[bytes, bytes], body: bytes, is_verified: IsVerified) -> int:

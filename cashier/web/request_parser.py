@@ -22,12 +22,12 @@ _MAX_LENGTH_DIGITS = 18
 # RFC 9110, section 5: the characters of a header name and of a header value. Possessive
 # quantifiers keep a mismatch linear.
 _NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-FIELD_LINE = _NAME + rb":[\t\x20-\x7e\x80-\xff]*+\r\n"
-_HEAD = re.compile(rb"(" + _NAME + rb""") ([!"$-~]++) HTTP/1\.([0-9])\r\n((?:""" + FIELD_LINE + rb")*+)\r\n")
-# Of lines that match `FIELD_LINE`.
+_FIELD_LINE = _NAME + rb":[\t\x20-\x7e\x80-\xff]*+\r\n"
+_HEAD = re.compile(rb"(" + _NAME + rb""") ([!"$-~]++) HTTP/1\.([0-9])\r\n((?:""" + _FIELD_LINE + rb")*+)\r\n")
+# Of lines that match `_FIELD_LINE`.
 _NAMES = re.compile(rb"([^:]++):.*\n")
 _VALUES = re.compile(rb":[ \t]*+(.*)\r\n")
-_TRAILER = re.compile(FIELD_LINE)
+_TRAILER = re.compile(_FIELD_LINE)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 # No head contains these, so a head with one of them is refused before it is complete.
 _ILLEGAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")

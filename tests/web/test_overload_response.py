@@ -1,4 +1,4 @@
-"""Refusals under overload: priorities, order of responses, and the test for a plain request."""
+"""Refusals under overload: priorities, order and texts of responses."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder
@@ -22,7 +20,6 @@ from cashier.web.overload_response import (
     NORMAL,
     RefusalTexts,
     encode_refusal,
-    match_plain_request,
     request_priority,
     resolve_priority,
 )
@@ -191,9 +188,7 @@ async def test_on_another_server_the_application_refuses_before_reading_the_body
     ("product", "priority"), [(b"SCAN", HIGH), (b"STANDARD_CASHIER", NORMAL), (b"EMBEDDED_CASHIER", LOW)]
 )
 def test_the_product_sets_the_default_priority(product: bytes, priority: int) -> None:
-    plain = match_plain_request(for_product(product), 0)
-    assert plain is not None
-    assert request_priority(plain.headers, plain.body, never_verified) == priority
+    assert request_priority({}, BODY.replace(b"STANDARD_CASHIER", product), never_verified) == priority
 
 
 @pytest.mark.parametrize(
@@ -201,9 +196,9 @@ def test_the_product_sets_the_default_priority(product: bytes, priority: int) ->
     [(b"critical", CRITICAL), (b"High", HIGH), (b"normal", NORMAL), (b"low", LOW), (b"now!", NORMAL), (b"", NORMAL)],
 )
 def test_x_priority_sets_the_priority_and_an_unknown_value_is_ignored(value: bytes, priority: int) -> None:
-    plain = match_plain_request(with_header(b"x-priority: \t" + value + b" "), 0)
-    assert plain is not None
-    assert request_priority(plain.headers, plain.body, always_verified) == priority
+    parsed = parse_head(with_header(b"x-priority: \t" + value + b" "), 0, 0)
+    assert parsed is not None
+    assert request_priority(parsed[0].fields, BODY, always_verified) == priority
 
 
 def test_an_unverified_caller_may_lower_but_not_raise_its_priority() -> None:
@@ -219,65 +214,6 @@ def test_a_bearer_token_counts_as_verified_from_its_first_admission_to_its_expir
     assert bearer_auth.is_verified(token, NOW_S)
     assert not bearer_auth.is_verified(token, NOW_S + 61)
     assert not bearer_auth.is_verified(b"", NOW_S)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        REQUEST[:-1],
-        b" " + REQUEST,
-        with_header(b"no colon"),
-        with_header(b"a b: c"),
-        with_header(b" folded: x"),
-        with_header(b"x: \x00"),
-        with_header(b"Host: b"),
-        REQUEST.replace(b"Host: shop", b"Host: s/p"),
-        with_header(b"x: " + b"y" * 9000),
-        REQUEST[:40],
-        REQUEST.replace(b"POST", b"PUT"),
-        REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"),
-        REQUEST.replace(b"/v1/consult", b"/v1/consult?x=1"),
-        REQUEST.replace(b"Content-Length: ", b"Content-Length: +"),
-        REQUEST.replace(b"\r\nContent-Length", b"\nContent-Length"),
-        with_header(b"Transfer-Encoding: chunked"),
-        with_header(b"Content-Length: 5"),
-        REQUEST.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n"),
-        with_header(b"Expect: 100-continue"),
-        with_header(b"Connection: Close"),
-    ],
-)
-def test_an_unusual_request_is_not_plain(data: bytes) -> None:
-    assert match_plain_request(data, 0) is None
-
-
-_LINES = (
-    b"Host: a",
-    b"Content-Length: 2",
-    b"content-length:1",
-    b"Transfer-Encoding: chunked",
-    b"Connection: keep-alive",
-    b"X-Priority: high",
-)
-_BREAKS = (b"\r\n", b"\n", b"\r\n\r\n", b"\r\n ", b"{}", b"0\r\n\r\n", b"POST /v1/consult HTTP/1.1")
-_PIECES = st.lists(st.sampled_from((*_LINES, *_BREAKS)), max_size=8)
-
-
-@given(_PIECES, st.booleans(), st.integers(0, 3))
-def test_what_is_refused_unparsed_is_one_complete_request_to_the_parser(
-    pieces: list[bytes], with_head: bool, begin: int
-) -> None:
-    """Otherwise a proxy's clients could be confused (request smuggling)."""
-    data = LINE + (b"\r\nA: b\r\n".join(pieces) + b"\r\nContent-Length: 2\r\n\r\n{}" if with_head else b"".join(pieces))
-    plain = match_plain_request(b"x" * begin + data, begin)
-    if plain is None:
-        return
-    parsed = parse_head(data, 0, 0)
-    assert parsed is not None
-    request, end = parsed
-    assert request.length == len(plain.body) == plain.end - begin - end
-    assert request.keep_alive
-    assert plain.headers == {name: request.fields[name] for name in plain.headers}
-    assert plain.headers.keys() >= request.fields.keys() & {b"x-priority"}
 
 
 def test_a_refusal_does_not_repeat_an_invalid_request_id() -> None:
