@@ -294,7 +294,7 @@ _ROWS = (
     Family(
         "cashier_http_problems_total",
         _COUNTER,
-        "Problems in answers and event streams, by code.",
+        "Problems in answers and event streams, by code. Of pages only INTERNAL, by their status 500.",
         "INTERNAL: a bug, and the log has it. OVERLOADED: see shed. UNAUTHENTICATED, TOKEN_EXPIRED: keys or clocks."
         " The README of the API explains each code.",
         ("code",),

@@ -15,6 +15,8 @@ from cashier.web.problem import ProblemCode, problem_code_in
 _STATUS_CLASSES = {ord(digit): f"{digit}xx" for digit in "2345"}
 _FIRST_OF_PROBLEMS = ord("4")
 _STATUS_AT = len(b"HTTP/1.1 ")
+# A page, or the answer to a HEAD, says by its status alone that there was a bug.
+_BUG = b"HTTP/1.1 500 "
 _UNANSWERED = 0
 _CONSULT_TARGET = CONSULT_PATH.encode("ascii")
 _ERROR_EVENT = b"event: error\n"
@@ -58,6 +60,9 @@ class HttpMetrics:
         return self._consultations if target == _CONSULT_TARGET else self._requests[endpoint_path(target)]
 
     def _count_problem(self, written: bytes) -> None:
-        counter = self._problems.get(problem_code_in(written) or "")
+        code = problem_code_in(written)
+        if code is None and written.startswith(_BUG):
+            code = ProblemCode.INTERNAL.value
+        counter = self._problems.get(code or "")
         if counter is not None:
             counter.add()

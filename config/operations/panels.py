@@ -80,6 +80,14 @@ CACHE = of_source("cashier_cache_requests_total", 'result!="fallback"')
 METHODS = of("cashier_methods_total")
 REQUESTS = of("cashier_http_requests_total")
 AVAILABLE = of("cashier_methods_total", 'availability="AVAILABLE"')
+INTERNAL, ERROR = 'code="INTERNAL"', 'outcome="error"'
+# Requests that start a payment, of the API, the pages and the tills.
+_SUBMIT_PATHS = (
+    "/v1/payments|/cashier/{order_id}/pay|/cashier-embed/{order_id}/pay"
+    "|/cashier-till/{merchant_id}/{terminal_id}/sales/{order_id}/scan"
+)
+SUBMITS = of("cashier_http_requests_total", f'path=~"{_SUBMIT_PATHS}"')
+SUBMITS_FAILED = of("cashier_http_requests_total", f'path=~"{_SUBMIT_PATHS}"', 'status="5xx"')
 
 NOW = (
     stat(
@@ -412,6 +420,29 @@ HTTP = (
         "Near [server] max_connections times the workers: idle ones are closed, then new ones are refused. Let callers "
         "reuse connections, or raise the bound.",
         Query(f"sum by (instance) ({of('cashier_http_connections')})", "{{instance}}"),
+    ),
+    timeseries(
+        "Submits that failed",
+        "percentunit",
+        "Share of the submits of payments that were answered with 5xx, by the path of the API, a page or a till.",
+        "Above 1 % CashierPaymentsFail pages. See Problems for the code, then Silent sources: risk, the engine or a "
+        "source of the recheck.",
+        Query(share("path", SUBMITS_FAILED, SUBMITS), "{{path}}"),
+    ),
+    timeseries(
+        "Internal errors",
+        "none",
+        "Requests and consultations that ended with an internal error in the last 15 minutes, by instance.",
+        "Each is a bug: the log of the instance has its traceback, and its request_id leads to the request. "
+        "CashierBugs is its ticket.",
+        Query(
+            f"sum by (instance) (increase({of('cashier_http_problems_total', INTERNAL)}[15m]))",
+            "{{instance}} responses",
+        ),
+        Query(
+            f"sum by (instance) (increase({of('cashier_consultation_duration_seconds_count', ERROR)}[15m]))",
+            "{{instance}} consultations",
+        ),
     ),
 )
 

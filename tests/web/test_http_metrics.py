@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from starlette.responses import HTMLResponse
 
 from cashier.consultation.answer import OrderUnknown
 from cashier.web import app
@@ -91,6 +92,18 @@ async def test_a_stream_that_ends_with_a_problem_counts_it() -> None:
     await client.settle()
     assert b"event: error" in client.received
     assert moved(server) == {REQUESTS: {("/v1/consult", "2xx"): 1}, PROBLEMS: {("INTERNAL",): 1}}
+
+
+@pytest.mark.parametrize(("status", "problems"), [(500, {("INTERNAL",): 1}), (503, {})])
+async def test_a_page_that_says_500_counts_as_a_bug(
+    monkeypatch: pytest.MonkeyPatch, status: int, problems: dict[tuple[str, ...], int]
+) -> None:
+    """It has no problem document. Other statuses of pages are no bugs."""
+    server = VirtualServer()
+    page = HTMLResponse("<p>Please try again.</p>", status)
+    monkeypatch.setattr(type(server.config.loaded_app), "__call__", lambda _, *asgi: page(*asgi))
+    await server.connect().send(GET % b"/cashier/o_1")
+    assert moved(server) == {REQUESTS: {("/cashier/{order_id}", "5xx"): 1}, PROBLEMS: problems}
 
 
 @pytest.mark.looptime
