@@ -497,4 +497,4 @@ async def _close(opened: Sequence[Transport | wiring.Resource]) -> None:
             for each in opened:
                 closing.start_soon(each.close)
     if bound.cancelled_caught:
-        _log.warning("connections to upstreams did not close in time", seconds=_CLOSE_S)
+        _log.warning("connections to upstreams did not close in time", waited_s=_CLOSE_S)

@@ -96,7 +96,7 @@ class EventStream(Generic[T]):
                     await _flush(send, event)
                 await _send(send, b"", more=False)
         except TimeoutError:
-            _log.warning("event stream reader stalled", request_id=self._request_id, seconds=STALL_S)
+            _log.warning("event stream reader stalled", request_id=self._request_id, waited_s=STALL_S)
         except asyncio.CancelledError:
             if not watched.absorb_cancellation():
                 raise
