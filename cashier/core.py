@@ -47,7 +47,7 @@ from cashier.telemetry.payment_gauges import PaymentGauges
 from cashier.telemetry.pseudonyms import Pseudonyms, new_key
 from cashier.telemetry.recorder import Recorder
 from cashier.telemetry.replay import digest_of, facts_of
-from cashier.telemetry.trace_context import is_traceparent
+from cashier.telemetry.trace_context import caller_headers
 from cashier.telemetry.worker_report import loop_state, payments_state, shared_cache_state, source_states
 from cashier.telemetry.worker_state import WorkerState
 from cashier.tokens.token_service import TokenService
@@ -469,9 +469,7 @@ class Cashier:
 
 
 def _call_headers(request_id: str | None, traceparent: str | None) -> CallHeaders:
-    """A `traceparent` that is not valid is left out."""
-    valid = traceparent is not None and is_traceparent(traceparent)
-    return CallHeaders(request_id or uuid.uuid4().hex, traceparent if valid else None)
+    return caller_headers(request_id or uuid.uuid4().hex, traceparent)
 
 
 async def _step_by_step(steps: Generator[None, None, Explanation]) -> Explanation:

@@ -33,10 +33,10 @@ from cashier.pages.sale_view import amount_form
 from cashier.pages.surroundings import page_view
 from cashier.pages.till_views import MerchantCodeView
 from cashier.settings.pages import CodeSettings
+from cashier.telemetry.trace_context import caller_headers
 from cashier.tokens.page_session import SessionClaims
 from cashier.web.problem import RequestRefused
 from cashier.web.rate_limit import RateLimit
-from cashier.wire.transport import CallHeaders
 
 OpenSession = Callable[[SessionRequest, Scope], PageSession]
 # Orders of one payer's address, and of one merchant, per minute.
@@ -108,7 +108,7 @@ class CodeEndpoints:
         sale = Sale(merchant_id=call.merchant_id, amount=amount)
         try:
             order = await self._orders.create(
-                call.settings.order_url, sale, key, CallHeaders(call.request_id, call.traceparent)
+                call.settings.order_url, sale, key, caller_headers(call.request_id, call.traceparent)
             )
         except OrderNotCreated:
             return self._page(call, entered, 503, str(call.writing.labels.order_failed))

@@ -40,8 +40,8 @@ from cashier.pages.surroundings import page_view
 from cashier.pages.till_call import TillCall
 from cashier.pages.till_views import TillView
 from cashier.pages.views import Link
+from cashier.telemetry.trace_context import caller_headers
 from cashier.tokens.jws import TokenRefused
-from cashier.wire.transport import CallHeaders
 
 _POLL_MS = 2_000
 # A stream that ended before the payment did goes on.
@@ -81,7 +81,7 @@ class TillEndpoints:
         sale = Sale(merchant_id=till.merchant_id, terminal_id=till.terminal_id, amount=amount, note=note or None)
         key = sales.entered_key(till.till, form.attempt, str(amount), note)
         try:
-            headers = CallHeaders(call.request_id, call.traceparent)
+            headers = caller_headers(call.request_id, call.traceparent)
             order = await self._orders.create(call.settings.order_url, sale, key, headers)
         except OrderNotCreated:
             return self._till(call, entered, note, 503, str(call.writing.labels.order_failed))

@@ -13,6 +13,9 @@ from typing import Self
 
 from msgspec import Struct
 
+from cashier.caller_trace import tracestate_of
+from cashier.wire.transport import CallHeaders
+
 _TRACEPARENT = re.compile(
     r"(?:00|(?!00|ff)(?P<later>[0-9a-f]{2}))-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})(?P<span>[0-9a-f]{16})"
     r"-(?P<flags>[0-9a-f]{2})(?(later)(?:-[!-~]*)?)"
@@ -23,11 +26,15 @@ _PAYMENT_DOMAIN = "cashier payment trace 1"
 
 
 class TraceContext(Struct, frozen=True):
-    """One span of one trace. `trace_id` has 32, `span_id` 16 hexadecimal digits."""
+    """One span of one trace. `trace_id` has 32, `span_id` 16 hexadecimal digits.
+
+    `tracestate`: the caller's, for every span of its trace.
+    """
 
     trace_id: str
     span_id: str
     sampled: bool = True
+    tracestate: str | None = None
 
     @classmethod
     def parse(cls, traceparent: str) -> Self | None:
@@ -35,7 +42,8 @@ class TraceContext(Struct, frozen=True):
         found = _TRACEPARENT.fullmatch(traceparent)
         if found is None:
             return None
-        return cls(found["trace"], found["span"], bool(int(found["flags"], 16) & _SAMPLED))
+        sampled = bool(int(found["flags"], 16) & _SAMPLED)
+        return cls(found["trace"], found["span"], sampled, tracestate_of(traceparent))
 
     @classmethod
     def root(cls) -> Self:
@@ -44,16 +52,18 @@ class TraceContext(Struct, frozen=True):
 
     def child(self) -> TraceContext:
         """A new span of the same trace."""
-        return TraceContext(self.trace_id, new_span_id(), self.sampled)
+        return TraceContext(self.trace_id, new_span_id(), self.sampled, self.tracestate)
 
     @property
     def traceparent(self) -> str:
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
 
-def is_traceparent(header: str) -> bool:
-    """Whether the header is valid."""
-    return _TRACEPARENT.fullmatch(header) is not None
+def caller_headers(request_id: str, traceparent: str | None) -> CallHeaders:
+    """Of untraced calls. A `traceparent` that is not valid is left out, and with it its state."""
+    if traceparent is None or _TRACEPARENT.fullmatch(traceparent) is None:
+        return CallHeaders(request_id)
+    return CallHeaders(request_id, traceparent, tracestate_of(traceparent))
 
 
 def new_span_id() -> str:

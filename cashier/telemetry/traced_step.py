@@ -73,7 +73,10 @@ class TracedStep:
         self.record_zero_ns = 0
 
     def call_headers(self, request_id: str) -> TracedCallHeaders:
-        return TracedCallHeaders(request_id=request_id, traceparent=self.context.traceparent, step=self)
+        context = self.context
+        return TracedCallHeaders(
+            request_id=request_id, traceparent=context.traceparent, tracestate=context.tracestate, step=self
+        )
 
     def begin_call(self, source: str, method: str) -> TracedCall | None:
         """None beyond the bound: such a call is not recorded, neither here nor upstream."""
@@ -145,4 +148,4 @@ class TracedCallHeaders(CallHeaders, frozen=True, kw_only=True):
     def untraced(self) -> CallHeaders:
         """For calls beyond the bounds. Upstreams record nothing of them either."""
         context = TraceContext(self.step.context.trace_id, self.step.context.span_id, sampled=False)
-        return CallHeaders(self.request_id, context.traceparent)
+        return CallHeaders(self.request_id, context.traceparent, self.tracestate)

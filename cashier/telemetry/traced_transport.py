@@ -53,7 +53,7 @@ class TracedTransport:
         if traced is None:
             return self._send(request, call_headers.untraced(), budget_ms, on_response, avoid)
         call = _RecordedCall(traced, self._transport, on_response)
-        own_headers = CallHeaders(call_headers.request_id, traced.context.traceparent)
+        own_headers = CallHeaders(call_headers.request_id, traced.context.traceparent, call_headers.tracestate)
         call.call = self._send(request, own_headers, budget_ms, call.on_response, avoid)
         return call
 

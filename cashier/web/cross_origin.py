@@ -21,8 +21,8 @@ from cashier.web.response import ApiResponse
 # by the request itself.
 _MAX_AGE_S = 7200
 _REQUEST_HEADERS = (
-    b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent, X-Payment-Token, X-Priority,"
-    b" X-Request-Id, X-Request-Timeout-Ms"
+    b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent, tracestate, X-Payment-Token,"
+    b" X-Priority, X-Request-Id, X-Request-Timeout-Ms"
 )
 _EXPOSED_HEADERS = b"Retry-After, Server-Timing, WWW-Authenticate, X-Request-Id"
 # RFC 6454, section 6.2, as browsers write it: lower case, in Punycode, no default port.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from random import getrandbits
 
+from cashier.caller_trace import CallerTrace
 from cashier.domain.pan import looks_issued
 from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused
 
@@ -34,9 +35,16 @@ def read_request_id(headers: Mapping[bytes, bytes]) -> str:
 
 
 def read_traceparent(headers: Mapping[bytes, bytes]) -> str | None:
-    """The caller's traceparent; None if it is absent. The service ignores one that is not valid."""
+    """The caller's traceparent, a `CallerTrace` if a tracestate came with it; None if it is absent.
+
+    The service ignores one that is not valid.
+    """
     claimed = headers.get(b"traceparent")
-    return None if claimed is None else claimed.decode("latin-1")
+    if claimed is None:
+        return None
+    state = headers.get(b"tracestate")
+    traceparent = claimed.decode("latin-1")
+    return traceparent if state is None else CallerTrace(traceparent, state.decode("latin-1"))
 
 
 def read_timeout_ms(headers: Mapping[bytes, bytes]) -> int | None:

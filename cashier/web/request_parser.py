@@ -37,6 +37,8 @@ _HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%\-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?",
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/?@]++(?!@)", re.IGNORECASE)
 # A second line of one of these changes what the message means, or who sent it.
 _SINGLETONS = (b"host", b"content-length", b"transfer-encoding", b"authorization", b"origin")
+# W3C Trace Context, section 3.3.1: several lines are one list.
+_LIST = b"tracestate"
 
 
 class ProtocolError(Exception):
@@ -49,7 +51,7 @@ class ProtocolError(Exception):
 
 
 class RequestHead:
-    """`fields`: the last value of each header by lower-case name.
+    """`fields`: the last value of each header by lower-case name; of `tracestate` all of them.
 
     `target` is in origin form, or `*`. `length` of the body in bytes, or `CHUNKED`.
     """
@@ -73,8 +75,11 @@ class RequestHead:
         self._values = values
         self.fields = fields = dict(zip(names, values, strict=True))
         self.http_1_0 = http_1_0
-        if len(fields) != len(names) and any(names.count(name) > 1 for name in _SINGLETONS):
-            raise _malformed("A header that may occur once occurs more often.")
+        if len(fields) != len(names):
+            if any(names.count(name) > 1 for name in _SINGLETONS):
+                raise _malformed("A header that may occur once occurs more often.")
+            if names.count(_LIST) > 1:
+                self._join_list()
         self.target = target if target[:1] == b"/" else self._origin_form(target)
         if not _HOST.fullmatch(fields[b"host"]) if b"host" in fields else not http_1_0:
             raise _malformed("The request needs one valid Host header.")
@@ -98,6 +103,13 @@ class RequestHead:
     def headers(self) -> list[tuple[bytes, bytes]]:
         """All headers in their order."""
         return list(zip(self._names, self._values, strict=True))
+
+    def _join_list(self) -> None:
+        lines = self.headers
+        self.fields[_LIST] = b",".join(value for name, value in lines if name == _LIST)
+        others = [line for line in lines if line[0] != _LIST]
+        self._names = [*(name for name, _ in others), _LIST]
+        self._values = [*(value for _, value in others), self.fields[_LIST]]
 
     def _origin_form(self, target: bytes) -> bytes:
         absolute = _ABSOLUTE_FORM.match(target)

@@ -565,6 +565,8 @@ def _headers(request: Request, call_headers: CallHeaders, budget_ms: int) -> dic
     }
     if call_headers.traceparent:
         headers["traceparent"] = call_headers.traceparent
+        if call_headers.tracestate:
+            headers["tracestate"] = call_headers.tracestate
     if request.body or request.method not in ("GET", "DELETE"):
         headers["Content-Type"] = JSON_MEDIA_TYPE
     for name, _ in request.headers:

@@ -23,9 +23,9 @@ _VALUE = re.compile(r"[!-~](?:[\t -~]*[!-~])?")
 # Headers of every request, and those that control framing or the connection. `Accept` and
 # `Content-Type` are only defaults.
 _RESERVED_HEADERS = frozenset((
-    "host", "x-caller", "accept-encoding", "x-request-id", "x-deadline-ms", "traceparent", "content-length",
-    "transfer-encoding", "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
-    "te", "trailer", "upgrade", "expect",
+    "host", "x-caller", "accept-encoding", "x-request-id", "x-deadline-ms", "traceparent", "tracestate",
+    "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-authenticate", "proxy-authorization",
+    "proxy-connection", "te", "trailer", "upgrade", "expect",
 ))  # fmt: skip
 
 
@@ -41,6 +41,8 @@ def check_request(request: Request, call_headers: CallHeaders) -> None:
             f"target {target!r}, request id {call_headers.request_id!r}"
             f" and traceparent {call_headers.traceparent!r} must be printable ASCII"
         )
+    if call_headers.tracestate and not _VALUE.fullmatch(call_headers.tracestate):
+        raise ValueError(f"tracestate {call_headers.tracestate!r} must be printable ASCII")
     if not target.startswith("/") or "#" in target:
         raise ValueError(f"target {target!r} is not a path with an optional query")
     if request.method not in ALLOWED_METHODS:
@@ -91,6 +93,8 @@ class RequestWriter:
         )
         if call_headers.traceparent:
             text += f"traceparent: {call_headers.traceparent}\r\n"
+            if call_headers.tracestate:
+                text += f"tracestate: {call_headers.tracestate}\r\n"
         if request.headers:
             text += "".join(f"{name}: {value}\r\n" for name, value in request.headers)
         if not body and request.method in ("GET", "DELETE"):

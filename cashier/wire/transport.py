@@ -46,10 +46,14 @@ class Request(Struct, frozen=True):
 
 
 class CallHeaders(Struct, frozen=True):
-    """Header values that every call of one consultation carries."""
+    """Header values that every call of one consultation carries.
+
+    `tracestate`: only with a `traceparent`.
+    """
 
     request_id: str
     traceparent: str | None = None
+    tracestate: str | None = None
 
 
 class AnsweringConnection(Protocol):

@@ -96,7 +96,9 @@ def test_each_operation_has_the_parameters_headers_and_statuses_of_the_table() -
     for operation in OPERATIONS:
         built = DOCUMENT["paths"][operation.path][operation.method.lower()]
         parameters = {(each["in"], each["name"]) for each in built["parameters"]}
-        always = {("header", name) for name in ("X-Request-Id", "X-Caller", "X-Deadline-Ms", "traceparent")}
+        always = {
+            ("header", name) for name in ("X-Request-Id", "X-Caller", "X-Deadline-Ms", "traceparent", "tracestate")
+        }
         own = {("path", name) for name in operation.path_parameters} | {("query", name) for name in operation.query}
         assert parameters == always | own | {("header", name) for name in operation.headers}
         assert ("requestBody" in built) is (operation.body is not None)

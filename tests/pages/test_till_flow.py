@@ -166,6 +166,16 @@ async def test_a_sale_is_created_once_however_often_its_form_is_sent(shop: TillS
     assert another.location != answers[0].location, "the next sale of the same amount"
 
 
+async def test_an_order_is_asked_for_in_the_trace_of_the_browser_if_it_is_valid(shop: TillShop) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for traceparent in (parent, "ä"):
+        browser = await shop.till()
+        browser.headers |= {"traceparent": traceparent, "tracestate": "rojo=1"}
+        assert (await browser.post(browser.document.form("/sales"), {"amount": "5", "note": ""})).status == 303
+    sent = [(headers.traceparent, headers.tracestate) for headers in shop.call_headers]
+    assert sent == [(parent, "rojo=1"), (None, None)]
+
+
 @pytest.mark.parametrize("amount", ["", "0", "12,5", "-1", "<b>", "1" * 40])
 async def test_what_is_no_amount_is_said_at_its_field(shop: TillShop, amount: str) -> None:
     browser = await shop.till()

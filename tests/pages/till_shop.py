@@ -28,16 +28,17 @@ CODES = {MERCHANT: {"name": "Breakfast <Stall>", "currency": "CNY"}}
 
 
 class TillShop:
-    """`sales`: those that were asked for, with their keys. `out_of_order`: no order is created.
+    """`sales`: those that were asked for, with their keys; `call_headers`: of each.
 
-    `orders_cost`: the minor units of each new order, whatever was asked for. `orders_are`: always
-    this one.
+    `out_of_order`: no order is created. `orders_cost`: the minor units of each new order, whatever
+    was asked for. `orders_are`: always this one.
     """
 
     def __init__(self, opened: Checkout, settings: Mapping[str, Any]) -> None:
         self.checkout = opened
         self.cashier = opened.workers[0]
         self.sales: list[tuple[Sale, str]] = []
+        self.call_headers: list[CallHeaders] = []
         self.out_of_order = False
         self.orders_cost: int | None = None
         self.orders_are: str | None = None
@@ -51,6 +52,7 @@ class TillShop:
 
     async def create_order(self, sale: Sale, idempotency_key: str, call_headers: CallHeaders) -> CreatedOrder:
         self.sales.append((sale, idempotency_key))
+        self.call_headers.append(call_headers)
         if self.out_of_order:
             raise OrderNotCreated
         if self.orders_are is not None:

@@ -9,6 +9,7 @@ from contextlib import aclosing, suppress
 import pytest
 
 from cashier import Cashier, OrderUnknown, RequiredSourceUnavailable
+from cashier.caller_trace import CallerTrace
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.fanout.ask import Importance, SourceStatus
 from cashier.fanout.timeline import CallKind, CallOutcome, Flag
@@ -79,6 +80,21 @@ async def test_what_the_caller_does_not_sample_passes_unchanged_and_leaves_no_sp
         spans = await shop.spans()
     assert {span.trace_id for span in spans} == {CALLER[3:35]}
     assert len([span for span in spans if span.kind == "SERVER"]) == 1
+
+
+@pytest.mark.parametrize("caller", [CALLER, UNSAMPLED])
+async def test_a_tracestate_goes_with_every_call_in_the_callers_trace(caller: str) -> None:
+    async with rig(sample_bps=0) as shop:
+        await shop.consult(traceparent=CallerTrace(caller, "rojo=1"))
+        assert {request.name for request in shop.requests} == set(SOURCE_NAMES)
+        assert {request.headers["tracestate"] for request in shop.requests} == {"rojo=1"}
+
+
+async def test_a_tracestate_without_a_valid_traceparent_is_dropped_though_we_trace() -> None:
+    async with rig(sample_bps=10_000) as shop:
+        await shop.consult(traceparent=CallerTrace(CALLER.upper(), "rojo=1"))
+        assert all("traceparent" in request.headers for request in shop.requests)
+        assert not any("tracestate" in request.headers for request in shop.requests)
 
 
 async def test_without_a_callers_trace_the_configured_share_is_traced() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cashier.caller_trace import CallerTrace
 from cashier.domain.order_result import NoOrder
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
@@ -124,6 +125,14 @@ async def test_what_the_caller_does_not_sample_passes_unchanged() -> None:
         await submit(shop, "balance_is_enough", "BALANCE:acc_1", unsampled)
         assert {request.headers["traceparent"] for request in shop.requests} == {unsampled}
         assert await ended(shop) == []
+
+
+@pytest.mark.parametrize("caller", [CALLER, CALLER[:-2] + "00"])
+async def test_a_tracestate_goes_with_every_call_of_the_payment(caller: str) -> None:
+    async with rig(sample_bps=0) as shop:
+        await submit(shop, "balance_is_enough", "BALANCE:acc_1", CallerTrace(caller, "rojo=1"))
+        assert {"risk", "engine", "acquirer", "order"} <= {request.name for request in shop.requests}
+        assert {request.headers.get("tracestate") for request in shop.requests} == {"rojo=1"}
 
 
 async def test_the_configured_share_of_payments_is_traced() -> None:

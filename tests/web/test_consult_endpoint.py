@@ -9,6 +9,7 @@ import re
 import pytest
 from structlog.testing import capture_logs
 
+from cashier.caller_trace import tracestate_of
 from cashier.consultation.answer import OrderUnknown, RequiredSourceUnavailable
 from cashier.web import CashierApp, app
 from tests.web.asgi_client import JSON, CapturedResponse, IncomingMessages, PendingRequest, call, request, scope
@@ -81,6 +82,15 @@ async def test_a_traceparent_is_handed_to_the_service_which_judges_it(
     for claimed in (trace, "\xe4"):
         await call(application, headers=JSON | {"traceparent": claimed})
     assert [recorded[2] for recorded in service.calls] == [None, trace, "\xe4"]
+
+
+async def test_a_tracestate_comes_with_its_traceparent(application: CashierApp, service: FakeService) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    await call(application, headers=JSON | {"traceparent": trace, "tracestate": "rojo=1, congo=2"})
+    await call(application, headers=JSON | {"tracestate": "rojo=1"})
+    with_state, without_parent = (recorded[2] for recorded in service.calls)
+    assert (with_state, tracestate_of(with_state or "")) == (trace, "rojo=1,congo=2")
+    assert without_parent is None
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,13 @@ def test_what_two_recipients_could_read_differently_is_refused(data: bytes) -> N
     assert refused.value.code is ProblemCode.MALFORMED
 
 
+def test_the_lines_of_a_tracestate_are_one_list_and_of_another_header_the_last_counts() -> None:
+    head = parse(request(b"tracestate: a=1", b"X-A: 1", b"TraceState: b=2, c=3", b"X-A: 2"))
+    assert (head.fields[b"tracestate"], head.fields[b"x-a"]) == (b"a=1,b=2, c=3", b"2")
+    others = [(b"host", b"shop"), (b"x-a", b"1"), (b"x-a", b"2")]
+    assert head.headers == [*others, (b"tracestate", b"a=1,b=2, c=3")]
+
+
 @pytest.mark.parametrize("space", [b"", b" ", b"\t", b" \t \t"])
 def test_spaces_and_tabs_around_a_value_are_no_part_of_it(space: bytes) -> None:
     parsed = parse(request(b"X-A:" + space + b"b \t c" + space, b"Content-Length:" + space + b"7" + space))

@@ -14,10 +14,11 @@ from tests.wire.client_side import CALL_HEADERS, OK, RecordedCall, answer, send,
 from tests.wire.conftest import Wired, exchange
 
 HELLO = Response(200, b"hello")
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 async def test_a_request_has_the_headers_of_the_contract_and_no_others(wired: Wired) -> None:
-    call_headers = CallHeaders("r-77", traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    call_headers = CallHeaders("r-77", traceparent=TRACEPARENT)
     call = RecordedCall(wired.transport, Request("/members/u_1/cards?currency=CNY"), call_headers, budget_ms=87)
     peer = await wired.upstream.peer()
     request = await peer.read_request()
@@ -40,7 +41,14 @@ async def test_without_a_trace_there_is_no_traceparent(wired: Wired) -> None:
     call = send(wired.transport)
     request = await (await wired.upstream.peer()).read_request()
     call.abandon()
-    assert "traceparent" not in request.headers
+    assert not {"traceparent", "tracestate"} & set(request.headers)
+
+
+async def test_a_tracestate_is_sent_with_its_traceparent(wired: Wired) -> None:
+    call = RecordedCall(wired.transport, Request("/a"), CallHeaders("r-77", TRACEPARENT, "rojo=1,congo=a b"))
+    request = await (await wired.upstream.peer()).read_request()
+    call.call.abandon()
+    assert (request.headers["traceparent"], request.headers["tracestate"]) == (TRACEPARENT, "rojo=1,congo=a b")
 
 
 @pytest.mark.parametrize("body", [b'{"requests": []}', b""], ids=["with a body", "without a body"])
@@ -72,6 +80,8 @@ async def test_a_post_has_length_and_type_of_its_body(wired: Wired, body: bytes)
         (Request("/a"), CallHeaders("ü")),
         (Request("/a"), CallHeaders("")),
         (Request("/a"), CallHeaders("r", traceparent="00\r\nX-Injected: 1")),
+        (Request("/a"), CallHeaders("r", TRACEPARENT, tracestate="a=1\r\nX-Injected: 1")),
+        (Request("/a"), CallHeaders("r", TRACEPARENT, tracestate="a=ä")),
     ],
     ids=repr,
 )
