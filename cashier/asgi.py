@@ -5,6 +5,7 @@ A reload takes effect between requests. A faulty file changes nothing.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import signal
@@ -119,9 +120,7 @@ async def open_and_reload(
 
     `run_directory`: where the operations port's process takes records and states.
     """
-    async with cashier, anyio.create_task_group() as tasks:
-        if run_directory is not None:
-            tasks.start_soon(_report, cashier, OperationsLink(run_directory, cashier.metrics))
+    async with cashier, reporting(cashier, run_directory), anyio.create_task_group() as tasks:
         with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
             # The server blocks the signal while no receiver exists: it would end the process, which
             # may be waiting for payments under way.
@@ -134,9 +133,25 @@ async def open_and_reload(
             tasks.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def reporting(cashier: Cashier, run_directory: Path | None) -> AsyncIterator[None]:
+    """Report records, steps of payments, and the state once a second, to the port's process.
+
+    `run_directory`: where it takes them; None: there is none.
+    """
+    if run_directory is None:
+        yield
+        return
+    report = asyncio.create_task(_report(cashier, OperationsLink(run_directory, cashier.metrics)))
+    try:
+        yield
+    finally:
+        report.cancel()
+        await asyncio.wait((report,))
+
+
 async def _report(cashier: Cashier, link: OperationsLink) -> None:
-    """Report records, and the state once a second, to the operations port's process."""
-    cashier.recorder.send = link.send_record
+    cashier.recorder.send = cashier.payment_steps.send = link.send_record
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(link.run)
@@ -146,7 +161,7 @@ async def _report(cashier: Cashier, link: OperationsLink) -> None:
     except Exception:  # noqa: BLE001 - a bug here must not end the service
         _log.exception("operators do not see this worker any more, except its metrics", pid=os.getpid())
     finally:
-        cashier.recorder.send = None
+        cashier.recorder.send = cashier.payment_steps.send = None
 
 
 async def _reload_on_signal(

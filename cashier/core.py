@@ -37,6 +37,7 @@ from cashier.metrics.store import Store
 from cashier.payments.budgets import longest_run_ms
 from cashier.payments.policy import PaymentPolicy
 from cashier.payments.ports import PaymentPort
+from cashier.payments.step_feed import StepFeed
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration
 from cashier.sources.source_upstream import UpstreamFunction
@@ -105,6 +106,8 @@ class Cashier:
             config = configuration(config or {}, "the configuration handed in")
         wiring.check_plan(config, sources or {})
         self._clock = clock
+        # Takes the steps of payments for operators, in a service with an operations port.
+        self.payment_steps = StepFeed(clock)
         self._given = sources or {}
         self._ladder = ladder
         # What this process has counted: `metrics.snapshot()`, or `metrics.render()` as text.
@@ -384,6 +387,7 @@ class Cashier:
             self._clock,
             self._monotonic,
             _call_headers,
+            self.payment_steps,
         )
 
     def _monotonic(self) -> float:

@@ -35,6 +35,7 @@ from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.flow import PaymentFlow
 from cashier.payments.policy import PaymentPolicy
 from cashier.payments.ports import PaymentPort, PaymentPorts
+from cashier.payments.step_feed import StepFeed
 from cashier.settings.loader import SECRET_VARIABLE, token_secrets
 from cashier.settings.payment_faults import payment_faults
 from cashier.settings.plugins import adapter_object, function_of, service_of
@@ -351,6 +352,7 @@ def payment_flow(
     clock: Callable[[], datetime],
     monotonic: Callable[[], float],
     call_headers: Callable[[str | None, str | None], CallHeaders],
+    steps: StepFeed,
 ) -> PaymentFlow | None:
     """None without payment services."""
     if parts.payment_ports is None:
@@ -371,6 +373,7 @@ def payment_flow(
         call_headers=call_headers,
         forget=CacheInvalidation(parts.pipelines, parts.valkey).forget,
         metrics=parts.metrics,
+        steps=steps,
     )
 
 

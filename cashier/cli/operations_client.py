@@ -11,7 +11,7 @@ import msgspec
 
 from cashier.cli.service_client import RequestFailed, transport_errors
 from cashier.ops.overview import Overview
-from cashier.ops.records_endpoint import RecordList
+from cashier.ops.records_endpoint import RecordList, StepList
 
 TOKEN_VARIABLE = "CASHIER_OPERATIONS_TOKEN"  # noqa: S105 - a name
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
@@ -19,6 +19,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _MOST_BYTES = 1 << 24
 _decoder = msgspec.json.Decoder(Overview)
 _records_decoder = msgspec.json.Decoder(RecordList)
+_steps_decoder = msgspec.json.Decoder(StepList)
 T = TypeVar("T")
 
 _REFUSALS = {
@@ -53,6 +54,11 @@ class OperationsClient:
     async def record(self, key: str) -> bytes:
         """A record as JSON. Raises `RequestFailed`."""
         return await self._get(f"/api/records/{key}")
+
+    async def steps(self, payment_id: str) -> StepList:
+        """The steps of a payment, the first one first. Raises `RequestFailed`."""
+        body = await self._get(f"/api/payments/{quote(payment_id, safe='')}/steps")
+        return self._decoded(body, _steps_decoder)
 
     def _decoded(self, body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         try:

@@ -16,7 +16,7 @@ from cashier.cli.invocation import known_case, parse_money, print_json, refuse, 
 from cashier.cli.layout import terminal, write
 from cashier.cli.operations_client import TOKEN_VARIABLE, OperationsClient
 from cashier.cli.payer_commands import ChosenPromotions, NoPromotions, Url, chosen_promotions
-from cashier.cli.why_printer import record_lines, why_lines
+from cashier.cli.why_printer import record_lines, step_lines, why_lines
 from cashier.domain.pay_method import Kind
 from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
@@ -71,6 +71,9 @@ def why(
             help="Address of an operations port: replay the last recorded consultation of --order-id, or list all."
         ),
     ] = None,
+    payment_id: Annotated[
+        str | None, typer.Option(help="With --ops: show what was done for this payment within the last hour.")
+    ] = None,
     config: Annotated[Path, typer.Option("--config", "-c", help="Configuration for --from and --ops.")] = Path(
         "config/cashier.toml"
     ),
@@ -78,13 +81,19 @@ def why(
 ) -> None:
     """Explain which payment methods an order has now: every rule, with the facts that decided.
 
-    With --from or --ops, which ones it had, from a record of the operations port. Changes nothing.
-    Exit status 1 means that there is no explanation.
+    With --from or --ops, which ones it had, from a record of the operations port. With
+    --payment-id, what was done for a payment. Changes nothing. Exit status 1 means that there is no
+    explanation.
     """
     kinds = _known_kinds(kind or [])
+    if payment_id is not None and (ops is None or order_id is not None):
+        stop("--payment-id goes with --ops, and without --order-id")
     if ops is not None:
         if case is not None or record is not None:
             stop("--ops takes the order by --order-id: leave --case and --from out")
+        if payment_id is not None:
+            _show_steps(OperationsClient(ops, None, token), payment_id, json=json)
+            return
         _show_recorded(OperationsClient(ops, None, token), order_id, config, kinds, json=json)
         return
     if record is not None:
@@ -134,6 +143,17 @@ def _show_recorded(
     if found is None:
         stop(f"no recorded consultation of {order_id}: only bad and sampled ones are, for an hour")
     _show(_replayed(f"record {found.key}", run(client.record(found.key)), config), kinds, json=json)
+
+
+def _show_steps(client: OperationsClient, payment_id: str, *, json: bool) -> None:
+    steps: list[dict[str, Any]] = msgspec.to_builtins(run(client.steps(payment_id)).steps)
+    if not steps:
+        stop(f"no step of {payment_id} within the last hour at this port; the log has older ones")
+    if json:
+        print_json(steps)
+        return
+    console = terminal()
+    write(console, step_lines(steps, console.width))
 
 
 def _content(record: Path) -> bytes:

@@ -6,6 +6,7 @@ Reads the JSON of the response, so it shows what any client gets.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from rich.text import Text
@@ -34,6 +35,12 @@ _RECORD_COLUMNS = (
     Column("took", right=True),
     Column("verdicts", least=12, detail=True),
     Column("without an answer", least=12, detail=True, label="without "),
+)
+_STEP_COLUMNS = (
+    Column("time, UTC", least=12),
+    Column("took", right=True),
+    Column("what happened", least=14),
+    Column("particulars", least=24, detail=True),
 )
 _RULE_COLUMNS = (Column("rule"), Column("result"), Column("why", least=30, detail=True))
 _CHANNEL_COLUMNS = (Column("channel", least=12), Column("pays", right=True), Column("why", least=30, detail=True))
@@ -90,6 +97,30 @@ def record_lines(records: Sequence[Json], width: int) -> Iterator[Text]:
         for record in records
     ]
     yield from table(_RECORD_COLUMNS, rows, width)
+
+
+def step_lines(steps: Sequence[Json], width: int) -> Iterator[Text]:
+    """The steps of one payment, one a line."""
+    steps = printable(list(steps))
+    last = steps[-1]
+    yield Text()
+    yield from paragraph(
+        Text.assemble((last["payment_id"], "bold"), f"  {last['kind']} for {last['order_id']}"), width, 1, 2
+    )
+    yield Text()
+    yield from table(_STEP_COLUMNS, [_step_row(step) for step in steps], width)
+
+
+def _step_row(step: Json) -> tuple[Text, ...]:
+    fields = dict(step.get("fields", {}))
+    took_ms = fields.pop("elapsed_ms", None)
+    shown = {name: ",".join(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return (
+        Text(datetime.fromtimestamp(step["at"], UTC).strftime("%H:%M:%S.%f")[:-3]),
+        Text("" if took_ms is None else f"{took_ms:.1f} ms"),
+        Text(step["event"], style={"warning": "yellow", "error": "red"}.get(step["level"], "")),
+        Text("  ".join(f"{name} {value}" for name, value in {**shown, "request_id": step["request_id"]}.items())),
+    )
 
 
 def printable(document: Any) -> Any:

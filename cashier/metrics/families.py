@@ -393,7 +393,7 @@ _ROWS = (
         "cashier_consultation_records_total",
         _COUNTER,
         "Records of sampled or bad consultations: made, refused (too many in a second), unsent (the operations port's"
-        " process did not take them).",
+        " process did not take them; steps of payments count there too).",
         "Refused: look for the cause of so many bad answers; `[telemetry] records_per_second` bounds the records."
         " Unsent: that process is starved.",
         ("result",),

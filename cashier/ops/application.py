@@ -61,7 +61,12 @@ class OperationsState:
         self.records = RecordStore()
         self.stopping = stopping
         self.live = LiveState(
-            self.stores.snapshot, self.records.states.values, self.records.records, stopping, self.records.payments
+            self.stores.snapshot,
+            self.records.states.values,
+            self.records.records,
+            stopping,
+            self.records.payments,
+            self.records.steps.steps,
         )
 
 

@@ -1,4 +1,4 @@
-"""Collects what workers report: records of consultations, and the state of each worker.
+"""Collects what workers report: records of consultations, steps of payments, and their state.
 
 It listens on a socket in the private run directory, and takes connections of its own user only. A
 peer that breaks the protocol is disconnected; nothing that it sent affects the others. All is lost
@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from cashier.ops.record_store import RecordStore
+from cashier.payments.step_feed import PaymentStep
 from cashier.telemetry.operations_link import HEADER_BYTES, MOST_FRAME_BYTES, SOCKET_NAME, Message
 from cashier.telemetry.worker_state import WorkerState
 
@@ -92,6 +93,8 @@ class _Collector:
             if isinstance(message, WorkerState):
                 pids.add(message.pid)
                 self._records.put_state(message)
+            elif isinstance(message, PaymentStep):
+                self._records.steps.put(message.payment_id, body)
             else:
                 self._records.put_record(message, body)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from cashier.metrics.snapshot import Snapshot
@@ -13,6 +13,7 @@ from cashier.ops.overview import Overview
 from cashier.ops.overview_builder import build_overview
 from cashier.ops.record_store import UnsettledPayment
 from cashier.ops.sessions import Sessions
+from cashier.payments.step_feed import PaymentStep
 from cashier.telemetry.records import ConsultationRecord
 from cashier.telemetry.worker_state import WorkerState
 
@@ -27,7 +28,8 @@ class FindRecords(Protocol):
 class LiveState:
     """`take`: the numbers of all workers now. `states`: the last one of each connected worker.
 
-    `unsettled`: the payments of the last hour. `stopping`: ends streams.
+    `unsettled`: the payments of the last hour. `steps`: of one payment, by its id. `stopping`:
+    ends streams.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class LiveState:
         records: FindRecords,
         stopping: asyncio.Event,
         unsettled: Callable[[], Iterable[UnsettledPayment]] = tuple,
+        steps: Callable[[str], Sequence[PaymentStep]] = lambda _: (),
         now: Callable[[], float] = time.time,
     ) -> None:
         self.records = records
+        self.steps = steps
         self.stopping = stopping
         self.sessions = Sessions()
         self.history = SnapshotHistory(take)

@@ -14,6 +14,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
+from cashier.ops.step_store import StepStore
 from cashier.telemetry.records import ConsultationRecord
 from cashier.telemetry.worker_state import LivePayment, WorkerState
 
@@ -59,7 +60,7 @@ class UnsettledPayment(Struct, frozen=True):
 
 
 class RecordStore:
-    """Belongs to the event loop of the operations port."""
+    """Belongs to the event loop of the operations port. `steps`: of payments."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, most_bytes: int = MOST_BYTES) -> None:
         self._monotonic = monotonic
@@ -67,6 +68,7 @@ class RecordStore:
         self._kept: deque[_Kept] = deque()
         self._bytes = 0
         self._decoder = msgspec.json.Decoder(ConsultationRecord)
+        self.steps = StepStore(monotonic)
         self._payments: OrderedDict[str, tuple[float, UnsettledPayment]] = OrderedDict()  # the oldest first
         # The last state of each worker that is connected, by process id.
         self.states: dict[int, WorkerState] = {}

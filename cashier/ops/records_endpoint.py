@@ -1,6 +1,7 @@
 """`GET /api/records` and `/api/records/{key}`: recorded consultations, to find and to download.
 
-`GET /api/payments`: the payments of the last hour that had no final status when last seen.
+`GET /api/payments`: the payments of the last hour that had no final status when last seen, and
+`/api/payments/{payment_id}/steps` what was done for one, also after its end.
 
 `cashier why --from` replays a downloaded one.
 """
@@ -21,6 +22,7 @@ from starlette.routing import BaseRoute, Route
 from cashier.domain.pay_method import Availability, Kind
 from cashier.fanout.ask import SourceStatus
 from cashier.ops.record_store import RecordStore, record_key
+from cashier.payments.step_feed import PaymentStep
 from cashier.telemetry.records import ConsultationRecord, Verdict
 
 # Decoding a record takes some 30 µs, and the port may share a process with a worker.
@@ -56,6 +58,12 @@ class RecordList(Struct, frozen=True):
     complete: bool
 
 
+class StepList(Struct, frozen=True):
+    """In the order in which they ended. Empty for a payment without a step in the last hour."""
+
+    steps: tuple[PaymentStep, ...]
+
+
 Matches = Callable[[ConsultationRecord], bool]
 
 
@@ -80,10 +88,15 @@ def records_routes(store: RecordStore) -> Sequence[BaseRoute]:
     async def payments(_request: Request) -> Response:
         return _json(msgspec.json.encode({"payments": store.payments()[:MOST_LISTED]}))
 
+    async def steps(request: Request) -> Response:
+        found = store.steps.steps(request.path_params["payment_id"])
+        return _json(msgspec.json.encode(StepList(found)))
+
     return (
         Route("/api/records", listing),
         Route("/api/records/{key}", record),
         Route("/api/payments", payments),
+        Route("/api/payments/{payment_id}/steps", steps),
     )
 
 

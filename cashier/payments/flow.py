@@ -46,6 +46,7 @@ from cashier.payments.ports import PaymentPorts
 from cashier.payments.remembering_engine import RememberingEngine
 from cashier.payments.status_follower import StatusFollower
 from cashier.payments.status_query import StatusQuery
+from cashier.payments.step_feed import StepFeed
 from cashier.payments.step_log import log_step, refusals_logged
 from cashier.payments.submitter import Submitter
 from cashier.tokens.consult_token import ConsultClaims
@@ -77,6 +78,7 @@ class PaymentFlow:
         call_headers: Callable[[str | None, str | None], Any],
         forget: ForgetFacts,
         metrics: Store | None = None,
+        steps: StepFeed | None = None,
     ) -> None:
         counts = PaymentMetrics(metrics)
         self.policy = policy
@@ -86,6 +88,7 @@ class PaymentFlow:
         self._tokens = tokens
         self._now = now
         self._call_headers = call_headers
+        self._steps = steps
         self._runs: SingleFlight[Payment] = SingleFlight(
             policy.settings.most_under_way, join_running=True, expected=_REFUSALS
         )
@@ -364,7 +367,7 @@ class PaymentFlow:
         return self._tokens.read_payment_token(payment_token, payment_id, self._now().timestamp())
 
     def _operation(self, request_id: str | None, traceparent: str | None) -> Operation:
-        return Operation(self.policy, self._call_headers(request_id, traceparent))
+        return Operation(self.policy, self._call_headers(request_id, traceparent), self._steps)
 
     def _now_s(self) -> int:
         return int(self._now().timestamp())

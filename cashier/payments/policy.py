@@ -10,6 +10,7 @@ from cashier.domain.catalog import Catalog
 from cashier.domain.routing_rules import Routing
 from cashier.payments.ports import ConsultUncached
 from cashier.payments.settings import AcceptSettings
+from cashier.payments.step_feed import StepFeed
 
 
 class PaymentPolicy(Struct, frozen=True):
@@ -22,7 +23,11 @@ class PaymentPolicy(Struct, frozen=True):
 
 
 class Operation(Struct, frozen=True):
-    """One call of `PaymentFlow`: the policy at its start, kept to its end, and its headers."""
+    """One call of `PaymentFlow`: the policy at its start, kept to its end, and its headers.
+
+    `steps`: takes its steps, for operators.
+    """
 
     policy: PaymentPolicy
     call_headers: Any
+    steps: StepFeed | None = None

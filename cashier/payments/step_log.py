@@ -1,4 +1,6 @@
-"""One log line for each step of a payment. `cashier/logs/README.md` has the events and fields.
+"""One log line for each step of a payment, which operators also find by the payment's id.
+
+`cashier/logs/README.md` has the events and fields.
 
 A line names order and payment, which lead to everything else. It has no user, merchant,
 instrument, amount, token or answer to a challenge. A poll is a line only if it finds a change.
@@ -34,18 +36,18 @@ _TRACE_ID = slice(3, 35)
 def log_step(
     event: str, of: Attempt | PaymentClaims, operation: Operation, step: str, *, level: str = "info", **fields: Any
 ) -> None:
-    log_event(
-        _log,
-        level,
-        event,
-        step=step,
-        payment_id=of.payment_id,
-        order_id=of.chosen.order_id,
-        kind=of.kind.value,
-        request_id=operation.call_headers.request_id,
-        trace_id=(operation.call_headers.traceparent or "")[_TRACE_ID] or None,
+    line = {
+        "step": step,
+        "payment_id": of.payment_id,
+        "order_id": of.chosen.order_id,
+        "kind": of.kind.value,
+        "request_id": operation.call_headers.request_id,
+        "trace_id": (operation.call_headers.traceparent or "")[_TRACE_ID] or None,
         **fields,
-    )
+    }
+    log_event(_log, level, event, **line)
+    if operation.steps is not None:
+        operation.steps.add(event, level=level, **line)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import structlog
 from msgspec import Struct
 
 from cashier.domain import engine_contract as engine
@@ -31,8 +30,6 @@ from cashier.tokens.payment_state_token import TokenRoute
 # The alternatives travel in the payer's token, which must fit into a header. No engine tries a
 # seventeenth channel.
 _MAX_ALTERNATIVES = 16
-
-_log = structlog.get_logger("cashier.payments")
 
 
 class PreparedSubmit(Struct, frozen=True):
@@ -103,10 +100,12 @@ class Submitter:
         report = engine_report(outcome)
         given = unkept_action(prepared.promised, attempt.kind, report)
         if given is not None:
-            _log.warning(
+            log_step(
                 "the engine did not give the promised action",
-                payment_id=attempt.payment_id,
-                kind=attempt.kind.value,
+                attempt,
+                operation,
+                "submit",
+                level="warning",
                 promised=prepared.promised.value,
                 given=given.value,
             )

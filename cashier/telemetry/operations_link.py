@@ -17,11 +17,12 @@ import anyio
 import msgspec
 
 from cashier.metrics.store import Store
+from cashier.payments.step_feed import PaymentStep
 from cashier.telemetry.records import ConsultationRecord
 from cashier.telemetry.worker_state import WorkerState
 
 # What a worker sends. The field `type` tells them apart.
-Message: TypeAlias = ConsultationRecord | WorkerState
+Message: TypeAlias = ConsultationRecord | PaymentStep | WorkerState
 SOCKET_NAME = "ops.sock"
 HEADER_BYTES = 4
 # No message is larger.
@@ -50,7 +51,7 @@ class OperationsLink:
         return f"<OperationsLink {self._path}, {self._queued_bytes} bytes queued>"
 
     def send_record(self, body: bytes) -> None:
-        """Queue a record as JSON. Without room for it, it is dropped and counted."""
+        """Queue a record or a step as JSON. Without room for it, it is dropped and counted."""
         frame = _frame(body)
         if frame is None or self._queued_bytes + len(frame) > MOST_QUEUED_BYTES:
             self._unsent.add()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.order import OrderStatus
 from cashier.domain.pay_method import Kind
 from cashier.domain.ranking import Weights
-from cashier.ops.records_endpoint import RecordList, RecordSummary
+from cashier.ops.records_endpoint import RecordList, RecordSummary, StepList
+from cashier.payments.step_feed import PaymentStep
 from cashier.source_errors import MissingCause
 from cashier.telemetry.pseudonyms import Pseudonyms
 from cashier.telemetry.records import Verdict
@@ -249,6 +251,46 @@ def test_the_last_recorded_consultation_of_an_order_is_replayed(
     none = CliRunner().invoke(cli, [*words, "--order-id", "o_9"])
     assert none.exit_code == 1
     assert "no recorded consultation of o_9" in none.stderr
+
+
+STEPS = (
+    PaymentStep(
+        1_800_000_000.0, 7, "pay_1", "o_1", "WALLET", "risk", "no decision from risk", "warning", "r_1",
+        fields={"code": "TIMEOUT", "elapsed_ms": 700.0},
+    ),
+    PaymentStep(
+        1_800_000_000.7, 7, "pay_1", "o_1", "WALLET", "status", "payment ended\x1b[2J", "info", "r_1",
+        fields={"flags": ["REVERSED", "CORRECTED"]},
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_steps_of_a_payment_are_shown_by_its_id(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    async def steps(_: OperationsClient, payment_id: str) -> StepList:
+        return StepList(STEPS if payment_id == "pay_1" else ())
+
+    monkeypatch.setattr(OperationsClient, "steps", steps)
+    words = ["why", "--ops", "http://here", "--payment-id"]
+    done = CliRunner().invoke(cli, [*words, "pay_1"], env={"COLUMNS": str(width)})
+    assert done.exit_code == 0
+    assert max(map(cell_len, done.output.splitlines())) <= width
+    text = " ".join(done.output.split())
+    assert text.index("08:00:00.000") < text.index("08:00:00.700")
+    assert all(shown in text for shown in ("pay_1", "700.0 ms", "TIMEOUT", "REVERSED,CORRECTED", "r_1"))
+    assert "\x1b[2J" not in done.output
+    printed = json.loads(CliRunner().invoke(cli, [*words, "pay_1", "--json"]).stdout)
+    assert [step["event"] for step in printed] == [step.event for step in STEPS]
+    none = CliRunner().invoke(cli, [*words, "pay_2"])
+    assert none.exit_code == 1
+    assert "no step of pay_2" in none.stderr
+
+
+@pytest.mark.parametrize("others", [[], ["--ops", "http://here", "--order-id", "o_1"]])
+def test_a_payment_id_goes_with_an_operations_port_alone(others: list[str]) -> None:
+    done = CliRunner().invoke(cli, ["why", "--payment-id", "pay_1", *others])
+    assert done.exit_code != 0
+    assert "--payment-id goes with --ops" in done.stderr
 
 
 def test_words_of_upstreams_do_not_steer_the_terminal() -> None:

@@ -168,7 +168,14 @@ class Port:
         self.records: list[ConsultationRecord] = []
         self.stopping = asyncio.Event()
         self.state = OperationsState(config, None, bearer, self.stopping)
-        self.live = LiveState(self.metrics.snapshot, lambda: self.workers, self._find, self.stopping, now=lambda: AT)
+        self.live = LiveState(
+            self.metrics.snapshot,
+            lambda: self.workers,
+            self._find,
+            self.stopping,
+            steps=self.state.records.steps.steps,
+            now=lambda: AT,
+        )
         self.live.history._clock_s = self.clock
         self.state.live = self.live
         self.app: Starlette = application(self.state)

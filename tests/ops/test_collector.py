@@ -24,6 +24,7 @@ from cashier.telemetry import operations_link
 from cashier.telemetry.operations_link import MOST_FRAME_BYTES, MOST_QUEUED_BYTES, SOCKET_NAME, OperationsLink
 from cashier.telemetry.worker_state import WorkerState
 from cashier.web.cross_origin import AllowedOrigins
+from tests.ops.test_payment_steps import step
 from tests.telemetry.sample_records import payment, record, state
 
 
@@ -64,6 +65,17 @@ async def test_records_and_states_arrive(tmp_path: Path) -> None:
     assert records.states == {}, "the worker has left"
     assert len(list(records.records())) == 50
     assert [each.fate for each in records.payments()] == [PaymentFate.LEFT]
+
+
+async def test_steps_of_payments_arrive_beside_records(tmp_path: Path) -> None:
+    records = RecordStore()
+    async with collecting(tmp_path, records), linked(tmp_path) as link:
+        for number in range(3):
+            link.send_record(msgspec.json.encode(record(request_id=f"r_{number}")))
+            link.send_record(msgspec.json.encode(step(f"event {number}")))
+        await until(lambda: len(records.steps.steps("pay_1")) == 3)
+        assert [each.event for each in records.steps.steps("pay_1")] == ["event 0", "event 1", "event 2"]
+        assert [each.request_id for each in records.records()] == ["r_2", "r_1", "r_0"]
 
 
 async def test_what_is_sent_before_anything_listens_arrives_later(
@@ -191,5 +203,5 @@ async def test_a_bug_in_reporting_does_not_end_the_service(tmp_path: Path, monke
             await called.wait()
             await until(lambda: bool(logged))
             assert cashier.ready
-            assert cashier.recorder.send is None
+            assert cashier.recorder.send is cashier.payment_steps.send is None
     assert "operators do not see this worker" in logged[0]["event"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from cashier.payments.errors import CheckUnavailable
+from cashier.payments.step_feed import PaymentStep
 from cashier.sandbox import CASES
 from tests.payments.checkout import OTP, Checkout
 
@@ -38,6 +40,27 @@ async def test_each_step_of_a_submit_is_a_line_with_its_ids(shop: Checkout) -> N
         assert (line["payment_id"], line["order_id"]) == (payment.payment_id, "o_1002")
         assert (line["kind"], line["request_id"], line["trace_id"]) == ("BALANCE", "r-1", "a" * 32)
     assert lines[-1]["status"] == payment.status.value
+
+
+async def test_operators_get_each_step_with_the_look_up_that_the_log_leaves_out(shop: Checkout) -> None:
+    bodies: list[bytes] = []
+    shop.workers[0].payment_steps.send = bodies.append
+    with capture_logs() as lines:
+        payment = await shop.pay(CASE, METHOD)
+    found = [msgspec.json.decode(body, type=PaymentStep) for body in bodies]
+    assert [(step.step, step.event) for step in found] == [("look_up", "payment looked up"), *steps(lines)]
+    assert {(step.payment_id, step.order_id, step.kind) for step in found} == {
+        (payment.payment_id, "o_1002", "BALANCE")
+    }
+    assert found[0].fields["engine"] == "NEVER_ARRIVED"
+    assert found[-1].fields["status"] == payment.status.value
+    for step, line in zip(
+        found[1:], (line for line in lines if line.get("step") not in (None, "look_up")), strict=True
+    ):
+        assert step.fields.items() <= line.items()
+    shop.workers[0].payment_steps.send = None
+    await shop.look(payment)
+    assert len(bodies) == len(found)
 
 
 async def test_a_challenge_and_each_answer_is_a_line_without_the_answer(shop: Checkout) -> None:

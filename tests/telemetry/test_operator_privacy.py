@@ -32,6 +32,7 @@ from cashier.ops.console.rendering import PAGES
 from cashier.ops.live_state import LiveState
 from cashier.ops.record_store import record_key
 from cashier.payments.errors import AcceptError
+from cashier.payments.step_feed import PaymentStep
 from cashier.sandbox import CASES
 from cashier.settings.schema import SERVICES
 from cashier.source_errors import Garbled, Overloaded, TimedOut, Unreachable, WrongIdentity
@@ -127,6 +128,8 @@ class Seen:
     def __init__(self, shop: Rig, log: io.StringIO) -> None:
         self._shop = shop
         self._log = log
+        self._steps: list[bytes] = []
+        shop.cashier.payment_steps.send = self._steps.append
 
     def texts(self) -> Iterator[tuple[str, str]]:
         cashier = self._shop.cashier
@@ -145,13 +148,18 @@ class Seen:
         records = cashier.recorder.records()
         for record in reversed(records):
             state.records.put_record(record, msgspec.json.encode(record))
+        steps = [msgspec.json.decode(body, type=PaymentStep) for body in self._steps]
+        for step, body in zip(steps, self._steps, strict=True):
+            state.records.steps.put(step.payment_id, body)
         state.live = LiveState(
             cashier.metrics.snapshot, state.records.states.values, state.records.records, state.stopping,
-            state.records.payments,
+            state.records.payments, state.records.steps.steps,
         )  # fmt: skip
         state.live.history.sample()
         paths = [*(page.path for page in PAGES), "/metrics", "/api/overview", "/api/records", "/api/payments"]
         paths += [f"/consultations/{record_key(record)}" for record in records[:5]]
+        paths += [f"/payments/steps?payment_id={step.payment_id}" for step in steps]
+        paths += [f"/api/payments/{step.payment_id}/steps" for step in steps]
         with TestClient(application(state), base_url="http://127.0.0.1:9464") as client:
             for path in paths:
                 response = client.get(path)
@@ -240,9 +248,11 @@ async def test_a_source_that_tells_all_is_not_quoted(log: io.StringIO, first: in
 @pytest.mark.parametrize("fault", ["a page with 500", "unknown fields", "code of a person"])
 async def test_a_payment_service_that_tells_all_is_not_quoted(log: io.StringIO, name: str, fault: str) -> None:
     async with rig(records_per_second=1000, lines_per_second=1000, payment_sample_bps=10_000) as shop:
+        seen = Seen(shop, log)
         for case, method_id in PAID:
             await pay(shop, case, method_id, name, FAULTS[fault])
-        assert await Seen(shop, log).found() == set()
+        assert "/payments/steps?" in " ".join(place for place, _ in seen.texts())
+        assert await seen.found() == set()
         assert len(shop.collector.spans) > 5
         assert "payment" in log.getvalue()
 
@@ -253,12 +263,13 @@ async def test_of_a_code_only_what_can_be_one_is_shown(log: io.StringIO, code: s
     decision = {"decision": "REJECT", "decision_id": "d_1", "code": code, "text": TOLD}
     failure = {"code": code, "text": TOLD}
     async with rig(payment_sample_bps=10_000) as shop:
+        seen = Seen(shop, log)
         await pay(shop, *PAID[1], "risk", body(lambda _: decision))
         await pay(
             shop, *PAID[1], "engine",
             body(lambda value: {**value, "status": "FAILED", "failure": failure} if "status" in value else value),
         )  # fmt: skip
-        assert await Seen(shop, log).found() == set()
+        assert await seen.found() == set()
         shown = {value for span in shop.collector.spans for value in span.attributes.values()}
     expected = code if code == "R_1042" else "malformed"
     assert f'"code":"{expected}"' in log.getvalue()

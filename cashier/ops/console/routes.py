@@ -45,6 +45,7 @@ class Console:
     def routes(self) -> Sequence[BaseRoute]:
         return [
             *(Route(page.path, self._page(page)) for page in PAGES),
+            Route("/payments/steps", self._steps),
             Route("/consultations/{key}", self._record),
             Route("/consultations/{key}/record.json", self._download),
             Route("/events/{page}", self._events),
@@ -125,6 +126,12 @@ class Console:
             media_type="application/json",
             headers={"content-disposition": f'attachment; filename="{name}"'},
         )
+
+    async def _steps(self, request: Request) -> Response:
+        payment_id = request.query_params.get("payment_id", "").strip()
+        steps = self._live.steps(payment_id)
+        page = Page("payments", "", "Steps of a payment")
+        return self.render(request, "steps.html", page, 200 if steps else 404, payment_id=payment_id, steps=steps)
 
     def _found(self, request: Request) -> ConsultationRecord | None:
         """By the key in the path. The request id beside it spares reading all records."""
