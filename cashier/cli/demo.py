@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from cashier.asgi import reporting
 from cashier.cli import consultation_printer, demo_payment, service_client
 from cashier.cli.layout import command, paragraph, write
 from cashier.consultation.flow import ConsultSettings
@@ -71,7 +72,8 @@ async def run_demo(
         config = configuration(table, "the demonstration's configuration")
         with operations_port(config, None) as operations:
             cashier = Cashier(config=config, metrics=worker_store(operations.run_directory))
-            async with cashier, _service(cashier) as (url, served):
+            reports = reporting(cashier, operations.run_directory)
+            async with cashier, reports, _service(cashier) as (url, served):
                 # The first consultation opens connections and warms code paths.
                 await service_client.consult(url, _warm_up_request(request))
                 await show_consultation(console, url, request, sentence)
@@ -79,7 +81,7 @@ async def run_demo(
                 if not once:
                     write(console, _next_commands(url, sandbox_url, operations.url, console.width))
                     world.storefront.cashier_url = url
-                    write(console, _addresses(url, sandbox_url))
+                    write(console, _addresses(url, sandbox_url, operations.url))
                     if open_page is not None:
                         open_page(f"{sandbox_url}/shop/pay")
                     await served
@@ -168,13 +170,15 @@ async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[No
             await pages.close()
 
 
-def _addresses(url: str, sandbox_url: str) -> Iterator[Text]:
+def _addresses(url: str, sandbox_url: str, operations_url: str | None) -> Iterator[Text]:
     pages = {
         "the shop": f"{sandbox_url}/shop",
         "the cashier page": f"{sandbox_url}/shop/pay",
         "a till": f"{sandbox_url}/shop/till",
         "its printed code": f"{url}/cashier-code/{TILL['merchant_id']}",
     }
+    if operations_url is not None:
+        pages["the console"] = operations_url
     yield Text.assemble((" Open in a browser", "bold"), ":")
     yield Text()
     for name, address in pages.items():

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import re
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,23 @@ def test_the_commands_that_the_demonstration_suggests_work(run: Run) -> None:
             assert ("CLOSED " in out) == ("--cancel-after" in words)
             assert ("Please do not" in out) == ("balance_is_enough" in words and "pay" in words), out
         assert fetched(f"{sandbox}/ledger")["wrong"] == []
+
+
+@pytest.mark.processes
+def test_the_console_of_the_demonstration_has_its_service_and_the_steps_of_payments(run: Run) -> None:
+    with running("demo", "--weather", "still") as command:
+        url, console = command.address("service"), command.address("the console +")
+        _, out, _ = run("pay", "--url", url, "--case", "balance_is_enough", "--otp", "246810", "--json")
+        payment_id = json.loads(out)["payment_id"]
+        ends_s = time.monotonic() + 30
+        while (status := run("why", "--ops", console, "--payment-id", payment_id)[0]) and time.monotonic() < ends_s:
+            time.sleep(0.1)
+        _, out, err = run("why", "--ops", console, "--payment-id", payment_id)
+        assert (status, err) == (0, "")
+        assert out.index("accepted by risk") < out.index("payment ended")
+        overview = fetched(f"{console}/api/overview")
+        assert overview["payments"]["configured"]
+        assert [worker["pid"] for worker in overview["runtime"]["workers"]] == [command.process.pid]
 
 
 def paid_at_the_bank(words: list[str]) -> tuple[int, str, str]:
