@@ -26,7 +26,7 @@ from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.explanation.evidence import Evidence
 from cashier.domain.facts import Facts, Merchant
 from cashier.domain.money import Money
-from cashier.domain.order import Blocked, ConsultRequest, Order
+from cashier.domain.order import Blocked, ConsultRequest, Order, epoch_s
 from cashier.domain.order_checks import OWNERSHIP_BLOCKS, first_block
 from cashier.domain.pay_method import PayMethod
 from cashier.domain.ranking import Weights, rank_offers
@@ -240,7 +240,7 @@ class ConsultFlow:
         request, now, order = case.request, case.now, case.facts.order
         methods = rank_offers(case, assemble(case), self._weights)
         ttl_s = min(self._token_ttl_s, case.left_s)
-        order_ends_s = int(order.expires_at.timestamp())
+        order_ends_s = epoch_s(order.expires_at)
         return Consultation(
             consult_token=self._sign(request, order.amount, order_ends_s, methods, int(now.timestamp()), ttl_s),
             consulted_at=now,
@@ -271,7 +271,7 @@ class ConsultFlow:
             name = merchant.name if isinstance(merchant, Merchant) else None
             summary = OrderSummary(order.order_id, order.title, order.amount, order.expires_at, name, order.country)
         # The token's payload is readable, so it carries the hidden amount too.
-        order_ends_s = int(order.expires_at.timestamp())
+        order_ends_s = epoch_s(order.expires_at)
         token = self._sign(request, summary.amount, order_ends_s, (), int(now.timestamp()), 0)
         return Consultation(
             consult_token=token,

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from cashier.core import Cashier
 from cashier.domain.locale_match import accepted_languages
 from cashier.domain.order import Locale
+from cashier.domain.pan import looks_like_pan
 from cashier.domain.payment_request import Device
 from cashier.pages.client_address import client_address
 from cashier.pages.cookies import PageCookies, sent_cookies
@@ -83,7 +84,9 @@ class BrowserCall(ABC):
         peer = self.request.client.host if self.request.client is not None else None
         user_agent = self.headers.get(b"user-agent", b"").decode("latin-1")[:_MAX_USER_AGENT]
         ip = client_address(peer, self.request.scope["headers"], self.settings.proxies)
-        return Device(ip=ip, user_agent=user_agent or None)
+        # An app names its build by the time of day, and the core refuses what may be a card number.
+        is_sent = user_agent and not looks_like_pan(user_agent)
+        return Device(ip=ip, user_agent=user_agent if is_sent else None)
 
     @property
     def is_from_own_page(self) -> bool:

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from msgspec.structs import replace
 
 from cashier.consultation.answer import Consultation
+from cashier.domain.order import epoch_s
 from cashier.domain.pay_method import Kind, RemedyType
 from cashier.domain.payment_resource import FoundPayment, Payment
 from cashier.domain.payment_state import FINAL, PaymentStatus
@@ -173,7 +174,7 @@ def shown(session: SessionClaims, consultation: Consultation) -> SessionClaims:
     shown_order = ShownOrder(
         short(order.title, _MOST_TITLE),
         order.amount,
-        int(order.expires_at.timestamp()),
+        epoch_s(order.expires_at),
         short(order.merchant_name or "", _MOST_NAME),
         order.country,
     )

@@ -25,6 +25,7 @@ from cashier.domain.challenge_progress import (
 )
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment
 from cashier.domain.kinds import KINDS, InstrumentSource
+from cashier.domain.order import epoch_s
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, PaymentEvent, PaymentStatus
@@ -191,7 +192,7 @@ class Acceptance:
                     )
                     if paid_by is not None:
                         raise OrderBusy(paid_by)  # the order lags behind its own result
-                    ends_s = int(rechecked.consultation.order.expires_at.timestamp())
+                    ends_s = epoch_s(rechecked.consultation.order.expires_at)
                     return await proceed(replace(attempt, order_expires_at=ends_s), rechecked)
                 except AlreadySubmitted:
                     return await self._already_submitted(attempt)
@@ -279,7 +280,7 @@ class Acceptance:
             type=asked.type,
             render_value=asked.render_value,
             attempts_left=asked.attempts_left,
-            expires_at=attempt.within_order(int(asked.expires_at.timestamp())),
+            expires_at=attempt.within_order(epoch_s(asked.expires_at)),
             resend_after_s=asked.resend_after_s,
         )
         challenge = next_challenge(terms, decision_id, self._now_s(), previous)

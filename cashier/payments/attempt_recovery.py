@@ -22,7 +22,7 @@ from cashier.consultation.answer import Consultation, ConsultationWithCase, Cons
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment, LookUpOutcome, ReversalReason
 from cashier.domain.money import Money
 from cashier.domain.next_action import ending_by, expiry
-from cashier.domain.order import ConsultRequest, Instant
+from cashier.domain.order import ConsultRequest, Instant, epoch_s
 from cashier.domain.order_checks import OWNERSHIP_BLOCKS
 from cashier.domain.order_result import AcquirerResult, OrderResult
 from cashier.domain.pay_method import Kind
@@ -288,7 +288,7 @@ class AttemptRecovery:
         order_amount, order_expires_at = payment.amount, None
         if payment.merchant_id is None or order_amount is None:
             order = (await self._own_order(request, operation)).consultation.order
-            order_amount, order_expires_at = order.amount, int(order.expires_at.timestamp())
+            order_amount, order_expires_at = order.amount, epoch_s(order.expires_at)
         choice = _choice(payment, request, payment.amount or order_amount)
         try:
             kind = kind_of(choice.method_id)

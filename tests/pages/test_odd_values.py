@@ -1,0 +1,61 @@
+"""Values that sources and browsers may send and that no shop has thought of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from cashier.domain.order import epoch_s
+from cashier.domain.pan import looks_like_pan
+from tests.pages.page_shop import PageShop
+
+pytestmark = pytest.mark.virtual_time
+ORDER = "/cashier/o_1001"
+OFFSETS = [timezone(timedelta(minutes=minutes)) for minutes in (-1_439, -60, 0, 480)]
+# "Never" and "no time", as programs write them by their own clock.
+NEVER = [datetime.max.replace(tzinfo=offset) for offset in OFFSETS]
+NO_TIME = [datetime.min.replace(tzinfo=offset) for offset in OFFSETS]
+BUILDS = [f"Mozilla/5.0 (Linux; Android 14) ShopApp/7.1 Build/202611020800{second:02d}" for second in range(60)]
+
+
+def ending(shop: PageShop, ends: datetime) -> None:
+    shop.checkout.world.population._orders["o_1001"]["expires_at"] = ends.isoformat()
+
+
+@pytest.mark.parametrize("at", NEVER + NO_TIME)
+def test_seconds_of_any_time_are_a_time_again(at: datetime) -> None:
+    again = datetime.fromtimestamp(epoch_s(at), UTC)
+    assert abs(again - at) < timedelta(days=1)
+
+
+@pytest.mark.parametrize("ends", NEVER)
+async def test_an_order_without_an_end_is_paid_and_seen_from_a_second_device(shop: PageShop, ends: datetime) -> None:
+    ending(shop, ends)
+    first = await shop.payer("chinese_shop")
+    second = await shop.payer("chinese_shop")
+    await first.choose("WALLET:ALIPAY")
+    assert first.document.view == "action"
+    await second.choose("QUICK_PAY:c_2")
+    assert second.document.view == "action"
+    assert shop.checkout.count("submit") == 1
+    await second.submit("/replace")
+    assert second.document.view == "checkout"
+
+
+@pytest.mark.parametrize("ends", NO_TIME)
+async def test_an_order_that_ended_before_all_time_has_no_form(shop: PageShop, ends: datetime) -> None:
+    ending(shop, ends)
+    browser = await shop.payer("chinese_shop")
+    assert browser.answers[-1].status == 200
+    assert not browser.document.has_form("/pay")
+
+
+@pytest.mark.parametrize("build", [build for build in BUILDS if looks_like_pan(build)][:2])
+async def test_a_browser_whose_name_has_the_digits_of_a_card_can_pay(shop: PageShop, build: str) -> None:
+    browser = await shop.payer("chinese_shop")
+    browser.headers["user-agent"] = build
+    await browser.choose("WALLET:ALIPAY")
+    assert browser.document.view == "action"
+    devices = [body["device"] for name, body in shop.checkout.bodies if name == "decide"]
+    assert devices == [{"ip": "203.0.113.7"}]
