@@ -109,8 +109,8 @@ class CheckoutEndpoints:
         except OrderBusy as busy:
             return self._payments.go(call, busy.payment_id)
         except (InFlight, KeyReused):
-            # Sent already, from another worker or by an older form: show it.
-            return self._payments.go(call, payment_id(session.merchant_id, session.order_id, key))
+            # Sent already, from another worker or by an older form.
+            return await self._payments.sent(call, payment_id(session.merchant_id, session.order_id, key))
         except TokenRefused:
             return await self._again(call, session, form, chosen, 409, _notice(call, PayerProblem.CONSULT_CHANGED))
         except Invalid as invalid:

@@ -76,6 +76,16 @@ class PaymentEndpoints:
         call.cookies.set_payment(response, payment.payment_id, payment.payment_token)
         return response
 
+    async def sent(self, call: PageCall, payment_id: str) -> Response:
+        """To the payment that this session has sent already. Raises `PageRefused`."""
+        session = call.session
+        if session.user_id is not None:
+            request = _attempt_request(call, session)
+            payment = await self._resumed(call, payment_id, request, call.addresses.payment)
+            if payment is not None:
+                return self.see(call, payment)
+        return self.go(call, payment_id)
+
     async def held(self, call: PageCall) -> Payment | None:
         """The present state of this browser's last payment."""
         held = call.held_payment()
@@ -101,7 +111,7 @@ class PaymentEndpoints:
             payment = await self._look(call, *held)
             if payment is not None:
                 return await self._page(call, session, payment)
-        if named is not None and session.user_id is not None:
+        if named is not None and call.payer is not None:
             resumed = await self._resumed(call, named, _attempt_request(call, session), call.addresses.payment)
             if resumed is not None:
                 return await self._page(call, session, resumed)
@@ -313,7 +323,8 @@ class PaymentEndpoints:
             ),
             outcome=Outcome.PROCESSING,
             retry=None,
-            cancel=Form(call.addresses.replace, form_fields(session, payment_id)),
+            # Who may not find it may not end it.
+            cancel=None if call.payer is None else Form(call.addresses.replace, form_fields(session, payment_id)),
         )
         return self._responses.render(page_view(call, call.addresses.page, refresh_after_s=_WAIT_S), view)
 

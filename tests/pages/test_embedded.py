@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from cashier.payments.errors import AcceptError, InFlight, KeyReused
 from tests.pages.page_shop import BACK, SHOP, PageShop
 from tests.pages.payer_browser import Document, PageAnswer, PayerBrowser
 from tests.payments.checkout import OTP
@@ -129,6 +130,25 @@ async def test_an_attempt_without_its_token_is_neither_found_nor_replaced(shop: 
     payment_id = script.payment.partition(":")[0]
     await other.load(f"{BASE}/payment")
     assert payment_id not in str(other.update)
+
+
+@pytest.mark.parametrize("refused", [InFlight(), KeyReused()])
+async def test_a_payment_that_another_worker_sends_is_known_to_its_script(
+    shop: PageShop, script: Script, monkeypatch: pytest.MonkeyPatch, refused: AcceptError
+) -> None:
+    """Its answer was lost, and the same form is sent again."""
+    await script.load(BASE)
+    form = script.update
+    await script.submit("/pay", {"method": "WALLET:ALIPAY"})
+    sent, script.payment, script.update = script.payment, "", form
+
+    async def submit(*_: Any, **__: Any) -> None:
+        raise refused
+
+    monkeypatch.setattr(shop.checkout.payments, "submit", submit)
+    await script.submit("/pay", {"method": "WALLET:ALIPAY"})
+    assert script.update["view"] == "action"
+    assert script.payment.partition(":")[0] == sent.partition(":")[0]
 
 
 async def test_without_a_token_there_is_nothing(shop: PageShop) -> None:

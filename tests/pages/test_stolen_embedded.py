@@ -202,3 +202,24 @@ async def test_each_cell_with_a_no(shop: PageShop, name: str) -> None:
 
 def test_the_table_is_whole() -> None:
     assert len(table()) == 11 * len(DEEDS)
+
+
+@pytest.mark.parametrize("method", [CARD, "WALLET:WECHAT_PAY", "BALANCE:acc_2"])
+async def test_a_token_of_the_session_leads_to_no_payment_of_another_choice(shop: PageShop, method: str) -> None:
+    """Neither by the id in an address, nor by the refusal of another payment, which names it."""
+    early = Thief(shop)
+    script = Script(shop, shop.link(CASE))
+    await script.load(BASE)
+    early.session = script.session
+    form = Document((await early.send("GET", BASE))["html"]).form("/pay")
+    await script.submit("/pay", {"method": WALLET})
+    assert script.update["view"] == "action"
+
+    fields = [(name, value) for name, value in form.fields if name != "method"]
+    busy = await early.send("POST", form.action, [*fields, ("method", method)])
+    named = await early.send("GET", f"{BASE}/payment?attempt={script.payment.partition(':')[0]}")
+    for seen in (busy, named):
+        assert (seen["view"], seen["outcome"]) == ("result", "processing")
+        assert not Document(seen["html"]).forms
+    assert not early.payment
+    assert shop.checkout.count("submit") == 1
