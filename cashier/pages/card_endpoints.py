@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from cashier.domain.pan import looks_like_pan
 from cashier.domain.wording import PayerProblem
-from cashier.pages.page_call import PageCall, PageRefused, UnknownAddress, public_base
+from cashier.pages.page_call import PageCall, PageRefused, UnknownAddress, public_base, with_locale
 from cashier.pages.page_responses import PageResponses
 from cashier.pages.surroundings import page_view
 from cashier.pages.views import CardView
@@ -32,7 +32,7 @@ class CardEndpoints:
 
     async def show(self, call: PageCall) -> Response:
         """GET: the way to the vault's form."""
-        session, query = call.session, call.request.query_params
+        session, query, locale = call.session, call.request.query_params, call.wanted_locale()
         vault = call.vault
         if not vault:
             return RedirectResponse(call.addresses.page, 303)
@@ -42,6 +42,9 @@ class CardEndpoints:
             method_id=query.get("method", "")[:128],
             attempt=query.get("attempt", "")[:64],
         )
+        here = f"{call.addresses.card}?{urlencode({'method': claims.method_id, 'attempt': claims.attempt})}"
+        if locale is not None:
+            return self._responses.in_language(call, with_locale(session, locale), here)
         fields = {
             "return_url": f"{_base(call)}/cashier/{call.order_id}/card/return",
             "state": call.cashier.tokens.pages.sign_card_state(claims, call.session_ends_at(session)),
@@ -49,7 +52,6 @@ class CardEndpoints:
         }
         host = urlsplit(vault).hostname or ""
         view = CardView(url=_with_query(vault, fields), host=host, back=call.addresses.page)
-        here = f"{call.addresses.card}?{urlencode({'method': claims.method_id, 'attempt': claims.attempt})}"
         return self._responses.render(page_view(call, here), view)
 
     async def returned(self, call: PageCall) -> Response:

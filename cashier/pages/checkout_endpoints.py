@@ -16,7 +16,14 @@ from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.wording import PayerProblem
 from cashier.pages.cards import card_for, takes_card
-from cashier.pages.checkout_view import Chosen, element_key, option_name, read_promotions, title_name
+from cashier.pages.checkout_view import (
+    Chosen,
+    element_key,
+    option_name,
+    promotion_fields,
+    read_promotions,
+    title_name,
+)
 from cashier.pages.form_token import idempotency_key
 from cashier.pages.forms import PageForm, read_form
 from cashier.pages.page_call import PageCall, PageRefused, UnknownAddress, public_base, with_locale
@@ -71,14 +78,14 @@ class CheckoutEndpoints:
         if token is not None:
             return self._open(call, token)
         session, locale = call.session, call.wanted_locale()
+        # Back from the vault, with the method that the card is for.
+        chosen = Chosen(read_promotions(call.query), call.request.query_params.get("method"))
         if locale is not None:
-            return self._responses.in_language(call, with_locale(session, locale), call.addresses.page)
+            return self._responses.in_language(call, with_locale(session, locale), _address(call, chosen))
         held = await self._payments.held(call)
         if held is not None and not may_be_retried(held):
             return self._payments.see(call, held)
         call.require_admission()
-        # Back from the vault, with the method that the card is for.
-        chosen = Chosen(read_promotions(call.query), call.request.query_params.get("method"))
         attempt = "" if held is None else held.payment_id
         return await self._checkout(call, session, await consult(call, session, chosen), attempt, chosen)
 
@@ -246,6 +253,14 @@ class CheckoutEndpoints:
 
         with_shop = address(back)
         return with_shop if len(with_shop) <= _MAX_RETURN_CHARS else address(replace(back, return_url=None))
+
+
+def _address(call: PageCall, chosen: Chosen) -> str:
+    """Of the checkout with this choice."""
+    fields = promotion_fields(chosen.promotions)
+    if chosen.method_id is not None and takes_card(chosen.method_id):
+        fields += (("method", chosen.method_id),)
+    return f"{call.addresses.page}?{urlencode(fields)}" if fields else call.addresses.page
 
 
 class _NotOffered(Exception):

@@ -64,7 +64,7 @@ def page_view(
     # A till and a printed code are no payer's, but somebody reads them.
     payer = call if isinstance(call, PageCall) else None
     session = payer.session_or_none if payer is not None else None
-    plain = address.partition("?")[0]
+    joint = "&" if "?" in address else "?"
     return PageView(
         locale=call.locale,
         prefix=call.prefix,
@@ -75,7 +75,7 @@ def page_view(
         refresh_after_s=refresh_after_s,
         live=live,
         languages=tuple(
-            Language(locale, name, f"{plain}?locale={locale}")
+            Language(locale, name, f"{address}{joint}locale={locale}")
             for locale, name in _LANGUAGES.items()
             if (payer is None or session is not None) and locale in call.cashier.catalog.texts
         ),

@@ -67,7 +67,7 @@ class TillEndpoints:
         token = call.request.query_params.get("token")
         if token is not None:
             return self._open(call, token)
-        return self._in_language(call) or self._till(call)
+        return self._in_language(call, call.page) or self._till(call)
 
     async def sell(self, call: TillCall) -> Response:
         """POST: have the order of an amount created."""
@@ -94,6 +94,9 @@ class TillEndpoints:
     async def printed_code(self, call: TillCall) -> Response:
         """GET: the merchant's code, to be printed."""
         till = call.till
+        turned = self._in_language(call, call.addresses.printed_code)
+        if turned is not None:
+            return turned
         code = call.settings.codes.get(till.merchant_id)
         if code is None:
             raise PageRefused(404, PayerProblem.ORDER_UNKNOWN, retry=call.addresses.till)
@@ -107,7 +110,7 @@ class TillEndpoints:
 
     async def show_sale(self, call: TillCall) -> Response:
         """GET: the payment of this sale, else what can be done."""
-        turned = self._in_language(call)
+        turned = self._in_language(call, call.page)
         if turned is not None:
             return turned
         held = call.held_payment()
@@ -188,11 +191,11 @@ class TillEndpoints:
         call.till_cookies.set_session(response, call.sign_till(till))
         return response
 
-    def _in_language(self, call: TillCall) -> Response | None:
+    def _in_language(self, call: TillCall, address: str) -> Response | None:
         locale = call.wanted_locale()
         if locale is None:
             return None
-        response = RedirectResponse(call.page, 303)
+        response = RedirectResponse(address, 303)
         call.till_cookies.set_session(response, call.sign_till(replace(call.till, locale=locale)))
         return response
 

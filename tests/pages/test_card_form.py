@@ -25,6 +25,12 @@ def vault_link(browser: PayerBrowser) -> str:
     return next(link for link in browser.document.links if link.startswith("https://vault.example"))
 
 
+def own_link(browser: PayerBrowser, locale: str) -> str:
+    """To the same page in this language."""
+    ours = (link for link in browser.document.links if link.startswith("/cashier/"))
+    return next(link for link in ours if link.endswith(f"locale={locale}"))
+
+
 async def enter(browser: PayerBrowser, token: str | None = VISA, link: str = "") -> PageAnswer:
     """At the vault: it sends the browser back."""
     query = query_of(link or vault_link(browser))
@@ -109,3 +115,23 @@ async def test_without_a_vault_no_card_can_be_entered() -> None:
         assert "CARD" not in [value for _, value, _ in browser.document.form("/pay").choices]
         await browser.open("/cashier/o_1001/card?method=CARD")
         assert browser.document.view == "checkout"
+
+
+@pytest.mark.parametrize("locale", ["zh-TW", "ar"])
+async def test_another_language_on_the_way_to_the_vault_keeps_what_the_card_is_for(shop: PageShop, locale: str) -> None:
+    """Also after a declined card: the next one is for the attempt that follows."""
+    browser = await shop.payer("chinese_shop")
+    for token, state in (("tok_declined_1", "bad"), (VISA, "good")):
+        await browser.open("/cashier/o_1001")
+        await browser.choose("CARD")
+        before = browser.address
+        await browser.open(own_link(browser, locale))
+        assert browser.address == before
+        assert f'lang="{locale}"' in browser.document.html
+        assert query_of(vault_link(browser))["locale"] == locale
+        await enter(browser, token)
+        await browser.open(own_link(browser, "en"))
+        assert ("method", "CARD") in browser.document.form("/pay").fields
+        await browser.choose("CARD")
+        assert state in browser.document.state
+    assert len(shop.checkout.payments_that_paid("o_1001")) == 1

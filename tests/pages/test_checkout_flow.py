@@ -22,6 +22,7 @@ from tests.payments.checkout import OTP
 
 pytestmark = pytest.mark.virtual_time
 CASE = "chinese_shop"
+ORDER = "/cashier/o_1001"
 WALLET, OTHER = "WALLET:ALIPAY", "WALLET:WECHAT_PAY"
 # Case, method, option, and the view of its payment.
 KINDS: list[tuple[str, str, str | None, str]] = [
@@ -160,6 +161,23 @@ async def test_coupons_are_chosen_and_declined_by_address(shop: PageShop) -> Non
     assert sent["amount"]["value"] == 12_800
     assert not any(leg["type"] == "PROMOTION" for leg in sent["legs"])
     assert best
+
+
+@pytest.mark.parametrize("locale", ["zh-TW", "ar"])
+async def test_another_language_keeps_the_choice_of_coupons(shop: PageShop, locale: str) -> None:
+    browser = await shop.payer(CASE)
+    coupons = [value for name, value, _ in browser.document.form(ORDER).choices if name == "coupon"]
+    for choice in ("coupons=none", f"coupon={coupons[0]}", f"coupon={coupons[-1]}"):
+        await browser.open(f"{ORDER}?{choice}")
+        assert choice in browser.address
+        before = dict(browser.document.form("/pay").fields)
+        await browser.open(next(link for link in browser.document.links if link.endswith(f"locale={locale}")))
+        assert f'lang="{locale}"' in browser.document.html
+        after = dict(browser.document.form("/pay").fields)
+        assert [after.get(name) for name in ("coupon", "coupons")] == [
+            before.get(name) for name in ("coupon", "coupons")
+        ]
+        assert choice.partition("=")[2] in (after.get("coupon"), after.get("coupons"))
 
 
 async def test_a_changed_price_is_shown_and_agreed_to_once_more(shop: PageShop) -> None:

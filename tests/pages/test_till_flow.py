@@ -351,6 +351,15 @@ async def test_the_printed_code_is_a_page_of_the_till(shop: TillShop) -> None:
     assert "<svg viewBox=" in browser.document.html
 
 
+@pytest.mark.parametrize("locale", ["zh-CN", "ar"])
+async def test_the_printed_code_speaks_the_language_that_is_chosen(shop: TillShop, locale: str) -> None:
+    browser = await shop.till()
+    await browser.open("/cashier-till/m_5/till-1/code")
+    await browser.open(next(link for link in browser.document.links if link.endswith(f"locale={locale}")))
+    assert browser.address == "/cashier-till/m_5/till-1/code"
+    assert attributes(browser, "html")["lang"] == locale
+
+
 # Orders that are not what was asked for
 
 
