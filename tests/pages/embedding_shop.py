@@ -48,7 +48,8 @@ for (const name of ["view", "choice", "submit", "redirect", "result", "error"]) 
 class EmbeddingShop:
     """`cashier`: the address of the service. `has_script`: its pages load the script.
 
-    `orders`: those that its page shows, each in an element of its own.
+    `orders`: those that its page shows, each in an element of its own. `names_amount`: its links
+    hold for the amount of the order only.
     """
 
     def __init__(self) -> None:
@@ -63,6 +64,7 @@ class EmbeddingShop:
         self.weather: Weather = weather_named("still")
         self.orders: list[str] = []
         self.has_script = True
+        self.names_amount = False
         self.policy = ""
         self.locale = "en"
         self.terminal = "H5"
@@ -76,6 +78,7 @@ class EmbeddingShop:
     def open(self, **market: Any) -> None:
         """Like a new shop, with one order."""
         self.orders, self.has_script, self.policy, self.locale, self.terminal = [], True, "", "en", "H5"
+        self.names_amount = False
         self.place(**market)
         if not self.cashier:
             self.start_service()
@@ -109,6 +112,15 @@ class EmbeddingShop:
 
         self.in_sandbox(settle)
 
+    def reprice(self, order_id: str, value: int) -> None:
+        """The payer changes the cart or its delivery. `value`: in minor units."""
+
+        def reprice() -> None:
+            order = self.world.population._orders[order_id]
+            order["amount"] = {**order["amount"], "value": value}
+
+        self.in_sandbox(reprice)
+
     def in_sandbox(self, call: Callable[[], T]) -> T:
         async def called() -> T:
             return call()
@@ -119,6 +131,7 @@ class EmbeddingShop:
         """Asked for by the shop's back end."""
         order = self.in_sandbox(lambda: self.world.population.placed_order(order_id)) or {}
         body = {name: order[name] for name in ("order_id", "user_id", "merchant_id", "product", "country")}
+        body |= {"amount": order["amount"]} if self.names_amount else {}
         body |= {"terminal": self.terminal, "locale": self.locale, "return_url": f"{self.address}/"}
         request = urllib.request.Request(
             f"{self.cashier}/v1/cashier-sessions", json.dumps(body).encode(), {"Content-Type": "application/json"}

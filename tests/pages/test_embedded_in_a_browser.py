@@ -484,6 +484,32 @@ def test_a_session_that_is_over_goes_on_with_a_renewed_link(browser: Browser, sh
         cashier.get_by_role("heading", name="Paid").wait_for()
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_an_order_of_another_amount_goes_on_with_its_new_link(
+    browser: Browser, shop: EmbeddingShop, in_place: bool
+) -> None:
+    """The session that the script keeps is for the amount before."""
+    shop.names_amount = True
+    (order_id,) = shop.orders
+    with opened(browser) as (page, wrong):
+        page.goto(shop.address)
+        cashier = page.locator("cashier-methods")
+        cashier.get_by_role("radio").first.wait_for()
+        shop.reprice(order_id, 13_900)
+        if in_place:
+            page.evaluate("link => { document.querySelector('cashier-methods a').href = link }", shop.link(order_id))
+        else:
+            page.reload()
+        cashier.locator("#pay").wait_for()
+        assert "139.00" in (cashier.locator(".order").text_content() or "")
+        pay(cashier, "QUICK_PAY:c_2")
+        answer(cashier)
+        cashier.get_by_role("heading", name="Paid").wait_for()
+        page.reload()
+        cashier.get_by_role("heading", name="Paid").wait_for()
+        assert wrong == []
+
+
 def test_two_elements_of_one_page_are_two_orders(browser: Browser, shop: EmbeddingShop) -> None:
     shop.place()
     with opened(browser) as (page, wrong):

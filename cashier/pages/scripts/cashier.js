@@ -125,13 +125,19 @@ class CashierMethods extends HTMLElement {
     root.addEventListener("change", (event) => {
       if (event.target.name === "method") this.#tell("cashier-choice", { method: event.target.value });
     }, { signal: leaving.signal });
-    const first = client.load(base).then((update) => {
-      // The session of an earlier link is over; this one may not be.
-      if (update.status !== 403 || tokens.session === token) return update;
+    const first = async () => {
+      const update = await client.load(base);
+      const { session } = tokens;
+      if (session === token || !isOver(update)) return update;
+      // The session of an earlier link is over, or for another amount; this link's may not be.
       tokens.session = token;
-      return client.load(base);
-    });
-    await show(first);
+      const renewed = await client.load(base);
+      if (update.status === 403 || renewed.status !== 403) return renewed;
+      tokens.session = session;
+      store(key, tokens);
+      return update;
+    };
+    await show(first());
   }
 
   // The shop may do it in its own way, in an app for example.
@@ -190,6 +196,11 @@ class CashierMethods extends HTMLElement {
     }, FRAME_MS);
     main.append(frame);
   }
+}
+
+// Neither the session nor its order lets anybody pay.
+function isOver({ status, view, html }) {
+  return status === 403 || (view === "checkout" && !html.includes(' data-live="'));
 }
 
 // Without its content, which the frame shows and follows.
