@@ -126,7 +126,11 @@ async def payment_view(
     challenge = payment.challenge if isinstance(payment, Payment) else None
     if payment.status is PaymentStatus.CHALLENGE and challenge is not None and forms.answer is not None:
         return _challenge_view(head, challenge, writing, forms, forms.answer, challenge_notice)
-    step = None if payment.status in FINAL else await action_step(payment.next_action, writing, qr_codes)
+    action = None if payment.status in FINAL else payment.next_action
+    if isinstance(action, DisplayVa) and action.amount != payment.amount:
+        # The payer has not agreed to this sum, and a bank would take it: nothing is offered.
+        action = None
+    step = await action_step(action, writing, qr_codes)
     if step is not None:
         code = payment.message.code
         warning = code in _WARNINGS

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
+import msgspec
 import pytest
 
 from cashier.domain.order import epoch_s
 from cashier.domain.pan import looks_like_pan
+from cashier.wire.transport import Request, Response
 from tests.pages.page_shop import PageShop
 
 pytestmark = pytest.mark.virtual_time
@@ -49,6 +52,29 @@ async def test_an_order_that_ended_before_all_time_has_no_form(shop: PageShop, e
     browser = await shop.payer("chinese_shop")
     assert browser.answers[-1].status == 200
     assert not browser.document.has_form("/pay")
+
+
+@pytest.mark.parametrize("sum_", [{"value": value} for value in (0, 23_499_999, 25_000_000)] + [{"currency": "CNY"}])
+async def test_no_account_is_shown_with_another_sum_than_the_payer_agreed_to(
+    shop: PageShop, sum_: dict[str, Any]
+) -> None:
+    async def with_another_sum(request: Request) -> Response:
+        response = await shop.checkout._sandbox(request)
+        answer = msgspec.json.decode(response.body)
+        if "next_action" in answer:
+            answer["next_action"]["amount"] |= sum_
+        return Response(response.status, msgspec.json.encode(answer))
+
+    shop.checkout.replies = {"submit": with_another_sum, "look_up": with_another_sum}
+    browser = await shop.payer("indonesian_shop")
+    await browser.choose("VA", "BCA")
+    (sent,) = shop.checkout.submissions
+    assert sent["amount"] == {"currency": "IDR", "value": 23_500_000}
+    for _ in range(2):
+        assert browser.document.view == "result"
+        assert "wait" in browser.document.state
+        assert browser.document.has_form("/cancel")
+        await browser.reload()
 
 
 @pytest.mark.parametrize("build", [build for build in BUILDS if looks_like_pan(build)][:2])
