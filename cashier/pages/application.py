@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from cashier.core import Cashier, utc_now
 from cashier.domain.page_session import PageSession, SessionRequest, TillRequest
+from cashier.domain.pan import payment_pan_fields
 from cashier.pages.asset_store import PREFIX, AssetStore
 from cashier.pages.browser_call import BrowserCall
 from cashier.pages.card_endpoints import CardEndpoints
@@ -108,6 +109,7 @@ class Pages:
 
     def open_session(self, wanted: SessionRequest, scope: Scope) -> PageSession:
         """The link of a page. Raises `RequestRefused`: INVALID."""
+        _require_payable(wanted)
         self._require_own_origin(wanted)
         base = self._base(scope)
         opened_at = int(self._clock().timestamp())
@@ -259,6 +261,15 @@ async def _nothing_here(_: Request, error: Exception) -> Response:
 
 def _plain(status: int) -> Response:
     return secure(PlainTextResponse("There is nothing at this address.\n", status))
+
+
+def _require_payable(wanted: SessionRequest) -> None:
+    """No payment takes an id that looks like a card number, so its page could only refuse. Raises
+    `RequestRefused`."""
+    ids = {name: getattr(wanted, name) for name in ("order_id", "user_id", "merchant_id")}
+    faults = [FieldProblem(name, "LOOKS_LIKE_PAN", "looks like a card number") for name in payment_pan_fields(ids)]
+    if faults:
+        raise invalid(*faults)
 
 
 def _link(url: str, opened_at: int) -> PageSession:

@@ -12,6 +12,7 @@ from cashier.consultation.answer import Consultation
 from cashier.domain.local_format import format_percentage
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked
+from cashier.domain.pan import looks_issued
 from cashier.domain.pay_method import (
     Amounts,
     Availability,
@@ -111,7 +112,11 @@ def checkout_view(
 ) -> CheckoutView:
     """`fields`: hidden ones of the form. The consult token and the coupons are added."""
     own = _OWN_FIELDS | ({"card_token"} if addresses.vault else set())
-    offered = [method for method in consultation.methods if own.issuperset(method.required_fields)]
+    offered = [
+        method
+        for method in consultation.methods
+        if own.issuperset(method.required_fields) and _can_be_sent(method.method_id)
+    ]
     rows = tuple(_method_row(method, writing, addresses, chosen) for method in offered)
     recommended, others, refused = _folded(rows)
     coupons = _coupons(offered, writing, addresses, chosen)
@@ -213,10 +218,19 @@ def _method_row(method: PayMethod, writing: Writing, addresses: CheckoutAddresse
         reason=reason.message if reason else None,
         remedy=None if link else help_text,
         remedy_link=link,
-        options=tuple(_option_row(key, method, option, writing, chosen) for option in method.options),
+        options=tuple(
+            _option_row(key, method, option, writing, chosen)
+            for option in method.options
+            if _can_be_sent(option.option_id)
+        ),
         option_name=option_name(method.method_id),
         checked=wanted and method.availability is Availability.AVAILABLE,
     )
+
+
+def _can_be_sent(named: str) -> bool:
+    """No payment takes an id that looks like a card number."""
+    return not looks_issued(named)
 
 
 def _option_row(key: str, method: PayMethod, option: Option, writing: Writing, chosen: Chosen) -> OptionRow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cashier.consultation.answer import Consultation
+from cashier.domain.pan import looks_issued
 from cashier.domain.pay_method import Availability, Option, PayMethod
 from cashier.pages.views import CheckoutView, DeveloperView, SourceLine, WithheldMethod
 
@@ -21,7 +22,9 @@ def developer_view(consultation: Consultation, checkout: CheckoutView, request_i
 
 def _withheld(method: PayMethod, has_row: bool) -> Iterator[WithheldMethod]:
     if not has_row:
-        yield WithheldMethod(method.method_id, "NOT_SHOWN", f"needs {', '.join(method.required_fields)}")
+        is_card = looks_issued(method.method_id)
+        needs = "another id, not a card number's" if is_card else ", ".join(method.required_fields)
+        yield WithheldMethod(method.method_id, "NOT_SHOWN", f"needs {needs}")
     yield from _refused(method.method_id, method)
     for option in method.options:
         if option.reason != method.reason:

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from cashier.domain.money import Money
 from cashier.domain.order import Id
+from cashier.domain.pan import payment_pan_fields
 from cashier.source_errors import SourceError
 from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.http1 import Http1Client
@@ -59,6 +60,13 @@ class Orders:
 
     async def create(self, url: str, sale: Sale, idempotency_key: str, call_headers: CallHeaders) -> CreatedOrder:
         """`url`: as configured now; empty if there is none. Raises `OrderNotCreated`."""
+        order = await self._create(url, sale, idempotency_key, call_headers)
+        # No payment takes such an id.
+        if payment_pan_fields({"order_id": order.order_id}):
+            raise OrderNotCreated
+        return order
+
+    async def _create(self, url: str, sale: Sale, idempotency_key: str, call_headers: CallHeaders) -> CreatedOrder:
         if self._given is not None:
             return await self._given(sale, idempotency_key, call_headers)
         if not url:

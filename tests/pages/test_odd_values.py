@@ -10,8 +10,10 @@ import pytest
 
 from cashier.domain.order import epoch_s
 from cashier.domain.pan import looks_like_pan
+from cashier.web.problem import RequestRefused
 from cashier.wire.transport import Request, Response
 from tests.pages.page_shop import PageShop
+from tests.pages.till_shop import till_shop
 
 pytestmark = pytest.mark.virtual_time
 ORDER = "/cashier/o_1001"
@@ -54,6 +56,31 @@ async def test_an_order_that_ended_before_all_time_has_no_form(shop: PageShop, e
     assert not browser.document.has_form("/pay")
 
 
+# As networks issue them, with the right check digit; then numbers like those of most ids.
+CARD_LIKE = ["4111111111111111", "6212345678901232", "5105105105105100", "378282246310005", "a:4111111111111111"]
+PLAIN = ["1111111111111117", "2811111111111111119", "20261130411111111111", "4111111111111112", "x4111111111111111"]
+
+
+@pytest.mark.parametrize("field", ["order_id", "user_id", "merchant_id"])
+async def test_a_link_whose_payments_would_be_refused_is_refused_itself(shop: PageShop, field: str) -> None:
+    for number in CARD_LIKE:
+        with pytest.raises(RequestRefused) as refused:
+            shop.link("chinese_shop", return_url=None, **{field: number})
+        assert [(each.field, each.code) for each in refused.value.problem.errors or ()] == [(field, "LOOKS_LIKE_PAN")]
+        assert number not in str(refused.value.problem)
+    for number in PLAIN:
+        assert shop.link("chinese_shop", return_url=None, **{field: number})
+
+
+async def test_an_order_of_a_till_that_could_not_be_paid_is_none() -> None:
+    async with till_shop() as shop:
+        for number in CARD_LIKE:
+            shop.orders_are = number
+            browser = await shop.sale()
+            assert browser.answers[-1].status == 503
+            assert browser.document.view == "till"
+
+
 @pytest.mark.parametrize("sum_", [{"value": value} for value in (0, 23_499_999, 25_000_000)] + [{"currency": "CNY"}])
 async def test_no_account_is_shown_with_another_sum_than_the_payer_agreed_to(
     shop: PageShop, sum_: dict[str, Any]
@@ -85,3 +112,22 @@ async def test_a_browser_whose_name_has_the_digits_of_a_card_can_pay(shop: PageS
     assert browser.document.view == "action"
     devices = [body["device"] for name, body in shop.checkout.bodies if name == "decide"]
     assert devices == [{"ip": "203.0.113.7"}]
+
+
+@pytest.mark.parametrize(("number", "is_shown"), [(CARD_LIKE[1], False), (PLAIN[3], True)])
+async def test_a_card_has_a_row_if_a_payment_can_name_it(shop: PageShop, number: str, is_shown: bool) -> None:
+    """Else each press would be refused, and say that something is to be checked."""
+    ask, sources = shop.checkout._sources["card"], dict(shop.checkout._sources)
+
+    async def renamed(**inputs: Any) -> Any:
+        return msgspec.json.decode(msgspec.json.encode(await ask(**inputs)).replace(b'"c_2"', f'"{number}"'.encode()))
+
+    sources["card"] = renamed
+    shop.checkout.__dict__["_sources"] = sources
+    browser = await shop.payer("chinese_shop")
+    choices = {value for _, value, _ in browser.document.form("/pay").choices}
+    assert (f"QUICK_PAY:{number}" in choices, number in choices) == (is_shown, is_shown)
+    assert {"QUICK_PAY:c_1", "c_1"} <= choices
+    if is_shown:
+        await browser.choose(f"QUICK_PAY:{number}")
+        assert browser.document.view != "checkout"
