@@ -26,7 +26,7 @@ from cashier.pages.browser_call import BrowserCall
 from cashier.pages.card_endpoints import CardEndpoints
 from cashier.pages.checkout_endpoints import CheckoutEndpoints
 from cashier.pages.code_endpoints import CodeCall, CodeEndpoints
-from cashier.pages.compression import compressed
+from cashier.pages.compression import compressed, takes_gzip
 from cashier.pages.embed_call import EMBED_PATH
 from cashier.pages.embed_endpoints import SCRIPT_PATH, EmbedEndpoints
 from cashier.pages.live_endpoints import LiveEndpoints
@@ -236,7 +236,7 @@ class Pages:
             "cross-origin-resource-policy": "cross-origin",
         }
         body = asset.body
-        if asset.gzipped is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        if asset.gzipped is not None and takes_gzip(request.headers.get("accept-encoding", "")):
             headers["content-encoding"], body = "gzip", asset.gzipped
         return secure(Response(body, media_type=asset.media_type, headers=headers))
 

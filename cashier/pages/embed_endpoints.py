@@ -21,6 +21,7 @@ from cashier.core import Cashier
 from cashier.domain.wording import PayerProblem
 from cashier.pages.asset_store import AssetStore
 from cashier.pages.checkout_endpoints import CheckoutEndpoints
+from cashier.pages.compression import takes_gzip
 from cashier.pages.embed_call import EMBED_PATH, PAYMENT_HEADER, SESSION_HEADER, EmbedCall
 from cashier.pages.live_endpoints import LiveEndpoints
 from cashier.pages.page_call import PageRefused
@@ -208,7 +209,7 @@ class EmbedEndpoints:
         if request.headers.get("if-none-match") == headers["etag"]:
             return secure(Response(status_code=304, headers=headers))
         body = asset.body
-        if asset.gzipped is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        if asset.gzipped is not None and takes_gzip(request.headers.get("accept-encoding", "")):
             headers["content-encoding"], body = "gzip", asset.gzipped
         return secure(Response(body, media_type=asset.media_type, headers=headers))
 

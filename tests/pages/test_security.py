@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -537,9 +538,21 @@ async def test_a_document_is_compressed_and_its_secrets_are_never_the_same(shop:
     assert len(tokens) == 5
 
 
-@pytest.mark.parametrize("accepted", ["", "br", "gzip;q=0", "gzip; q=0.0, br"])
+@pytest.mark.parametrize("accepted", ["", "br", "gzip;q=0", "gzip; q=0.0, br", "GZIP;Q=0.000", "br, gzipped", "*;q=0"])
 async def test_a_browser_that_takes_no_gzip_gets_none(shop: PageShop, accepted: str) -> None:
+    """Neither a page, nor what it loads."""
     browser = await shop.payer(CASE)
-    answer = await browser.send("GET", ORDER, headers={"accept-encoding": accepted})
-    assert "content-encoding" not in answer.headers
-    assert answer.document.view == "checkout"
+    loaded = re.findall(r'"(/cashier-assets/[^"]+)"', browser.document.html)
+    assert loaded
+    for address in (ORDER, "/cashier.js", *loaded):
+        answer = await browser.send("GET", address, headers={"accept-encoding": accepted})
+        assert "content-encoding" not in answer.headers
+        assert answer.body.decode()
+
+
+@pytest.mark.parametrize("accepted", ["gzip", "br, gzip;q=0.5", "GZIP ; q=1.0", "gzip;q=0.001", "deflate,gzip,br;q=0"])
+async def test_a_browser_that_takes_gzip_gets_it(shop: PageShop, accepted: str) -> None:
+    browser = await shop.payer(CASE)
+    for address in (ORDER, "/cashier.js", *re.findall(r'"(/cashier-assets/[^"]+)"', browser.document.html)):
+        answer = await browser.send("GET", address, headers={"accept-encoding": accepted})
+        assert answer.headers["content-encoding"] == "gzip"
