@@ -45,8 +45,8 @@ class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     calls: Annotated[int, Meta(ge=1)] = 20
     failed_bps: Annotated[int, Meta(ge=1, le=10_000)] = 5_000
-    open_s: Annotated[float, Meta(gt=0)] = 2.0
-    open_max_s: Annotated[float, Meta(gt=0)] = 5.0
+    open_s: Annotated[float, Meta(gt=0, le=3600)] = 2.0
+    open_max_s: Annotated[float, Meta(gt=0, le=3600)] = 5.0
 
 
 class BreakerState(StrEnum):

@@ -28,6 +28,8 @@ from cashier.settings.typed_table import typed
 from cashier.settings.warnings import settings_warnings
 
 SECRET_VARIABLE = "CASHIER_TOKEN_SECRET"  # noqa: S105  # the name of a variable, not a secret
+# No setting is half as deep. Whatever reads the tables goes as deep as they are.
+MOST_LEVELS = 32
 _T = TypeVar("_T")
 
 
@@ -108,7 +110,7 @@ def token_secrets(settings: TokenSettings, environ: Any = os.environ) -> tuple[t
 def _read(file: Path) -> dict[str, Any]:
     try:
         # Some editors begin the file with a byte order mark.
-        return tomllib.loads(file.read_text("utf-8-sig"))
+        table = tomllib.loads(file.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigurationError([f"{file}: there is no such file; name one with --config"]) from None
     except OSError as error:
@@ -117,6 +119,22 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigurationError([f"{file} is not UTF-8; save it in that encoding"]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError([f"{file} is not valid TOML: {error}"]) from None
+    except RecursionError:
+        raise ConfigurationError([_too_deep(file)]) from None
+    except ValueError:  # of Python, before it reads thousands of digits
+        raise ConfigurationError([f"{file} has a number with too many digits"]) from None
+    if _is_deeper(table, MOST_LEVELS):
+        raise ConfigurationError([_too_deep(file)])
+    return table
+
+
+def _too_deep(file: Path) -> str:
+    return f"{file} has tables or lists in one another, more than {MOST_LEVELS} levels deep"
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return parts is not None and (levels == 0 or any(_is_deeper(part, levels - 1) for part in parts))
 
 
 def _origin(name: str, beside: Path | None) -> str:

@@ -11,7 +11,7 @@ from cashier.web.auth import AuthSettings, is_loopback
 from cashier.web.server import ServerSettings
 
 # A name or address without scheme, port and path.
-HOST_PATTERN = r"^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$"
+HOST_PATTERN = r"^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(?![\s\S])"
 
 
 class OperationsSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,7 +26,7 @@ class OperationsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 9464
     hosts: tuple[Annotated[str, Meta(pattern=HOST_PATTERN)], ...] = ()
-    sandbox: Annotated[str, Meta(pattern=r"^(https?://[^/?#@]+/?)?$")] = ""
+    sandbox: Annotated[str, Meta(pattern=r"^(https?://[!-\"$-.0->A-~]+/?)?(?![\s\S])")] = ""
 
 
 def operations_faults(settings: OperationsSettings, auth: AuthSettings, server: ServerSettings) -> Iterator[str]:

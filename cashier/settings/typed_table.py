@@ -62,9 +62,14 @@ def _substituted(
     if not isinstance(value, str):
         return value
     place = _place(path)
-    unset = [name for name in _VARIABLE.findall(value) if name not in environ]
-    if unset:
-        faults += [f"{place} refers to ${{{name}}}, which is not set in the environment; set it" for name in unset]
+    names = _VARIABLE.findall(value)
+    unusable = [name for name in names if name not in environ or not _is_utf8(environ[name])]
+    if unusable:
+        faults += [
+            f"{place} refers to ${{{name}}}, which is not "
+            + ("UTF-8 in the environment" if name in environ else "set in the environment; set it")
+            for name in unusable
+        ]
         return value
     text = _VARIABLE.sub(lambda match: environ[match[1]], value)
     scalars = _scalar_types(info)
@@ -76,6 +81,15 @@ def _substituted(
         faults.append(f"{place}: {value} in the environment is not {' or '.join(scalars.values())}")
         return text
     return scalar
+
+
+def _is_utf8(text: str) -> bool:
+    """Python passes on other bytes of the environment as half characters, which nothing encodes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _scalar_types(info: inspect.Type) -> dict[type[inspect.Type], str]:

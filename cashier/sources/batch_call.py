@@ -23,7 +23,7 @@ from cashier.wire.transport import Request, Response, Transport
 class BatchSettings(BatchPolicy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`path`: the batch endpoint, appended to the source's URL."""
 
-    path: Annotated[str, Meta(pattern=r"^/[!-~]*$")]
+    path: Annotated[str, Meta(pattern=r"^/[!-\"$-~]*(?![\s\S])")]
 
 
 class BatchAnswer(Struct, frozen=True):

@@ -62,7 +62,7 @@ class AiohttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
     connections: Positive = 64
     queue: Positive = 256
     connect_timeout_ms: Positive = 1000
-    idle_s: Annotated[float, Meta(gt=0)] = 50.0
+    idle_s: Annotated[float, Meta(gt=0, le=86_400)] = 50.0
     resolve_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
     max_age_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
     max_head_bytes: Positive = 16384

@@ -146,9 +146,11 @@ def bounds_text(info: inspect.Type) -> str | None:
         bounds = {bounds_text(option) for option in info.types} - {NONE}
         return bounds.pop() if bounds else NONE
     if isinstance(info, inspect.IntType | inspect.FloatType):
+        if info.gt is not None:
+            return f"> {info.gt}" + (f", ≤ {info.le}" if info.le is not None else "")
         if info.le is not None:
             return f"{info.ge} to {info.le}"
-        return f"≥ {info.ge}" if info.ge is not None else f"> {info.gt}" if info.gt is not None else NONE
+        return f"≥ {info.ge}" if info.ge is not None else NONE
     return None if getattr(info, "pattern", None) or getattr(info, "min_length", None) else NONE
 
 

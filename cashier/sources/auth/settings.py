@@ -10,9 +10,9 @@ from msgspec import Meta, Struct
 from cashier.wire.address_parser import is_visible_ascii, parse_address
 
 # The name of a variable. A secret by mistake in its place is hardly one.
-Variable = Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
+Variable = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(?![\s\S])")]
 # What may stand in a quoted parameter of a header as it is.
-Identifier = Annotated[str, Meta(pattern="^[A-Za-z0-9_.:@/+~-]{1,256}$")]
+Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:@/+~-]{1,256}(?![\s\S])")]
 
 
 class BearerSettings(Struct, frozen=True, forbid_unknown_fields=True):
