@@ -23,6 +23,7 @@ from cashier.source_errors import SourceError
 from cashier.wire.address_parser import UpstreamAddress, is_visible_ascii, parse_address
 from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.discovery_lists import ListFormat, parse_list
+from cashier.wire.file_watch import FileWatch
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.request_writer import check_headers
 from cashier.wire.resolver import Lookup, LookupThreads, Resolution, ResolvedAddress, ResolvedName, Resolver, is_literal
@@ -143,7 +144,7 @@ class Discovery:
             self._http = HttpList(settings, resolver)
             body = self._http.body
 
-        parsed: tuple[bytes, list[ResolvedAddress]] = b"", []
+        parsed: tuple[bytes | None, list[ResolvedAddress]] = None, []
 
         async def look_up(_host: str) -> Resolution:
             nonlocal parsed
@@ -153,6 +154,8 @@ class Discovery:
                     parsed = listed, parse_list(settings.format, listed, url)
             except ValueError as fault:
                 raise OSError(errno.EBADMSG, f"the list cannot be used: {fault}") from None
+            except RecursionError:
+                raise OSError(errno.EBADMSG, "the list cannot be used: it is nested too deeply") from None
             return Resolution(await _with_ips(parsed[1], resolver))
 
         return look_up
@@ -190,17 +193,20 @@ class HttpList:
     def __init__(self, settings: DiscoverSettings, resolver: Resolver) -> None:
         origin, self._target = _list_request(settings.http or "")
         bounds = Http1Settings(connections=2, ahead=0, max_body_bytes=MAX_LIST_BYTES, ca_file=settings.ca_file)
-        self._client = Http1Client([origin], bounds, resolver, keep_headers=True)
+        files = FileWatch()
+        self._client = Http1Client([origin], bounds, resolver, keep_headers=True, files=files)
+        self._ca_file = settings.ca_file
         self._token_file = settings.token_file
         self._read_token = LookupThreads(partial(_read_file, MAX_TOKEN_BYTES), most=MAX_FILE_READS)
+        self._check_ca_file = LookupThreads(lambda _ca_file: files.check(), most=MAX_FILE_READS)
         self._etag = ""
         self._body = b""
 
     async def body(self) -> bytes:
-        """Raises OSError, ValueError for a token that cannot be sent."""
-        headers = await self._headers()
-        check_headers(headers)
-        request = Request(self._target, headers=headers)
+        """Raises OSError."""
+        if self._ca_file is not None:
+            await self._check_ca_file(self._ca_file)
+        request = Request(self._target, headers=await self._headers())
         response = await send_and_wait(self._client, request, _CALL_HEADERS, round(LOOKUP_S * 1000))
         if isinstance(response, SourceError):
             raise OSError(errno.EIO, response.detail)
@@ -215,8 +221,14 @@ class HttpList:
     async def _headers(self) -> tuple[tuple[str, str], ...]:
         headers = [("If-None-Match", self._etag)] if self._etag else []
         if self._token_file is not None:
-            token = (await self._read_token(self._token_file)).decode("latin-1").strip()
-            headers.append(("Authorization", f"Bearer {token}"))
+            try:
+                token = (await self._read_token(self._token_file)).decode("latin-1").strip()
+                headers.append(("Authorization", f"Bearer {token}"))
+                check_headers(tuple(headers))
+            except OSError as error:
+                raise OSError(error.errno, f"token_file: {error.strerror}") from None
+            except ValueError as fault:
+                raise OSError(errno.EBADMSG, f"token_file: {fault}") from None
         return tuple(headers)
 
     async def close(self) -> None:

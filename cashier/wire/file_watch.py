@@ -60,27 +60,37 @@ class FileWatch:
 
 
 class _Watched:
-    __slots__ = ("_load", "_paths", "_state")
+    __slots__ = ("_load", "_paths", "_state", "_unread")
 
     def __init__(self, paths: tuple[str, ...], load: Callable[[], None]) -> None:
         self._paths = paths
         self._load = load
         # Before the files are read: a change meanwhile must show.
         self._state = _state_of(paths)
+        self._unread: str | None = None
 
     def check(self) -> None:
-        state = _state_of(self._paths)
-        if state == self._state:
+        """Load what has changed, or could not be read at the last change.
+
+        The cause of that may pass without a change: a process without a file left to open.
+        """
+        state, unread = _state_of(self._paths), self._unread
+        if state == self._state and unread is None:
             return
-        self._state = state
+        is_change, self._state = state != self._state, state
         try:
             self._load()
         except Exception as fault:  # noqa: BLE001 - one file must not end the watch of all others
             reason = str(fault) if isinstance(fault, ValueError) else type(fault).__name__
             if isinstance(fault, OSError) and fault.strerror:
                 reason = fault.strerror
-            _log.warning("changed files cannot be used; the last ones stay in use", files=self._paths, reason=reason)
+            self._unread = reason if isinstance(fault, OSError) else None
+            if is_change or reason != unread:
+                _log.warning(
+                    "changed files cannot be used; the last ones stay in use", files=self._paths, reason=reason
+                )
         else:
+            self._unread = None
             _log.info("changed files are in use", files=self._paths)
 
 

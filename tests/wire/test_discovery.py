@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import dns.rcode
 import pytest
+import trustme
 
 from cashier.wire.address_parser import parse_address
 from cashier.wire.discovery import MAX_LIST_BYTES, DiscoverSettings, Discovery, discover_faults
@@ -268,6 +270,61 @@ async def test_an_http_list_is_asked_for_with_its_etag_and_token(tmp_path: Path)
             _, later = await answered(found, upstream, http_answer(b'["10.0.0.2"]'))
             assert later == Resolution((ResolvedAddress("10.0.0.2"),))
             assert found.name.changes == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"a\nb", b"\xff", b"x" * 70_000])
+async def test_a_token_file_that_cannot_be_used_is_named_and_not_the_list(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    token = tmp_path / "token"
+    if content is not None:
+        token.write_bytes(content)
+    async with discovery(http="http://127.0.0.1:1/list", token_file=str(token)) as found:
+        with pytest.raises(OSError, match="token_file: "):
+            await look_up(found)
+
+
+@pytest.mark.parametrize("first", [b"", b"[]"])
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "the list cannot be used"),
+        (b"[" * 100_000, "the list cannot be used"),
+        (b'[{"address": "10.0.0.1", "more": ' + b"[" * 100_000, "the list cannot be used"),
+        (b'[{"address": "10.0.0.1", "more": ' + b'{"a":' * 100_000, "the list cannot be used"),
+        (b"\xef\xbb\xbf[]", "the list cannot be used"),
+        (b'["\xff"]', "the list cannot be used"),
+        (b"[]", "the name has no addresses"),
+    ],
+    ids=lambda value: value[:16].decode("latin-1") if isinstance(value, bytes) else "",
+)
+async def test_a_file_that_is_no_list_is_told_from_an_empty_list(
+    tmp_path: Path, first: bytes, body: bytes, says: str
+) -> None:
+    file = tmp_path / "card.json"
+    async with discovery(file=str(file)) as found:
+        for content in (first, body):
+            file.write_bytes(content)
+            failed = await found.look_up()
+        assert isinstance(failed, OSError)
+        assert says in str(failed)
+        file.write_bytes(b'["10.0.0.1"]')
+        assert await found.look_up() == Resolution((ResolvedAddress("10.0.0.1"),))
+
+
+async def test_a_list_is_trusted_by_the_authorities_that_its_file_has_now(tmp_path: Path) -> None:
+    old, new = trustme.CA(), trustme.CA()
+    ca_file = tmp_path / "ca.pem"
+    old.cert_pem.write_to_path(str(ca_file))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    new.issue_cert("127.0.0.1").configure_cert(tls)
+    async with tcp_upstream(tls) as upstream:
+        url = f"https://127.0.0.1:{upstream.port}/list"
+        async with discovery(http=url, ca_file=str(ca_file)) as found:
+            assert isinstance(await found.look_up(), OSError)
+            new.cert_pem.write_to_path(str(ca_file))
+            _, outcome = await answered(found, upstream, http_answer(b'["10.0.0.1"]'))
+            assert outcome == Resolution((ResolvedAddress("10.0.0.1"),))
 
 
 async def test_a_token_that_cannot_be_sent_is_a_failed_lookup_that_does_not_name_it(tmp_path: Path) -> None:
