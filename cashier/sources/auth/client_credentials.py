@@ -50,8 +50,8 @@ class _Token(Struct, frozen=True):
     """Some servers write numbers as texts, and leave the type out."""
 
     access_token: str
-    token_type: str = "bearer"  # noqa: S105 - of every token
-    expires_in: int | float | str | None = None
+    token_type: Any = None
+    expires_in: Any = None
 
 
 class _Refusal(Struct, frozen=True):
@@ -175,14 +175,11 @@ def _token(answer: Response) -> tuple[Headers, float]:
         raise Garbled(f"status {answer.status}{_code(answer.body)}")
     try:
         token = msgspec.json.decode(answer.body, type=_Token)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Garbled("its answer has no access_token, or is no JSON") from None
-    if token.token_type.lower() != "bearer":
+    if token.token_type is not None and str(token.token_type).lower() != "bearer":
         raise Garbled("it issues tokens of another type than bearer")
-    try:
-        life_s = _ASSUMED_S if token.expires_in is None else float(token.expires_in)
-    except ValueError:
-        life_s = 0.0
+    life_s = _ASSUMED_S if token.expires_in is None else _number(token.expires_in)
     if not life_s > 0:
         raise Garbled("expires_in in its answer is no number of seconds above 0")
     try:
@@ -191,9 +188,17 @@ def _token(answer: Response) -> tuple[Headers, float]:
         raise Garbled(f"access_token in its answer {fault}") from None
 
 
+def _number(value: Any) -> float:
+    """0 for what is none."""
+    try:
+        return float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
+    except (ValueError, OverflowError):
+        return 0.0
+
+
 def _code(body: bytes) -> str:
     try:
         code = msgspec.json.decode(body, type=_Refusal).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     return f" {code}" if isinstance(code, str) and _CODE.fullmatch(code) else ""

@@ -188,7 +188,8 @@ async def test_a_late_refusal_of_an_earlier_token_replaces_nothing() -> None:
         (Response(200, b"<html>s3cret"), "no access_token"),
         (Response(200, b"{}"), "no access_token"),
         (Response(200, b"\xff"), "no access_token"),
-        (Response(200, b'{"a": ' + b"[" * 100_000), ""),
+        (Response(200, b'{"a": ' + b"[" * 100_000), "no access_token"),
+        (Response(400, b'{"error": ' + b"[" * 100_000), "status 400"),
         (Response(302, b""), "status 302"),
         (Response(400, b'{"error":"a b s3cret"}'), "status 400"),
         (Response(400, b'{"error":["s3cret"]}'), "status 400"),
@@ -199,6 +200,14 @@ async def test_a_late_refusal_of_an_earlier_token_replaces_nothing() -> None:
         (token("t", expires_in=-5), "expires_in"),
         (token("t", expires_in="soon s3cret"), "expires_in"),
         (token("t", expires_in="NaN"), "expires_in"),
+        (token("t", expires_in=True), "expires_in"),
+        (token("t", expires_in=["s3cret"]), "expires_in"),
+        (token("t", expires_in={"s": "s3cret"}), "expires_in"),
+        (token("t", expires_in=""), "expires_in"),
+        (token("t", token_type=["s3cret"]), "another type"),
+        (token("t", token_type=7), "another type"),
+        (token("t", token_type=""), "another type"),
+        (Response(200, b'{"access_token":"t","expires_in":%s}' % (b"9" * 400)), "expires_in"),
     ],
 )
 async def test_an_answer_without_a_usable_token_is_a_failure_that_quotes_nothing(answer: Response, names: str) -> None:
@@ -216,6 +225,7 @@ async def test_an_answer_without_a_usable_token_is_a_failure_that_quotes_nothing
         ({"expires_in": "100"}, 70, 80),
         ({"expires_in": 0.001}, 1, 1),
         ({"expires_in": 1e300}, 60_480, 69_120),
+        ({"expires_in": 10**20, "token_type": None}, 60_480, 69_120),
     ],
 )
 async def test_the_next_token_is_fetched_by_the_life_of_the_last_within_bounds(
