@@ -11,10 +11,10 @@ def host_and_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def listen_fault(host: str, port: int, error: OSError) -> str:
+def listen_fault(host: str, port: int, error: OSError | UnicodeError) -> str:
     """The fault and its remedy."""
     at = host_and_port(host, port)
-    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+    if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is not an address of this machine: choose another --host"
     if error.errno == errno.EADDRINUSE:
         return f"{at} is in use: stop the other program or choose another --port"

@@ -24,6 +24,7 @@ from cashier.ops.http_protocol import BoundedHttp
 from cashier.ops.run_directory import run_directory
 from cashier.settings.schema import Configuration
 from cashier.web.auth import BearerAuth, is_loopback
+from cashier.web.os_calls import address_to_listen_on
 
 _log = structlog.get_logger("cashier.ops")
 
@@ -145,8 +146,7 @@ def operations_port(config: Configuration, auth: BearerAuth | None) -> Iterator[
 
 def bound_socket(host: str, port: int) -> socket.socket:
     """Raises OSError, also if another program listens there."""
-    found = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    family, address = address_to_listen_on(host.strip("[]"), port)
     listener = socket.socket(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""What the server sets in the kernel: a socket filter, a death signal, open files."""
+"""What the server asks of the system: addresses, a socket filter, a death signal, open files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterable
+from typing import Any
 
 # Classic BPF over the TCP header: byte 13 holds the flags; SYN (0x02) without ACK (0x10) is
 # dropped, everything else passes.
@@ -83,3 +84,16 @@ def raise_open_files_limit() -> int:
         # macOS permits less than it names.
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return most
+
+
+def address_to_listen_on(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """The family and address for `bind`; of a name the IPv4 address, if it has one.
+
+    `host`: None or empty for every address. Raises OSError.
+    """
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except ValueError:  # a name that IDNA does not permit, or with a NUL
+        raise socket.gaierror(socket.EAI_NONAME, "no name can have this form") from None
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, address

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from cashier.web.os_calls import open_standard_streams, raise_open_files_limit
+from cashier.web.os_calls import address_to_listen_on, open_standard_streams, raise_open_files_limit
 from cashier.web.server import BuildApp, ServerConfig, ServerSettings, StoppableServer
 from cashier.web.supervisor import Supervisor
 
@@ -73,8 +73,7 @@ def _bound_socket(settings: ServerSettings) -> socket.socket:
 
     A name is resolved, to an IPv4 address if it has one.
     """
-    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    family, address = address_to_listen_on(settings.host, settings.port)
     listener = socket.socket(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

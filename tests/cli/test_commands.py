@@ -260,6 +260,12 @@ def test_an_address_of_another_machine_ends_in_one_line(run: Run) -> None:
     assert run("sandbox", "--host", "192.0.2.1", "--port", "0") == (1, "", message)
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, ".a"])
+def test_a_host_that_is_no_name_ends_in_one_line(run: Run, host: str) -> None:
+    message = f"{host} is not an address of this machine: choose another --host\n"
+    assert run("sandbox", "--host", host, "--port", "0") == (1, "", message)
+
+
 def test_an_invalid_request_is_reported_field_by_field(run: Run, service: str) -> None:
     status, out, _ = run("consult", "--url", service, "--order-id", "a b", "--user-id", "u_1", "--merchant-id", "m_1")
     assert status == 1

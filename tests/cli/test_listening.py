@@ -30,10 +30,14 @@ from cashier.cli.listening import host_and_port, listen_fault
             socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
             "127.0.0.1 is not an address of this machine: choose another --host",
         ),
+        (
+            UnicodeError("label empty or too long"),
+            "127.0.0.1 is not an address of this machine: choose another --host",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), "127.0.0.1:80 cannot be opened: Too many open files"),
     ],
 )
-def test_a_fault_has_its_remedy(error: OSError, message: str) -> None:
+def test_a_fault_has_its_remedy(error: OSError | UnicodeError, message: str) -> None:
     assert listen_fault("127.0.0.1", 80, error) == message
 
 

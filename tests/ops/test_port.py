@@ -137,6 +137,21 @@ def test_a_taken_port_is_logged_once_and_tried_again(monkeypatch: pytest.MonkeyP
         port.close()
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, ".a", "a\x00b"])
+def test_a_host_that_is_no_name_leaves_the_service_without_the_port(host: str) -> None:
+    port = OperationsPort(config(enabled=False, host=host), None, None)
+    try:
+        port.open()
+        with capture_logs() as logs:
+            port.warn_if_taken()
+        assert port.url is None
+        assert [(log["event"], log["host"]) for log in logs] == [
+            ("the operations port is not open; it is tried again", host)
+        ]
+    finally:
+        port.close()
+
+
 def test_the_port_and_the_directory_end_with_the_service(place: Path) -> None:
     with operations_port(config(), None) as port:
         assert ask(port, "GET", "/healthz")[0].status == 200
