@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from collections import Counter
+from collections.abc import MutableMapping
 from contextlib import aclosing
 from html.parser import HTMLParser
 from typing import Any
@@ -15,7 +18,7 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.ranking import Weights
 from cashier.fanout.breaker import BreakerState
 from cashier.fanout.timeline import Flag
-from cashier.ops.console.live_pages import LONGEST_STREAM_S, LivePages
+from cashier.ops.console.live_pages import LONGEST_STREAM_S, MOST_STREAMS, LivePages
 from cashier.ops.console.rendering import PAGES, context, environment
 from cashier.ops.console.texts import FLAG_TEXTS, VERDICT_TEXTS
 from cashier.ops.record_store import record_key
@@ -259,8 +262,6 @@ async def test_a_stream_sends_whole_parts_first_and_then_only_what_changed() -> 
         assert await parts() == {}
         port.workers = [worker(configuration=configuration_state(file="other.toml"))]
         assert "other.toml" in (await parts())["state"]
-        assert live.streams == 1
-    assert live.streams == 0
 
 
 @pytest.mark.parametrize("stop", [True, False])
@@ -281,6 +282,45 @@ def test_too_many_streams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cashier.ops.console.live_pages.MOST_STREAMS", 0)
     response = Port().client().get("/events/overview")
     assert (response.status_code, response.headers["retry-after"]) == (503, "30")
+
+
+async def test_a_burst_of_streams_gets_no_more_places_than_there_are() -> None:
+    port = Port()
+    statuses: list[int] = []
+    events: Counter[int] = Counter()
+    begun = asyncio.Event()
+
+    async def open_stream(number: int) -> None:
+        async def receive() -> dict[str, Any]:
+            await asyncio.Event().wait()
+            raise AssertionError("the client stays")
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+            else:
+                events[number] += 1
+            if len(events) == 4 * MOST_STREAMS:
+                begun.set()
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/events/overview",
+            "query_string": b"",
+            "headers": [(b"host", b"localhost")],
+        }
+        await port.app(scope, receive, send)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(4 * MOST_STREAMS):
+            tasks.create_task(open_stream(number))
+        await begun.wait()
+        port.stopping.set()
+    assert Counter(statuses) == {200: MOST_STREAMS, 503: 3 * MOST_STREAMS}
+    statuses.clear()
+    await open_stream(0)
+    assert statuses == [200], "the places are free again"
 
 
 def test_an_unknown_stream_and_an_unknown_asset_are_not_found() -> None:

@@ -111,6 +111,16 @@ def test_programs_the_console_and_a_typed_address_are_served(headers: dict[str, 
     assert Port().client().get("/api/overview", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/sign-in", "/weather/restore"])
+@pytest.mark.parametrize(
+    "origin", ["http://[", "http://[::1", "https://[x]y", "null", "", "//", "http://ops.example.com:x"]
+)
+def test_a_form_with_an_origin_that_is_none_is_refused(guarded: Port, path: str, origin: str) -> None:
+    port = guarded if path == "/sign-in" else Port(sandbox="http://127.0.0.1:1", hosts=["ops.example.com"])
+    response = port.client("http://ops.example.com").post(path, headers={"origin": origin})
+    assert response.status_code == 403
+
+
 def test_a_head_of_an_endless_stream_ends() -> None:
     response = Port().client().head("/events/overview")
     assert (response.status_code, response.text) == (200, "")

@@ -56,13 +56,21 @@ async def read_form(request: Request, sessions: Sessions) -> dict[str, str]:
     return fields
 
 
+def _authority(origin: str) -> str:
+    """Empty for what is no origin."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
 def _require_own_site(request: Request) -> None:
     """By what every browser of today sends with a form, and no page can forge."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     host = request.headers.get("host", "")
     if site is not None and site != "same-origin":
         raise FormRefused(403, "Another site sent this form.")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and _authority(origin) != host.lower():
         raise FormRefused(403, "Another site sent this form.")
     if site is None and origin is None:
         raise FormRefused(403, "The form names no site that it came from: use a browser of today.")

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 from jinja2 import Environment
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from cashier.ops.console.rendering import Page
 
@@ -65,20 +67,38 @@ class LivePages:
         """Server-sent events `parts`: those fragments that have changed since the last one."""
         sent: dict[str, bytes] = {}
         ends_s = self._clock_s() + LONGEST_STREAM_S
-        self.streams += 1
+        yield f"retry: {_RETRY_MS}\n\n".encode()
+        while not self._stopping.is_set() and self._clock_s() < ends_s:
+            changed = {}
+            for name, html in self.fragments(page).items():
+                digest = hashlib.sha256(html.encode()).digest()
+                if sent.get(name) != digest:
+                    sent[name], changed[name] = digest, html
+            # Also without changes: it shows the reader, and proxies, that the stream lives.
+            yield b"event: parts\ndata: " + orjson.dumps(changed) + b"\n\n"
+            try:
+                await asyncio.wait_for(self._stopping.wait(), self._tick_s)
+            except TimeoutError:
+                continue
+
+
+class EventsResponse(StreamingResponse):
+    """The stream of a page, or 503 where too many are open.
+
+    It is counted from here on and not from its first event: of a burst each would find a place.
+    """
+
+    def __init__(self, live: LivePages, page: Page) -> None:
+        super().__init__(live.events(page), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        self._live = live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._live.is_full:
+            full = PlainTextResponse("Too many pages are open.\n", 503, {"retry-after": "30"})
+            await full(scope, receive, send)
+            return
+        self._live.streams += 1
         try:
-            yield f"retry: {_RETRY_MS}\n\n".encode()
-            while not self._stopping.is_set() and self._clock_s() < ends_s:
-                changed = {}
-                for name, html in self.fragments(page).items():
-                    digest = hashlib.sha256(html.encode()).digest()
-                    if sent.get(name) != digest:
-                        sent[name], changed[name] = digest, html
-                # Also without changes: it shows the reader, and proxies, that the stream lives.
-                yield b"event: parts\ndata: " + orjson.dumps(changed) + b"\n\n"
-                try:
-                    await asyncio.wait_for(self._stopping.wait(), self._tick_s)
-                except TimeoutError:
-                    continue
+            await super().__call__(scope, receive, send)
         finally:
-            self.streams -= 1
+            self._live.streams -= 1

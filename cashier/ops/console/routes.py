@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from cashier.ops.console.forms import cookie_of
-from cashier.ops.console.live_pages import LivePages
+from cashier.ops.console.live_pages import EventsResponse, LivePages
 from cashier.ops.console.rendering import PAGES, WEATHER, Page, context, environment
 from cashier.ops.console.texts import FLAG_TEXTS, VERDICT_TEXTS
 from cashier.ops.console.waterfall import waterfall
@@ -89,11 +89,7 @@ class Console:
             return self._message(request, 404, "There is nothing at this path.")
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
-        if self.live_pages.is_full:
-            return Response("Too many pages are open.\n", 503, {"retry-after": "30"}, media_type="text/plain")
-        return StreamingResponse(
-            self.live_pages.events(page), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
-        )
+        return EventsResponse(self.live_pages, page)
 
     async def _record(self, request: Request) -> Response:
         record = self._found(request)
