@@ -28,7 +28,7 @@ from cashier.cli.adapter_scaffold import adapter_files
 from cashier.cli.conform_command import conform
 from cashier.cli.contract_command import SERVED, contract
 from cashier.cli.discovery_printer import discovery_line, discovery_warning
-from cashier.cli.invocation import Locale, known_case, known_inputs, print_json, refuse, run, stop
+from cashier.cli.invocation import Locale, answers_of, known_case, known_inputs, print_json, refuse, run, stop
 from cashier.cli.layout import definitions, terminal, write
 from cashier.cli.listening import host_and_port, listen_fault
 from cashier.cli.plan_printer import plan_lines, sizing_lines
@@ -416,21 +416,22 @@ def weather_command(
         stop("--next takes a fault of one call, not `slow` or `restore`")
     if call is not None and not once:
         stop("--on names the call for --next: give both")
-    if source == "restore":
-        reply = run(service_client.change_weather(url, None, None))
-    elif fault is None:
-        reply = run(service_client.source_weather(url, source))
-    elif once:
-        reply = run(service_client.queue_fault(url, source, fault, call))
-    else:
-        faults = {"faults": {fault: round(share * 10_000)}}
-        profile = {"latency": {"shape": "constant", "ms": ms}} if fault == "slow" else faults
-        reply = run(service_client.change_weather(url, source, None if fault == "restore" else profile))
-    if "code" in reply and "field" not in reply:
-        stop(f"{url} is not a sandbox; `cashier weather` takes the address that `cashier sandbox` prints")
-    if "code" in reply:
-        stop(weather_printer.refusal_text(reply["field"], reply["detail"], reply["nearest"]))
-    print(orjson.dumps(reply).decode() if json else _weather_line(source, fault, reply))
+    with answers_of(url):
+        if source == "restore":
+            reply = run(service_client.change_weather(url, None, None))
+        elif fault is None:
+            reply = run(service_client.source_weather(url, source))
+        elif once:
+            reply = run(service_client.queue_fault(url, source, fault, call))
+        else:
+            faults = {"faults": {fault: round(share * 10_000)}}
+            profile = {"latency": {"shape": "constant", "ms": ms}} if fault == "slow" else faults
+            reply = run(service_client.change_weather(url, source, None if fault == "restore" else profile))
+        if "code" in reply and "field" not in reply:
+            stop(f"{url} is not a sandbox; `cashier weather` takes the address that `cashier sandbox` prints")
+        if "code" in reply:
+            stop(weather_printer.refusal_text(reply["field"], reply["detail"], reply["nearest"]))
+        print(orjson.dumps(reply).decode() if json else _weather_line(source, fault, reply))
 
 
 def _weather_line(source: str, fault: str | None, reply: dict[str, Any]) -> str:
@@ -470,7 +471,7 @@ async def _serve_sandbox(
         )
         try:
             bound = await running.enter_async_context(simulated)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             stop(listen_fault(host, port, error))
         print(f"Sandbox on http://{host}:{bound}", flush=True)
         if only is not None or recorded is not None:

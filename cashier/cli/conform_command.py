@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -28,6 +29,8 @@ from cashier.wire.request_writer import check_headers
 _WRONG_USE = 2
 _INTERRUPTED = 128 + signal.SIGINT
 _MONEY_MOVERS = ("risk", "engine")
+# Of printable ASCII without spaces, as it stands in a request.
+_PATH = re.compile(r"/[!-\"$-~]*")
 _DEFAULT_CONFIG = Path("config/cashier.toml")
 
 
@@ -127,7 +130,7 @@ def _one(
         _refuse(f"--source {source!r} is none of the contract: {', '.join(SOURCES)}")
     if source == "risk" and settings.test is None:
         _refuse("each call of risk counts: give --moves-money with a test order, user and amount")
-    if settings.batch_path is not None and not settings.batch_path.startswith("/"):
+    if settings.batch_path is not None and not _PATH.fullmatch(settings.batch_path):
         _refuse("--batch is a path, such as /batch/cards")
     subject = READ_SOURCES[source].subject if source in READ_SOURCES else None
     if settings.ids and subject is None:
@@ -213,7 +216,7 @@ def _leg(text: str, amount: Money) -> EngineLeg:
 def _money(amount: str) -> Money:
     try:
         return msgspec.convert(parse_money(amount, _WRONG_USE), Money)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         _refuse(f"--amount {amount!r}: the currency is none of ISO 4217, or the value is too large")
 
 
@@ -223,6 +226,8 @@ def _headers(given: list[str]) -> tuple[tuple[str, str], ...]:
         check_headers(headers)
     except ValueError as fault:
         _refuse(f"--header: {fault}")
+    if any(name.lower() == "idempotency-key" for name, _ in headers):
+        _refuse("--header: requests that move money have an Idempotency-Key of their own")
     return headers
 
 

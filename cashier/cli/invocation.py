@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import msgspec
@@ -19,6 +20,9 @@ from cashier.domain.order import Country, Id
 from cashier.sandbox import CASES, BadWeather
 from cashier.settings.schema import ConfigurationError
 
+# Far more than any amount has; Python refuses to read some thousands.
+_MOST_DIGITS = 100
+
 Locale = Annotated[str, typer.Option(help="Language of the texts: en, zh-CN, or another of texts.toml.")]
 
 
@@ -31,6 +35,19 @@ def run(work: Coroutine[Any, Any, Any], interrupted: int = 0) -> Any:
         stop(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(interrupted) from None
+
+
+@contextmanager
+def answers_of(url: str) -> Iterator[None]:
+    """Stop at a JSON document in which its reader does not find what a service answers.
+
+    Another program listens there, or another version of the service.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        lacking = f": it has no {error}" if isinstance(error, KeyError) else ""
+        stop(f"{url} answers in another form, maybe of another version or program{lacking}")
 
 
 def refuse(error: ConfigurationError) -> NoReturn:
@@ -63,7 +80,7 @@ def input_fault(name: str, value: str) -> str | None:
     """Why `value` cannot be the input of a source with this name: a country, or an id."""
     try:
         msgspec.convert(value, Country if name == "country" else Id)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         return f"{value!r} is not {'a country of two capital letters' if name == 'country' else 'an id'}"
     return None
 
@@ -82,7 +99,7 @@ def known_inputs(*, amount: str | None, **given: str | None) -> dict[str, Any]:
 
 def parse_money(text: str, status: int = 1) -> dict[str, Any]:
     currency, _, value = text.partition(":")
-    if not value.isdecimal():
+    if not value.isdecimal() or len(value) > _MOST_DIGITS:
         stop(f"--amount {text!r} is not an amount; an example is CNY:12800", status=status)
     return {"currency": currency, "value": int(value)}
 

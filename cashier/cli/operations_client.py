@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import msgspec
 
-from cashier.cli.service_client import RequestFailed, transport_errors
+from cashier.cli.service_client import RequestFailed, endpoint_address, transport_errors
 from cashier.ops.overview import Overview
 from cashier.ops.records_endpoint import RecordList, StepList
 
@@ -48,7 +48,8 @@ class OperationsClient:
 
     async def records(self, order_id: str | None = None) -> RecordList:
         """Recorded consultations, the latest first; of one order. Raises `RequestFailed`."""
-        query = "" if order_id is None else f"?order_id={quote(order_id, safe='')}"
+        with transport_errors(self.url, "cashier serve"):
+            query = "" if order_id is None else f"?order_id={quote(order_id, safe='')}"
         return self._decoded(await self._get(f"/api/records{query}"), _records_decoder)
 
     async def record(self, key: str) -> bytes:
@@ -63,7 +64,7 @@ class OperationsClient:
     def _decoded(self, body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         try:
             return decoder.decode(body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestFailed(f"{self.url} answers in another form, maybe of another version: {error}") from None
 
     async def _get(self, path: str) -> bytes:
@@ -72,7 +73,7 @@ class OperationsClient:
             # A new connection each time: the port may have been restarted.
             async with (
                 aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-                session.get(self.url + path, headers=headers, allow_redirects=False) as response,
+                session.get(endpoint_address(self.url, path), headers=headers, allow_redirects=False) as response,
             ):
                 if response.status != 200:
                     raise RequestFailed(self._refusal(response.status))

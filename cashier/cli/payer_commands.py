@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cashier.cli import demo, payment_session, service_client
 from cashier.cli.checkout_client import Payer, PayerPreference
-from cashier.cli.invocation import Locale, known_case, parse_money, print_json, run, stop
+from cashier.cli.invocation import Locale, answers_of, known_case, parse_money, print_json, run, stop
 from cashier.cli.layout import terminal
 from cashier.cli.payment_printer import TOKEN_VARIABLE
 from cashier.domain.payment_state import PaymentStatus
@@ -86,7 +86,10 @@ def consult(
         stop("--json and --stream exclude each other: choose one")
     if json:
         print_json(run(service_client.consult(url, request))[0])
-    elif not run((demo.show_stream if stream else demo.show_consultation)(terminal(), url, request)):
+        return
+    with answers_of(url):
+        shown = run((demo.show_stream if stream else demo.show_consultation)(terminal(), url, request))
+    if not shown:
         raise typer.Exit(1)
 
 
@@ -165,7 +168,7 @@ def pay(
     )
     payer = Payer(answer_challenge=payment_session.challenge_answerer(otp), cancel_after_s=cancel_after)
     key = key or payment_session.new_key()
-    _finish_payment(payment_session.consult_and_pay(_console(json), url, request, choice, key, payer), json)
+    _finish_payment(url, payment_session.consult_and_pay(_console(json), url, request, choice, key, payer), json)
 
 
 def payment(
@@ -178,7 +181,7 @@ def payment(
 ) -> None:
     """Follow an existing payment to its end, or cancel it. Exit status 0 means paid."""
     payer = Payer(answer_challenge=payment_session.challenge_answerer(otp))
-    _finish_payment(payment_session.resume(_console(json), url, payment_id, token, cancel, payer), json)
+    _finish_payment(url, payment_session.resume(_console(json), url, payment_id, token, cancel, payer), json)
 
 
 def attempt(
@@ -207,17 +210,19 @@ def attempt(
     payer = Payer(answer_challenge=payment_session.challenge_answerer(None))
     work = payment_session.take_over(_console(json), url, request, action, payer)
     done = {"resume": ("SUCCEEDED",), "replace": ("FAILED", "CLOSED"), None: tuple(PaymentStatus)}[action]
-    _finish_payment(work, json, done)
+    _finish_payment(url, work, json, done)
 
 
 def _finish_payment(
-    work: Coroutine[Any, Any, service_client.ServiceReply], json: bool, done: tuple[str, ...] = ("SUCCEEDED",)
+    url: str, work: Coroutine[Any, Any, service_client.ServiceReply], json: bool, done: tuple[str, ...] = ("SUCCEEDED",)
 ) -> None:
     """Run to the last reply. Exit status 0 for a payment in one of these states."""
-    reply = run(work, interrupted=128 + signal.SIGINT)
-    if json:
-        print_json(reply.body)
-    if reply.body["status"] not in done:
+    with answers_of(url):
+        reply = run(work, interrupted=128 + signal.SIGINT)
+        if json:
+            print_json(reply.body)
+        status = reply.body["status"]
+    if status not in done:
         raise typer.Exit(1)
 
 

@@ -7,10 +7,11 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import orjson
+from aiohttp.http_exceptions import LineTooLong
 
 from cashier.cli.listening import host_and_port
 from cashier.sandbox.weather_parser import parse_source
@@ -57,7 +58,7 @@ class StreamEvent(NamedTuple):
 async def stream(url: str, request: dict[str, Any]) -> AsyncGenerator[StreamEvent, None]:
     """A consultation as server-sent events. Raises `RequestFailed`."""
     headers = {**_JSON, "Accept": "text/event-stream"}
-    endpoint = _address(url, "/v1/consult")
+    endpoint = endpoint_address(url, "/v1/consult")
     start_s, name = time.perf_counter(), ""
     with transport_errors(url, _SERVICE):
         async with (
@@ -69,7 +70,7 @@ async def stream(url: str, request: dict[str, Any]) -> AsyncGenerator[StreamEven
                 yield StreamEvent("problem", body, (time.perf_counter() - start_s) * 1000)
                 return
             async for line in response.content:
-                field, _, value = line.decode().strip().partition(": ")
+                field, _, value = line.decode("utf-8", "replace").strip().partition(": ")
                 if field == "event":
                     name = value
                 elif field == "data":
@@ -106,8 +107,9 @@ class PaymentsClient:
 
     async def find(self, order: dict[str, str]) -> ServiceReply:
         """The live or last payment of an order. `order`: its id, merchant, user and locale."""
-        query = urlencode({name: value for name, value in order.items() if name != "order_id"})
-        path = f"/v1/orders/{quote(order['order_id'], safe='')}/payment?{query}"
+        with transport_errors(self._url, _SERVICE):
+            query = urlencode({name: value for name, value in order.items() if name != "order_id"})
+            path = f"/v1/orders/{quote(order['order_id'], safe='')}/payment?{query}"
         return await self._send("GET", path, None, {})
 
     async def take_over(self, payment_id: str, action: str, request: dict[str, Any]) -> ServiceReply:
@@ -120,7 +122,7 @@ class PaymentsClient:
     async def _send(
         self, method: str, path: str, request: dict[str, Any] | None, headers: dict[str, str]
     ) -> ServiceReply:
-        url = _address(self._url, path)
+        url = endpoint_address(self._url, path)
         data = _encode(request)
         headers = (_JSON if data else {}) | headers
         start_s = time.perf_counter()
@@ -187,11 +189,18 @@ async def _exchange(
     """The response's bytes. `server`: the command that starts what answers at `url`."""
     data, headers = _encode(request), _JSON | ({"Authorization": f"Bearer {token}"} if token else {})
     with transport_errors(url, server):
-        async with session.request(method, _address(url, path), data=data, headers=headers) as response:
+        async with session.request(method, endpoint_address(url, path), data=data, headers=headers) as response:
             return await response.read()
 
 
-def _address(url: str, path: str) -> str:
+def endpoint_address(url: str, path: str) -> str:
+    """Raises `RequestFailed` where `url` is no address of a server."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not (parts.hostname or "").encode("idna") or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise RequestFailed(f"{url} is not an address; an example is http://127.0.0.1:8080") from None
     return url.rstrip("/") + path
 
 
@@ -200,8 +209,10 @@ def transport_errors(url: str, server: str) -> Iterator[None]:
     """Raise `RequestFailed` in their place. `server`: the command that starts what answers."""
     try:
         yield
-    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
-        # First, because an InvalidURL is a ClientError too.
+    except (aiohttp.InvalidUrlRedirectClientError, aiohttp.NonHttpUrlRedirectClientError, aiohttp.TooManyRedirects):
+        # First, because most of these are an InvalidURL too, and that a ClientError.
+        raise RequestFailed(f"no answer from {url}: it redirects to no address") from None
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
         raise RequestFailed(f"{url} is not an address; an example is http://127.0.0.1:8080") from None
     except aiohttp.ClientConnectorError as error:
         if error.os_error.errno == errno.ECONNREFUSED:
@@ -210,6 +221,10 @@ def transport_errors(url: str, server: str) -> Iterator[None]:
         raise RequestFailed(f"no answer from {url}: {error.strerror or 'no connection'}") from None
     except (aiohttp.ClientError, TimeoutError) as error:
         raise RequestFailed(f"no answer from {url}: {error or type(error).__name__}") from None
+    except LineTooLong:
+        raise RequestFailed(f"unexpected response from {url}: a line is too long") from None
+    except ValueError:  # without its text, which may have a token
+        raise RequestFailed("a token or id cannot be sent: it has a line break or another odd character") from None
 
 
 def _encode(request: dict[str, Any] | None) -> bytes | None:

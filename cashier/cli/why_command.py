@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from cashier.cli import service_client
 from cashier.cli.consultation_printer import problem_lines
-from cashier.cli.invocation import known_case, parse_money, print_json, refuse, run, stop, warn
+from cashier.cli.invocation import answers_of, known_case, parse_money, print_json, refuse, run, stop, warn
 from cashier.cli.layout import terminal, write
 from cashier.cli.operations_client import TOKEN_VARIABLE, OperationsClient
 from cashier.cli.payer_commands import ChosenPromotions, NoPromotions, Url, chosen_promotions
@@ -114,7 +114,8 @@ def why(
         "chosen_promotions": chosen_promotions(promotion, no_promotions),
     }
     question |= {key: value for key, value in given.items() if value is not None} | ({"fresh": True} if fresh else {})
-    _show(run(service_client.why(url, question, token)), kinds, json=json)
+    with answers_of(url):
+        _show(run(service_client.why(url, question, token)), kinds, json=json)
 
 
 def _show(answer: dict[str, Any], kinds: frozenset[str], *, json: bool) -> None:

@@ -211,7 +211,14 @@ async def test_a_service_that_does_not_listen_does_not_conform() -> None:
         ((NO_SERVICE, "--source", "card", "--country", "China"), "is not a country"),
         ((NO_SERVICE, "--source", "marketing", "--amount", "CNY"), "is not an amount"),
         ((NO_SERVICE, "--source", "marketing", "--amount", "XXX:1"), "none of ISO 4217"),
-        ((NO_SERVICE, "--source", "card", "--batch", "batch"), "--batch is a path"),
+        ((NO_SERVICE, "--source", "marketing", "--amount", "\udcff:1"), "none of ISO 4217"),
+        *(
+            ((NO_SERVICE, "--source", "card", "--batch", path), "--batch is a path")
+            for path in ("batch", "", "/b c", "/b#c", "/b\n", "/\u00e9", "/\udcff")
+        ),
+        ((NO_SERVICE, "--source", "card", "--user-id", "\udcff"), "is not an id"),
+        ((NO_SERVICE, "--source", "card", "--id", "\udcff"), "is not an id"),
+        ((NO_SERVICE, "--source", "engine", "--header", "IDEMPOTENCY-key: x"), "Idempotency-Key of their own"),
         ((NO_SERVICE, "--source", "card", "--header", "Host: x"), "invalid, reserved or repeated name"),
         ((NO_SERVICE, "--source", "risk"), "each call of risk counts"),
         ((NO_SERVICE, "--source", "engine", "--moves-money"), "give --order-id, --user-id and --amount"),
