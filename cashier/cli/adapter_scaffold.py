@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -98,6 +99,8 @@ def adapter_files(name: str, source: str) -> dict[str, str]:
     """The text by file name. Raises ValueError for a name or a source that there cannot be."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ValueError(f"{name!r} names no Python module: use letters, digits and underscores, such as wallet")
+    if name in sys.stdlib_module_names or name in sys.modules:
+        raise ValueError(f"{name!r} is a module of Python or of a library: choose another name, such as my_{name}")
     specs = {spec.source.name: spec for spec in SOURCE_SPECS}
     if source not in specs:
         raise ValueError(f"there is no source {source!r} of a consultation; known are {', '.join(specs)}")

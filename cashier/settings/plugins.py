@@ -79,6 +79,10 @@ def _imported(text: str, key: str, folder: Path | None) -> Any:
             module: ModuleType = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - importing the user's module may raise anything
         raise ValueError(f"{key} {text!r} cannot be imported: {_description(error)}") from None
+    if folder is not None and _has(folder, module_name) and not _is_in(folder, module):
+        # It was imported before, under this name.
+        where = getattr(module, "__file__", None) or "part of Python"
+        raise ValueError(f"{key} {text!r}: another module has this name, {where}; rename the one in {folder}")
     value: Any = module
     for name in path.split(".") if path else ():
         value = getattr(value, name, None)
@@ -121,6 +125,11 @@ def _look_in(folder: Path | None, module_name: str) -> Iterator[None]:
 def _has(folder: Path, module_name: str) -> bool:
     top = module_name.partition(".")[0]
     return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
+
+
+def _is_in(folder: Path, module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and Path(file).resolve().is_relative_to(folder.resolve())
 
 
 def _description(error: BaseException) -> str:

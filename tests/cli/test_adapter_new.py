@@ -56,6 +56,10 @@ def test_the_adapter_of_each_source_passes_its_test_until_it_is_changed(
     [
         (("a-b", "--source", "card"), "names no Python module"),
         (("class", "--source", "card"), "names no Python module"),
+        *(
+            ((name, "--source", "card"), "is a module of Python or of a library")
+            for name in ("json", "types", "random", "asyncio", "msgspec", "cashier")
+        ),
         (("../x", "--source", "card"), "names no Python module"),
         (("wallet", "--source", "risk"), "there is no source 'risk' of a consultation; known are order"),
         (("wallet", "--source", "card", "--folder", "absent"), "No such file or directory"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,23 @@ def test_two_folders_may_have_a_module_of_one_name(tmp_path: Path) -> None:
 def test_a_file_of_the_folder_hides_no_module_that_is_in_use(tmp_path: Path) -> None:
     beside = folder(tmp_path, "shop", adapters="import json\nTEXT = json.dumps(1)", json="raise SystemExit")
     assert adapter_object("adapters", PLAIN, beside).TEXT == "1"
+
+
+@pytest.mark.parametrize("name", ["json", "sys", "types", "msgspec", "pytest", "email.message"])
+def test_a_file_with_the_name_of_a_module_in_use_is_named_and_not_that_module(tmp_path: Path, name: str) -> None:
+    beside = folder(
+        tmp_path, "shop", **{name.partition(".")[0]: "def request(asked): ...\ndef parse(answer, asked): ..."}
+    )
+    importlib.import_module(name)
+    with pytest.raises(ValueError, match=rf"adapter '{name}': another module has this name, .*; rename the one in "):
+        adapter_object(name, PLAIN, beside)
+
+
+def test_a_folder_that_is_reached_by_a_link_has_its_own_modules(tmp_path: Path) -> None:
+    folder(tmp_path, "shop", adapters="TEXT = 'found'")
+    (tmp_path / "link").symlink_to("shop")
+    assert adapter_object("adapters", PLAIN, tmp_path / "shop").TEXT == "found"
+    assert adapter_object("adapters", PLAIN, tmp_path / "link").TEXT == "found"
 
 
 def test_a_class_is_made_once_with_its_settings(tmp_path: Path) -> None:
