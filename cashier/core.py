@@ -288,8 +288,10 @@ class Cashier:
 
         Keeps requests under way and everything learned. Returns one sentence for each difference
         that takes a restart: addresses, transports, tokens, the server. Raises
-        `ConfigurationError`, and changes nothing, if the configuration cannot keep its deadline.
+        `ConfigurationError`, and changes nothing, if the configuration cannot keep its deadline, or
+        lacks a source.
         """
+        wiring.check_completeness(config, self._given)
         wiring.check_plan(config, self._given)
         needs_restart = tuple(wiring.changes_that_need_a_restart(self._built, config))
         wiring.rediscover(self._parts, self._built, config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -410,6 +410,30 @@ def check_plan(config: Configuration, given: Iterable[str]) -> None:
         raise ConfigurationError(found)
 
 
+def check_completeness(config: Configuration, given: Container[str]) -> None:
+    """Raise `ConfigurationError` if sources are missing: of a file that is being written, half is
+    often a configuration too.
+
+    `given`: as for `check_plan`.
+    """
+    sources = config.settings.sources
+    needed = [spec.source.name for spec in SOURCE_SPECS if not spec.optional]
+    missing = [_missing_source(config.source, name) for name in needed if name not in given and sources[name] is None]
+    services = [name for name in SERVICES if name not in given and sources.service(name) is None]
+    if len(services) < len(SERVICES):
+        missing += [_missing_service(config.source, name) for name in services]
+    if missing:
+        raise ConfigurationError(missing)
+
+
+def _missing_source(source: str, name: str) -> str:
+    return f'{source}: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"'
+
+
+def _missing_service(source: str, name: str) -> str:
+    return f"{source}: [sources.{name}] is missing; payments need risk, engine and acquirer"
+
+
 def changes_that_need_a_restart(before: Configuration, after: Configuration) -> Iterator[str]:
     """Yield one sentence for each difference that cannot be applied at run time."""
     old, new = before.settings, after.settings
@@ -544,11 +568,8 @@ class _UpstreamBuilder:
             name = spec.source.name
             settings = self._settings.sources[name]
             if name not in self._sources and settings is None:
-                if spec.optional:
-                    continue
-                wrong.append(
-                    f'{self._source}: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"'
-                )
+                if not spec.optional:
+                    wrong.append(_missing_source(self._source, name))
                 continue
             try:
                 upstreams[name] = self._upstream(spec, settings)
@@ -565,12 +586,7 @@ class _UpstreamBuilder:
         if len(missing) == len(SERVICES):
             return None
         if missing:
-            raise ConfigurationError(
-                [
-                    f"{self._source}: [sources.{name}] is missing; payments need risk, engine and acquirer"
-                    for name in missing
-                ]
-            )
+            raise ConfigurationError([_missing_service(self._source, name) for name in missing])
         risk, engine, acquirer = (self._service_transport(name) for name in SERVICES)
         configured = {name: settings.service(name) or ServiceSettings("") for name in SERVICES}
         note = self._failures.of

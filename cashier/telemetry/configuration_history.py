@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ class ConfigurationHistory:
 
     def state(self) -> ConfigurationState:
         return ConfigurationState(
-            file=self._config.source,
+            file=_utf8(self._config.source),
             digest=self._config.digest,
             loaded_at=self._loaded_at,
             settings=self._settings,
@@ -68,7 +69,12 @@ class ConfigurationHistory:
                 at=self._now(),
                 result=result,
                 digest=digest,
-                faults=tuple(faults[:_MOST_SENTENCES]),
+                faults=tuple(map(_utf8, faults[:_MOST_SENTENCES])),
                 takes_a_restart=tuple(takes_a_restart[:_MOST_SENTENCES]),
             )
         )
+
+
+def _utf8(text: str) -> str:
+    """A path may have other bytes, which nothing that is reported can hold."""
+    return os.fsencode(text).decode("utf-8", "replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,3 +168,50 @@ async def test_a_payment_whose_submit_has_no_answer_is_unknown_and_listed_first(
         assert state.listed[0].payment_id == unsure.payment_id
         assert state.listed[0].event in (PaymentEvent.ENGINE_NEVER_ARRIVED, PaymentEvent.ENGINE_SILENT)
         assert not state.listed[1].unknown
+
+
+@pytest.mark.parametrize("services", [(), ("risk", "engine", "acquirer")])
+async def test_a_half_written_file_changes_nothing(tmp_path: Path, services: tuple[str, ...]) -> None:
+    """Cut at any line: a start would refuse it, though most of the cuts are a configuration."""
+    file = tmp_path / "cashier.toml"
+    needed = ("order", "merchant", "member", "card", "balance", "channel", "quota", *services)
+    lines = ["[consult]", "deadline_ms = 200", "[merchants.m_1]", 'origins = ["https://shop.example"]', "[sources]"]
+    lines += [f'{name}.url = "http://127.0.0.1:1"' for name in needed]
+    file.write_text("\n".join(lines))
+    cashier = Cashier(config=load(file))
+    origins = AllowedOrigins(cashier.config.settings.merchants)
+    before = cashier.config
+    for cut in range(len(lines)):
+        file.write_text("\n".join(lines[:cut]))
+        await reload(cashier, origins, lambda: load(file))
+        last = cashier.state().configuration.reloads[0]
+        # Without any of the three, the file is one of a service that only consults.
+        complete = bool(services) and cut == len(lines) - len(services)
+        assert last.result is (ReloadResult.APPLIED if complete else ReloadResult.REFUSED), cut
+        assert cashier.config.settings.consult == before.settings.consult
+        assert cashier.config.settings.merchants == before.settings.merchants
+        assert any("is missing" in fault for fault in last.faults) or complete
+    file.write_text("\n".join(lines))
+    await reload(cashier, origins, lambda: load(file))
+    assert cashier.state().configuration.reloads[0].result is ReloadResult.APPLIED
+
+
+@pytest.mark.parametrize("folder", [b"caf\xe9", b"\xff\xfe", b"\xed\xa0\x80", "中文".encode("gbk")])
+async def test_a_file_whose_name_is_not_utf8_is_reported(file: Path, tmp_path: Path, folder: bytes) -> None:
+    moved = tmp_path / os.fsdecode(folder) / "cashier.toml"
+    moved.parent.mkdir()
+    os.rename(file, moved)
+    cashier = Cashier(config=load(moved))
+    edit(moved, "[tokens]", "tokens = [")
+    await reload(cashier, AllowedOrigins({}), lambda: load(moved))
+    edit(moved, "tokens = [", "[tokens]")
+    await reload(cashier, AllowedOrigins({}), lambda: load(moved))
+    state = msgspec.json.decode(msgspec.json.encode(cashier.state()), type=WorkerState).configuration
+    assert state is not None
+    assert state.file.endswith("/cashier.toml")
+    assert [reading.result for reading in state.reloads] == [
+        ReloadResult.APPLIED,
+        ReloadResult.REFUSED,
+        ReloadResult.APPLIED,
+    ]
+    assert "not valid TOML" in state.reloads[1].faults[0]
