@@ -149,6 +149,8 @@ def _logo_faults(logo: str) -> Iterator[str]:
         size = path.stat().st_size
     except OSError as fault:
         yield f'[pages.brand] logo: "{logo}" cannot be read ({fault.strerror})'
+    except ValueError:
+        yield f"[pages.brand] logo: {logo!r} cannot be read (no file can have this name)"
     else:
         if size > MAX_LOGO_BYTES:
             yield f'[pages.brand] logo: "{logo}" has {size} bytes and would delay each page; at most {MAX_LOGO_BYTES}'

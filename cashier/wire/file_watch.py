@@ -84,7 +84,7 @@ class _Watched:
             reason = str(fault) if isinstance(fault, ValueError) else type(fault).__name__
             if isinstance(fault, OSError) and fault.strerror:
                 reason = fault.strerror
-            self._unread = reason if isinstance(fault, OSError) else None
+            self._unread = reason if isinstance(fault, OSError) or isinstance(fault.__cause__, OSError) else None
             if is_change or reason != unread:
                 _log.warning(
                     "changed files cannot be used; the last ones stay in use", files=self._paths, reason=reason

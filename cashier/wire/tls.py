@@ -41,6 +41,8 @@ def client_tls(ca_file: str | None, cert_file: str | None, key_file: str | None)
     """
     if key_file is not None and cert_file is None:
         raise ValueError(f"client key {key_file!r} without a client certificate")
+    if ca_file == "":  # of a variable without a value; the system's authorities would be trusted
+        raise ValueError("CA file '': it names no file; leave the key out to trust the system's authorities")
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:

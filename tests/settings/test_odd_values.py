@@ -12,6 +12,7 @@ import pytest
 from msgspec import inspect
 
 from cashier.consultation.source_table import SOURCE_NAMES
+from cashier.core import Cashier
 from cashier.settings.loader import MOST_LEVELS, configuration, load
 from cashier.settings.schema import ConfigurationError, Settings
 
@@ -123,6 +124,38 @@ def test_a_text_with_another_end_is_refused(keys: tuple[str, ...], value: str | 
     configuration(table(value), "cashier.toml", environ={})
     with pytest.raises(ConfigurationError):
         configuration(table(value + end if isinstance(value, str) else [value[0] + end]), "cashier.toml", environ={})
+
+
+@pytest.mark.parametrize("name", ["\0.svg", "a\0.png", "\ud800.svg"])
+def test_a_name_that_no_file_can_have_is_a_fault(name: str) -> None:
+    table = {"pages": {"enabled": True, "brand": {"logo": name}}}
+    with pytest.raises(ConfigurationError, match=r"\[pages\.brand\] logo: .* cannot be read"):
+        configuration(table, "cashier.toml", environ={})
+
+
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("https://card.internal", {"http1": {"ca_file": "${CA}"}}),
+        ("https://card.internal", {"transport": "aiohttp", "aiohttp": {"ca_file": "${CA}"}}),
+        ("http://card.internal", {"discover": {"http": "https://list.internal/", "ca_file": "${CA}"}}),
+        (
+            "http://card.internal",
+            {
+                "auth": {
+                    "oauth2": {"token_url": "https://t", "client_id": "c", "client_secret_env": "PATH", "ca_file": ""}
+                }
+            },
+        ),
+    ],
+)
+def test_an_empty_file_of_authorities_does_not_mean_those_of_the_system(url: str, settings: dict[str, Any]) -> None:
+    sources: dict[str, Any] = {name: {"url": URL} for name in SOURCE_NAMES}
+    config = configuration(
+        {"sources": {**sources, "card": {"url": url, **settings}}}, "cashier.toml", environ={"CA": ""}
+    )
+    with pytest.raises(ConfigurationError, match=r"\[sources\.card\] CA file '': it names no file"):
+        Cashier(config=config)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**30, 2**63, 0, -1])

@@ -20,13 +20,17 @@ class Token:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.cause: int | None = None
+        self.renamed = False
         self.text = ""
         self.loads = 0
 
     def load(self) -> None:
         self.loads += 1
         if self.cause is not None:
-            raise OSError(self.cause, os.strerror(self.cause))
+            fault = OSError(self.cause, os.strerror(self.cause))
+            if self.renamed:
+                raise ValueError(fault.strerror) from fault
+            raise fault
         text = self.file.read_text()
         if not text:
             raise ValueError("it is empty")
@@ -40,8 +44,11 @@ def token(tmp_path: Path) -> Token:
     return Token(file)
 
 
+@pytest.mark.parametrize("renamed", [False, True])
 @pytest.mark.parametrize("cause", CAUSES, ids=errno.errorcode.get)
-def test_a_file_that_could_not_be_read_is_read_once_the_cause_is_gone(token: Token, cause: int) -> None:
+def test_a_file_that_could_not_be_read_is_read_once_the_cause_is_gone(token: Token, cause: int, renamed: bool) -> None:
+    """`renamed`: by a loader that says which of its files it was, as of certificates."""
+    token.renamed = renamed
     watch = FileWatch()
     watch.watch((str(token.file),), token.load)
     token.file.write_text("the new one")
