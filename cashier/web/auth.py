@@ -239,7 +239,7 @@ def _shared_secret(secret: str) -> dict[str | None, Key]:
 def _parse_key_set(jwks: str) -> dict[str | None, Key]:
     try:
         members = msgspec.json.decode(jwks, type=_KeySet).keys
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise KeysRefused('the key set is not a JSON object with an array "keys" of objects') from None
     signing_keys = list(_signing_keys(members))
     keys = dict(signing_keys)
@@ -255,6 +255,9 @@ def _signing_keys(members: Iterable[dict[str, Any]]) -> Iterable[tuple[str | Non
         if member.get("use", "sig") != "sig":
             continue
         label = f"key {number} of the set"
+        for name in ("kid", "kty", "crv", "alg"):
+            if not isinstance(member.get(name), str | None):
+                raise KeysRefused(f"{label} has a {name} that is not text")
         if member.get("kty") == "oct" or "d" in member:
             raise KeysRefused(
                 f"{label} is secret: a key set holds public keys only; a shared secret goes into [auth] secret"

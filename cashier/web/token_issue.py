@@ -18,7 +18,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 _PRIVATE = (RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey, Ed448PrivateKey)
 _PUBLIC = (RSAPublicKey, EllipticCurvePublicKey, Ed25519PublicKey, Ed448PublicKey)
-_CURVE_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+# P-256, P-384 and P-521.
+_CURVE_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 # RFC 7638, section 3.2: what a thumbprint covers.
 _REQUIRED = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
 
@@ -63,12 +64,11 @@ def _public_member(key: Any) -> dict[str, Any]:
     if isinstance(key, RSAPublicKey):
         member, algorithm = RSAAlgorithm.to_jwk(key, as_dict=True), "RS256"
     elif isinstance(key, EllipticCurvePublicKey):
-        member = ECAlgorithm.to_jwk(key, as_dict=True)
-        algorithm = _CURVE_ALGORITHMS.get(member["crv"], "")
+        if key.curve.name not in _CURVE_ALGORITHMS:
+            raise KeyUnusable("its curve is not P-256, P-384 or P-521")
+        member, algorithm = ECAlgorithm.to_jwk(key, as_dict=True), _CURVE_ALGORITHMS[key.curve.name]
     else:
         member, algorithm = OKPAlgorithm.to_jwk(key, as_dict=True), "EdDSA"
-    if not algorithm:
-        raise KeyUnusable("its curve is not P-256, P-384 or P-521")
     required = {name: member[name] for name in _REQUIRED[member["kty"]]}
     return {**required, "kid": _thumbprint(required), "alg": algorithm, "use": "sig"}
 

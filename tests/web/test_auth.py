@@ -176,6 +176,7 @@ def test_a_set_of_one_key_needs_no_kid() -> None:
         ('{"keys": 5}', "not a JSON object"),
         ('{"keys": [5]}', "not a JSON object"),
         ('{"keys": []}', "no key to verify"),
+        ('{"keys": [{"a": ' + "[" * 100_000, "not a JSON object"),
         (jwks({"kty": "oct", "k": "c2VjcmV0"}), "is secret"),
         (jwks(RSAAlgorithm.to_jwk(RSA_KEY, as_dict=True)), "is secret"),
         (jwks({"kty": "RSA", "n": "!", "e": "AQAB"}), "cannot be read"),
@@ -195,6 +196,18 @@ def test_a_set_of_one_key_needs_no_kid() -> None:
 def test_an_unsuitable_key_set_is_refused_at_start(text: str, why: str) -> None:
     with pytest.raises(KeysRefused, match=why):
         BearerAuth(BY_KEYS, text)
+
+
+@pytest.mark.parametrize("value", [0, True, 1.5, [], ["rsa"], {}, {"a": 1}], ids=json.dumps)
+@pytest.mark.parametrize("name", ["kid", "kty", "crv", "alg"])
+def test_a_key_whose_names_are_no_texts_is_refused_at_start_and_leaves_the_old_keys(name: str, value: Any) -> None:
+    for number, member in enumerate(public_members()):
+        text = jwks(*(public_members()[:number]), member | {name: value})
+        with pytest.raises(KeysRefused, match=f"key {number + 1} of the set has a {name} that is not text"):
+            BearerAuth(BY_KEYS, text)
+        with capture_logs() as logs:
+            BearerAuth(BY_KEYS, KEYS, lambda: text).admit(bearer(RSA_KEY, "RS256", "rsa"), CONSULT, NOW_S)  # noqa: B023
+        assert [line["event"] for line in logs] == ["the changed key set is refused: the old keys stay"]
 
 
 def test_encryption_keys_are_ignored() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -97,3 +98,20 @@ def test_a_key_set_holds_nothing_private(key: Any) -> None:
 def test_another_file_is_refused(pem: bytes) -> None:
     with pytest.raises(KeyUnusable):
         key_set([pem])
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [ec.SECP224R1(), ec.SECP192R1(), ec.SECP256K1(), ec.BrainpoolP256R1(), ec.BrainpoolP512R1()],
+    ids=lambda curve: curve.name,
+)
+def test_a_key_of_another_curve_is_named_as_such(curve: ec.EllipticCurve) -> None:
+    try:
+        key = ec.generate_private_key(curve)
+    except UnsupportedAlgorithm:
+        pytest.skip("OpenSSL is built without this curve")
+    for pem in (private_pem(key), public_pem(key.public_key())):
+        with pytest.raises(KeyUnusable, match="its curve is not P-256, P-384 or P-521"):
+            key_set([pem])
+    with pytest.raises(KeyUnusable, match="its curve is not P-256, P-384 or P-521"):
+        signed_token({}, private_pem(key))
