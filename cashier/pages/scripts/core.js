@@ -137,7 +137,12 @@ function improve(root, host) {
     const next = node.nextSibling;
     // What stands below it, such as the button to pay, does not move.
     const keepsPlace = node.id === "checking" || (node.id === "coupons" && !node.querySelector("form"));
-    if (keepsPlace) node.dataset.over = ""; else node.remove();
+    if (!keepsPlace) node.remove();
+    else {
+      node.dataset.over = "";
+      const text = node.querySelector("[data-over-text]");
+      if (text) write(text, text.dataset.overText);
+    }
     return next;
   }
 
@@ -204,16 +209,24 @@ function improve(root, host) {
   // A row keeps its height. One that is being checked has room for what is known next.
   function morphInPlace(row, later) {
     if (row.isEqualNode(later) || later.matches(".checking")) return morph(row, later);
-    const keeper = later.matches(".available") ? row.querySelector("label") : row;
+    const label = row.querySelector("label");
+    const keeper = later.matches(".available") ? label : row;
     const heightOf = (element) => element.getBoundingClientRect().height;
     const height = heightOf(keeper);
     const whole = heightOf(row);
+    const title = label.querySelector(".main");
+    const above = title && title.getBoundingClientRect().top - label.getBoundingClientRect().top;
     // The parts of a price that has none yet open with the next touch.
     if (row.matches(".available") && !row.querySelector(".detail")) row.dataset.folded = "";
     morph(row, later);
     keeper.style.minBlockSize = `${height}px`;
     // Where it is narrow: without what only recommends it.
     if (heightOf(row) > whole) row.dataset.late = "";
+    if (!title) return;
+    // Its title stays where it is, not in the middle of what is there now, unless the row would grow.
+    const kept = heightOf(row);
+    Object.assign(label.style, { alignContent: "start", paddingBlockStart: `${above}px` });
+    if (heightOf(row) > kept) Object.assign(label.style, { alignContent: "", paddingBlockStart: "" });
   }
 
   function isInUse(row) {
