@@ -45,14 +45,18 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
         yield launched
 
 
-@pytest.fixture(scope="module")
-def shop() -> Iterator[str]:
+def demonstration() -> Iterator[str]:
     """The address of the sandbox's shop."""
     with running("demo", "--weather", "still") as command:
         for line in command.process.stdout or ():
             if line.strip().endswith("/shop"):
                 yield line.split()[-1]
                 break
+
+
+shop = pytest.fixture(demonstration, scope="module")
+# Where no payment has spent a coupon.
+fresh_shop = pytest.fixture(demonstration)
 
 
 def buy(page: Page, shop: str, *, scripts: bool = True) -> None:
@@ -161,7 +165,7 @@ def loaded(page: Page) -> list[tuple[str, int]]:
     page.goto(page.url)
     page.locator("[data-payable]").wait_for()
     # The icon of the tab and the event stream are apart; the page before has ended too.
-    return [(url, size) for url, size in sizes if url and not url.endswith((".icon.svg", "/methods"))]
+    return [(url, size) for url, size in sizes if url and not url.endswith(".icon.svg") and "/methods" not in url]
 
 
 def test_by_a_slow_network_the_first_methods_come_within_a_second_in_three_requests(
@@ -202,11 +206,11 @@ def response_times_ms(page: Page) -> dict[str, float]:
     return times
 
 
-def test_on_a_slow_processor_each_touch_is_answered_within_200_ms(browser: Browser, shop: str) -> None:
+def test_on_a_slow_processor_each_touch_is_answered_within_200_ms(browser: Browser, fresh_shop: str) -> None:
     tries = []
     for _ in range(3):
         with opened(browser, viewport=PHONE, is_mobile=True, has_touch=True, locale="en-GB") as (page, wrong):
-            buy(page, shop)
+            buy(page, fresh_shop)
             tries.append(response_times_ms(page))
             assert wrong == []
     # The best of three, as above.
