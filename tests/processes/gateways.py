@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
+import trustme
 
 from tests.support.command_processes import ROOT
 
@@ -98,19 +101,78 @@ def filled_in(gateway: str, folder: Path, port: int, instances: list[int]) -> st
 @contextmanager
 def process(gateway: str, folder: Path, instances: list[int]) -> Iterator[str]:
     """Run a gateway before two instances. Yields its address, which may not be open yet."""
-    program = program_of(gateway)
-    assert program is not None, f"{gateway} is not installed"
     (port,) = free_ports(1)
     file = folder / RECIPE[gateway].file
     file.write_text(filled_in(gateway, folder, port, instances))
     words = [word.format(file=file, folder=folder) for word in RECIPE[gateway].command[1:]]
     if gateway == "nginx" and os.geteuid() == 0:
         words[-1] += " user root;"  # the folder is that of this user
+    with _running(gateway, words, folder):
+        yield f"http://127.0.0.1:{port}"
+
+
+class Edge:
+    """HAProxy that terminates TLS. `trust`: of clients that know its authority."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.url = f"https://127.0.0.1:{port}"
+        self.certificate = folder / "edge.pem"
+        self.trust = ssl.create_default_context()
+        self.master: subprocess.Popen[bytes] | None = None
+        self._port = port
+        self._authority = trustme.CA()
+        self._authority.configure_trust(self.trust)
+        self._issued = b""
+        self._issue()
+
+    def rotate(self) -> None:
+        """Reload a new certificate, as `systemctl reload haproxy` does."""
+        assert self.master is not None
+        self._issue()
+        self.master.send_signal(signal.SIGUSR2)
+
+    async def until_shown(self) -> None:
+        """Until new connections get the newest certificate."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while await self._shown() != self._issued:  # noqa: ASYNC110 - nothing tells when
+                await asyncio.sleep(0.1)
+
+    def _issue(self) -> None:
+        issued = self._authority.issue_cert("127.0.0.1")
+        changed = self.certificate.with_suffix(".new")
+        changed.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+        changed.rename(self.certificate)
+        self._issued = ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+
+    async def _shown(self) -> bytes | None:
+        _, writer = await asyncio.open_connection("127.0.0.1", self._port, ssl=self.trust)
+        connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        shown = connection.getpeercert(binary_form=True)
+        writer.transport.abort()  # without waiting for the peer's half of the TLS close
+        return shown
+
+
+@contextmanager
+def haproxy_edge(folder: Path, instances: list[int]) -> Iterator[Edge]:
+    """HAProxy as in production: with TLS and a master process."""
+    (port,) = free_ports(1)
+    edge = Edge(folder, port)
+    plain = RECIPE["haproxy"].listens.replace("80", str(port))
+    file = folder / RECIPE["haproxy"].file
+    file.write_text(filled_in("haproxy", folder, port, instances).replace(plain, f"{plain}ssl crt {edge.certificate} "))
+    with _running("haproxy", ["-W", "-db", "-f", str(file)], folder) as edge.master:
+        yield edge
+
+
+@contextmanager
+def _running(gateway: str, words: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    program = program_of(gateway)
+    assert program is not None, f"{gateway} is not installed"
     environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     with (folder / "log").open("wb") as log:
         running = subprocess.Popen([program, *words], env=environment, stdout=log, stderr=log)
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield running
         finally:
             running.terminate()
             try:
@@ -137,12 +199,12 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
-async def until_ready(url: str) -> None:
+async def until_ready(url: str, trust: ssl.SSLContext | bool = True) -> None:
     """Poll `/readyz` until it is 200."""
     async with session() as client, asyncio.timeout(TIMEOUT_S):
         while True:
             with contextlib.suppress(aiohttp.ClientConnectionError):
-                async with client.get(f"{url}/readyz") as response:
+                async with client.get(f"{url}/readyz", ssl=trust) as response:
                     if response.status == 200:
                         return
             await asyncio.sleep(0.05)

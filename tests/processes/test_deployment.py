@@ -1,7 +1,7 @@
 """A deployment under load: rolled, killed, re-keyed, reloaded, and payers notice nothing.
 
-Two services with two workers each behind HAProxy, with a Valkey, callers with JWT, and upstreams
-that are found by SRV records and want client certificates.
+Two services with two workers each behind HAProxy, which terminates TLS, with a Valkey, callers with
+JWT, and upstreams that are found by SRV records and want client certificates.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.fanout.l2.valkey_server import valkey_server
 from tests.web.test_token_issue import private_pem
 from tests.wire.scripted_dns import NameService, name_service
 
-from .gateways import free_ports, process, program_of, until_ready
+from .gateways import Edge, free_ports, haproxy_edge, program_of, until_ready
 from .payer import FINAL
 from .services import NAMES, Service, end_all
 from .upstreams import TIMEOUT_S
@@ -45,6 +45,8 @@ SHOPPERS = 6
 FIRST_ORDER = 100_000
 # Longer than a service takes to see a changed file, list of addresses or key set.
 SEEN_S = 8.0
+# Several: a request is lost only if it is sent while its connection is closed.
+EDGE_RELOADS = 5
 HOST, RECORDS = "upstreams.internal", "_upstreams._tcp.example"
 # What a gateway answers, and what a client sees, when a service was killed under a request.
 LOST = {"502", "503", "504", "ServerDisconnectedError", "ClientOSError", "ClientConnectorError", "ClientPayloadError"}
@@ -175,11 +177,11 @@ class Shoppers:
     With `repeats` a request that was lost is sent again, as a checkout does.
     """
 
-    def __init__(self, url: str, world: World, issuer: Issuer) -> None:
+    def __init__(self, edge: Edge, world: World, issuer: Issuer) -> None:
         self.seen: Counter[str] = Counter()
         self.paid: set[str] = set()
         self.repeats = False
-        self._url, self._world, self._issuer = url, world, issuer
+        self._edge, self._world, self._issuer = edge, world, issuer
         self._numbers = itertools.count(FIRST_ORDER)
         self._ends = asyncio.Event()
         self._tasks = [asyncio.create_task(self._shop()) for _ in range(SHOPPERS)]
@@ -203,7 +205,8 @@ class Shoppers:
 
     async def _shop(self) -> None:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        async with aiohttp.ClientSession(self._url, timeout=timeout) as client:
+        connector = aiohttp.TCPConnector(ssl=self._edge.trust)
+        async with aiohttp.ClientSession(self._edge.url, timeout=timeout, connector=connector) as client:
             while not self._ends.is_set():
                 await self._buy(client, f"o_{next(self._numbers)}")
 
@@ -279,10 +282,10 @@ async def test_payers_notice_nothing_of_what_is_done_to_a_deployment(
         paths = [written(tmp_path, port, names, valkey.url, issuer) for port in ports]
         current = [Service(path, set()) for path in paths]
         running += current
-        url = stack.enter_context(process("haproxy", tmp_path, ports))
-        for address in (*(f"http://127.0.0.1:{port}" for port in ports), url):
-            await until_ready(address)
-        shoppers = Shoppers(url, upstreams.world, issuer)
+        edge = stack.enter_context(haproxy_edge(tmp_path, ports))
+        for address in (*(f"http://127.0.0.1:{port}" for port in ports), edge.url):
+            await until_ready(address, edge.trust)
+        shoppers = Shoppers(edge, upstreams.world, issuer)
         seen = {"at rest": await shoppers.step()}
 
         for index, path in enumerate(paths):
@@ -305,6 +308,11 @@ async def test_payers_notice_nothing_of_what_is_done_to_a_deployment(
                 upstreams.serials.clear()
                 await asyncio.sleep(2.0)
         seen["certificate rotated"] = await shoppers.step()
+
+        for _ in range(EDGE_RELOADS):
+            edge.rotate()
+            await edge.until_shown()
+        seen["certificate of HAProxy rotated"] = await shoppers.step()
 
         issuer.add_key()
         seen["key published"] = await shoppers.step(SEEN_S)

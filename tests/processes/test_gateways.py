@@ -25,6 +25,7 @@ from .gateways import (
     echo_server,
     events,
     free_ports,
+    haproxy_edge,
     process,
     program_of,
     sent_headers,
@@ -33,7 +34,7 @@ from .gateways import (
 )
 from .payer import ELSEWHERE, Payer
 from .services import Service, end_all, write_configuration
-from .upstreams import Upstreams
+from .upstreams import TIMEOUT_S, Upstreams
 
 pytestmark = [pytest.mark.peers, pytest.mark.processes]
 
@@ -162,6 +163,34 @@ def test_a_gateway_closes_idle_connections_first(name: str, before: str) -> None
     idle_s = float(text.split(before, 1)[1].split("s")[0])
     # HAProxy closes half of them at each step; seven steps leave none of a hundred.
     assert idle_s * (7 if name == "haproxy" else 1) < ServerSettings().keep_alive_s
+
+
+@pytest.mark.parametrize("gateway", ["haproxy"], indirect=True)
+async def test_haproxy_answers_once_more_on_connections_that_a_reload_found_idle(gateway: str, tmp_path: Path) -> None:
+    """Clients do not repeat a payment by themselves whose connection was closed under it."""
+    async with echo_server() as (_, first), echo_server() as (_, second):
+        with haproxy_edge(tmp_path, [first, second]) as edge:
+            await until_ready(edge.url, edge.trust)
+            address = edge.url.removeprefix("https://").split(":")
+            reader, writer = await asyncio.open_connection(*address, ssl=edge.trust)
+            answers = [await _posted(reader, writer)]
+            edge.rotate()
+            await edge.until_shown()
+            async with asyncio.timeout(TIMEOUT_S):
+                # The former process is told to end a moment after the new one serves.
+                while b"\r\nconnection: close\r\n" not in answers[-1]:
+                    answers.append(await _posted(reader, writer))
+            writer.transport.abort()
+    assert {answer.split(b" ")[1] for answer in answers} == {b"200"}
+    assert len(answers) > 1
+
+
+async def _posted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """The head of the response."""
+    writer.write(b"POST /v1/payments HTTP/1.1\r\nHost: cashier\r\nContent-Length: 2\r\n\r\n{}")
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+    return head
 
 
 class Load:
