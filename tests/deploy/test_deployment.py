@@ -6,8 +6,11 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -32,7 +35,6 @@ POD: dict[str, Any] = MANIFESTS["Deployment", "cashier"]["spec"]["template"]["sp
 CONTAINER: dict[str, Any] = POD["containers"][0]
 UNIT = FOLDER / "cashier.service"
 CONTAINER_FILE = FOLDER / "Containerfile"
-LOCK = FOLDER / "requirements.lock"
 
 
 @pytest.fixture
@@ -120,18 +122,30 @@ def test_the_autoscaler_reads_a_metric_that_exists() -> None:
     assert faults_of(parse(query)) == []
 
 
-def test_the_lock_has_a_hashed_version_of_each_dependency() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    locked = re.findall(r"^([a-z0-9-]+)==([^\s;]+)[^\n]*\n((?:    --hash=sha256:[0-9a-f]{64}[^\n]*\n)+)", *_text(LOCK))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+RUN_BY = [*PROJECT["project"]["dependencies"], *EXTRAS["dns"], *EXTRAS["otel"]]
+
+
+@pytest.mark.parametrize(
+    ("lock", "requirements"),
+    [("requirements.lock", RUN_BY), ("requirements-build.lock", PROJECT["build-system"]["requires"])],
+)
+def test_a_lock_has_a_hashed_version_of_each_dependency(lock: str, requirements: list[str]) -> None:
+    text = _text(FOLDER / lock)
+    locked = re.findall(r"^([a-z0-9-]+)==([^\s;]+)[^\n]*\n((?:    --hash=sha256:[0-9a-f]{64}[^\n]*\n)+)", *text)
     versions = {name: version for name, version, _ in locked}
-    assert len(versions) == len(re.findall(r"^[a-z0-9-]+==", *_text(LOCK)))
-    for text in [*project["dependencies"], *project["optional-dependencies"]["otel"]]:
-        requirement = Requirement(text)
-        assert requirement.specifier.contains(versions[requirement.name]), f"{text}: write the lock again"
+    assert len(versions) == len(re.findall(r"^[a-z0-9-]+==", *text))
+    for required in map(Requirement, requirements):
+        assert required.specifier.contains(versions[required.name]), f"{required}: write the lock again"
 
 
 def _text(path: Path) -> tuple[str, re.RegexFlag]:
-    return path.read_text("utf-8"), re.MULTILINE
+    return _lines(path.read_text("utf-8"))
+
+
+def _lines(text: str) -> tuple[str, re.RegexFlag]:
+    return text, re.MULTILINE
 
 
 def test_the_image_is_made_of_files_that_its_context_has() -> None:
@@ -140,6 +154,45 @@ def test_the_image_is_made_of_files_that_its_context_has() -> None:
     for path in (path for paths in copied for path in paths.split()):
         assert (ROOT / path).exists()
         assert f"!{path}" in ignored
+
+
+def test_the_image_starts_without_compiling_and_installs_only_what_has_a_hash() -> None:
+    """The base has no bytecode, and a read-only file system keeps none."""
+    text = CONTAINER_FILE.read_text("utf-8")
+    build, _, run = text.partition("\nFROM python:${PYTHON}\n")
+    assert re.search(r"compileall .*/opt/cashier$", *_lines(build))
+    assert re.search(r"^RUN python -m compileall .*/usr/local/lib$", *_lines(run))
+    installs = re.findall(r"pip .*?(?:install|wheel) .*$", *_lines(build.partition("\nFROM ")[2]))
+    assert len(installs) == 4
+    for install in installs:
+        assert "--require-hashes" in install or "--no-build-isolation" in install or "--no-index" in install
+
+
+class Health(BaseHTTPRequestHandler):
+    """As long as the server's `healthy` is true."""
+
+    def do_GET(self) -> None:
+        healthy = self.path == "/healthz" and self.server.healthy  # type: ignore[attr-defined]
+        self.send_response(200 if healthy else 503)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Prints nothing."""
+
+
+def test_the_health_check_asks_the_process_itself_and_no_proxy() -> None:
+    """A daemon may give all its containers the address of a proxy."""
+    text = CONTAINER_FILE.read_text("utf-8")
+    command = json.loads(re.search(r"^HEALTHCHECK .*\n  CMD (\[.*\])$", *_lines(text))[1])  # type: ignore[index]
+    environment = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        here = [sys.executable, *(word.replace("8080", str(server.server_port)) for word in command[1:])]
+        exits = []
+        for server.healthy in (True, False):  # type: ignore[attr-defined]
+            exits.append(subprocess.run(here, env=environment, capture_output=True, check=False).returncode)
+        server.shutdown()
+    assert exits == [0, 1]
 
 
 @pytest.mark.peers
