@@ -295,6 +295,8 @@ def new_command(
         texts = adapter_files(name, source)
     except ValueError as fault:
         stop(str(fault))
+    if not folder.is_dir():
+        stop(f"there is no folder {folder}: name that of your configuration with --folder")
     paths = {folder / file_name: text for file_name, text in texts.items()}
     for path in paths:
         if path.exists():

@@ -36,13 +36,18 @@ _DEFAULT_CONFIG = Path("config/cashier.toml")
 
 def conform(
     url: Annotated[str | None, typer.Argument(help="Address of the service, as `url` of a source.")] = None,
-    source: Annotated[str | None, typer.Option(help=f"What it is: {', '.join(SOURCES)}.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help=f"What it is: {', '.join(SOURCES)}. With --all: only this service.")
+    ] = None,
     id: Annotated[  # noqa: A002  the option's name
         list[str] | None,
         typer.Option(help="Id of a subject that exists: order, merchant, user; repeat it for several."),
     ] = None,
     all: Annotated[bool, typer.Option("--all", help="All services of a configuration.")] = False,  # noqa: A002
-    config: Annotated[Path, typer.Option("--config", "-c", help="With --all: the configuration.")] = _DEFAULT_CONFIG,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="With --all: the configuration.", show_default=str(_DEFAULT_CONFIG)),
+    ] = None,
     order_id: Annotated[str | None, typer.Option(help="Order id.", show_default="o_1001")] = None,
     user_id: Annotated[str | None, typer.Option(help="User id.", show_default="u_1, or the order's")] = None,
     merchant_id: Annotated[str | None, typer.Option(help="Merchant id.", show_default="m_1, or the order's")] = None,
@@ -106,10 +111,12 @@ def conform(
     )
     files = (ca_file, cert_file, key_file)
     if all:
-        if url or source or id or batch or risk_url or any(files):
+        if url or id or batch or risk_url or any(files):
             _refuse("--all takes addresses, batches and certificates from the configuration: leave them out")
-        reports = _all(config, settings, headers, patience_ms / 1000)
+        reports = _all(config or _DEFAULT_CONFIG, source, settings, headers, patience_ms / 1000)
     else:
+        if config is not None:
+            _refuse("--config needs --all: `--all --source card` examines one service as it is configured")
         reports = [_one(url, source, settings, headers, files, patience_ms / 1000, risk_url)]
     _output(reports, junit, json)
     raise typer.Exit(0 if conforms(reports) else 1)
@@ -126,8 +133,7 @@ def _one(
 ) -> ServiceReport:
     if url is None or source is None:
         _refuse("give the address of a service and --source, or --all with a configuration")
-    if source not in SOURCES:
-        _refuse(f"--source {source!r} is none of the contract: {', '.join(SOURCES)}")
+    _check_source(source)
     if source == "risk" and settings.test is None:
         _refuse("each call of risk counts: give --moves-money with a test order, user and amount")
     if settings.batch_path is not None and not _PATH.fullmatch(settings.batch_path):
@@ -150,18 +156,24 @@ def _one(
 
 
 def _all(
-    config: Path, settings: ConformSettings, headers: tuple[tuple[str, str], ...], patience_s: float
+    config: Path,
+    source: str | None,
+    settings: ConformSettings,
+    headers: tuple[tuple[str, str], ...],
+    patience_s: float,
 ) -> list[ServiceReport]:
+    _check_source(source)
     try:
         reports: list[ServiceReport] = run(
-            examine_all(load(config), settings, headers, patience_s), interrupted=_INTERRUPTED
+            examine_all(load(config), settings, headers, patience_s, only=source), interrupted=_INTERRUPTED
         )
     except ConfigurationError as error:
         _refuse(*error.faults)
     except ValueError as fault:
         _refuse(str(fault))
     if not any(report.results for report in reports):
-        _refuse(f"{config}: no source has an address that speaks the contract: nothing to examine")
+        named = "no source has an" if source is None else f"{source} has no"
+        _refuse(f"{config}: {named} address that speaks the contract: nothing to examine")
     return reports
 
 
@@ -229,6 +241,11 @@ def _headers(given: list[str]) -> tuple[tuple[str, str], ...]:
     if any(name.lower() == "idempotency-key" for name, _ in headers):
         _refuse("--header: requests that move money have an Idempotency-Key of their own")
     return headers
+
+
+def _check_source(source: str | None) -> None:
+    if source is not None and source not in SOURCES:
+        _refuse(f"--source {source!r} is none of the contract: {', '.join(SOURCES)}")
 
 
 def _check_ids(ids: tuple[str, ...]) -> None:

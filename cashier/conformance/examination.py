@@ -133,9 +133,14 @@ async def examine(source: str, at: Endpoint, settings: ConformSettings) -> Servi
 
 
 async def examine_all(
-    config: Configuration, settings: ConformSettings, headers: tuple[tuple[str, str], ...], patience_s: float
+    config: Configuration,
+    settings: ConformSettings,
+    headers: tuple[tuple[str, str], ...],
+    patience_s: float,
+    *,
+    only: str | None = None,
 ) -> list[ServiceReport]:
-    """A report for each address of each source that a configuration has.
+    """A report for each address of each source that a configuration has, or of the source `only`.
 
     Sources with an adapter or discovery are asked through production's own client. Raises
     `ConfigurationError` and ValueError.
@@ -157,7 +162,8 @@ async def examine_all(
         await asyncio.gather(*(resource.open() for resource in resources))
         configured = _Configured(config, _Access(headers, patience_s, auths), upstreams, mappings)
         settings = await configured.with_inputs_of_order(settings)
-        return [report for name in (*SOURCE_NAMES, *SERVICES) for report in await configured.reports(name, settings)]
+        names = (*SOURCE_NAMES, *SERVICES) if only is None else (only,)
+        return [report for name in names for report in await configured.reports(name, settings)]
     finally:
         await asyncio.gather(*(opened.close() for opened in (*seen, *resources)))
 

@@ -62,7 +62,8 @@ def test_the_adapter_of_each_source_passes_its_test_until_it_is_changed(
         ),
         (("../x", "--source", "card"), "names no Python module"),
         (("wallet", "--source", "risk"), "there is no source 'risk' of a consultation; known are order"),
-        (("wallet", "--source", "card", "--folder", "absent"), "No such file or directory"),
+        (("wallet", "--source", "card", "--folder", "absent"), "there is no folder absent: name that of your"),
+        (("wallet", "--source", "card", "--folder", "/proc"), "/proc/wallet.py: No such file or directory"),
     ],
 )
 def test_what_cannot_be_written_is_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:

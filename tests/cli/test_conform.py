@@ -6,6 +6,7 @@ import asyncio
 import re
 import ssl
 import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,31 @@ async def test_all_examines_what_a_configuration_joins_also_with_credentials_and
     assert "t0ken" not in result.output
 
 
+async def test_one_service_of_a_configuration_is_asked_by_its_adapter_and_no_other_is_tried(tmp_path: Path) -> None:
+    """But for the order, which tells what the others are asked about."""
+    asked: Counter[str] = Counter()
+
+    def seen(received: Received, answer: Answer) -> Answer:
+        asked[received.target.partition("?")[0]] += 1
+        return answer
+
+    (tmp_path / "shop.py").write_text(
+        "from cashier.wire.transport import Request\n"
+        "def request(asked):\n    return Request(f\"/members/{asked['user_id']}/cards?shop=1\")\n"
+        "def parse(response, asked):\n    return None if response.status == 404 else response.json()\n"
+    )
+    async with spoiled_sandbox(seen) as address:
+        tables = [f'{name}.url = "{address}"' for name in ("order", "merchant", "member", "balance")]
+        config = tmp_path / "cashier.toml"
+        config.write_text("\n".join(["[sources]", *tables, f'card = {{url = "{address}", adapter = "shop"}}']))
+        words = ("--all", "--source", "card", "--config", str(config), "--json", *BRIEF)
+        result = await asyncio.to_thread(invoke, *words)
+    assert result.exit_code == 0, result.output
+    assert [service["source"] for service in orjson.loads(result.stdout_bytes)["services"]] == ["card"]
+    assert asked.pop("/orders/o_1001") == 1
+    assert all(target.endswith("/cards") for target in asked), asked
+
+
 @pytest.mark.parametrize("source", SOURCE_NAMES)
 def test_a_configuration_of_one_source_needs_no_inputs(source: str, tmp_path: Path) -> None:
     """Without an order that tells them; and the service does not listen."""
@@ -228,6 +254,8 @@ async def test_a_service_that_does_not_listen_does_not_conform() -> None:
         ((NO_SERVICE, "--source", "card", "--junit", "/nonexistent/junit.xml"), "no folder /nonexistent"),
         ((NO_SERVICE, "--source", "card", "--calls", "0"), "Invalid value"),
         ((NO_SERVICE, "--all"), "leave them out"),
+        (("--all", "--source", "cards"), "none of the contract: order, merchant"),
+        ((NO_SERVICE, "--source", "card", "--config", "cashier.toml"), "--config needs --all"),
         (("--all", "--config", "/nonexistent/cashier.toml"), "/nonexistent/cashier.toml"),
     ],
 )
