@@ -63,6 +63,7 @@ class AddressRecords:
         finally:
             for query in queries:
                 query.cancel()
+                query.add_done_callback(_seen)
         failures = []
         ttl_s = inf
         for query, kind in queries.items():
@@ -87,6 +88,16 @@ class AddressRecords:
     def _answered(queries: Iterable[asyncio.Task[dns.resolver.Answer]]) -> bool:
         """One has addresses."""
         return any(query.done() and query.exception() is None for query in queries)
+
+
+def _seen(query: asyncio.Task[dns.resolver.Answer]) -> None:
+    """Take its error, which asyncio would otherwise log.
+
+    A query may fail after it was given up: `asyncio.wait_for` of Python 3.11 ignores a cancellation
+    that comes together with the answer.
+    """
+    if not query.cancelled():
+        query.exception()
 
 
 class ServiceRecords:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import ssl
 from collections.abc import AsyncIterator
@@ -11,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import dns.rcode
+import dns.rdatatype
+import dns.resolver
 import pytest
 import trustme
+from dns.name import Name
 
 from cashier.wire.address_parser import parse_address
 from cashier.wire.discovery import MAX_LIST_BYTES, DiscoverSettings, Discovery, discover_faults
+from cashier.wire.discovery_dns import AddressRecords, NameServer
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.resolver import Resolution, ResolvedAddress, Resolver
 from tests.wire.client_side import PATIENT, no_leaks, send, until
@@ -77,6 +82,33 @@ async def test_a_server_that_never_answers_for_ipv6_delays_nothing_much(
     async with discovery(dns="card.example", nameserver=f"127.0.0.1:{names.port}") as found:
         async with asyncio.timeout(2):
             assert await ips(found) == {"10.0.0.1"}
+
+
+async def test_a_query_that_fails_after_it_was_given_up_is_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cancellation came too late to end it."""
+    monkeypatch.setattr("cashier.wire.discovery_dns._OTHER_FAMILY_S", 0.0)
+    given_up = asyncio.Event()
+
+    class LateServer(NameServer):
+        async def query(self, name: str | Name, kind: dns.rdatatype.RdataType) -> dns.resolver.Answer:
+            if kind == dns.rdatatype.A:
+                return await super().query(name, kind)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                given_up.set()
+            raise dns.resolver.NoAnswer
+
+    logged: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: logged.append(context))
+    async with name_service() as names:
+        names.zone = {("card.example", "A"): ["10.0.0.1"]}
+        found = await AddressRecords("card.example.", LateServer(("127.0.0.1", names.port)))()
+    assert [address.ip for address in found.addresses] == ["10.0.0.1"]
+    await given_up.wait()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert logged == []
 
 
 async def test_a_family_that_fails_keeps_its_last_addresses(
