@@ -79,7 +79,7 @@ def _imported(text: str, key: str, folder: Path | None) -> Any:
             module: ModuleType = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - importing the user's module may raise anything
         raise ValueError(f"{key} {text!r} cannot be imported: {_description(error)}") from None
-    if folder is not None and _has(folder, module_name) and not _is_in(folder, module):
+    if folder is not None and _has(folder, module_name) and not _is_in(folder, module_name):
         # It was imported before, under this name.
         where = getattr(module, "__file__", None) or "part of Python"
         raise ValueError(f"{key} {text!r}: another module has this name, {where}; rename the one in {folder}")
@@ -123,13 +123,19 @@ def _look_in(folder: Path | None, module_name: str) -> Iterator[None]:
 
 
 def _has(folder: Path, module_name: str) -> bool:
+    return any(file.is_file() for file in _files(folder, module_name))
+
+
+def _is_in(folder: Path, module_name: str) -> bool:
+    """Whether the imported module is the one of the folder, which may be a link to another."""
+    file = getattr(sys.modules[module_name.partition(".")[0]], "__file__", None)
+    return file is not None and Path(file).resolve() in [own.resolve() for own in _files(folder, module_name)]
+
+
+def _files(folder: Path, module_name: str) -> tuple[Path, Path]:
+    """Where the folder may have the module, or the package that it is in."""
     top = module_name.partition(".")[0]
-    return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
-
-
-def _is_in(folder: Path, module: ModuleType) -> bool:
-    file = getattr(module, "__file__", None)
-    return file is not None and Path(file).resolve().is_relative_to(folder.resolve())
+    return folder / top / "__init__.py", folder / f"{top}.py"
 
 
 def _description(error: BaseException) -> str:

@@ -69,6 +69,18 @@ def test_a_folder_that_is_reached_by_a_link_has_its_own_modules(tmp_path: Path) 
     assert adapter_object("adapters", PLAIN, tmp_path / "link").TEXT == "found"
 
 
+def test_a_package_and_a_file_may_be_links_into_another_folder(tmp_path: Path) -> None:
+    there = folder(tmp_path, "there", wallet="TEXT = 'file'")
+    (there / "shops").mkdir()
+    (there / "shops" / "__init__.py").write_text("")
+    (there / "shops" / "cards.py").write_text("TEXT = 'package'")
+    here = folder(tmp_path, "here")
+    for name in ("wallet.py", "shops"):
+        (here / name).symlink_to(there / name)
+    assert adapter_object("wallet", PLAIN, here).TEXT == "file"
+    assert adapter_object("shops.cards", PLAIN, here).TEXT == "package"
+
+
 def test_a_class_is_made_once_with_its_settings(tmp_path: Path) -> None:
     text = "class Cards:\n    def __init__(self, settings):\n        self.settings = settings"
     assert adapter_object("adapters:Cards", SETTINGS, folder(tmp_path, "shop", adapters=text)).settings is SETTINGS
