@@ -119,7 +119,7 @@ class Edge:
         self.certificate = folder / "edge.pem"
         self.trust = ssl.create_default_context()
         self.master: subprocess.Popen[bytes] | None = None
-        self._port = port
+        self.port = port
         self._authority = trustme.CA()
         self._authority.configure_trust(self.trust)
         self._issued = b""
@@ -134,7 +134,7 @@ class Edge:
     async def until_shown(self) -> None:
         """Until new connections get the newest certificate."""
         async with asyncio.timeout(TIMEOUT_S):
-            while await self._shown() != self._issued:  # noqa: ASYNC110 - nothing tells when
+            while await asyncio.to_thread(self._shown) != self._issued:  # noqa: ASYNC110 - nothing tells when
                 await asyncio.sleep(0.1)
 
     def _issue(self) -> None:
@@ -144,12 +144,8 @@ class Edge:
         changed.rename(self.certificate)
         self._issued = ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
 
-    async def _shown(self) -> bytes | None:
-        _, writer = await asyncio.open_connection("127.0.0.1", self._port, ssl=self.trust)
-        connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
-        shown = connection.getpeercert(binary_form=True)
-        writer.transport.abort()  # without waiting for the peer's half of the TLS close
-        return shown
+    def _shown(self) -> bytes:
+        return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", self.port), timeout=TIMEOUT_S))
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import itertools
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from http.client import HTTPSConnection
 from pathlib import Path
 from typing import cast
 
@@ -171,26 +173,26 @@ async def test_haproxy_answers_once_more_on_connections_that_a_reload_found_idle
     async with echo_server() as (_, first), echo_server() as (_, second):
         with haproxy_edge(tmp_path, [first, second]) as edge:
             await until_ready(edge.url, edge.trust)
-            address = edge.url.removeprefix("https://").split(":")
-            reader, writer = await asyncio.open_connection(*address, ssl=edge.trust)
-            answers = [await _posted(reader, writer)]
-            edge.rotate()
-            await edge.until_shown()
-            async with asyncio.timeout(TIMEOUT_S):
-                # The former process is told to end a moment after the new one serves.
-                while b"\r\nconnection: close\r\n" not in answers[-1]:
-                    answers.append(await _posted(reader, writer))
-            writer.transport.abort()
-    assert {answer.split(b" ")[1] for answer in answers} == {b"200"}
+            with closing(HTTPSConnection("127.0.0.1", edge.port, timeout=TIMEOUT_S, context=edge.trust)) as connection:
+                connection.connect()
+                connection.auto_open = 0  # no other connection takes the place of one that was closed
+                answers = [await asyncio.to_thread(_posted, connection)]
+                edge.rotate()
+                await edge.until_shown()
+                async with asyncio.timeout(TIMEOUT_S):
+                    # The former process is told to end a moment after the new one serves.
+                    while answers[-1] != (200, "close"):
+                        answers.append(await asyncio.to_thread(_posted, connection))
+    assert {status for status, _ in answers} == {200}
     assert len(answers) > 1
 
 
-async def _posted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """The head of the response."""
-    writer.write(b"POST /v1/payments HTTP/1.1\r\nHost: cashier\r\nContent-Length: 2\r\n\r\n{}")
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
-    return head
+def _posted(connection: HTTPSConnection) -> tuple[int, str | None]:
+    """Status, and what the gateway says of the connection."""
+    connection.request("POST", "/v1/payments", b"{}")
+    response = connection.getresponse()
+    response.read()
+    return response.status, response.getheader("connection")
 
 
 class Load:
