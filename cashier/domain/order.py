@@ -25,14 +25,14 @@ Named = Annotated[
 Promotions = Annotated[tuple[Named, ...], Meta(max_length=16)]
 # Always with an offset; decoding refuses a time without one.
 Instant = Annotated[datetime, Meta(tz=True)]
-# The first and the last second of the calendar in UTC. A service may write such a time by another
-# clock, to say that there is none.
+# The first and the last second of the calendar in UTC. A service that means "no end" may send a
+# time beyond them, such as 9999-12-31T23:59:59-01:00.
 _FIRST_S = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
 _LAST_S = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
 
 def epoch_s(at: datetime) -> int:
-    """Seconds since 1970, which are a time in UTC again."""
+    """Seconds since 1970, bounded to the years 1 to 9999 in UTC."""
     return min(max(int(at.timestamp()), _FIRST_S), _LAST_S)
 
 

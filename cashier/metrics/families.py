@@ -392,10 +392,10 @@ _ROWS = (
     Family(
         "cashier_consultation_records_total",
         _COUNTER,
-        "Records of sampled or bad consultations: made, refused (too many in a second), unsent (the operations port's"
-        " process did not take them; steps of payments count there too).",
+        "Records of sampled or bad consultations: made; refused, beyond the limit per second; unsent, also steps of"
+        " payments: the worker dropped them because the operations port did not read them in time.",
         "Refused: look for the cause of so many bad answers; `[telemetry] records_per_second` bounds the records."
-        " Unsent: that process is starved.",
+        " Unsent: the process of the operations port needs more CPU.",
         ("result",),
     ),
     Family(

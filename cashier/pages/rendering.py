@@ -117,8 +117,10 @@ def name_of(view: AnyView | type[AnyView]) -> str:
 
 
 class _PlainOutput(CodeGenerator):
-    """What a template writes is joined at once, and nothing asks whether it was safe: a plain text
-    does, where Jinja makes an object for each of a thousand values of a page."""
+    """Escapes by `_ViewEnvironment.written`, without a `Markup` object for each value.
+
+    The parts of a page are joined at once, so none needs to be marked as safe.
+    """
 
     def _output_child_pre(self, node: Expr, frame: Frame, finalize: Any) -> None:
         if frame.eval_ctx.volatile or finalize.src is not None:

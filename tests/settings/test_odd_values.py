@@ -1,4 +1,4 @@
-"""Values that nobody means: each is a fault in one line, never a traceback or a silent source."""
+"""Invalid and extreme settings: one line of error for each, no traceback, no failing source."""
 
 from __future__ import annotations
 
