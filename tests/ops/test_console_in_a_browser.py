@@ -16,7 +16,7 @@ from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.ops.console.rendering import PAGES
 from cashier.sandbox import CASES
 from cashier.settings.schema import SERVICES
-from tests.support.browser import chromium, opened
+from tests.support.browser import chromium, opened, overflows
 from tests.support.command_processes import running
 
 if TYPE_CHECKING:
@@ -109,10 +109,6 @@ def live(page: Page) -> None:
     raise AssertionError("no update came")
 
 
-def scrolls_sideways(page: Page) -> bool:
-    return bool(page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_each_page_loads_without_an_error_and_without_another_host(
     browser: Browser, troubled: Service, scheme: str
@@ -133,11 +129,11 @@ def test_no_page_scrolls_sideways_on_a_phone(browser: Browser, troubled: Service
     with opened(browser, viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True) as (page, wrong):
         for path in PATHS:
             page.goto(troubled.console + path)
-            assert not scrolls_sideways(page), path
+            assert not overflows(page), path
         page.goto(f"{troubled.console}/consultations")
         page.locator(".record h2 a").first.click()
         page.get_by_role("heading", name="Waterfall").wait_for()
-        assert not scrolls_sideways(page)
+        assert not overflows(page)
         assert wrong == []
 
 

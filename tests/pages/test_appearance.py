@@ -18,7 +18,7 @@ from cashier.pages.rendering import Rendering
 from cashier.pages.texts import PAGE_TEXTS
 from cashier.pages.views import CheckoutView, MethodRow, State
 from tests.pages.gallery import LOCALES, gallery, rendering
-from tests.support.browser import chromium, opened
+from tests.support.browser import chromium, opened, overflows, violations
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -104,17 +104,6 @@ class Served:
         self._send(self._held.pop())
 
 
-def violations(page: Page) -> list[str]:
-    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-
-    found = Axe().run(page).response["violations"]
-    return [f"{each['id']}: {node['html'][:160]}" for each in found for node in each["nodes"]]
-
-
-def overflowing(page: Page) -> Any:
-    return page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
-
-
 def small_targets(page: Page) -> Any:
     """Controls that a finger may miss: lower than 44 px, and not within a text."""
     return page.evaluate("""() => [...document.querySelectorAll("button, a, summary, label, input:not([type=hidden])")]
@@ -146,7 +135,7 @@ def test_nothing_is_wider_than_its_window_and_every_target_is_large(
         served = Served(page, locale)
         for name in served.states:
             served.open(name)
-            assert not overflowing(page), name
+            assert not overflows(page), name
             assert small_targets(page) == [], name
         assert wrong == []
 

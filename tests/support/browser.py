@@ -49,6 +49,22 @@ def wait_for_last_price(page: Page, *, scripts: bool = True) -> None:
     complete.wait_for(state="attached")
 
 
+def overflows(page: Page) -> bool:
+    """Whether the page is wider than its window."""
+    # Without its style sheet every page is: an element is found before the sheet has come.
+    page.wait_for_load_state("load")
+    return bool(page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds: its rule and the beginning of the element."""
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+
+    page.wait_for_load_state("load")
+    found = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {node['html'][:160]}" for each in found for node in each["nodes"]]
+
+
 @contextmanager
 def opened(browser: Browser, **options: Any) -> Iterator[tuple[Page, list[str]]]:
     """A page in a context of its own, and what it reports: errors, broken policies, other hosts."""

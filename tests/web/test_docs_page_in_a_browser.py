@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cashier.web.openapi.page import render_page
-from tests.support.browser import chromium, opened
+from tests.support.browser import chromium, opened, overflows, violations
 from tests.web.test_docs_page import DOCUMENTS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
 pytestmark = [pytest.mark.peers]
 ADDRESS = "http://127.0.0.1:1/docs"
@@ -24,13 +24,6 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
         yield launched
 
 
-def violations(page: Page) -> list[str]:
-    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-
-    found = Axe().run(page).response["violations"]
-    return [f"{each['id']}: {node['html'][:160]}" for each in found for node in each["nodes"]]
-
-
 @pytest.mark.parametrize(("name", "width", "scheme"), [("contract", 360, "dark"), ("api", 1280, "light")])
 def test_the_page_is_readable_on_a_phone_and_a_desk(browser: Browser, name: str, width: int, scheme: str) -> None:
     made = render_page(DOCUMENTS[name], "openapi.json")
@@ -38,7 +31,7 @@ def test_the_page_is_readable_on_a_phone_and_a_desk(browser: Browser, name: str,
         headers = {"content-type": "text/html; charset=utf-8", **made.headers}
         page.route("**/*", lambda route: route.fulfill(status=200, headers=headers, body=made.body))
         page.goto(ADDRESS)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert not overflows(page)
         assert violations(page) == []
         page.locator("nav a").last.click()
         page.locator("summary").first.click()
