@@ -143,6 +143,7 @@ class ScriptServer:
         self._readers.add(reader)
         self.opened += 1
         try:
+            yield "event: beat\ndata: {}\n\n"  # on a busy machine a page would take silence for trouble
             while (event := await reader.get()) is not None:
                 yield event
         finally:
