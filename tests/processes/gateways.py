@@ -223,9 +223,11 @@ class EchoServer:
 
     def __init__(self) -> None:
         self.connections = 0
+        self._open: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._open.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -234,6 +236,14 @@ class EchoServer:
                 await reader.readexactly(length)
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(head) + head)
         writer.close()
+        self._open.discard(writer)
+
+    async def close(self) -> None:
+        """Also the connections of a gateway whose end has not been seen yet."""
+        for writer in list(self._open):
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -243,6 +253,7 @@ async def echo_server() -> AsyncIterator[tuple[EchoServer, int]]:
     async with server:
         yield echo, server.sockets[0].getsockname()[1]
         server.close()
+        await echo.close()
 
 
 def sent_headers(head: str) -> dict[str, Any]:
