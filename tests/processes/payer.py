@@ -88,7 +88,7 @@ class Payer:
     async def consult(self, case: PaymentCase) -> dict[str, Any]:
         """Consult and return the body of a submit."""
         request = CASES[case.name].request
-        reply = await self.request_until_answered("POST", "/v1/consult", {**request, "deadline_ms": 4_000})
+        reply = await self.request_until_answered("POST", "/v1/consult", {**request, "deadline_ms": 9_000})
         assert reply.status == 200, reply
         method = next(method for method in reply.body["methods"] if method["method_id"] == case.method_id)
         self.secrets.add(_signature(reply.body["consult_token"]))
