@@ -291,6 +291,20 @@ def test_coupons_or_none_come_in_the_place_that_was_kept_for_them(browser: Brows
         assert wrong == []
 
 
+@pytest.mark.parametrize("locale", LOCALES)
+def test_buttons_of_choices_are_in_the_middle_of_their_labels(browser: Browser, locale: str) -> None:
+    with opened(browser, viewport=DESKTOP) as (page, _):
+        served = Served(page, locale)
+        for name in ("checkout", "checkout-instalments"):
+            served.open(name)
+            page.wait_for_load_state("load")
+            lines = page.evaluate("""() => [...document.querySelectorAll(":is(.row, .option) > input + label")]
+                .filter((it) => it.checkVisibility()).map((label) => [label.previousElementSibling, label]
+                .map((it) => it.getBoundingClientRect()).map((box) => (box.top + box.bottom) / 2))""")
+            assert lines
+            assert [each for each in lines if abs(each[0] - each[1]) > 1] == [], name
+
+
 def test_zoomed_in_nothing_covers_what_has_the_focus(browser: Browser) -> None:
     with opened(browser, viewport=ZOOMED) as (page, _):
         served = Served(page, "en")
