@@ -305,6 +305,17 @@ def test_buttons_of_choices_are_in_the_middle_of_their_labels(browser: Browser, 
             assert [each for each in lines if abs(each[0] - each[1]) > 1] == [], name
 
 
+@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("size", [NARROW, PHONE], ids=["narrow", "phone"])
+def test_a_code_to_show_stays_in_sight_while_a_scanner_may_type(
+    browser: Browser, locale: str, size: dict[str, int]
+) -> None:
+    with opened(browser, viewport=size) as (page, _):
+        Served(page, locale).open("sale-code")
+        page.locator("#code:focus").wait_for()
+        assert page.evaluate("scrollY") == 0
+
+
 def test_zoomed_in_nothing_covers_what_has_the_focus(browser: Browser) -> None:
     with opened(browser, viewport=ZOOMED) as (page, _):
         served = Served(page, "en")

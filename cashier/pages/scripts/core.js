@@ -23,6 +23,11 @@ function go(element) {
   if (element.tagName === "FORM") HTMLFormElement.prototype.requestSubmit.call(element); else element.click();
 }
 
+// `data-focus="still"`: without scrolling, as something above is to be seen as well.
+function focusOn(element) {
+  element?.focus({ preventScroll: element.dataset.focus === "still" });
+}
+
 // `root`: a document or a shadow root. `host`: what differs between the two.
 //   open(address, { update, beat, end, trouble })  follows events; returns what has `close`
 //   get(address, signal)                           asks for one update; returns a response
@@ -497,7 +502,7 @@ function improve(root, host) {
     host.updated?.(main, update);
     enhance();
     showAmount();
-    first?.focus();
+    focusOn(first);
     follow();
   }
 

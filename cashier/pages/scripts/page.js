@@ -43,7 +43,7 @@ if (main) {
   page.setClock(main.dataset.now, Date.now() - performance.now() + (opening?.responseStart || 0));
   page.enhance();
   page.showAmount();
-  main.querySelector("[data-focus]")?.focus();
+  focusOn(main.querySelector("[data-focus]"));
   addEventListener("pageshow", (event) => { if (event.persisted) leaving = false; });
   const way = main.querySelector("[data-go]");
   if (way && opening?.type === "navigate" && recall("cashier-went") !== addressOf(way)) {
