@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -145,14 +146,17 @@ def build(
     Raises `ConfigurationError`.
     """
     resolver = Resolver()
-    valkey = _valkey(config, coherence, resolver, metrics)
     failures = FailureLog(_log.warning, _log.info)
     tracing = _tracing(config, metrics)
     wrap = _unchanged if tracing is None else TracedTransport
     builder = _UpstreamBuilder(config, given, failures, resolver, metrics, wrap)
     answers = S3FifoStore(config.settings.cache.l1_entries, metrics)
-    pipelines = builder.pipelines(ladder, valkey, answers)
-    payment_ports = builder.payment_ports()
+    with _all_faults() as noting:
+        with noting():
+            valkey = _valkey(config, coherence, resolver, metrics)
+        with noting():
+            upstreams, payment_ports = builder.upstreams_and_ports()
+    pipelines = builder.pipelines(upstreams, ladder, valkey, answers)
     observers, recorder = Observers(), Recorder(config.settings.telemetry, metrics)
     if metrics.enabled:
         observers.add(ConsultationMetrics(metrics, pipelines).on_end)
@@ -191,7 +195,7 @@ def upstreams(
     builder = _UpstreamBuilder(
         config, given, FailureLog(_log.warning, _log.info), Resolver(), Store(), wrap, on_mapping
     )
-    return builder.upstreams(), builder.payment_ports(), builder.resources()
+    return *builder.upstreams_and_ports(), builder.resources()
 
 
 def load_adapter(
@@ -497,6 +501,23 @@ def _consult_flow(
     )
 
 
+@contextmanager
+def _all_faults() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Run each part in the context that is given, and raise the faults of all parts at once."""
+    found: list[str] = []
+
+    @contextmanager
+    def noting() -> Iterator[None]:
+        try:
+            yield
+        except ConfigurationError as error:
+            found.extend(error.faults)
+
+    yield noting
+    if found:
+        raise ConfigurationError(found)
+
+
 class _UpstreamBuilder:
     """Builds upstreams, and collects the transports and adapters to be opened and closed."""
 
@@ -532,9 +553,13 @@ class _UpstreamBuilder:
         return [*self._adapter_hooks, *self._auth_methods.token_fetchers, self._files]
 
     def pipelines(
-        self, ladder: DegradationLadder, valkey: ValkeyCache | None, answers: S3FifoStore
+        self,
+        upstreams: Mapping[str, Upstream],
+        ladder: DegradationLadder,
+        valkey: ValkeyCache | None,
+        answers: S3FifoStore,
     ) -> dict[str, SourcePipeline]:
-        upstreams, wheel = self.upstreams(), TimerWheel()
+        wheel = TimerWheel()
         pipelines = {
             spec.source.name: SourcePipeline(
                 spec=spec,
@@ -556,8 +581,19 @@ class _UpstreamBuilder:
                 transport.on_addresses = pipelines[name].guard.set_addresses
         return pipelines
 
-    def upstreams(self) -> dict[str, Upstream]:
-        """By source, in the order of the table. Raises `ConfigurationError`."""
+    def upstreams_and_ports(self) -> tuple[dict[str, Upstream], PaymentPorts | None]:
+        """Upstreams by source, in the order of the table. Without any payment service no ports.
+
+        Raises `ConfigurationError`, also if only some payment services are there.
+        """
+        with _all_faults() as noting:
+            with noting():
+                upstreams = self._upstreams()
+            with noting():
+                ports = self._payment_ports()
+        return upstreams, ports
+
+    def _upstreams(self) -> dict[str, Upstream]:
         wrong = [
             f"there is no source {name!r}; known are {', '.join(SOURCE_NAMES)}"
             for name in self._sources
@@ -579,15 +615,16 @@ class _UpstreamBuilder:
             raise ConfigurationError(wrong)
         return upstreams
 
-    def payment_ports(self) -> PaymentPorts | None:
-        """None without any payment service. Raises `ConfigurationError` if only some are there."""
+    def _payment_ports(self) -> PaymentPorts | None:
         settings = self._settings.sources
-        missing = [name for name in SERVICES if name not in self._services and settings.service(name) is None]
-        if len(missing) == len(SERVICES):
+        if not self._services and all(settings.service(name) is None for name in SERVICES):
             return None
-        if missing:
-            raise ConfigurationError([_missing_service(self._source, name) for name in missing])
-        risk, engine, acquirer = (self._service_transport(name) for name in SERVICES)
+        transports: list[Transport] = []
+        with _all_faults() as noting:
+            for name in SERVICES:
+                with noting():
+                    transports.append(self._service_transport(name))
+        risk, engine, acquirer = transports
         configured = {name: settings.service(name) or ServiceSettings("") for name in SERVICES}
         note = self._failures.of
         return PaymentPorts(
@@ -632,10 +669,12 @@ class _UpstreamBuilder:
         settings = self._settings.sources.service(name)
         value = self._services.get(name)
         try:
-            if settings is not None and value is None and settings.transport != "local":
-                return self._network_service(name, settings)
             if value is None:
-                value = service_of(name, settings.urls[0] if settings else "", self._folder)
+                if settings is None:
+                    raise ConfigurationError([_missing_service(self._source, name)])
+                if settings.transport != "local":
+                    return self._network_service(name, settings)
+                value = service_of(name, settings.urls[0], self._folder)
             transport = self._wrap(name, local_transport(name, value))
         except ValueError as fault:
             raise ConfigurationError([f"{self._source}: [sources.{name}] {fault}"]) from None

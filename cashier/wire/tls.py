@@ -40,20 +40,19 @@ def client_tls(ca_file: str | None, cert_file: str | None, key_file: str | None)
     that cannot be used.
     """
     if key_file is not None and cert_file is None:
-        raise ValueError(f"client key {key_file!r} without a client certificate")
+        raise ValueError(f"client_key_file {key_file!r} without client_cert_file")
     if ca_file == "":  # of a variable without a value; the system's authorities would be trusted
-        raise ValueError("CA file '': it names no file; leave the key out to trust the system's authorities")
+        raise ValueError("ca_file '': it names no file; leave the key out to trust the system's authorities")
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        raise ValueError(f"CA file {ca_file!r}: {error.strerror or error}") from error
+        raise ValueError(f"ca_file {ca_file!r}: {error.strerror or error}") from error
     if cert_file is not None:
         try:
             # Without a password it would ask for one at the terminal.
             context.load_cert_chain(cert_file, key_file, password="")
         except OSError as error:
-            raise ValueError(
-                f"client certificate {cert_file!r} with key {key_file!r}: {error.strerror or error}"
-            ) from error
+            pair = f"{cert_file!r}" if key_file is None else f"{cert_file!r} with client_key_file {key_file!r}"
+            raise ValueError(f"client_cert_file {pair}: {error.strerror or error}") from error
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from msgspec import inspect
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.core import Cashier
 from cashier.settings.loader import MOST_LEVELS, configuration, load
-from cashier.settings.schema import ConfigurationError, Settings
+from cashier.settings.schema import SERVICES, ConfigurationError, Settings
 
 URL = "http://127.0.0.1:9100"
 DEEP = MOST_LEVELS + 1
@@ -154,8 +155,37 @@ def test_an_empty_file_of_authorities_does_not_mean_those_of_the_system(url: str
     config = configuration(
         {"sources": {**sources, "card": {"url": url, **settings}}}, "cashier.toml", environ={"CA": ""}
     )
-    with pytest.raises(ConfigurationError, match=r"\[sources\.card\] CA file '': it names no file"):
+    with pytest.raises(ConfigurationError, match=r"\[sources\.card\] ca_file '': it names no file"):
         Cashier(config=config)
+
+
+# By table: what only building the parts finds, and the key that its fault names.
+UNUSABLE = {
+    "sources.card": ({"url": "https://card", "http1": {"ca_file": "/nowhere/ca"}}, "ca_file"),
+    "sources.channel": (
+        {"url": "https://channel", "transport": "aiohttp", "aiohttp": {"client_cert_file": "/nowhere/crt"}},
+        "client_cert_file",
+    ),
+    "sources.quota": ({"url": "local:nowhere:asked", "transport": "local"}, "nowhere"),
+    "sources.risk": ({"url": "https://risk", "http1": {"client_key_file": "/nowhere/key"}}, "client_key_file"),
+    "sources.engine": ({"url": "https://engine", "http1": {"ca_file": "/nowhere/ca"}}, "ca_file"),
+    "sources.acquirer": ({"url": "https://acquirer", "adapter": "nowhere"}, "nowhere"),
+    "cache": ({"shared": "redis://valkey/first"}, "shared"),
+}
+
+
+@pytest.mark.parametrize("broken", [*combinations(UNUSABLE, 2), tuple(UNUSABLE)], ids=" and ".join)
+def test_all_parts_that_cannot_be_built_are_named_at_once(broken: tuple[str, ...]) -> None:
+    sources: dict[str, Any] = {name: {"url": URL} for name in (*SOURCE_NAMES, *SERVICES)}
+    tables: dict[str, Any] = {"sources": sources}
+    for name in broken:
+        (sources if name.startswith("sources.") else tables)[name.removeprefix("sources.")] = UNUSABLE[name][0]
+    with pytest.raises(ConfigurationError) as raised:
+        Cashier(config=configuration(tables, "cashier.toml", environ={}))
+    faults = {next(name for name in UNUSABLE if f"[{name}]" in fault): fault for fault in raised.value.faults}
+    assert len(faults) == len(raised.value.faults) == len(broken)
+    for name in broken:
+        assert UNUSABLE[name][1] in faults[name]
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**30, 2**63, 0, -1])

@@ -107,9 +107,9 @@ async def test_without_the_required_client_certificate_the_upstream_is_unreachab
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"ca_file": "/no/such/ca.pem"}, "CA file '/no/such/ca.pem'"),
-        ({"client_cert_file": "/no/such/cert.pem"}, "client certificate '/no/such/cert.pem'"),
-        ({"client_key_file": "/no/such/key.pem"}, "client key '/no/such/key.pem' without a client certificate"),
+        ({"ca_file": "/no/such/ca.pem"}, "ca_file '/no/such/ca.pem'"),
+        ({"client_cert_file": "/no/such/cert.pem"}, "client_cert_file '/no/such/cert.pem'"),
+        ({"client_key_file": "/no/such/key.pem"}, "client_key_file '/no/such/key.pem' without client_cert_file"),
     ],
     ids=["authority", "certificate", "key alone"],
 )
