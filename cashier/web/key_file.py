@@ -15,6 +15,7 @@ class KeyFile:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._seen: tuple[int, ...] | None = None
+        self._why_unread = ""
 
     def __repr__(self) -> str:
         return f"<KeyFile {self._path}>"
@@ -25,15 +26,19 @@ class KeyFile:
         return self._path.read_text("utf-8")
 
     def read_changed(self) -> str | None:
-        """None if it has not changed, or cannot be read now: then a line of the log says so."""
+        """None if it has not changed, or cannot be read now: then the log says so, once a cause."""
         before = self._seen
         try:
-            return None if self._signature() == before else self.read()
+            text = None if self._signature() == before else self.read()
         except (OSError, UnicodeDecodeError) as error:
-            if before is not None or self._seen is not None:
-                _log.warning("the key set cannot be read again: the old keys stay", reason=type(error).__name__)
-            self._seen = None
+            why = type(error).__name__
+            if why != self._why_unread:
+                _log.warning("the key set cannot be read again: the old keys stay", reason=why)
+            # The cause may pass without a change of the file.
+            self._seen, self._why_unread = None, why
             return None
+        self._why_unread = ""
+        return text
 
     def _signature(self) -> tuple[int, ...]:
         status = self._path.stat()

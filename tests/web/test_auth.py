@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -444,3 +445,29 @@ def test_a_key_file_says_when_it_has_changed(tmp_path: Path) -> None:
     assert keys.read_changed() is None
     path.write_text("back")
     assert keys.read_changed() == "back"
+
+
+KEY_FILES = {"read": "", "absent": "FileNotFoundError", "folder": "IsADirectoryError", "binary": "UnicodeDecodeError"}
+
+
+@pytest.mark.parametrize("states", [*product(KEY_FILES, repeat=3)], ids="-".join)
+def test_each_cause_of_an_unread_key_file_is_logged_once(tmp_path: Path, states: tuple[str, ...]) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text("first")
+    keys = KeyFile(str(path))
+    keys.read()
+    expected, last = [], ""
+    with capture_logs() as logs:
+        for number, state in enumerate(states):
+            if path.exists():
+                path.rename(tmp_path / str(number))
+            if state == "folder":
+                path.mkdir()
+            elif state != "absent":
+                path.write_bytes(b"\xff" if state == "binary" else b"%d" % number)
+            seen = [keys.read_changed() for _ in range(3)]
+            assert seen == [str(number) if state == "read" else None, None, None]
+            if KEY_FILES[state] not in ("", last):
+                expected.append(KEY_FILES[state])
+            last = KEY_FILES[state]
+    assert [line["reason"] for line in logs] == expected
