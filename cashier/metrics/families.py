@@ -392,10 +392,10 @@ _ROWS = (
     Family(
         "cashier_consultation_records_total",
         _COUNTER,
-        "Records of sampled or bad consultations: made; refused, beyond the limit per second; unsent, also steps of"
-        " payments: the worker dropped them because the operations port did not read them in time.",
-        "Refused: look for the cause of so many bad answers; `[telemetry] records_per_second` bounds the records."
-        " Unsent: the process of the operations port needs more CPU.",
+        "Records of sampled or bad consultations. made: kept for the operations port. refused: above"
+        " `[telemetry] records_per_second`. unsent: lost because the operations port read too slowly; steps of"
+        " payments included.",
+        "refused: find out why so many answers are bad. unsent: give the process of the operations port more CPU.",
         ("result",),
     ),
     Family(

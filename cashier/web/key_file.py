@@ -26,7 +26,7 @@ class KeyFile:
         return self._path.read_text("utf-8")
 
     def read_changed(self) -> str | None:
-        """None if it has not changed, or cannot be read now: then the log says so, once a cause."""
+        """None if it has not changed or cannot be read. Logs a failure when its cause changes."""
         before = self._seen
         try:
             text = None if self._signature() == before else self.read()
