@@ -16,14 +16,15 @@ import pytest
 import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from cashier.fanout.ask import Importance, Known, PendingCall, SourceStatus, Start
+from cashier.fanout.ask import AskCall, Importance, Known, SourceStatus, Start
 from cashier.fanout.cache import Cache
 from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.guard import Guard
 from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
-from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall, unguarded
+from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
+from tests.support.unguarded import unguarded
 
 CALLS = 1_000
 # Calls in flight, as with a consultation and its neighbours.
@@ -130,7 +131,7 @@ def test_a_cache_hit(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoo
         nonlocal hits
         hits += status is SourceStatus.CACHED
 
-    async def ask() -> PendingCall | None:
+    async def ask() -> AskCall | None:
         return hit_cache.start(KNOWN, None, 100, done)
 
     def hit_often() -> None:

@@ -16,7 +16,7 @@ import pytest
 import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, Start
+from cashier.fanout.ask import Ask, AskCall, Importance, Known, OnOutcome, Start
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import ScatterResult, Timing, scatter
 
@@ -26,7 +26,7 @@ CLAIMS = {"order_id": "o_1", "user_id": "u_1", "merchant_id": "m_1", "amount": 1
 ANSWER = {"currency": "CNY", "country": "CN"}
 
 
-class Call:
+class Call(AskCall):
     """A call in flight: a handle or a task."""
 
     __slots__ = ("work",)
@@ -38,12 +38,12 @@ class Call:
         self.work.cancel()
 
 
-def at_once(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+def at_once(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall | None:
     done(ANSWER)
     return None
 
 
-def by_callback(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+def by_callback(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall | None:
     return Call(asyncio.get_running_loop().call_soon(done, ANSWER))
 
 
@@ -51,7 +51,7 @@ async def answer(done: OnOutcome) -> None:
     done(ANSWER)
 
 
-def by_task(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+def by_task(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall | None:
     return Call(asyncio.get_running_loop().create_task(answer(done)))
 
 

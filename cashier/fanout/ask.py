@@ -46,6 +46,14 @@ class PendingCall(Protocol):
         """Stop waiting: `done` will not be called. Idempotent, also after `done`."""
 
 
+class AskCall(PendingCall, Protocol):
+    """The call that an ask waits for."""
+
+    def time_out(self) -> None:
+        """As `abandon`, because the ask's timeout is over. Only the ask knows when it began."""
+        self.abandon()
+
+
 class OnOutcome(Protocol):
     """Receives an outcome. Called at most once per start, possibly before `start` returns."""
 
@@ -56,7 +64,7 @@ class OnOutcome(Protocol):
 class Start(Protocol):
     """Starts a request to one source. Does not raise for upstream or network faults."""
 
-    def __call__(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+    def __call__(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall | None:
         """Return the call to abandon, or None if `done` was called already.
 
         `budget_ms`, at least 1: how long the ask waits. `call_headers` go to the wire unread.

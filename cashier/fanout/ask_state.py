@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Protocol
 
-from cashier.fanout.ask import Ask, PendingCall, SourceStatus
+from cashier.fanout.ask import Ask, AskCall, SourceStatus
 from cashier.source_errors import SourceError
 
 NEVER_NS = sys.maxsize
@@ -42,8 +42,8 @@ class PendingAsk:
         self.ask = ask
         self.scatter: OutcomeCollector | None = scatter
         self.unmet_needs = 0
-        self.call: PendingCall | None = None
-        self.ended_call: PendingCall | None = None
+        self.call: AskCall | None = None
+        self.ended_call: AskCall | None = None
         self.error: SourceError | None = None
         self.started_ns = 0
         self.expires_ns = NEVER_NS  # NEVER_NS also means: not started
@@ -60,10 +60,14 @@ class PendingAsk:
             scatter.collect(self, outcome, status, age_ms)
 
     def abandon_call(self) -> None:
+        """Call once settled: whether the timeout was over is known then."""
         call, self.call = self.call, None
         if call is not None:
             self.ended_call = call
-            call.abandon()
+            if self.ended_ns >= self.expires_ns:
+                call.time_out()
+            else:
+                call.abandon()
 
     def __repr__(self) -> str:
         unsettled = "waiting" if self.expires_ns == NEVER_NS else "asked"

@@ -14,7 +14,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from cashier.fanout.ask import CurrentTimeout, Known, OnOutcome, PendingCall, SourceStatus
+from cashier.fanout.ask import AskCall, CurrentTimeout, Known, OnOutcome, PendingCall, SourceStatus
 from cashier.fanout.cache_lifetime import CacheSettings, lifetime
 from cashier.fanout.guard import Guard
 from cashier.fanout.hedged_call import HedgedCall, HedgedFetch
@@ -108,7 +108,7 @@ class Cache:
         self.found_in_l2 = requests("shared")
         self.fallbacks = requests("fallback")
 
-    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall | None:
         """See `Start`."""
         key = self._key_of(known)
         entry = self._entries.get(key)
@@ -274,7 +274,7 @@ class Cache:
 
 
 class FetchWaiter:
-    """One ask that waits for a fetch: a `PendingCall`.
+    """One ask that waits for a fetch.
 
     `done`: None after delivery or `abandon`. `shared`: another ask started the fetch.
     """
@@ -290,7 +290,12 @@ class FetchWaiter:
     def abandon(self) -> None:
         if self.done is not None:
             self.done = None
-            self.fetch.leave(self)
+            self.fetch.leave(self, timed_out=False)
+
+    def time_out(self) -> None:
+        if self.done is not None:
+            self.done = None
+            self.fetch.leave(self, timed_out=True)
 
 
 class Fetch:
@@ -345,7 +350,7 @@ class Fetch:
         self._waiters[waiter] = None
         return waiter
 
-    def leave(self, waiter: FetchWaiter) -> None:
+    def leave(self, waiter: FetchWaiter, *, timed_out: bool) -> None:
         self._waiters.pop(waiter, None)  # absent during delivery
         if self._waiters:
             return
@@ -353,7 +358,11 @@ class Fetch:
         if self._reading_l2:  # no call that could run on
             self._cache.closed(self)
             self._count(self._cache.misses)
-        if self._pending is not None:
+        if self._pending is None:
+            return
+        if timed_out and self._pending is self.call:
+            self.call.time_out()
+        else:
             self._pending.abandon()
 
     def start(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from cashier.fanout.ask import Known, OnOutcome, PendingCall
+from cashier.fanout.ask import AskCall, Known, OnOutcome
 from cashier.fanout.endpoint import unavailable
 from cashier.fanout.guarded_source import LEARN_NS, GuardedSource
 from cashier.fanout.hedged_call import HedgedAsk, HedgedCall
@@ -33,7 +33,7 @@ class Guard(GuardedSource):
 
     __slots__ = ()
 
-    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall | None:
         """See `Start`. An answer after `abandon` updates the statistics and goes nowhere."""
         call = self.call(HedgedAsk, known, call_headers, budget_ms, budget_ms, done)
         if isinstance(call, NotAsked):
@@ -41,7 +41,7 @@ class Guard(GuardedSource):
             return None
         return call
 
-    def start_unsheddable(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+    def start_unsheddable(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall | None:
         """As `start`, without load shedding and deadline check: a payment depends on the answer."""
         call = self.call(HedgedAsk, known, call_headers, budget_ms, _UNSHEDDABLE_MS, done)
         if isinstance(call, NotAsked):

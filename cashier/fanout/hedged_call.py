@@ -276,6 +276,12 @@ class HedgedCall(CallAttempt, Generic[C]):
     def _deliver(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
         """Call the callback, and forget it."""
 
+    def time_out(self) -> None:
+        """As `abandon`. The ask began before this call: by a cache's read, or on a busy machine."""
+        if self.awaited and self.call is not None:
+            self.guard.on_failure(self.endpoint.name, _TIMED_OUT)
+        self.abandon()
+
     def abandon(self) -> None:
         """Stop waiting. Attempts in progress become late calls, if allowed."""
         if not self.awaited:
@@ -291,8 +297,6 @@ class HedgedCall(CallAttempt, Generic[C]):
             timeout.count_timeout()
         if waited_ns >= guard.ceiling_ns - _MS_NS:
             self.count_as_slow(now_ns, overload=True)
-        if self.call is not None and waited_ns >= timeout.timeout_ms * _MS_NS - _MS_NS:
-            guard.on_failure(self.endpoint.name, _TIMED_OUT)
         self._settle()
 
     def _is_awaited(self, now_ns: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from cashier.fanout.ask import Known, OnOutcome, PendingCall, Start
+from cashier.fanout.ask import Known, PendingCall
 
 
 class OnAnswer(Protocol):
@@ -67,16 +67,3 @@ class Upstream(Protocol):
 
         Returns the answer, or a `SourceError`.
         """
-
-
-def unguarded(upstream: Upstream) -> Start:
-    """Call the upstream without any mechanism."""
-    call = upstream.call
-
-    def start(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
-        def on_answer(outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
-            done(outcome)
-
-        return call(known, call_headers, budget_ms, on_answer)
-
-    return start

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cashier.fanout.ask import Importance, Known, OnOutcome, PendingCall, SourceReport, SourceStatus, Start
+from cashier.fanout.ask import AskCall, Importance, Known, OnOutcome, SourceReport, SourceStatus, Start
 from cashier.fanout.cache import Cache
 from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.guard import Guard
@@ -353,7 +353,7 @@ class MeteredUpstream:
     # Between a consultation and what it starts
 
     def metered(self, start: Start) -> Start:
-        def watched(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+        def watched(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall | None:
             key = self.key_of(known)
             waiting = MeteredAsk(self, key, self.invariants.truth.epoch(self.name, key), done)
             self.waiting[waiting] = None
@@ -381,7 +381,7 @@ class MeteredAsk:
         self.done = done
         self.began_ns = meter.clock_ns()
         self.starting = True
-        self.call: PendingCall | None = None
+        self.call: AskCall | None = None
 
     def deliver(self, outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
         if self not in self.meter.waiting:
@@ -391,11 +391,19 @@ class MeteredAsk:
         self.done(outcome, status, age_ms)
 
     def abandon(self) -> None:
+        self._leave()
+        if self.call is not None:
+            self.call.abandon()
+
+    def time_out(self) -> None:
+        self._leave()
+        if self.call is not None:
+            self.call.time_out()
+
+    def _leave(self) -> None:
         self.meter.waiting.pop(self, None)
         # An ask that joined a refresh and leaves ends the refresh's joining
         self.meter.end_refreshes(self.key)
-        if self.call is not None:
-            self.call.abandon()
 
 
 class MeteredCall:

@@ -13,7 +13,7 @@ from random import Random
 from statistics import median
 from typing import Any, NamedTuple
 
-from cashier.fanout.ask import Known, PendingCall, SourceStatus, Start
+from cashier.fanout.ask import AskCall, Known, SourceStatus, Start
 from cashier.fanout.upstream_protocol import OnAnswer
 from cashier.source_errors import SourceError, Unreachable
 from tests.support.virtual_time import clock_ns
@@ -145,7 +145,7 @@ class Crowd:
     def _visit(self, key: str, again: int) -> None:
         loop = asyncio.get_running_loop()
         at_s, began_ns, ended = loop.time(), clock_ns(), False
-        pending: PendingCall | None = None
+        pending: AskCall | None = None
 
         def end(outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
             nonlocal ended

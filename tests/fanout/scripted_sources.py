@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from typing import Any, TypeVar
 
-from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, SourceStatus, Unasked
+from cashier.fanout.ask import Ask, AskCall, Importance, Known, OnOutcome, SourceStatus, Unasked
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Conclusive, ScatterResult, Timing, scatter
 from cashier.source_errors import SourceError
@@ -25,8 +25,8 @@ class AnswerMode(Enum):
     TASK = auto()
 
 
-class Call:
-    """One call of a scripted source: a `PendingCall` that counts its ends."""
+class Call(AskCall):
+    """One call of a scripted source that counts its ends."""
 
     def __init__(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> None:
         self.known = dict(known)
@@ -102,7 +102,7 @@ class ScriptedSource:
             unasked=self.unasked,
         )
 
-    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall | None:
         call = Call(known, call_headers, budget_ms, done)
         self.calls.append(call)
         loop = asyncio.get_running_loop()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
-from cashier.fanout.ask import Importance, Known, PendingCall, SourceStatus, Start
+from cashier.fanout.ask import AskCall, Importance, Known, SourceStatus, Start
 from cashier.fanout.guard import Guard
 from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
@@ -141,7 +141,7 @@ class Asker:
         self.status: SourceStatus | None = None
         self.age_ms = 0
         self.left = False
-        self.call: PendingCall | None = None
+        self.call: AskCall | None = None
         self.timer: asyncio.TimerHandle | None = None
 
     def done(self, outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from cashier.consultation.source_table import CLAIMED, SOURCE_SPECS, SourceBinding
-from cashier.fanout.ask import Ask, Importance, Known, PendingCall
+from cashier.fanout.ask import Ask, AskCall, Importance, Known
 from cashier.fanout.batch import Batch, BatchPolicy
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache
@@ -417,7 +417,7 @@ class Simulation:
         return counts
 
 
-def unwrapped(call: PendingCall | None) -> PendingCall | None:
+def unwrapped(call: AskCall | None) -> AskCall | None:
     """The call within the meter's."""
     return call.call if isinstance(call, MeteredAsk) else call
 

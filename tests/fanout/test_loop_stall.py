@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, SourceStatus
+from cashier.fanout.ask import Ask, AskCall, Importance, Known, OnOutcome, SourceStatus
 from cashier.fanout.guard import Guard
 from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
@@ -36,7 +36,7 @@ def test_a_timer_is_trusted_unless_it_fires_much_too_late(late_ms: int, is_one: 
     assert stalled(1_000_000_000, 1_000_000_000 + late_ms * 1_000_000) is is_one
 
 
-class Wire:
+class Wire(AskCall):
     """A real socket, whose answer arrives while the callback of another socket blocks the loop."""
 
     addresses = ("somewhere",)
@@ -56,7 +56,7 @@ class Wire:
         self._ask(on_answer)
         return self
 
-    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
+    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall:
         self._ask(done)
         return self
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, Unasked
+from cashier.fanout.ask import Ask, AskCall, Importance, Known, OnOutcome, Unasked
 from cashier.fanout.plan import Plan, latest_ends_ms, worst_calls, worst_time_ms
 
 REQUIRED, GATING, ENRICHING = Importance.REQUIRED, Importance.GATING, Importance.ENRICHING
 
 
-def never_started(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+def never_started(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall | None:
     raise AssertionError("a plan starts nothing")
 
 

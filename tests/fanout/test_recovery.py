@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cashier.fanout.ask import Importance, Known, OnOutcome, PendingCall
+from cashier.fanout.ask import AskCall, Importance, Known, OnOutcome
 from cashier.fanout.cache import Cache
 from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.guard import Guard
@@ -176,9 +176,7 @@ async def looked_up(
     done(outcome.error if isinstance(outcome, Unanswered) else outcome)
 
 
-class LookUp:
-    """A `PendingCall`."""
-
+class LookUp(AskCall):
     def __init__(self, task: asyncio.Task[None]) -> None:
         self.task = task
 
@@ -192,7 +190,7 @@ async def test_look_ups_of_payments_do_not_keep_an_engine_overloaded(budgeted: b
     engine, further = QueueingUpstream(servers=6, service_ms=30), further_attempts() if budgeted else None
     tasks: set[asyncio.Task[None]] = set()
 
-    def look(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
+    def look(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall:
         task = asyncio.get_running_loop().create_task(looked_up(engine, further, known, budget_ms, done))
         tasks.add(task)
         task.add_done_callback(tasks.discard)

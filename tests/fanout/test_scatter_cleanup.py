@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, SourceStatus
+from cashier.fanout.ask import Ask, AskCall, Importance, Known, OnOutcome, SourceStatus
 from cashier.fanout.ask_state import PendingAsk
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Scatter, ScatterResult, Timing, scatter
@@ -42,7 +42,7 @@ def fails(*_: Any) -> Any:
 class Broken(ScriptedSource):
     """A source whose start raises."""
 
-    def start(self, *_: Any) -> PendingCall | None:
+    def start(self, *_: Any) -> AskCall | None:
         raise Bug
 
 
@@ -84,7 +84,7 @@ async def test_an_answer_between_the_end_and_the_return_is_ignored() -> None:
 async def test_a_call_returned_after_its_answer_is_abandoned() -> None:
     call: list[Call] = []
 
-    def start(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
+    def start(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall:
         done("now")
         call.append(Call(known, call_headers, budget_ms, done))
         return call[0]
@@ -141,7 +141,7 @@ async def test_an_exception_in_abandon_at_a_timeout_is_raised() -> None:
             super().abandon()
             raise Bug
 
-    def start(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
+    def start(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> AskCall:
         return Clinging(known, call_headers, budget_ms, done)
 
     plan = Plan([Ask("card", Importance.GATING, (), 10, start)], [])
@@ -242,7 +242,7 @@ async def start_bugged_after_a_bug() -> None:
     """Two bugs: the answer makes `reveal` raise, then the start raises. Only one is raised."""
 
     class Twice(ScriptedSource):
-        def start(self, *args: Any) -> PendingCall | None:
+        def start(self, *args: Any) -> AskCall | None:
             super().start(*args)
             raise Bug
 

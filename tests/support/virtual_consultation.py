@@ -14,13 +14,13 @@ from cashier.consultation.flow import ConsultFlow, ConsultSettings
 from cashier.consultation.source_table import SOURCE_SPECS, SourceBinding, consultation_plan, known_inputs
 from cashier.domain.order import ConsultRequest
 from cashier.domain.ranking import Weights
-from cashier.fanout.upstream_protocol import unguarded
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.settings.loader import configuration
 from cashier.source_errors import Garbled, Overloaded, Unreachable, WrongIdentity
 from cashier.sources.source_upstream import FunctionUpstream
 from cashier.tokens.token_service import TokenService
 from cashier.wire.transport import CallHeaders
+from tests.support.unguarded import unguarded
 
 DEADLINE_MS = 150
 CATALOG = configuration({}, "").catalog
