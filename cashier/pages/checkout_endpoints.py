@@ -17,6 +17,7 @@ from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.wording import PayerProblem
 from cashier.pages.cards import card_for, takes_card
 from cashier.pages.checkout_view import (
+    MAX_TITLE,
     Chosen,
     element_key,
     option_name,
@@ -52,7 +53,6 @@ from cashier.tokens.page_session import PaidBy, ReturnClaims, SessionClaims
 _ATTEMPTED = frozenset({Blocked.ORDER_PAID, Blocked.ORDER_IN_PROGRESS})
 # A bank's page may be open for long, and a result can be asked for as long as a payment token.
 _RETURN_S = 7 * 86_400
-_MAX_TITLE = 128
 # Of the address that a bank gets, within `Url`. A shop's address of usual length fits into it; with
 # a longer one the payer still sees the result.
 _MAX_RETURN_CHARS = 2000
@@ -134,7 +134,7 @@ class CheckoutEndpoints:
         response = self._payments.see(call, payment)
         title = form.get(title_name(method_id))
         if title is not None:
-            paid_by = PaidBy(payment.payment_id, title[:_MAX_TITLE])
+            paid_by = PaidBy(payment.payment_id, title[:MAX_TITLE])
             call.cookies.set_session(response, call.sign_session(replace(session, paid_by=paid_by)))
         return response
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 
 from msgspec import UNSET, Struct
 
@@ -52,6 +53,11 @@ _OWN_FIELDS = frozenset({"option_id", "return_url"})
 _RECOMMENDED = 4
 # One more row takes no more place than the fold.
 _FOLDED_FROM = 2
+# Of the title that a payment page repeats.
+MAX_TITLE = 128
+# A submit sends the titles of all methods, beside the token of the offer, and a form has bounds. A
+# payment whose title is left out names its kind.
+_MOST_TITLES, _TITLES_BYTES = 100, 12_288
 _STATES = {
     Availability.AVAILABLE: State.AVAILABLE,
     Availability.UNDETERMINED: State.CHECKING,
@@ -120,10 +126,9 @@ def checkout_view(
     rows = tuple(_method_row(method, writing, addresses, chosen) for method in offered)
     recommended, others, refused = _folded(rows)
     coupons = _coupons(offered, writing, addresses, chosen)
-    titles = ((title_name(row.value), row.title) for row in rows if row.state is State.AVAILABLE)
-    hidden = (*fields, ("consult_token", consultation.consult_token), *promotion_fields(chosen.promotions), *titles)
+    hidden = (*fields, ("consult_token", consultation.consult_token), *promotion_fields(chosen.promotions))
     return CheckoutView(
-        form=Form(addresses.pay, hidden),
+        form=Form(addresses.pay, (*hidden, *_titles(rows))),
         method_name=METHOD_NAME,
         recommended=recommended,
         others=others,
@@ -183,6 +188,18 @@ def option_name(method_id: str) -> str:
 def title_name(method_id: str) -> str:
     """The field that repeats the title of this method, which no other page can look up."""
     return element_key("title", method_id)
+
+
+def _titles(rows: Sequence[MethodRow]) -> Iterator[tuple[str, str]]:
+    """Of the methods that can be chosen, the best first, as many as a form has room for."""
+    left = _TITLES_BYTES
+    for row in islice((row for row in rows if row.state is State.AVAILABLE), _MOST_TITLES):
+        title = row.title[:MAX_TITLE]
+        # At most three bytes for each, in a form.
+        left -= 3 * len(title.encode())
+        if left < 0:
+            return
+        yield title_name(row.value), title
 
 
 def _folded(rows: tuple[MethodRow, ...]) -> tuple[tuple[MethodRow, ...], ...]:

@@ -131,3 +131,25 @@ async def test_a_card_has_a_row_if_a_payment_can_name_it(shop: PageShop, number:
     if is_shown:
         await browser.choose(f"QUICK_PAY:{number}")
         assert browser.document.view != "checkout"
+
+
+@pytest.mark.parametrize(("cards", "name"), [(190, "Bank"), (256, "招" * 20), (24, "招" * 300), (12, "🏦" * 900)])
+async def test_a_form_is_taken_however_many_methods_it_names_and_however_long_they_are(
+    shop: PageShop, cards: int, name: str
+) -> None:
+    ask, sources = shop.checkout._sources["card"], dict(shop.checkout._sources)
+
+    async def many(**inputs: Any) -> Any:
+        answer = msgspec.to_builtins(await ask(**inputs))
+        (card,) = [each for each in answer["cards"] if each["card_id"] == "c_2"]
+        card |= {"bank_name": name, "bank_names": None}
+        answer["cards"] = [{**card, "card_id": f"c_{number}", "last4": f"{number:04}"} for number in range(cards)]
+        return answer
+
+    sources["card"] = many
+    shop.checkout.__dict__["_sources"] = sources
+    browser = await shop.payer("chinese_shop")
+    available = sum(can for name, _, can in browser.document.form("/pay").choices if name == "method")
+    assert available > cards
+    await browser.choose("QUICK_PAY:c_2")
+    assert browser.document.view == "challenge"
