@@ -316,6 +316,40 @@ def test_what_a_hanging_source_knows_comes_by_itself(
         shop.in_sandbox(shop.weather.restore)
 
 
+def test_a_page_that_says_so_tries_again_by_itself(browser: Browser, shop: EmbeddingShop) -> None:
+    profile = parse_profile("order", {"faults": {"error": 10_000}}, shop.weather.start("order"))
+    shop.in_sandbox(lambda: shop.weather.change("order", profile))
+    try:
+        with opened(browser) as (page, _):
+            page.clock.install()
+            page.goto(shop.address)
+            page.get_by_text("The page tries again by itself.").wait_for()
+            shop.in_sandbox(lambda: shop.weather.restore("order"))
+            page.clock.run_for(10_000)
+            page.locator("cashier-methods").get_by_role("radio").first.wait_for()
+    finally:
+        shop.in_sandbox(shop.weather.restore)
+
+
+def test_a_time_that_ends_is_asked_about_once_however_slow_the_service(browser: Browser, shop: EmbeddingShop) -> None:
+    with opened(browser) as (page, _):
+        page.clock.install()
+        page.goto(shop.address)
+        wait_for_last_price(page)
+        page.evaluate(
+            """() => {
+              window.asked = 0;
+              window.fetch = (url) => {
+                window.asked += /\\/cashier-embed\\/[^/]+$/.test(url.pathname);
+                return new Promise(() => {});
+              };
+            }"""
+        )
+        page.clock.fast_forward("02:00:01")
+        page.clock.run_for(6_000)
+        assert page.evaluate("window.asked") == 1
+
+
 # What payers see
 
 

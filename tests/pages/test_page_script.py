@@ -29,6 +29,13 @@ window.pretendHidden = (hidden) => {
   document.dispatchEvent(new Event("visibilitychange"));
 };
 """
+# The driver's clock waits for a navigation to end.
+_FAST = """
+const [timeout, interval, now, opened] = [setTimeout, setInterval, Date.now, Date.now()];
+window.setTimeout = (call, ms) => timeout(call, ms / 50);
+window.setInterval = (call, ms) => interval(call, ms / 50);
+Date.now = () => opened + 50 * (now() - opened);
+"""
 
 
 @pytest.fixture(scope="module")
@@ -373,6 +380,46 @@ def test_a_page_that_waits_is_loaded_again_by_itself(browser: Browser, server: S
         assert server.loads == 1
         page.clock.run_for(6_000)
         page.get_by_role("heading", name="Here it is").wait_for()
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_without_a_network_a_page_keeps_what_it_shows_and_is_loaded_again_with_one(
+    browser: Browser, server: ScriptServer, address: str, is_over: bool
+) -> None:
+    server.content, server.live = "<h1>Still checking</h1>", None
+    if is_over:
+        server.content += f'<time data-expires-at="{at(5)}"></time>'
+    else:
+        server.reload_after_s = 5
+    with opened(browser) as (page, _):
+        page.add_init_script(_FAST)
+        page.goto(address)
+        page.context.set_offline(True)
+        page.evaluate("new Promise((resolve) => setTimeout(resolve, 20000))")
+        assert page.get_by_role("heading", name="Still checking").is_visible()
+        server.content, server.reload_after_s = "<h1>Here it is</h1>", 0
+        page.context.set_offline(False)
+        page.get_by_role("heading", name="Here it is").wait_for()
+        assert server.loads == 2
+
+
+def test_a_page_that_waits_is_not_loaded_in_the_place_of_an_answer(
+    browser: Browser, server: ScriptServer, address: str
+) -> None:
+    server.content = '<form id="pay" method="post" action="/pay"><button>Cancel</button></form>'
+    server.live, server.reload_after_s, server.hold = None, 5, True
+    with opened(browser) as (page, _):
+        page.add_init_script(_FAST)
+        page.goto(address)
+        page.evaluate(
+            """async () => {
+              document.getElementById("pay").requestSubmit();
+              await new Promise((resolve) => setTimeout(resolve, 16000));
+            }"""
+        )
+        server.hold = False
+        page.get_by_role("heading", name="Paid").wait_for()
+        assert server.loads == 1
 
 
 def test_the_heading_of_refused_methods_is_there_while_one_is_refused(

@@ -324,8 +324,11 @@ function improve(root, host) {
         soonest = Math.min(soonest, seconds);
         ends.add(end);
       } else if (running.has(end)) {
-        // What this means, the server says.
-        if (!isSending()) return reload();
+        // What this means, the server says, once.
+        if (!isSending()) {
+          running.clear();
+          return reload();
+        }
         ends.add(end);
       }
       write(element, leftText(seconds));
@@ -450,7 +453,24 @@ function improve(root, host) {
   function reload() {
     halt();
     isOver = true;
-    host.reload();
+    // A browser would show its own error in the place of what is still of use.
+    if (navigator.onLine === false) addEventListener("online", host.reload, { ...listening, once: true });
+    else host.reload();
+  }
+
+  // Where nothing is followed. Not all at once, not where nobody looks, and not in the place of an
+  // answer to a form.
+  let waited = 0;
+
+  function reloadLater() {
+    clearTimeout(waited);
+    const seconds = +(main.dataset.reloadAfter || 0);
+    if (!seconds) return;
+    waited = setTimeout(() => {
+      if (isSending()) reloadLater();
+      else if (document.hidden) document.addEventListener("visibilitychange", reload, { ...listening, once: true });
+      else reload();
+    }, seconds * (1000 + 500 * Math.random()));
   }
 
   function apply(update) {
@@ -516,6 +536,7 @@ function improve(root, host) {
     }
     for (const button of main.querySelectorAll("[data-copy][hidden]")) button.hidden = false;
     for (const button of main.querySelectorAll("form[data-reprice] [data-apply]")) button.hidden = true;
+    reloadLater();
     tick();
   }
 
@@ -650,6 +671,7 @@ function improve(root, host) {
 
   function stop() {
     halt();
+    clearTimeout(waited);
     clearInterval(ticking);
     listeners.abort();
   }

@@ -51,12 +51,4 @@ if (main) {
     go(way);
   }
   page.follow();
-  // Where nothing is followed. Not all at once, and not where nobody looks.
-  const seconds = +(main.dataset.reloadAfter || 0);
-  if (seconds) {
-    setTimeout(() => {
-      if (document.hidden) document.addEventListener("visibilitychange", loadAgain, { once: true });
-      else loadAgain();
-    }, seconds * (1000 + 500 * Math.random()));
-  }
 }
