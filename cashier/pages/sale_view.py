@@ -30,7 +30,7 @@ _ENDS = {Blocked.ORDER_PAID: Outcome.PAID, Blocked.ORDER_IN_PROGRESS: Outcome.PR
 # Notices that are our own texts. Others are problems of the service.
 _OWN_NOTICES = ("scan_wrong", "not_offered")
 _PROBLEMS = {problem.value: problem for problem in PayerProblem}
-_BLOCKED_REFRESH_S = 5
+_WAIT_S = 5
 
 
 def till_page(call: TillCall) -> PageView:
@@ -81,7 +81,8 @@ def offer_page(
         next_sale=call.addresses.till,
         checking=checking,
     )
-    return page_view(call, call.page), view
+    # A page with a field is not loaded again while somebody types.
+    return page_view(call, call.page, refresh_after_s=_WAIT_S if checking and not can_scan else None), view
 
 
 def final_page(call: TillCall, blocked: Blockage, order: OrderSummary) -> tuple[PageView, SaleView]:
@@ -95,7 +96,7 @@ def final_page(call: TillCall, blocked: Blockage, order: OrderSummary) -> tuple[
         message=blocked.message,
         next_sale=call.addresses.till,
     )
-    return page_view(call, call.page, refresh_after_s=_BLOCKED_REFRESH_S if under_way else None), view
+    return page_view(call, call.page, refresh_after_s=_WAIT_S if under_way else None), view
 
 
 def refused_page(call: TillCall, order: OrderSummary, asked: Money) -> tuple[PageView, SaleView]:

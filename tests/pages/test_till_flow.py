@@ -48,6 +48,20 @@ async def test_a_payers_code_is_charged_from_the_link_to_the_next_sale(shop: Til
     assert shop.sales[0][0].terminal_id == "till-1"
 
 
+async def test_what_is_still_being_checked_is_asked_for_again(shop: TillShop) -> None:
+    """Many tills have no button to load a page again."""
+    shop.checkout.silent.add("channel")
+    browser = await shop.sale()
+    assert browser.document.view == "sale"
+    assert not browser.document.has_form("/scan")
+    assert browser.address in browser.document.links
+    refresh = attributes(browser, "meta", **{"http-equiv": "refresh"})["content"]
+    shop.checkout.silent.clear()
+    await browser.open(refresh.partition("url=")[2])
+    await shop.scan(browser, CODE)
+    assert shop.status(browser) == "PAID"
+
+
 async def test_a_payer_who_confirms_is_waited_for(shop: TillShop) -> None:
     browser = await shop.sale()
     await shop.scan(browser, PENDING_CODE)
