@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import io
+import socket
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any, cast
 
 from msgspec import Struct
 
@@ -32,12 +36,22 @@ class Delivery(Struct, frozen=True):
 
 
 class CollectorClient:
-    """One connection, kept open between exports. Its `repr` shows no header."""
+    """One connection, kept open between exports. Its `repr` shows no header.
 
-    def __init__(self, url: CollectorUrl, headers: Mapping[str, str], timeout_s: float = _TIMEOUT_S) -> None:
+    `timeout_s`: for the connection, for sending, and for the answer as a whole, each.
+    """
+
+    def __init__(
+        self,
+        url: CollectorUrl,
+        headers: Mapping[str, str],
+        timeout_s: float = _TIMEOUT_S,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.url = url
         self._headers = {**headers, "content-type": "application/x-protobuf", "user-agent": "cashier"}
         self._timeout_s = timeout_s
+        self._clock_s = clock_s
         self._connection: http.client.HTTPConnection | None = None
 
     def __repr__(self) -> str:
@@ -67,6 +81,8 @@ class CollectorClient:
     def _exchange(self, body: bytes) -> Delivery:
         if self._connection is None:
             self._connection = self._connect()
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(self._timeout_s)  # of the last answer, what was left
         self._connection.request("POST", self.url.path, body, self._headers)
         response = self._connection.getresponse()
         answer = response.read(_MOST_ANSWER_BYTES)
@@ -81,10 +97,52 @@ class CollectorClient:
         )
 
     def _connect(self) -> http.client.HTTPConnection:
+        connection: Any
         if self.url.secure:
             context = ssl.create_default_context()
-            return http.client.HTTPSConnection(self.url.host, self.url.port, timeout=self._timeout_s, context=context)
-        return http.client.HTTPConnection(self.url.host, self.url.port, timeout=self._timeout_s)
+            connection = http.client.HTTPSConnection(
+                self.url.host, self.url.port, timeout=self._timeout_s, context=context
+            )
+        else:
+            connection = http.client.HTTPConnection(self.url.host, self.url.port, timeout=self._timeout_s)
+        connection.response_class = self._response
+        return cast("http.client.HTTPConnection", connection)
+
+    def _response(self, sock: socket.socket, *others: Any, **named: Any) -> http.client.HTTPResponse:
+        reader: Any = _TimedReader(sock, self._timeout_s, self._clock_s)
+        return http.client.HTTPResponse(reader, *others, **named)
+
+
+class _TimedReader(io.RawIOBase):
+    """Reads one answer from a socket, within `timeout_s` altogether.
+
+    The timeout of a socket is that of each read, so an answer of single bytes would never end.
+    """
+
+    def __init__(self, sock: socket.socket, timeout_s: float, clock_s: Callable[[], float]) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        self._clock_s = clock_s
+        self._ends_s = clock_s() + timeout_s
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """All that a response does with its socket."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Raises TimeoutError, OSError."""
+        left_s = self._ends_s - self._clock_s()
+        if left_s <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left_s)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _seconds(retry_after: str | None) -> float:

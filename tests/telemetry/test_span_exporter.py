@@ -6,14 +6,15 @@ import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
 
 from cashier.metrics.store import Store
-from cashier.telemetry.collector_client import CollectorClient
+from cashier.telemetry.collector_client import CollectorClient, Delivery
 from cashier.telemetry.collector_url import CollectorUrl
 from cashier.telemetry.otlp_encoder import OtlpEncoder
 from cashier.telemetry.otlp_environment import otlp_headers, resource_attributes
@@ -203,6 +204,43 @@ async def test_a_collector_that_does_not_answer_costs_what_does_not_fit_into_the
     received.held.set()
     await exports.stop()
     assert exports.exporter.exported.value == MOST_QUEUED + 1
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"HTTP/1.1 200 " + b"O" * 100,
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 5,
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 20,
+    ],
+    ids=["status", "header", "interim", "body", "chunks"],
+)
+async def test_an_answer_in_single_bytes_holds_the_thread_no_longer_than_none(endless: bytes) -> None:
+    """A second passes with each byte, which is sent when the client is about to read."""
+    loop, reads, passed_s = asyncio.get_running_loop(), asyncio.Semaphore(0), count()
+
+    def clock_s() -> float:
+        loop.call_soon_threadsafe(reads.release)
+        return float(next(passed_s))
+
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            for byte in endless:
+                await reads.acquire()
+                writer.write(bytes((byte,)))
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = CollectorUrl.parse("http://127.0.0.1:%d" % server.sockets[0].getsockname()[1])  # noqa: UP031
+        client = CollectorClient(url, {}, timeout_s=40.0, clock_s=clock_s)
+        delivery = await asyncio.to_thread(client.post, b"spans")
+        for _ in endless:
+            reads.release()
+    assert delivery == Delivery(fault="TimeoutError", retry=True)
+    assert next(passed_s) < 45
 
 
 async def test_a_stop_waits_for_a_hung_collector_no_longer_than_its_bound(received: Collector) -> None:
