@@ -172,6 +172,7 @@ async def _serve_until(stop: asyncio.Event, app: ASGIApp, listener: socket.socke
             server_header=False,
             proxy_headers=False,
             limit_concurrency=MAX_CONNECTIONS,
+            backlog=MAX_CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S,
         )

@@ -16,24 +16,33 @@ from cashier.ops.server import KEEP_ALIVE_S
 pytestmark = pytest.mark.looptime
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n"
+HELD = b"GET /held HTTP/1.1\r\nHost: h\r\n\r\n"
 HEAD = b"GET / HTTP/1.1\r\nHost: h\r\nX: "
 
 
 class Connection(asyncio.Transport):
-    """A connection to a protocol, at whose other end is a test."""
+    """A connection to a protocol, at whose other end is a test. `state`: that of its server."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: ServerState | None = None, most: int | None = None) -> None:
         super().__init__()
         self.sent = b""
         self.cut_at: float | None = None
         config = Config(
-            self._app, ws="none", lifespan="off", interface="asgi3", log_config=None, timeout_keep_alive=KEEP_ALIVE_S
+            self._app,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            limit_concurrency=most,
         )
         config.load()
-        self.protocol = BoundedHttp(config, ServerState(), {})
+        self.protocol = BoundedHttp(config, state or ServerState(), {})
         self.protocol.connection_made(self)
 
-    async def _app(self, _scope: Any, _receive: Any, send: Any) -> None:
+    async def _app(self, scope: Any, _receive: Any, send: Any) -> None:
+        if scope["path"] == "/held":
+            await asyncio.Event().wait()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -107,6 +116,35 @@ async def test_a_reader_that_stalls_is_cut_and_a_slow_one_is_not() -> None:
     now = asyncio.get_running_loop().time()
     await asyncio.sleep(STALLED_S + 1)
     assert connection.cut_at == now + STALLED_S
+
+
+WITHOUT_A_REQUEST = [b"", b"G", HEAD, POST, POST + b"x" * 9, REQUEST, REQUEST + HEAD]
+
+
+@pytest.mark.parametrize("begun", WITHOUT_A_REQUEST)
+async def test_at_the_bound_the_longest_idle_connection_makes_room(begun: bytes) -> None:
+    state, open_ones = ServerState(), []
+    held = Connection(state, 3)
+    held.protocol.data_received(HELD)
+    for _ in range(20):
+        connection = Connection(state, 3)
+        if begun:
+            connection.protocol.data_received(begun)
+        await asyncio.sleep(0.01)
+        open_ones.append(connection)
+        assert [each.cut_at is None for each in open_ones[-3:]] == [False, True, True][-len(open_ones) :]
+    assert held.cut_at is None
+
+
+async def test_at_the_bound_a_new_connection_is_cut_if_all_others_wait_for_responses() -> None:
+    state = ServerState()
+    held = [Connection(state, 3) for _ in range(3)]
+    for each in held:
+        each.protocol.data_received(HELD)
+    assert Connection(state, 3).cut_at is not None
+    assert [each.cut_at for each in held] == [None] * 3
+    held[0].close()
+    assert Connection(state, 3).cut_at is None
 
 
 async def test_what_is_wrong_with_a_request_is_no_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

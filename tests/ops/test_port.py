@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -103,6 +104,20 @@ def test_a_head_that_does_not_end_is_cut(port: OperationsPort, monkeypatch: pyte
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: ")
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
+
+
+def test_clients_without_a_request_take_few_of_the_process_files(port: OperationsPort) -> None:
+    """They need no token, and payers and sources of the same process need files as well."""
+    assert port.url is not None
+    host, number = port.url.removeprefix("http://").split(":")
+    before = len(os.listdir("/proc/self/fd"))
+    with contextlib.ExitStack() as clients:
+        for count in range(1, 4 * server.MAX_CONNECTIONS + 1):
+            clients.enter_context(socket.create_connection((host, int(number)), timeout=10))
+            if count % 16 == 0:  # the kernel queues few that are not accepted yet
+                assert ask(port, "GET", "/metrics")[0].status == 200
+        of_port = len(os.listdir("/proc/self/fd")) - before - 4 * server.MAX_CONNECTIONS
+        assert of_port < 2 * server.MAX_CONNECTIONS  # some are about to be closed
 
 
 def test_a_taken_port_is_logged_once_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
