@@ -225,11 +225,10 @@ class _Names:
         if isinstance(balances, Balances):
             own += [account.account_id for account in balances.accounts]
         self._own = pseudonyms.in_order("i", own)
-        self._providers = (
-            frozenset(channel.provider for channel in channels.by_id.values())
-            if isinstance(channels, Channels)
-            else frozenset[str]()
-        )
+        listed = channels.by_id.values() if isinstance(channels, Channels) else ()
+        self._providers = frozenset(channel.provider for channel in listed)
+        # The channel list is the same for all payers: what is in it names nobody.
+        self._public = self._providers.union(*(_codes_of(channel) for channel in listed))
         self._user_id = evidence.request.user_id
 
     def request(self, request: ConsultRequest) -> ConsultRequest:
@@ -264,7 +263,10 @@ class _Names:
                 return structs.replace(answer, merchant_id=self._merchant(answer.merchant_id), name="")
             case Member():
                 return structs.replace(
-                    answer, user_id=self._user(answer.user_id), last_used=self._last_used(answer.last_used)
+                    answer,
+                    user_id=self._user(answer.user_id),
+                    usage=tuple(structs.replace(each, kind=self._code(each.kind)) for each in answer.usage),
+                    last_used=self._last_used(answer.last_used),
                 )
             case Cards():
                 return self._cards(answer)
@@ -290,10 +292,12 @@ class _Names:
                         group=self._promotion(each.group),
                         title="",
                         type=self._code(each.type),
+                        kinds=frozenset(map(self._code, each.kinds)),
+                        banks=None if each.banks is None else frozenset(map(self._code, each.banks)),
                     )
                     for each in answer.promotions
                 )
-                boosts = tuple(structs.replace(each, label="") for each in answer.boosts)
+                boosts = tuple(structs.replace(each, kind=self._code(each.kind), label="") for each in answer.boosts)
                 return Marketing(self._user(answer.user_id) or "", promotions, boosts)
         return answer
 
@@ -302,8 +306,10 @@ class _Names:
             structs.replace(
                 card,
                 card_id=self._own[card.card_id],
-                bank_name=card.bank,
+                bank=self._code(card.bank),
+                bank_name=self._code(card.bank),
                 bank_names=None,
+                brand=self._code(card.brand),
                 last4=_CARD_DIGITS,
                 status=self._code(card.status),
             )
@@ -314,6 +320,7 @@ class _Names:
                 agreement,
                 agreement_id=self._own[agreement.agreement_id],
                 merchant_id=self._merchant(agreement.merchant_id),
+                channel_id=self._code(agreement.channel_id),
                 status=self._code(agreement.status),
             )
             for agreement in held.agreements
@@ -321,17 +328,23 @@ class _Names:
         return Cards(self._user(held.user_id) or "", cards, agreements)
 
     def _quota(self, quota: Quota) -> Quota:
-        card_id = quota.scope.card_id
-        if card_id is None:
-            return quota
-        return structs.replace(quota, scope=structs.replace(quota.scope, card_id=self._instrument(card_id)))
+        scope = quota.scope
+        cleaned = structs.replace(
+            scope,
+            kind=self._code(scope.kind),
+            bank=scope.bank and self._code(scope.bank),
+            channel_id=scope.channel_id and self._code(scope.channel_id),
+            card_id=None if scope.card_id is None else self._instrument(scope.card_id),
+        )
+        return structs.replace(quota, scope=cleaned)
 
     def _last_used(self, last: LastUsed | None) -> LastUsed | None:
-        if last is None or last.instrument_id is None:
-            return last
-        if last.kind not in _OWN_INSTRUMENTS and last.instrument_id in self._providers:
-            return last
-        return LastUsed(last.kind, self._instrument(last.instrument_id))
+        if last is None:
+            return None
+        kind, instrument_id = self._code(last.kind), last.instrument_id
+        if instrument_id is None or (last.kind not in _OWN_INSTRUMENTS and instrument_id in self._providers):
+            return LastUsed(kind, instrument_id)
+        return LastUsed(kind, self._instrument(instrument_id))
 
     def _instrument(self, name: str) -> str:
         """One that the payer may not hold any more."""
@@ -344,14 +357,18 @@ class _Names:
         return self._pseudonyms.of("m", merchant_id)
 
     def _code(self, code: str) -> str:
-        """One that no rule knows may be anything."""
-        return code if is_code_word(code) else self._pseudonyms.of("x", code)
+        """One that no rule knows may be anything: it stays if it looks like a code or is public."""
+        return code if is_code_word(code) or code in self._public else self._pseudonyms.of("x", code)
 
     def _promotion(self, name: str) -> str:
         """A name of a campaign or group stays; one made from the payer's id does not."""
         if self._user_id is None or self._user_id not in name:
             return name
         return self._pseudonyms.of("p", name)
+
+
+def _codes_of(channel: Channel) -> Iterator[str]:
+    yield from (channel.channel_id, channel.kind, *(channel.brands or ()))
 
 
 def _all_quotas(quotas: Quotas) -> Iterator[Quota]:

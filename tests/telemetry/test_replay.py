@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from cashier.domain.explanation.schema import Outcome
-from cashier.domain.facts import LastUsed
+from cashier.domain.facts import Account, Agreement, Boost, Card, LastUsed, Member, Promotion, Quota
 from cashier.domain.pay_method import Kind
 from cashier.domain.ranking import Weights
 from cashier.source_errors import Missing, MissingCause
@@ -101,6 +101,84 @@ def test_a_record_names_nobody() -> None:
     assert "9876" not in text
     assert "The promotion" not in text
     assert replay_of(secretive()).differences == ()
+
+
+# Of the sources that know the payer. A name of a campaign or group stays: see `_promotion`.
+OF_THE_PAYER: dict[str, Any] = {
+    "member": Member,
+    "cards": tuple[Card, ...],
+    "agreements": tuple[Agreement, ...],
+    "accounts": tuple[Account, ...],
+    "quotas": tuple[Quota, ...],
+    "promotions": tuple[Promotion, ...],
+    "boosts": tuple[Boost, ...],
+}
+CAMPAIGNS = {"promotion_id", "group"}
+
+
+def full() -> World:
+    """Every field of a payer's facts that can hold a text does."""
+    return one_of_each(
+        member=member((Kind.QUICK_PAY, 3), last_used=(Kind.WALLET, "ALIPAY")),
+        cards=(card("CMB", bank_names={"en": "CMB"}),),
+        quotas=(quota(Kind.QUICK_PAY, daily=(10**6, 0), card_id="c_CMB", bank="CMB", channel_id="QUICK_PAY:CMB"),),
+        promotions=(promotion("p_1", 5, kinds=(Kind.QUICK_PAY,), banks=frozenset(("CMB",))),),
+        boosts=(Boost(Kind.WALLET, 10, "label"),),
+    )
+
+
+def texts_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of all texts in JSON."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield from texts_of(part, (*path, key))
+    if isinstance(value, str) and CAMPAIGNS.isdisjoint(path):
+        yield path
+
+
+def changed(value: Any, path: tuple[Any, ...], text: str) -> Any:
+    if not path:
+        return text
+    key, *rest = path
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    parts = {name: changed(part, tuple(rest), text) if name == key else part for name, part in items}
+    return parts if isinstance(value, dict) else list(parts.values())
+
+
+@pytest.mark.parametrize("name", OF_THE_PAYER)
+@pytest.mark.parametrize("text", ["王小明", "4111111111111111", "payer@example.com", "No. 7, Main Street"])
+def test_no_text_of_a_payers_facts_gets_into_a_record_that_no_rule_knows(name: str, text: str) -> None:
+    plain = msgspec.json.decode(msgspec.json.encode(getattr(full(), name)))
+    tried = 0
+    for path in texts_of(plain):
+        try:
+            fact: Any = msgspec.convert(changed(plain, path, text), OF_THE_PAYER[name])
+        except msgspec.ValidationError:
+            continue  # the contract permits no such text
+        world = full().but(**{name: fact})
+        assert text not in msgspec.json.encode(record_of(world)).decode(), path
+        assert replay_of(world).differences == (), path
+        tried += 1
+    assert tried
+
+
+@pytest.mark.parametrize("bank", ["招商银行", "1234567890", "Bank of the payer's village"])
+def test_a_code_of_the_channel_list_stays_and_decides_as_it_did(bank: str) -> None:
+    """That list is the same for all payers."""
+    world = full().but(
+        channels=(channel(Kind.QUICK_PAY, bank, "7000000001", brands=frozenset(("银联",))),),
+        cards=(card(bank, "c_1", brand="银联"), card("Other village", "c_2", brand="银联")),
+        agreements=(agreement("7000000001"),),
+        quotas=(
+            quota(Kind.QUICK_PAY, daily=(10_000, 10_000), bank="Other village"),
+            quota(Kind.QUICK_PAY, daily=(10**6, 0), bank=bank, channel_id="7000000001"),
+        ),
+        promotions=(promotion("p_1", 5, banks=frozenset((bank,))),),
+    )
+    text = msgspec.json.encode(record_of(world)["answers"]).decode()
+    assert "Other village" not in text
+    assert text.count(f'"{bank}"') == 5
+    assert replay_of(world).differences == ()
 
 
 def test_an_id_has_one_pseudonym_in_all_records_of_a_run_and_another_in_the_next() -> None:
