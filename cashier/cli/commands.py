@@ -173,7 +173,8 @@ def serve(
                 if operations.url is not None:
                     print(f"Operations on {operations.url}", flush=True)
 
-            serve_app(server, partial(configured_app, str(config), given, operations.run_directory), announce)
+            build = partial(configured_app, str(config), given, operations.run_directory)
+            serve_app(server, build, announce, operations.count_worker_end)
     except OSError as error:
         stop(listen_fault(server.host, server.port, error))
 

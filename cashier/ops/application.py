@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from cashier.metrics.store import Store
 from cashier.ops.access import AccessGuard
 from cashier.ops.aggregation import WorkerStores
 from cashier.ops.collector import collecting
@@ -48,16 +49,22 @@ class OperationsState:
     """What the parts of the port share. They all run on the port's event loop.
 
     `run_directory`: shared with the workers; None if there is no place for one. `auth`: None on a
-    loopback address, where every local user is an operator. `stopping`: ends streams.
+    loopback address, where every local user is an operator. `stopping`: ends streams. `own`: see
+    `WorkerStores`.
     """
 
     def __init__(
-        self, config: Configuration, run_directory: Path | None, auth: BearerAuth | None, stopping: asyncio.Event
+        self,
+        config: Configuration,
+        run_directory: Path | None,
+        auth: BearerAuth | None,
+        stopping: asyncio.Event,
+        own: Store | None = None,
     ) -> None:
         self.config = config
         self.run_directory = run_directory
         self.auth = auth
-        self.stores = WorkerStores(run_directory)
+        self.stores = WorkerStores(run_directory, own)
         self.records = RecordStore()
         self.stopping = stopping
         self.live = LiveState(

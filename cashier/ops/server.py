@@ -19,6 +19,7 @@ import structlog
 from starlette.types import ASGIApp
 from uvicorn import Config, Server
 
+from cashier.metrics.store import Store
 from cashier.ops.application import SERVICES, OperationsState, application
 from cashier.ops.http_protocol import BoundedHttp
 from cashier.ops.run_directory import run_directory
@@ -47,6 +48,9 @@ class OperationsPort:
         self.url: str | None = None
         self._config = config
         self._auth = None if is_loopback(config.settings.operations.host) else auth
+        # The main thread counts in it; the port's own reads it.
+        self._own = Store()
+        self._worker_ends = self._own.counter("cashier_worker_ends_total")
         self._refusal: str | None = None
         self._listener: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name="operations", daemon=True)
@@ -64,6 +68,10 @@ class OperationsPort:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._started.wait()
+
+    def count_worker_end(self) -> None:
+        """Also of a worker that ended before it could count anything."""
+        self._worker_ends.add()
 
     def warn_if_taken(self) -> None:
         """Once the service is open: if that cannot start either, its own address is the news."""
@@ -109,7 +117,7 @@ class OperationsPort:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._started.set()
-        state = OperationsState(self._config, self.run_directory, self._auth, self._stop)
+        state = OperationsState(self._config, self.run_directory, self._auth, self._stop, self._own)
         async with contextlib.AsyncExitStack() as services:
             services.callback(state.stores.close)
             for service in SERVICES:

@@ -24,15 +24,21 @@ LEAST_RESERVED_FILES = 64
 _log = structlog.get_logger("cashier.web")
 
 
-def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, int], None] | None = None) -> None:
+def serve(
+    settings: ServerSettings,
+    build: BuildApp,
+    announce: Callable[[str, int], None] | None = None,
+    on_worker_end: Callable[[], None] = lambda: None,
+) -> None:
     """Serve until SIGTERM or SIGINT, then answer the requests in progress and end.
 
     `build` runs once in each serving process, in its main thread before its event loop runs. With
     several workers it is pickled, so it must be a function of a module, or a `functools.partial` of
     one. `announce` receives host and port once they accept connections; port 0 in the settings
-    picks a free one. SIGHUP is blocked until the application unblocks it, and is forwarded to every
-    worker. Raises OSError if the address cannot be listened on, `SystemExit` if the application
-    cannot be built or opened.
+    picks a free one. `on_worker_end` is called whenever one of several workers has to be replaced.
+    SIGHUP is blocked until the application unblocks it, and is forwarded to every worker. Raises
+    OSError if the address cannot be listened on, `SystemExit` if the application cannot be built or
+    opened.
     """
     # A SIGHUP that arrives before the application listens for it must not end the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -51,7 +57,7 @@ def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, in
             with contextlib.suppress(KeyboardInterrupt):
                 StoppableServer(config, on_open=on_open).run([listener])
         else:
-            Supervisor(config, [listener], on_open).run()
+            Supervisor(config, [listener], on_open, on_worker_end).run()
 
 
 def fit_open_files(settings: ServerSettings) -> ServerSettings:

@@ -122,16 +122,24 @@ class Worker(multiprocess.Process):
 class Supervisor(multiprocess.Multiprocess):
     """Starts workers, replaces dead ones, forwards SIGHUP and stops them. Serves no request.
 
-    `on_open` is called once the first worker accepts connections.
+    `on_open` is called once the first worker accepts connections, `on_worker_end` whenever one is
+    replaced.
     """
 
     config: ServerConfig
     processes: list[Worker]  # type: ignore[assignment] # `run` has uvicorn create these
 
-    def __init__(self, config: ServerConfig, sockets: list[socket.socket], on_open: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        sockets: list[socket.socket],
+        on_open: Callable[[], None],
+        on_worker_end: Callable[[], None],
+    ) -> None:
         super().__init__(config, sockets)
         config.counts = shared_counts(config.workers)
         self._on_open = on_open
+        self._on_worker_end = on_worker_end
         self._is_open = False
         self._all_have_started = False
         self._start_failed = False
@@ -185,6 +193,7 @@ class Supervisor(multiprocess.Multiprocess):
             worker.replace_at_s = now_s + wait_s
             worker.kill()  # it may hang
             worker.join()
+            self._on_worker_end()
             reason = "hung" if status is None else "ended"
             _log.error("a worker is replaced", reason=reason, pid=worker.pid, status=worker.exitcode, wait_s=wait_s)
         if now_s >= worker.replace_at_s:

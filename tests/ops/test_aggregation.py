@@ -49,7 +49,7 @@ def test_counters_of_workers_are_added(tmp_path: Path, stores: WorkerStores) -> 
     assert value(stores.snapshot(), WORKERS) == 2
 
 
-@pytest.mark.moves("cashier_workers", "cashier_worker_ends_total")
+@pytest.mark.moves("cashier_workers")
 def test_a_worker_that_ends_leaves_its_counters_and_takes_its_gauges(tmp_path: Path, stores: WorkerStores) -> None:
     worker = Store.create(tmp_path / "1.metrics")
     worker.gauge(LAG).set(1)
@@ -63,7 +63,7 @@ def test_a_worker_that_ends_leaves_its_counters_and_takes_its_gauges(tmp_path: P
         assert value(snapshot, SHED, "low", "3") == 11
         assert value(snapshot, WAIT).count == 1
         assert value(snapshot, LAG) is None
-        assert (value(snapshot, WORKERS), value(snapshot, ENDS)) == (0, 1)
+        assert value(snapshot, WORKERS) == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,7 +74,6 @@ def test_a_worker_that_lived_between_two_scrapes_is_counted(tmp_path: Path, stor
     del worker
     stores.fold_ended()
     assert value(stores.snapshot(), SHED, "low", "3") == 5
-    assert value(stores.snapshot(), ENDS) == 1
 
 
 def test_a_file_that_cannot_be_removed_is_added_once(
@@ -88,7 +87,6 @@ def test_a_file_that_cannot_be_removed_is_added_once(
     monkeypatch.setattr(Path, "unlink", refuse)
     for _ in range(3):
         assert value(stores.snapshot(), SHED, "low", "3") == 5
-        assert value(stores.snapshot(), ENDS) == 1
 
 
 def test_a_file_without_its_name_is_still_read(tmp_path: Path, stores: WorkerStores) -> None:
@@ -189,5 +187,4 @@ def test_totals_are_exact_and_never_fall(
                 assert value(snapshot, SHED, "low", "3") == (total if names else None)
                 assert not names or value(snapshot, WAIT).sum_ns == sum_ns
                 assert value(snapshot, WORKERS) == len(workers)
-                assert value(snapshot, ENDS) == names - len(workers)
     stores.close()

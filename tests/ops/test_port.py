@@ -69,6 +69,21 @@ def test_metrics_are_the_sum_of_the_workers(port: OperationsPort) -> None:
     assert (samples[SHED], samples["cashier_workers"]) == (4, 2)
 
 
+@pytest.mark.moves("cashier_worker_ends_total")
+def test_ends_of_workers_are_counted_also_of_those_that_have_counted_nothing(port: OperationsPort) -> None:
+    def counted() -> set[bytes]:
+        lines = ask(port, "GET", "/metrics")[1].splitlines()
+        return {line for line in lines if line.startswith((b"cashier_worker_ends_total ", b"cashier_workers "))}
+
+    store = worker_store(port.run_directory)
+    assert counted() == {b"cashier_worker_ends_total 0", b"cashier_workers 1"}
+    for number in range(1, 4):
+        port.count_worker_end()
+        assert counted() == {b"cashier_worker_ends_total %d" % number, b"cashier_workers 1"}
+    del store
+    assert counted() == {b"cashier_worker_ends_total 3", b"cashier_workers 0"}
+
+
 def test_metrics_are_compressed_where_the_scraper_takes_that(port: OperationsPort) -> None:
     plain = ask(port, "GET", "/metrics")[1]
     response, body = ask(port, "GET", "/metrics", **{"Accept-Encoding": "br, GZIP;q=0.5"})

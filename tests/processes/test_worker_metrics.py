@@ -72,7 +72,6 @@ def totals(url: str) -> Samples:
 
 
 def both_serve(url: str) -> bool:
-    """A worker that is killed before it counts is not counted as ended."""
     return total(scraped(url, "gauge"), "cashier_workers") == 2
 
 
@@ -120,6 +119,20 @@ def test_totals_survive_kills_of_workers_under_load(tmp_path: Path) -> None:
             directory = {path for path in Path("/dev/shm").glob("cashier-*") if service_has(service, path)}
             assert service.end()[0] == 0
             assert not [path for path in directory if path.exists()]
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_counted_as_ended(tmp_path: Path) -> None:
+    path = configured(tmp_path, "http://127.0.0.1:9")
+    path.write_text(path.read_text().replace("port = 9464", "port = 0"))
+    with running("serve", "--config", str(path), "--workers", "2") as service:
+        service.address("Serving on")
+        operations = service.address("Operations on")
+        eventually(lambda: both_serve(operations), "both workers serve")
+        before = workers(service)
+        os.kill(min(before), signal.SIGKILL)
+        eventually(lambda: bool(workers(service) - before), "it is replaced")
+        os.kill(min(workers(service) - before), signal.SIGKILL)
+        eventually(lambda: total(totals(operations), ENDS) == 2, "both are counted as ended")
 
 
 def test_a_start_removes_the_directory_of_a_killed_service(tmp_path: Path) -> None:
