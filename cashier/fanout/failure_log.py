@@ -17,6 +17,8 @@ REPEAT_S = 60.0
 # Reasons kept per source. An upstream chooses some of the words, so their number must be bounded.
 MAX_REASONS = 32
 OTHER_REASONS = "other reasons"
+# Addresses whose end of failures is awaited. Those of instances that are gone never come to it.
+MAX_ADDRESSES = 1_000
 
 OnFailure = Callable[[str, SourceError], None]
 """Takes the address that was called, and the failure."""
@@ -43,6 +45,10 @@ class ReasonLog:
     """Counts reasons by source and address, and writes one line a minute for each.
 
     `write` takes `source`, `address`, `reason`, `times`, and what `record` got besides.
+
+    Of a source that has no room for a new reason, the one that has not come for the longest time
+    joins `OTHER_REASONS` if that is a minute; else the new one does. Addresses come and go: those
+    of last week must not take the place of today's reason.
     """
 
     def __init__(self, write: Callable[..., Any], clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -53,9 +59,9 @@ class ReasonLog:
     def record(self, source: str, address: str, reason: str, **fields: Any) -> None:
         counts = self._counts.setdefault(source, {})
         key = (address, reason)
-        if key not in counts and len(counts) >= MAX_REASONS:
-            key = ("", OTHER_REASONS)
         now_s = self._clock_s()
+        if key not in counts and len(counts) >= MAX_REASONS and not _forget_oldest(counts, now_s - REPEAT_S):
+            key = _OTHERS
         count = counts.setdefault(key, _Count())
         count.times += 1
         count.last_s = now_s
@@ -69,6 +75,24 @@ class ReasonLog:
         for source, counts in self._counts.items():
             for (address, reason), count in counts.items():
                 yield source, address, reason, count
+
+
+_Key = tuple[str, str]
+_OTHERS: _Key = ("", OTHER_REASONS)
+
+
+def _forget_oldest(counts: dict[_Key, _Count], before_s: float) -> bool:
+    """Count the reason that came last before that time among the others, if there is one."""
+    oldest = min((key for key in counts if key != _OTHERS), key=lambda key: counts[key].last_s)
+    if counts[oldest].last_s > before_s:
+        return False
+    forgotten = counts.pop(oldest)
+    others = counts.setdefault(_OTHERS, _Count())
+    others.times += forgotten.times
+    others.logged_times += forgotten.logged_times
+    if forgotten.last_s >= others.last_s:
+        others.last_s, others.fields = forgotten.last_s, forgotten.fields
+    return True
 
 
 class _Count:
@@ -94,8 +118,9 @@ class FailureLog:
         self._warn = warn
         self._info = info
         self._reasons = ReasonLog(self._write, clock_s)
-        # Sources and addresses with a line since the last one that says they answer again.
-        self._logged: set[tuple[str, str]] = set()
+        # Sources and addresses with a line since the last one that says they answer again, the
+        # oldest first.
+        self._logged: dict[tuple[str, str], None] = {}
 
     def of(self, source: str) -> OnFailure:
         """What to call for each failed call of `source`."""
@@ -110,13 +135,15 @@ class FailureLog:
 
         def on_answers_again(address: str, failed_s: float) -> None:
             if (source, address) in self._logged:
-                self._logged.remove((source, address))
+                del self._logged[source, address]
                 self._info("source answers again", source=source, address=address, failed_s=round(failed_s, 1))
 
         return on_answers_again
 
     def _write(self, **fields: Any) -> None:
-        self._logged.add((fields["source"], fields["address"]))
+        self._logged[fields["source"], fields["address"]] = None
+        if len(self._logged) > MAX_ADDRESSES:
+            del self._logged[next(iter(self._logged))]
         self._warn("no answer from a source", **fields)
 
     def record(self, source: str, address: str, error: SourceError) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.fanout.failure_log import MAX_REASONS, OTHER_REASONS, REPEAT_S, FailureLog
+from cashier.fanout.failure_log import MAX_ADDRESSES, MAX_REASONS, OTHER_REASONS, REPEAT_S, FailureLog
 from cashier.source_errors import BreakerOpen, Garbled, Overloaded, Shed, Skipped, TimedOut, Unreachable
 
 ADDRESS = "http://card.internal"
@@ -75,9 +75,48 @@ def test_reasons_and_lines_are_bounded_and_every_failure_is_counted(failures: li
     assert sum(report.times for report in reports) == len(failures)
     elapsed_s = sum(pause_s for _, pause_s in failures)
     assert len(lines.written) <= len(reports) * (1 + elapsed_s / REPEAT_S)
-    assert {line["reason"] for line in lines.written} == {report.reason for report in reports}
+    kept = {report.reason for report in reports} - {OTHER_REASONS}
+    assert kept <= {line["reason"] for line in lines.written}
     distinct = len({reason for reason, _ in failures})
     assert (OTHER_REASONS in {report.reason for report in reports}) == (distinct > MAX_REASONS)
+
+
+@given(st.integers(MAX_REASONS, 4 * MAX_REASONS), st.integers(1, 100))
+def test_reasons_of_former_addresses_do_not_hide_a_new_one(former: int, often: int) -> None:
+    """Such as those of instances that were replaced by a roll-out."""
+    lines = Lines()
+    for number in range(former):
+        for _ in range(often):
+            lines.log.record("card", f"{ADDRESS} (10.0.0.{number})", Unreachable("connection refused"))
+        lines.now_s += REPEAT_S
+    lines.log.record("card", f"{ADDRESS} (10.1.0.1)", Unreachable("certificate has expired"))
+    assert lines.written[-1]["reason"] == lines.log.reports()[0].reason == "certificate has expired"
+    assert lines.written[-1]["address"] == f"{ADDRESS} (10.1.0.1)"
+    assert sum(report.times for report in lines.log.reports()) == former * often + 1
+    lines.now_s += REPEAT_S
+    lines.log.end_of("card")(f"{ADDRESS} (10.1.0.1)", 3.0)
+    assert len(lines.ends) == 1
+
+
+def test_addresses_that_never_answer_again_are_forgotten() -> None:
+    lines = Lines()
+    for number in range(2 * MAX_ADDRESSES):
+        lines.log.record("card", f"{ADDRESS} ({number})", Unreachable("connection refused"))
+        lines.now_s += REPEAT_S
+    assert len(lines.log._logged) == MAX_ADDRESSES
+    for number in range(2 * MAX_ADDRESSES):
+        lines.log.end_of("card")(f"{ADDRESS} ({number})", 1.0)
+    assert len(lines.ends) == MAX_ADDRESSES
+
+
+def test_reasons_that_still_come_keep_their_places() -> None:
+    lines = Lines()
+    for _ in range(3):
+        for number in range(3 * MAX_REASONS):
+            lines.log.record("card", ADDRESS, Garbled(f"reason {number}"))
+        lines.now_s += REPEAT_S - 1
+    kept = {f"reason {number}" for number in range(MAX_REASONS)}
+    assert {report.reason for report in lines.log.reports()} == {*kept, OTHER_REASONS}
 
 
 def test_the_latest_reason_comes_first() -> None:
