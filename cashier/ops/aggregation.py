@@ -64,7 +64,12 @@ class WorkerStores:
     def _find_new(self) -> None:
         if self._directory is None:
             return
-        for path in self._directory.glob(PATTERN):
+        try:
+            paths = list(self._directory.glob(PATTERN))
+        except OSError as error:
+            self._report(self._directory, error)
+            return
+        for path in paths:
             if path not in self._readers and path not in self._ignored:
                 try:
                     self._open(path)
@@ -96,7 +101,8 @@ class WorkerStores:
         """Once for each file: a scrape comes every few seconds."""
         if path not in self._reported:
             self._reported.add(path)
-            _log.warning("a file with a worker's metrics cannot be read", file=path.name, reason=str(error))
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            _log.warning("a file with a worker's metrics cannot be read", file=path.name, reason=reason)
 
     def _forget(self, path: Path) -> None:
         self._readers.pop(path).close()

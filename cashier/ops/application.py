@@ -7,6 +7,7 @@ What runs beside the requests is an asynchronous context manager of the state, i
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 import anyio
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -42,7 +44,11 @@ from cashier.ops.site_guard import SiteGuard
 from cashier.settings.schema import Configuration
 from cashier.web.auth import BearerAuth
 
+_log = structlog.get_logger("cashier.ops")
+
 FOLD_S = 5.0
+# How often a failure of the same round is reported.
+REPORT_S = 60.0
 
 
 class OperationsState:
@@ -101,31 +107,23 @@ def _console_routes(state: OperationsState) -> Sequence[BaseRoute]:
 
 
 @asynccontextmanager
-async def _folding(state: OperationsState) -> AsyncIterator[None]:
-    """Fold workers that have ended also where no scrape does it: their files take memory."""
+async def _repeating(act: Callable[[], None], every_s: float) -> AsyncIterator[None]:
+    """Call it meanwhile. A failure, such as for lack of open files, must not end the port."""
 
-    async def fold() -> None:
+    async def repeat() -> None:
+        reported_s = -REPORT_S
         while True:
-            await anyio.sleep(FOLD_S)
-            state.stores.fold_ended()
+            try:
+                act()
+            except Exception as error:  # noqa: BLE001 - the next time it may work
+                now_s = time.monotonic()
+                if now_s - reported_s >= REPORT_S:
+                    reported_s = now_s
+                    _log.error("a round of the operations port failed", exc_info=error)
+            await anyio.sleep(every_s)
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(fold)
-        yield
-        tasks.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def _sampling(state: OperationsState) -> AsyncIterator[None]:
-    """Keep the numbers of the last minutes, for rates and quantiles."""
-
-    async def sample() -> None:
-        while True:
-            state.live.history.sample()
-            await anyio.sleep(STEP_S)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(sample)
+        tasks.start_soon(repeat)
         yield
         tasks.cancel_scope.cancel()
 
@@ -138,8 +136,10 @@ ROUTES: tuple[Routes, ...] = (
     _console_routes,
 )
 SERVICES: tuple[Service, ...] = (
-    _folding,
-    _sampling,
+    # Fold workers that have ended also where no scrape does it: their files take memory.
+    lambda state: _repeating(state.stores.fold_ended, FOLD_S),
+    # Keep the numbers of the last minutes, for rates and quantiles.
+    lambda state: _repeating(state.live.history.sample, STEP_S),
     lambda state: collecting(state.run_directory, state.records),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -116,6 +117,28 @@ def test_a_file_that_cannot_be_read_at_the_moment_keeps_its_last_numbers(
             assert value(stores.snapshot(), SHED, "low", "3") == 5
     assert [log["event"] for log in logs] == ["a file with a worker's metrics cannot be read"]
     assert value(stores.snapshot(), SHED, "low", "3") == 5
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.EACCES, errno.ENOENT, errno.EIO])
+def test_a_directory_that_cannot_be_read_at_the_moment_costs_only_what_is_new(
+    tmp_path: Path, stores: WorkerStores, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    workers = [Store.create(tmp_path / "1.metrics")]
+    workers[0].counter(SHED, "low", "3").add(5)
+    stores.snapshot()
+
+    def fail(*_: object) -> Iterator[Path]:
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(Path, "glob", fail)
+        workers.append(Store.create(tmp_path / "2.metrics"))
+        for worker in workers:
+            worker.counter(SHED, "low", "3").add(1)
+        for _ in range(3):
+            assert value(stores.snapshot(), SHED, "low", "3") == 6
+    assert [log["reason"] for log in logs] == [os.strerror(error)]
+    assert value(stores.snapshot(), SHED, "low", "3") == 7
 
 
 def test_foreign_files_are_reported_once_and_left_alone(tmp_path: Path, stores: WorkerStores) -> None:

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from cashier.metrics.exposition import CONTENT_TYPE
-from cashier.ops import http_protocol, server
+from cashier.ops import application, http_protocol, server
 from cashier.ops import run_directory as run_directory_module
+from cashier.ops.aggregation import WorkerStores
+from cashier.ops.history import SnapshotHistory
 from cashier.ops.run_directory import worker_store
 from cashier.ops.server import OperationsPort, operations_port
 from cashier.settings.loader import configuration
@@ -127,12 +130,34 @@ def test_clients_without_a_request_take_few_of_the_process_files(port: Operation
     host, number = port.url.removeprefix("http://").split(":")
     before = len(os.listdir("/proc/self/fd"))
     with contextlib.ExitStack() as clients:
-        for count in range(1, 4 * server.MAX_CONNECTIONS + 1):
+        for number_open in range(1, 4 * server.MAX_CONNECTIONS + 1):
             clients.enter_context(socket.create_connection((host, int(number)), timeout=10))
-            if count % 16 == 0:  # the kernel queues few that are not accepted yet
+            if number_open % 16 == 0:  # the kernel queues few that are not accepted yet
                 assert ask(port, "GET", "/metrics")[0].status == 200
         of_port = len(os.listdir("/proc/self/fd")) - before - 4 * server.MAX_CONNECTIONS
         assert of_port < 2 * server.MAX_CONNECTIONS  # some are about to be closed
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), ValueError("a bug"), MemoryError()])
+@pytest.mark.parametrize("part", [(WorkerStores, "fold_ended"), (SnapshotHistory, "sample")])
+def test_a_failed_round_of_what_runs_beside_the_requests_does_not_end_the_port(
+    monkeypatch: pytest.MonkeyPatch, part: tuple[type, str], error: Exception
+) -> None:
+    rounds, fourth = count(1), threading.Event()
+
+    def fails(_: object) -> None:
+        if next(rounds) == 4:
+            fourth.set()
+        raise error
+
+    monkeypatch.setattr(application, "STEP_S", 0.001)
+    monkeypatch.setattr(application, "FOLD_S", 0.001)
+    monkeypatch.setattr(*part, fails)
+    with capture_logs() as logs, operations_port(config(), None) as port:
+        assert fourth.wait(10)
+        assert ask(port, "GET", "/healthz")[0].status == 200
+    assert {log["event"] for log in logs} == {"a round of the operations port failed"}
+    assert len(logs) <= 2, "a snapshot folds as well"
 
 
 def test_a_taken_port_is_logged_once_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
