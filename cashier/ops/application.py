@@ -19,7 +19,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
@@ -155,10 +155,15 @@ def application(state: OperationsState) -> Starlette:
             Middleware(SiteGuard),
             Middleware(AccessGuard, auth=state.auth, sessions=state.live.sessions),
         ],
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: _http_error, ClientDisconnect: _client_left},
     )
     starlette.router.redirect_slashes = False
     return starlette
+
+
+async def _client_left(_request: Request, _error: Exception) -> Response:
+    """Before the end of its form: it gets nothing, and that is no line of the log."""
+    return Response(status_code=400)
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:

@@ -61,6 +61,16 @@ class BoundedHttp(H11Protocol):
         elif not is_unfinished:
             self._unfinished = _cancelled(self._unfinished)
 
+    def send_400_response(self, msg: str) -> None:
+        """Only to an invalid head: its body proves invalid when the application has the request."""
+        if self.conn.our_state is h11.IDLE:
+            super().send_400_response(msg)
+            return
+        # What the application still sends would be a second response, and its failure a line.
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        self.transport.abort()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._idle_since_s = self.loop.time()

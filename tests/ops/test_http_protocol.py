@@ -7,11 +7,14 @@ import logging
 from typing import Any
 
 import pytest
+from starlette.types import ASGIApp
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from cashier.ops.application import OperationsState, application
 from cashier.ops.http_protocol import REQUEST_S, STALLED_S, BoundedHttp
 from cashier.ops.server import KEEP_ALIVE_S
+from cashier.settings.loader import configuration
 
 pytestmark = pytest.mark.looptime
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -23,12 +26,12 @@ HEAD = b"GET / HTTP/1.1\r\nHost: h\r\nX: "
 class Connection(asyncio.Transport):
     """A connection to a protocol, at whose other end is a test. `state`: that of its server."""
 
-    def __init__(self, state: ServerState | None = None, most: int | None = None) -> None:
+    def __init__(self, state: ServerState | None = None, most: int | None = None, app: ASGIApp | None = None) -> None:
         super().__init__()
         self.sent = b""
         self.cut_at: float | None = None
         config = Config(
-            self._app,
+            app or self._app,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -147,8 +150,40 @@ async def test_at_the_bound_a_new_connection_is_cut_if_all_others_wait_for_respo
     assert Connection(state, 3).cut_at is None
 
 
-async def test_what_is_wrong_with_a_request_is_no_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def port_with_a_form() -> ASGIApp:
+    """That of the sign-in, where no form of these tests gets to the token."""
+    auth: Any = object()
+    return application(OperationsState(configuration({}, "test"), None, auth, asyncio.Event()))
+
+
+OF_US = b"Host: 127.0.0.1\r\nSec-Fetch-Site: same-origin\r\n"
+FORM = b"POST /sign-in HTTP/1.1\r\n" + OF_US
+INVALID = {
+    "a control character": b"\x00\r\n\r\n",
+    "an upgrade": b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    "a chunk": b"GET /healthz HTTP/1.1\r\n" + OF_US + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a chunk of a HEAD": b"HEAD /healthz HTTP/1.1\r\n" + OF_US + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a chunk of a form": FORM + b"Transfer-Encoding: chunked\r\n\r\n3\r\na=bzz\r\n",
+    "a trailer": FORM + b"Transfer-Encoding: chunked\r\n\r\n0\r\n: x\r\n\r\n",
+    "a second request": b"GET /healthz HTTP/1.1\r\n" + OF_US + b"\r\n\x00\r\n\r\n",
+    "an end within a form": FORM + b"Content-Length: 9\r\n\r\na=",
+}
+
+
+@pytest.mark.parametrize("invalid", INVALID)
+@pytest.mark.parametrize("pause", [False, True])
+async def test_what_is_wrong_with_a_request_is_no_line_in_the_log(
+    caplog: pytest.LogCaptureFixture, invalid: str, pause: bool
+) -> None:
+    app, data = port_with_a_form(), INVALID[invalid]
     with caplog.at_level(logging.WARNING):
-        for odd in (b"\x00\r\n\r\n", b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"):
-            Connection().protocol.data_received(odd)
+        for at in range(0, len(data), 3):
+            connection = Connection(app=app)
+            for part in filter(None, (data[:at], data[at:])):
+                if connection.cut_at is None:
+                    connection.protocol.data_received(part)
+                if pause:
+                    await asyncio.sleep(0.01)
+            connection.close()
+            await asyncio.sleep(0.01)
     assert caplog.records == []
