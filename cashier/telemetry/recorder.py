@@ -50,6 +50,16 @@ class _Ended(NamedTuple):
     traced: bool
 
 
+class _Budgets:
+    """Of records and log lines of one sort: of bad consultations, or of good sampled ones."""
+
+    __slots__ = ("lines", "records")
+
+    def __init__(self) -> None:
+        self.records = SecondBudget(0)
+        self.lines = SecondBudget(0)
+
+
 class Recorder:
     """An observer of consultations.
 
@@ -72,9 +82,8 @@ class Recorder:
         self._ended: deque[_Ended] = deque()
         self._made = metrics.counter("cashier_consultation_records_total", "made")
         self._refused = metrics.counter("cashier_consultation_records_total", "refused")
-        self._bad = SecondBudget(0)
-        self._good = SecondBudget(0)
-        self._lines = SecondBudget(0)
+        # Apart, so that a caller who samples everything does not hide what is bad.
+        self._bad, self._good = _Budgets(), _Budgets()
         self._sampling = Sampling(0)
         self._slow_bps = 0
         self.reconfigure(settings)
@@ -85,9 +94,9 @@ class Recorder:
     def reconfigure(self, settings: TelemetrySettings) -> None:
         self._slow_bps = settings.slow_bps
         self._sampling.share_bps = settings.sample_bps
-        # Apart, so that a caller who samples everything does not hide what is bad.
-        self._bad.most = self._good.most = settings.records_per_second
-        self._lines.most = settings.lines_per_second
+        for budgets in (self._bad, self._good):
+            budgets.records.most = settings.records_per_second
+            budgets.lines.most = settings.lines_per_second
 
     def records(self) -> tuple[ConsultationRecord, ...]:
         """The last records, the latest first."""
@@ -113,7 +122,7 @@ class Recorder:
     def _keeps(self, verdicts: tuple[Verdict, ...], now_ns: int) -> bool:
         if not verdicts:
             return False  # such as an order that the acquirer does not know
-        keeps = (self._good if verdicts == (Verdict.SAMPLED,) else self._bad).take(now_ns)
+        keeps = self._budgets(verdicts).records.take(now_ns)
         if not keeps:
             self._refused.add()
         return keeps
@@ -153,10 +162,14 @@ class Recorder:
         self._keep(body)
         if self.send is not None:
             self.send(body)
-        if self._lines.take(end.ended_ns):
-            suppressed, self._lines.refused = self._lines.refused, 0
-            level = "info" if record.verdicts == (Verdict.SAMPLED,) else "warning"
+        budgets = self._budgets(ended.verdicts)
+        if budgets.lines.take(end.ended_ns):
+            suppressed, budgets.lines.refused = budgets.lines.refused, 0
+            level = "info" if budgets is self._good else "warning"
             self._log(level, "consultation", **line_fields(record, suppressed))
+
+    def _budgets(self, verdicts: tuple[Verdict, ...]) -> _Budgets:
+        return self._good if verdicts == (Verdict.SAMPLED,) else self._bad
 
     def _keep(self, body: bytes) -> None:
         self._kept.append(body)
@@ -171,7 +184,7 @@ def _trace_id(headers: CallHeaders) -> str | None:
 
 
 def line_fields(record: ConsultationRecord, suppressed: int) -> dict[str, Any]:
-    """The log line of a record. `suppressed`: lines that were left out before it."""
+    """The log line of a record. `suppressed`: lines of its sort that were left out before it."""
     fields: dict[str, Any] = {
         "request_id": record.request_id,
         "trace_id": record.trace_id,

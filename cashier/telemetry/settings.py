@@ -18,7 +18,8 @@ class TelemetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     `sample_bps`: consultations that are recorded although nothing is wrong, unless the caller's
     `traceparent` decides. `slow_bps`: the part of its deadline from which a consultation is slow.
-    `records_per_second`, `lines_per_second`: per worker; more are counted and dropped.
+    `records_per_second`, `lines_per_second`: per worker, of bad consultations, and as many of
+    sampled ones; more are counted and dropped.
 
     `otlp_url`: of the collector that takes spans; empty: no tracing. `service_name`: the spans'.
     `payment_sample_bps`: payments that are traced, unless the caller's `traceparent` decides.

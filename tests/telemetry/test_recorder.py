@@ -145,6 +145,22 @@ async def test_a_caller_that_samples_everything_does_not_hide_what_is_bad() -> N
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("sampled_before", [1, 2, 5])
+async def test_a_caller_that_samples_everything_hides_no_line_about_what_is_bad(sampled_before: int) -> None:
+    settings = TelemetrySettings(10_000, records_per_second=10, lines_per_second=2)
+    rig = Rig(settings)
+    await asyncio.sleep(0.5)
+    await asyncio.gather(*(rig.consult() for _ in range(sampled_before)))
+    rig.behaviours["member"] = Behaviour(0, "unreachable")
+    await asyncio.gather(*(rig.consult() for _ in range(4)))
+    levels = [line["level"] for line in rig.lines]
+    assert levels == ["info"] * min(sampled_before, 2) + ["warning"] * 2
+    await asyncio.sleep(1.0)
+    await rig.consult()
+    assert len(rig.recorder.records()) == sampled_before + 5
+    assert (rig.lines[-1]["level"], rig.lines[-1]["suppressed"]) == ("warning", 2)
+
+
 async def test_the_ring_keeps_the_latest() -> None:
     rig = Rig(EVERYTHING)
     for _ in range(MOST_KEPT + 1):
