@@ -132,9 +132,13 @@ class Edge:
         self.master.send_signal(signal.SIGUSR2)
 
     async def until_shown(self) -> None:
-        """Until new connections get the newest certificate."""
+        """Until new connections get the newest certificate, and another reload is possible.
+
+        The new process serves before the master listens for signals again. It ignores a reload
+        until then.
+        """
         async with asyncio.timeout(TIMEOUT_S):
-            while await asyncio.to_thread(self._shown) != self._issued:  # noqa: ASYNC110 - nothing tells when
+            while await asyncio.to_thread(self._shown) != self._issued or not self._reloads():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
     def _issue(self) -> None:
@@ -145,12 +149,14 @@ class Edge:
         self._issued = ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
 
     def _shown(self) -> bytes:
-        """Empty if this connection got none: one of the moment of a reload may hang."""
-        try:
-            shown = ssl.get_server_certificate(("127.0.0.1", self.port), timeout=TIMEOUT_S / 10)
-        except OSError:
-            return b""
-        return ssl.PEM_cert_to_DER_cert(shown)
+        return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", self.port), timeout=TIMEOUT_S))
+
+    def _reloads(self) -> bool:
+        """Whether the master handles the signal of a reload."""
+        assert self.master is not None
+        status = Path(f"/proc/{self.master.pid}/status").read_text()
+        handled = int(status.partition("SigCgt:")[2].split()[0], 16)
+        return bool(handled >> (signal.SIGUSR2 - 1) & 1)
 
 
 @contextmanager

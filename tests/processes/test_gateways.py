@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -187,6 +188,23 @@ async def test_haproxy_answers_once_more_on_connections_that_a_reload_found_idle
     assert len(answers) > 1
 
 
+@pytest.mark.parametrize("gateway", ["haproxy"], indirect=True)
+async def test_haproxy_loses_no_connection_at_a_reload(gateway: str, tmp_path: Path) -> None:
+    """New ones and kept ones. The former process hands its listening socket to the new one."""
+    async with echo_server() as (_, first), echo_server() as (_, second):
+        with haproxy_edge(tmp_path, [first, second]) as edge:
+            await until_ready(edge.url, edge.trust)
+            load = Load(edge.url, edge.trust)
+            for _ in range(10):
+                before = load.seen.total()
+                edge.rotate()
+                await edge.until_shown()
+                while load.seen.total() < before + 8:  # noqa: ASYNC110 - a busy machine is slow, not wrong
+                    await asyncio.sleep(0.01)
+            await load.end()
+    assert set(load.seen) == {"200"}, load.seen
+
+
 def _posted(connection: HTTPSConnection) -> tuple[int, str | None]:
     """Status, and what the gateway says of the connection."""
     connection.request("POST", "/v1/payments", b"{}")
@@ -198,9 +216,10 @@ def _posted(connection: HTTPSConnection) -> tuple[int, str | None]:
 class Load:
     """Clients of a gateway. `seen`: responses by status, and the errors."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, trust: ssl.SSLContext | bool = True) -> None:
         self.seen: Counter[str] = Counter()
         self._url = url
+        self._trust = trust
         self._ends = asyncio.Event()
         self._tasks = [asyncio.create_task(self._send(keeps=number % 2 == 0)) for number in range(8)]
 
@@ -210,7 +229,7 @@ class Load:
 
     async def _send(self, *, keeps: bool) -> None:
         """Requests one after the other, over one connection (`keeps`) or a new one each time."""
-        connector = aiohttp.TCPConnector(force_close=not keeps)
+        connector = aiohttp.TCPConnector(ssl=self._trust, force_close=not keeps)
         timeout = aiohttp.ClientTimeout(total=30)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
             for number in itertools.count():
