@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Container, Iterator, Mapping
+from enum import Enum
 from functools import cache
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import inspect
@@ -43,9 +45,11 @@ def typed(
     faults += [f"{where}: {fault}" for fault in known_faults]
     try:
         return msgspec.convert(table, wanted)
-    except msgspec.ValidationError as error:
-        if not known_faults:
-            faults.append(f"{where}: {_fault(str(error), info)}")
+    except msgspec.ValidationError:
+        for path, text in _type_faults(table, wanted, ()):
+            place = _place(path)
+            if not any(fault.startswith((f"{place}:", f"{place} ")) for fault in known_faults):
+                faults.append(f"{where}: {place}{text}")
         return None
 
 
@@ -58,7 +62,10 @@ def _substituted(
             key: _substituted(part, _member(info, key), (*path, key), environ, faults) for key, part in value.items()
         }
     if isinstance(value, list):
-        return [_substituted(part, _member(info, None), path, environ, faults) for part in value]
+        return [
+            _substituted(part, _member(info, None), _item(path, index), environ, faults)
+            for index, part in enumerate(value)
+        ]
     if not isinstance(value, str):
         return value
     place = _place(path)
@@ -131,21 +138,55 @@ def _member(info: inspect.Type, key: str | None) -> inspect.Type:
     return inspect.AnyType()
 
 
-def _fault(message: str, info: inspect.Type) -> str:
-    """A msgspec message with its place and in TOML's words."""
-    text, _, path = message.partition(" - at `")
-    names: list[str] = []
-    for key in re.findall(r"\[[^]]*\]|[^.\[]+", path.rstrip("`").removeprefix("$")):
-        # `[0]` is an item of a list, `[...]` a table whose name msgspec does not give.
-        item = key[1:-1].isdigit()
-        info = _member(info, None if item else key)
-        if item and names:
-            names[-1] += key
-        else:
-            names.append("*" if key == "[...]" else key)
-    if missing := re.fullmatch(r"Object missing required field `(\w+)`", text):
-        return f"[{'.'.join(names)}] {missing[1]} is missing"
-    return f"{_place(tuple(names))}: {_in_words(text, info)}"
+def _type_faults(value: Any, wanted: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The place of each part that does not convert, or is missing, and what is wrong with it.
+
+    Without keys that are unknown to a struct or an enumeration.
+    """
+    try:
+        msgspec.convert(value, wanted)
+    except msgspec.ValidationError as error:
+        message = str(error)
+    else:
+        return
+    found = list(_faults_of_parts(value, wanted, path))
+    yield from found
+    text, _, place = message.partition(" - at `")
+    if not (found or text.startswith("Object contains unknown field") or place.startswith("key` in")):
+        yield path, f": {_in_words(text, inspect.type_info(wanted))}"
+
+
+def _faults_of_parts(value: Any, wanted: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """As `_type_faults`, of the parts of a table or list."""
+    for option in _options(wanted):
+        origin, arguments = get_origin(option), get_args(option)
+        if isinstance(value, Mapping) and isinstance(option, type) and issubclass(option, msgspec.Struct):
+            for field in msgspec.structs.fields(option):
+                inside = (*path, field.encode_name)
+                if field.encode_name in value:
+                    yield from _type_faults(value[field.encode_name], field.type, inside)
+                elif field.required:
+                    yield inside, " is missing"
+        elif isinstance(value, Mapping) and origin is dict:
+            for key, part in value.items():
+                if not (isinstance(arguments[0], type) and issubclass(arguments[0], Enum)):
+                    for _, text in _type_faults(key, arguments[0], ()):
+                        yield (*path, key), f" as a key{text}"
+                yield from _type_faults(part, arguments[1], (*path, key))
+        elif isinstance(value, list) and origin in (tuple, frozenset):
+            for index, part in enumerate(value):
+                yield from _type_faults(part, arguments[0], _item(path, index))
+
+
+def _options(wanted: Any) -> Iterator[Any]:
+    """The types of a union, or the one type, without their bounds."""
+    if get_origin(wanted) is Annotated:
+        wanted = get_args(wanted)[0]
+    if get_origin(wanted) in (Union, UnionType):
+        for option in get_args(wanted):
+            yield from _options(option)
+    else:
+        yield wanted
 
 
 def _in_words(text: str, info: inspect.Type) -> str:
@@ -178,6 +219,11 @@ def _place(path: tuple[str, ...]) -> str:
     return f"[{'.'.join(path[:-1])}] {path[-1]}" if len(path) > 1 else "".join(path)
 
 
+def _item(path: tuple[str, ...], index: int) -> tuple[str, ...]:
+    """The path of an item of the list at this path."""
+    return (*path[:-1], f"{path[-1]}[{index}]")
+
+
 def unknown_keys(
     value: Any, info: inspect.Type, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
@@ -187,7 +233,7 @@ def unknown_keys(
             yield from unknown_keys(value, option, path)
     elif isinstance(info, inspect.VarTupleType) and isinstance(value, list):
         for index, part in enumerate(value):
-            yield from unknown_keys(part, info.item_type, (*path[:-1], f"{path[-1]}[{index}]"))
+            yield from unknown_keys(part, info.item_type, _item(path, index))
     elif isinstance(info, inspect.DictType) and isinstance(value, Mapping):
         known = [str(key.value) for key in info.key_type.cls] if isinstance(info.key_type, inspect.EnumType) else None
         for key, part in value.items():

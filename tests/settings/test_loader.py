@@ -133,7 +133,7 @@ def test_the_configuration_may_name_a_function_as_a_service() -> None:
         (table(tokens={"secrets": ["short"]}), "[tokens] secrets: number 1 has 5 bytes, at least 32 are needed"),
         (
             table(tokens={"secrets": ["${NOPE}"]}),
-            "cashier.toml: [tokens] secrets refers to ${NOPE}, which is not set in the environment; set it",
+            "cashier.toml: [tokens] secrets[0] refers to ${NOPE}, which is not set in the environment; set it",
         ),
         ({"sources": {"order": {"url": URL}}}, "[sources.card] is missing; it needs a url"),
         ({"sources": {**table()["sources"], "card": {"url": []}}}, "[sources.card] url names no address"),

@@ -69,7 +69,7 @@ def test_a_variable_that_is_not_utf8_is_named_without_its_value(section: dict[st
         configuration(section, "cashier.toml", environ=environ)
     fault = raised.value.faults[0]
     assert re.fullmatch(
-        r"cashier\.toml: \[[\w.]+\] \w+ refers to \$\{ODD\}, which is not UTF-8 in the environment", fault
+        r"cashier\.toml: \[[\w.]+\] \w+(\[0\])? refers to \$\{ODD\}, which is not UTF-8 in the environment", fault
     )
 
 

@@ -92,7 +92,7 @@ def test_every_unset_variable_is_reported_with_its_place() -> None:
     _, faults = convert({"name": "${A}${B}", "items": ["${C}"]})
     assert faults == [
         f"file.toml: [inner] {key} refers to ${{{name}}}, which is not set in the environment; set it"
-        for key, name in (("name", "A"), ("name", "B"), ("items", "C"))
+        for key, name in (("name", "A"), ("name", "B"), ("items[0]", "C"))
     ]
 
 
@@ -125,11 +125,64 @@ def test_a_fault_is_in_the_words_of_the_file(key: str, value: object, fault: str
     assert convert({key: value})[1] == [f"file.toml: {fault}"]
 
 
+# By key: a value that does not convert, and how its fault begins.
+BROKEN = {
+    "count": ("1", "count: expected an integer"),
+    "share": ("half", "share: expected a number"),
+    "on": (3, "on: expected true or false"),
+    "mode": ("fats", "mode: 'fats' is not one of"),
+    "items": ([1, "2", 3, True], "items[1]: expected an integer"),
+    "nmae": ("x", "unknown key 'nmae'"),
+    "perhaps": ("${N}", "perhaps: ${N} in the environment is not"),
+    "name": ("${UNSET}", "name refers to ${UNSET}"),
+}
+
+
+@given(st.lists(st.sets(st.sampled_from(sorted(BROKEN))), min_size=3, max_size=3))
+def test_all_faults_of_all_tables_are_named_at_once(broken: list[set[str]]) -> None:
+    inner, named, listed = ({key: BROKEN[key][0] for key in keys} for keys in broken)
+    faults: list[str] = []
+    environ = {"N": "many"}
+    typed({"inner": inner, "by_name": {"x": named}, "listed": [{}, listed]}, Outer, "f", faults, environ)
+    expected = [
+        f"f: [{place}] {BROKEN[key][1]}"
+        for place, keys in zip(("inner", "by_name.x", "listed[1]"), broken, strict=True)
+        for key in keys
+    ]
+    # Of a list of numbers each wrong item is one.
+    others = [fault for fault in faults if "items[3]" not in fault]
+    assert len(others) == len(expected)
+    for start in expected:
+        assert any(fault.startswith(start) for fault in others), (start, faults)
+
+
+class Needs(Struct, frozen=True, forbid_unknown_fields=True):
+    first: int
+    second: int
+    keyed: dict[Annotated[str, Meta(pattern="^[a-z]$")], int] = {}
+
+
+def test_missing_keys_and_keys_of_another_form_are_named_beside_wrong_values() -> None:
+    faults: list[str] = []
+    table = {"A": {"first": "1", "keyed": {"b!": 1, "c": "2", "D": "3"}}, "B": {}}
+    assert typed(table, dict[str, Needs], "f", faults) is None
+    assert [fault.partition(" matching")[0] for fault in faults] == [
+        "f: [A] first: expected an integer, got a text",
+        "f: [A] second is missing",
+        "f: [A.keyed] b! as a key: expected a text",
+        "f: [A.keyed] c: expected an integer, got a text",
+        "f: [A.keyed] D as a key: expected a text",
+        "f: [A.keyed] D: expected an integer, got a text",
+        "f: [B] first is missing",
+        "f: [B] second is missing",
+    ]
+
+
 def test_a_place_in_tables_and_lists_is_named() -> None:
     faults: list[str] = []
     typed({"by_name": {"x": {"mode": "off"}}}, Outer, "file.toml", faults)
     typed({"listed": [{}, {"colour": "BLUE"}]}, Outer, "file.toml", faults)
     assert [fault.partition(" is not")[0] for fault in faults] == [
-        "file.toml: [by_name.*] mode: 'off'",
+        "file.toml: [by_name.x] mode: 'off'",
         "file.toml: [listed[1]] colour: 'BLUE'",
     ]
