@@ -26,7 +26,7 @@ from cashier.metrics.store import Store
 from cashier.ops.run_directory import worker_store
 from cashier.pages import Pages
 from cashier.settings.loader import file_digest, load
-from cashier.settings.schema import Configuration, ConfigurationError
+from cashier.settings.schema import Configuration, ConfigurationError, all_faults
 from cashier.telemetry.operations_link import OperationsLink
 from cashier.telemetry.pseudonyms import Pseudonyms, key_of_run
 from cashier.version import __version__
@@ -57,23 +57,28 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
     metrics = worker_store(run_directory) or Store(enabled=config.settings.operations.enabled)
     metrics.gauge("cashier_build_info", __version__, platform.python_version()).set(1)
     ladder = DegradationLadder(config.settings.shed, metrics)
-    cashier = Cashier(
-        config=config,
-        ladder=ladder,
-        metrics=metrics,
-        pseudonyms=Pseudonyms(key_of_run(run_directory)),
-    )
+    with all_faults() as noting:
+        with noting():
+            auth = bearer_auth(config)
+        with noting():
+            cashier = Cashier(
+                config=config,
+                ladder=ladder,
+                metrics=metrics,
+                pseudonyms=Pseudonyms(key_of_run(run_directory)),
+            )
+            pages = served_pages(cashier)
     for result in RELOAD_RESULTS:
         # From the start, because a first increase shows only in a series that was there before.
         cashier.metrics.counter("cashier_config_reload_total", result)
     origins = AllowedOrigins(config.settings.merchants)
     application = owning_app(
         lambda: open_and_reload(cashier, origins, read, run_directory),
-        bearer_auth=bearer_auth(config),
+        bearer_auth=auth,
         ladder=ladder,
         origins=origins,
         metrics=metrics,
-        pages=served_pages(cashier),
+        pages=pages,
         limits=CallerLimits(config.settings.limits) if config.settings.limits.on else None,
         trusts_named_payers=config.settings.auth.mode == "none" and is_loopback(config.settings.server.host),
     )

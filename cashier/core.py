@@ -39,7 +39,7 @@ from cashier.payments.policy import PaymentPolicy
 from cashier.payments.ports import PaymentPort
 from cashier.payments.step_feed import StepFeed
 from cashier.settings.loader import configuration, load
-from cashier.settings.schema import Configuration
+from cashier.settings.schema import Configuration, all_faults
 from cashier.sources.source_upstream import UpstreamFunction
 from cashier.telemetry.configuration_history import ConfigurationHistory
 from cashier.telemetry.discovery_gauges import DiscoveryGauges
@@ -104,7 +104,6 @@ class Cashier:
     ) -> None:
         if not isinstance(config, Configuration):
             config = configuration(config or {}, "the configuration handed in")
-        wiring.check_plan(config, sources or {})
         self._clock = clock
         # Takes the steps of payments for operators, in a service with an operations port.
         self.payment_steps = StepFeed(clock)
@@ -116,13 +115,17 @@ class Cashier:
             metrics = Store(enabled=config.settings.operations.enabled) if ladder is None else ladder.metrics
         self.metrics = metrics
         self._loop_lag = LoopLagMonitor(ladder) if ladder is not None else None
-        self._tokens = wiring.token_service(config)
         self._started_at = time.time()
         self.configuration_history = ConfigurationHistory(config)
         self._open: AsyncExitStack | None = None
         # `_in_use`: opening, open or closing. `_used`: the parts were opened before.
         self._in_use = self._used = False
-        self._build(config)
+        with all_faults() as noting:
+            with noting():
+                wiring.check_plan(config, self._given)
+            with noting():
+                self._tokens = wiring.token_service(config)
+                self._build(config)
 
     @classmethod
     def from_config(
@@ -291,8 +294,11 @@ class Cashier:
         `ConfigurationError`, and changes nothing, if the configuration cannot keep its deadline, or
         lacks a source.
         """
-        wiring.check_completeness(config, self._given)
-        wiring.check_plan(config, self._given)
+        with all_faults() as noting:
+            with noting():
+                wiring.check_completeness(config, self._given)
+            with noting():
+                wiring.check_plan(config, self._given)
         needs_restart = tuple(wiring.changes_that_need_a_restart(self._built, config))
         wiring.rediscover(self._parts, self._built, config)
         self.config = config

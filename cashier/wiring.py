@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,14 @@ from cashier.payments.step_feed import StepFeed
 from cashier.settings.loader import SECRET_VARIABLE, token_secrets
 from cashier.settings.payment_faults import payment_faults
 from cashier.settings.plugins import adapter_object, function_of, service_of
-from cashier.settings.schema import SERVICES, Configuration, ConfigurationError, ServiceSettings, SourceSettings
+from cashier.settings.schema import (
+    SERVICES,
+    Configuration,
+    ConfigurationError,
+    ServiceSettings,
+    SourceSettings,
+    all_faults,
+)
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.adapter import Adapter
 from cashier.sources.adapter_hooks import AdapterHooks
@@ -151,7 +157,7 @@ def build(
     wrap = _unchanged if tracing is None else TracedTransport
     builder = _UpstreamBuilder(config, given, failures, resolver, metrics, wrap)
     answers = S3FifoStore(config.settings.cache.l1_entries, metrics)
-    with _all_faults() as noting:
+    with all_faults() as noting:
         with noting():
             valkey = _valkey(config, coherence, resolver, metrics)
         with noting():
@@ -501,23 +507,6 @@ def _consult_flow(
     )
 
 
-@contextmanager
-def _all_faults() -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Run each part in the context that is given, and raise the faults of all parts at once."""
-    found: list[str] = []
-
-    @contextmanager
-    def noting() -> Iterator[None]:
-        try:
-            yield
-        except ConfigurationError as error:
-            found.extend(error.faults)
-
-    yield noting
-    if found:
-        raise ConfigurationError(found)
-
-
 class _UpstreamBuilder:
     """Builds upstreams, and collects the transports and adapters to be opened and closed."""
 
@@ -586,7 +575,7 @@ class _UpstreamBuilder:
 
         Raises `ConfigurationError`, also if only some payment services are there.
         """
-        with _all_faults() as noting:
+        with all_faults() as noting:
             with noting():
                 upstreams = self._upstreams()
             with noting():
@@ -620,7 +609,7 @@ class _UpstreamBuilder:
         if not self._services and all(settings.service(name) is None for name in SERVICES):
             return None
         transports: list[Transport] = []
-        with _all_faults() as noting:
+        with all_faults() as noting:
             for name in SERVICES:
                 with noting():
                     transports.append(self._service_transport(name))

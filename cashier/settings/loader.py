@@ -151,7 +151,11 @@ def _with_file(fault: str, source: str, beside: Path | None) -> str:
 
 def _layer(name: str, wanted: type[_T], beside: Path | None, faults: list[str]) -> _T | None:
     """The packaged table, overridden value by value by the file beside the configuration."""
-    defaults, own = packaged(name), _own(name, beside)
+    try:
+        defaults, own = packaged(name), _own(name, beside)
+    except ConfigurationError as error:
+        faults += error.faults
+        return None
     if not own:
         as_packaged: _T = _packaged_as(name, wanted)  # type: ignore[arg-type]  # a type is hashable
         return as_packaged

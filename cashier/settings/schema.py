@@ -5,7 +5,8 @@ Every key is documented in `config/README.md`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -205,6 +206,23 @@ class ConfigurationError(Exception):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
+
+
+@contextmanager
+def all_faults() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Run each part in the context that is given, and raise the faults of all parts at once."""
+    found: list[str] = []
+
+    @contextmanager
+    def noting() -> Iterator[None]:
+        try:
+            yield
+        except ConfigurationError as error:
+            found.extend(error.faults)
+
+    yield noting
+    if found:
+        raise ConfigurationError(found)
 
 
 def settings_faults(settings: Settings) -> Iterator[str]:

@@ -310,6 +310,34 @@ def test_a_fault_in_a_file_beside_names_that_file(tmp_path: Path, name: str, tex
     assert str(tmp_path) in str(raised.value)
 
 
+def test_the_faults_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
+    texts = {
+        "cashier.toml": '[server]\nport = "x"\nworkers = 0\n[sources.card]\n',
+        "methods.toml": '[CARD]\nfee_bps = "x"\n[WALLET]\nneeds_s = 0\n',
+        "texts.toml": "[en\n",
+        "ranking.toml": "saving = 0.5\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "routing.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError) as raised:
+        load(tmp_path / "cashier.toml")
+    found = [fault.removeprefix(f"{tmp_path}/") for fault in raised.value.faults]
+    starts = [
+        "cashier.toml: [server] port: ",
+        "cashier.toml: [server] workers: ",
+        "cashier.toml: [sources.card] url is missing",
+        "methods.toml: [WALLET] needs_s: ",
+        "methods.toml: [CARD] fee_bps: ",
+        "texts.toml is not valid TOML",
+        "ranking.toml: saving: ",
+        "routing.toml is not UTF-8",
+    ]
+    assert len(found) == len(starts)
+    for fault, start in zip(found, starts, strict=True):
+        assert fault.startswith(start)
+
+
 def test_a_missing_or_binary_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no such file; name one with --config"):
         load(tmp_path / "none.toml")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from msgspec import inspect
 
+from cashier.asgi import configured_app
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.core import Cashier
 from cashier.settings.loader import MOST_LEVELS, configuration, load
@@ -186,6 +187,25 @@ def test_all_parts_that_cannot_be_built_are_named_at_once(broken: tuple[str, ...
     assert len(faults) == len(raised.value.faults) == len(broken)
     for name in broken:
         assert UNUSABLE[name][1] in faults[name]
+
+
+def test_what_each_step_of_a_start_finds_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan, the parts, the keys of callers; a start takes these steps in turn."""
+    monkeypatch.setenv("CASHIER_TOKEN_SECRET", "t" * 32)
+    lines = [
+        '[auth]\nmode = "jwt"\nissuer = "i"\naudience = "a"\njwks_file = "/nowhere/jwks.json"\n',
+        '[consult]\nreserve_ms = 1\n[cache]\nshared = "redis://valkey/first"\n[operations]\nenabled = false\n',
+        *(f'[sources.{name}]\nurl = "{URL}"\n' for name in SOURCE_NAMES if name != "card"),
+        '[sources.card]\nurl = "https://card"\nhttp1 = { ca_file = "/nowhere/ca" }\n',
+    ]
+    (tmp_path / "cashier.toml").write_text("".join(lines))
+    with pytest.raises(ConfigurationError) as raised:
+        configured_app(str(tmp_path / "cashier.toml"))
+    faults = [fault.removeprefix(f"{tmp_path}/cashier.toml: ") for fault in raised.value.faults]
+    starts = ("[auth] jwks_file", "[consult] reserve_ms", "[cache] shared", "[sources.card] ca_file")
+    assert len(faults) == len(starts)
+    for fault, start in zip(faults, starts, strict=True):
+        assert fault.startswith(start)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**30, 2**63, 0, -1])
