@@ -112,7 +112,8 @@ def _read(file: Path) -> dict[str, Any]:
         # Some editors begin the file with a byte order mark.
         table = tomllib.loads(file.read_text("utf-8-sig"))
     except FileNotFoundError:
-        raise ConfigurationError([f"{file}: there is no such file; name one with --config"]) from None
+        remedy = "its link leads nowhere" if file.is_symlink() else "name one with --config"
+        raise ConfigurationError([f"{file}: there is no such file; {remedy}"]) from None
     except OSError as error:
         raise ConfigurationError([f"{file}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
@@ -138,7 +139,8 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 def _origin(name: str, beside: Path | None) -> str:
-    return str(beside / name) if beside is not None and (beside / name).exists() else f"(packaged) {name}"
+    file = _file_beside(name, beside)
+    return f"(packaged) {name}" if file is None else str(file)
 
 
 def _with_file(fault: str, source: str, beside: Path | None) -> str:
@@ -172,8 +174,15 @@ def _packaged_as(name: str, wanted: type[_T]) -> _T:
     return layer
 
 
+def _file_beside(name: str, beside: Path | None) -> Path | None:
+    """None if there is none. A link that leads nowhere is one: an override may not be left out."""
+    file = None if beside is None else beside / name
+    return file if file is not None and os.path.lexists(file) else None
+
+
 def _own(name: str, beside: Path | None) -> dict[str, Any]:
-    return _read(beside / name) if beside is not None and (beside / name).exists() else {}
+    file = _file_beside(name, beside)
+    return {} if file is None else _read(file)
 
 
 @cache

@@ -338,6 +338,21 @@ def test_the_faults_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
         assert fault.startswith(start)
 
 
+@pytest.mark.parametrize("name", ["methods.toml", "texts.toml", "ranking.toml", "routing.toml"])
+@pytest.mark.parametrize(("target", "says"), [("gone.toml", "its link leads nowhere"), (None, "cannot be read")])
+def test_a_file_beside_that_is_a_broken_link_is_not_left_out(
+    tmp_path: Path, name: str, target: str | None, says: str
+) -> None:
+    """Payers would see the packaged values, and pay by the packaged routes."""
+    (tmp_path / "cashier.toml").write_text("")
+    (tmp_path / name).symlink_to(target or name)
+    with pytest.raises(ConfigurationError) as raised:
+        load(tmp_path / "cashier.toml")
+    (fault,) = raised.value.faults
+    assert fault.startswith(f"{tmp_path / name}: ")
+    assert says in fault
+
+
 def test_a_missing_or_binary_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no such file; name one with --config"):
         load(tmp_path / "none.toml")
