@@ -38,7 +38,7 @@ from cashier.payments.ports import PaymentPort, PaymentPorts
 from cashier.payments.step_feed import StepFeed
 from cashier.settings.loader import SECRET_VARIABLE, token_secrets
 from cashier.settings.payment_faults import payment_faults
-from cashier.settings.plugins import adapter_object, function_of, service_of
+from cashier.settings.plugins import adapter_object, faults_of, function_of, service_of
 from cashier.settings.schema import (
     SERVICES,
     Configuration,
@@ -214,7 +214,9 @@ def load_adapter(
 ) -> Adapter:
     """The adapter that `text` names. Raises ValueError."""
     taken = adapter_settings(spec.source.name, settings)
-    return Adapter(text, adapter_object(text, taken, folder), spec.source, spec.needs, on_mapping, on_raised)
+    loaded = adapter_object(text, taken, folder)
+    with faults_of(f"adapter {text!r}", ValueError):
+        return Adapter(text, loaded, spec.source, spec.needs, on_mapping, on_raised)
 
 
 def adapter_settings(name: str, settings: SourceSettings | ServiceSettings) -> AdapterSettings:
@@ -664,7 +666,9 @@ class _UpstreamBuilder:
                 if settings.transport != "local":
                     return self._network_service(name, settings)
                 value = service_of(name, settings.urls[0], self._folder)
-            transport = self._wrap(name, local_transport(name, value))
+            with faults_of("the object of this process", ValueError):
+                local = local_transport(name, value)
+            transport = self._wrap(name, local)
         except ValueError as fault:
             raise ConfigurationError([f"{self._source}: [sources.{name}] {fault}"]) from None
         self.transports.append(transport)
@@ -674,7 +678,8 @@ class _UpstreamBuilder:
         if settings.adapter is None:
             return self._transport(name, settings)
         loaded = adapter_object(settings.adapter, adapter_settings(name, settings), self._folder)
-        adapter = ServiceAdapter(name, settings.adapter, loaded)
+        with faults_of(f"adapter {settings.adapter!r}", ValueError):
+            adapter = ServiceAdapter(name, settings.adapter, loaded)
         self._adapter_hooks.append(AdapterHooks(adapter, _log.warning))
         adapted = AdapterTransport(adapter, self._transport(name, settings, keep_headers=True))
         self.transports.append(adapted)

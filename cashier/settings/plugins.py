@@ -32,18 +32,32 @@ def adapter_object(text: str, settings: AdapterSettings, folder: Path | None) ->
     its function `configure`, if it has one.
     """
     value = _imported(text, "adapter", folder)
-    takes_none = _takes_no_argument(value) if inspect.isclass(value) else not hasattr(value, "configure")
-    if takes_none and settings.options:
-        raise ValueError(f"adapter {text!r} takes no options: it has no configure(settings) and no __init__(settings)")
-    try:
-        if inspect.isclass(value):
+    with faults_of(f"adapter {text!r} does not take its settings"):
+        takes_none = _takes_no_argument(value) if inspect.isclass(value) else not hasattr(value, "configure")
+        if inspect.isclass(value) and not (takes_none and settings.options):
             arguments = () if takes_none else (settings,)
             return value(*arguments)
         if not takes_none:
             value.configure(settings)
-    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-        raise ValueError(f"adapter {text!r} does not take its settings: {_description(error)}") from None
+    if takes_none and settings.options:
+        raise ValueError(f"adapter {text!r} takes no options: it has no configure(settings) and no __init__(settings)")
     return value
+
+
+@contextmanager
+def faults_of(what: str, passed: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Raise ValueError for whatever the user's code raises, but Ctrl-C and what is `passed` on.
+
+    SystemExit too: a check would end without a verdict, and with the exit status of the code.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except passed:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
+        raise ValueError(f"{what}: {_description(error)}") from None
 
 
 def _takes_no_argument(kind: type) -> bool:
@@ -55,13 +69,16 @@ def _takes_no_argument(kind: type) -> bool:
 
 def function_of(text: str, folder: Path | None) -> UpstreamFunction:
     """The async function that a url of transport `local` names."""
-    return _checked_function(_imported(text, "url", folder), text)
+    value = _imported(text, "url", folder)
+    with faults_of(f"url {text!r}", ValueError):
+        return _checked_function(value, text)
 
 
 def service_of(name: str, text: str, folder: Path | None) -> Any:
     """What the url of a payment service names: an async function, or an object with its port."""
     value = _imported(text, "url", folder)
-    return value if has_port_methods(name, value) else _checked_function(value, text)
+    with faults_of(f"url {text!r}", ValueError):
+        return value if has_port_methods(name, value) else _checked_function(value, text)
 
 
 def _checked_function(value: Any, text: str) -> UpstreamFunction:
@@ -74,18 +91,16 @@ def _checked_function(value: Any, text: str) -> UpstreamFunction:
 def _imported(text: str, key: str, folder: Path | None) -> Any:
     """The module or attribute that `package.module[:name]` names. `key` is for errors."""
     module_name, _, path = text.partition(":")
-    try:
-        with _look_in(folder, module_name):
-            module: ModuleType = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing the user's module may raise anything
-        raise ValueError(f"{key} {text!r} cannot be imported: {_description(error)}") from None
+    with faults_of(f"{key} {text!r} cannot be imported"), _look_in(folder, module_name):
+        module: ModuleType = importlib.import_module(module_name)
     if folder is not None and _has(folder, module_name) and not _is_in(folder, module_name):
         # It was imported before, under this name.
         where = getattr(module, "__file__", None) or "part of Python"
         raise ValueError(f"{key} {text!r}: another module has this name, {where}; rename the one in {folder}")
     value: Any = module
     for name in path.split(".") if path else ():
-        value = getattr(value, name, None)
+        with faults_of(f"{key} {text!r} cannot be read"):
+            value = getattr(value, name, None)
         if value is None:
             raise ValueError(f"{key} {text!r}: {module_name} has no {path}")
     return value

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from cashier.consultation.source_table import SOURCE_NAMES
+from cashier.core import Cashier
+from cashier.settings.loader import configuration
 from cashier.settings.plugins import adapter_object, function_of
+from cashier.settings.schema import SERVICES, ConfigurationError
 from cashier.sources.adapter_settings import AdapterSettings
 
 SETTINGS = AdapterSettings("card", {"key": "secret"}, "/v2")
 PLAIN = AdapterSettings("card", {}, "")
+URL = "http://127.0.0.1:9100"
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +119,60 @@ def test_a_module_that_cannot_be_used_is_a_fault_of_the_configuration(tmp_path: 
     with pytest.raises(ValueError, match="adapters") as raised:
         adapter_object("adapters", SETTINGS, folder(tmp_path, "shop", adapters=text))
     assert fault in str(raised.value)
+
+
+RAISED = [
+    "SystemExit(0)",
+    "RuntimeError('no')",
+    "KeyError('x')",
+    "CancelledError()",
+    "Odd()",
+    "GeneratorExit()",
+]
+READ_ATTRIBUTES = ["request", "statuses", "open", "close", "configure", "submit", "reverse", "__signature__"]
+FUNCTIONS = (
+    " def request(self, asked): ...\n def parse(self, response, asked): ...\n"
+    " async def submit(self, one, two): ...\n async def look_up(self, one, two, three): ...\n"
+)
+# Where the user's code runs at a start, by name.
+RAISING = {
+    "module": "raise {0}",
+    "lazy name": "def __getattr__(name):\n raise {0}",
+    "class": "class Made:\n def __init__(self, settings):\n  raise {0}\n" + FUNCTIONS,
+    "configure": "def configure(settings):\n raise {0}",
+    "metaclass": "class Odd1(type):\n def __getattribute__(self, name):\n  raise {0}\nclass Made(metaclass=Odd1): ...",
+    **{
+        name: f"class Made:\n{FUNCTIONS} @property\n def {name}(self):\n  raise {{0}}\nmade = Made()"
+        for name in READ_ATTRIBUTES
+    },
+}
+
+
+@pytest.mark.parametrize("raised", RAISED)
+@pytest.mark.parametrize("place", RAISING)
+def test_whatever_the_code_of_a_user_raises_at_a_start_is_a_fault_of_its_source(
+    tmp_path: Path, place: str, raised: str
+) -> None:
+    text = f"from asyncio import CancelledError\nclass Odd(BaseException): ...\n{RAISING[place].format(raised)}\n"
+    beside = folder(tmp_path, "shop", users_code=text)
+    name = "users_code" + ("" if place == "configure" else ":made" if place in READ_ATTRIBUTES else ":Made")
+    for source, settings in (
+        ("card", {"url": URL, "adapter": name}),
+        ("engine", {"url": URL, "adapter": name}),
+        ("card", {"url": f"users_code:{name.partition(':')[2] or 'none'}", "transport": "local"}),
+        ("engine", {"url": f"users_code:{name.partition(':')[2] or 'none'}", "transport": "local"}),
+    ):
+        sources = {each: {"url": URL} for each in (*SOURCE_NAMES, *SERVICES)} | {source: settings}
+        try:
+            Cashier(config=configuration({"sources": sources}, "cashier.toml", beside))
+        except ConfigurationError as error:
+            (fault,) = error.faults
+            assert fault.startswith(f"cashier.toml: [sources.{source}] ")
+
+
+def test_ctrl_c_in_the_code_of_a_user_is_no_fault(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        adapter_object("adapters", PLAIN, folder(tmp_path, "shop", adapters="raise KeyboardInterrupt"))
 
 
 def test_functions_are_found_beside_the_configuration_too(tmp_path: Path) -> None:
