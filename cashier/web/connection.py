@@ -425,7 +425,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close after everything is written. Discard input on its way, unless there is none."""
-        more = self._unreadable or self._left or self._at < len(self._buffer)
+        # Between requests the buffer has blank lines only, which are no input.
+        unused = self._phase is not Phase.IDLE and self._at < len(self._buffer)
+        more = self._unreadable or self._left or unused
         self._buffer, self._at, self._left, self._chunks, self._request = b"", 0, 0, None, None
         self._unsent = self.transport.get_write_buffer_size()
         self._enter(Phase.CLOSING, WRITE_STALL_S if self._unsent else DISCARD_S)

@@ -238,6 +238,17 @@ async def test_at_the_connection_limit_the_longest_idle_one_is_closed() -> None:
     assert not any(client.is_closed for client in in_use), "a connection in use is never closed for it"
 
 
+@pytest.mark.parametrize("before", [b"", GET % b"/healthz"])
+@pytest.mark.parametrize("blank", [b"", b"\r", b"\r\n", b"\r\n\r"])
+async def test_a_connection_that_is_closed_for_another_holds_nothing(before: bytes, blank: bytes) -> None:
+    server = VirtualServer(max_connections=1)
+    idle = server.connect()
+    for data in (before, blank):
+        await idle.send(data) if data else None
+    server.connect()
+    assert idle.transport.closing, "else blank bytes keep the sockets of any number of connections beyond the limit"
+
+
 # The end
 
 
