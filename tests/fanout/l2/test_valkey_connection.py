@@ -250,7 +250,8 @@ def test_a_stall_of_our_own_loop_makes_no_read_slow(server: Server) -> None:
         with ours, others:
             async with l2_worker(server, settings) as worker:
                 await worker.put("u_1")
-                connection = socket_of(worker.level._client.reads).fileno()
+                reads = worker.level._client.reads
+                connection = socket_of(reads).fileno()
 
                 def stall() -> None:
                     ours.recv(1)
@@ -260,7 +261,9 @@ def test_a_stall_of_our_own_loop_makes_no_read_slow(server: Server) -> None:
 
                 server.stall()
                 reading = asyncio.create_task(worker.get("u_1"))
-                await asyncio.sleep(0.01)  # it is sent
+                while not reads._waiting:
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0)  # it is sent; any longer wait would be a part of its time
                 asyncio.get_running_loop().add_reader(ours, stall)
                 others.send(b"!")
                 assert await reading is not None
