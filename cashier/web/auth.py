@@ -35,7 +35,8 @@ MIN_RSA_BITS = 2048
 # serve as a shared secret.
 _BY_TYPE = {"RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "OKP": ("EdDSA",)}
 _BY_CURVE = {"P-256": ("ES256",), "P-384": ("ES384",), "P-521": ("ES512",)}
-# A longer token is refused before parsing. Also bounds the memory of one cache entry.
+# A longer token, with spaces around it, is refused before parsing. Also bounds the memory of one
+# cache entry.
 _MAX_TOKEN_BYTES = 8192
 _MAX_CACHED = 10_000
 # RFC 9068: the claim that names the client, which for a service is also the subject.
@@ -173,7 +174,7 @@ class BearerAuth:
     def _verify(self, authorization: bytes, now: float) -> Caller:
         scheme, _, credentials = authorization.partition(b" ")
         token = credentials.strip()
-        if scheme.lower() != b"bearer" or not token or len(token) > _MAX_TOKEN_BYTES:
+        if scheme.lower() != b"bearer" or not token or len(credentials) > _MAX_TOKEN_BYTES:
             raise _unauthenticated("A bearer token is required.", "")
         claims = self._claims(token)
         leeway_s = self._settings.leeway_s

@@ -94,6 +94,19 @@ def test_the_token_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cached=3" in repr(bearer_auth)
 
 
+@pytest.mark.parametrize("before", [b"", b" " * 9000, b"\t" * 9000])
+@pytest.mark.parametrize("after", [b"", b" " * 9000, b"\t" * 9000])
+def test_spaces_around_a_token_take_no_memory(before: bytes, after: bytes) -> None:
+    """Each number of them would be an entry of its own, of up to 64 KiB."""
+    bearer_auth = BearerAuth(BY_SECRET)
+    padded = bearer().replace(b" ", b" " + before) + after
+    if before or after:
+        assert refused(bearer_auth, padded)[0] == "UNAUTHENTICATED"
+        assert "cached=0" in repr(bearer_auth)
+    else:
+        bearer_auth.admit(padded, CONSULT, NOW_S)
+
+
 @pytest.mark.parametrize("authorization", [None, b"", b"Bearer", b"Bearer ", b"Basic dTpw", b"Bearer " + b"x" * 9000])
 def test_a_request_without_a_bearer_token_is_refused_with_a_challenge(authorization: bytes | None) -> None:
     assert refused(BearerAuth(BY_SECRET), authorization) == ("UNAUTHENTICATED", 'Bearer realm="cashier"')
