@@ -115,6 +115,9 @@ class CashierApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if scope["path"].endswith("\n"):
+                # Starlette's patterns end with `$`, which passes over one line break, but not two.
+                scope = {**scope, "path": scope["path"] + "\n"}
             if self._pages is not None and self._pages.serves(scope["path"].removeprefix(scope.get("root_path", ""))):
                 await self._pages({**scope, ADMITS_PAGE: self.admits_page}, receive, send)
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime
 
 import msgspec
@@ -16,8 +17,10 @@ import cashier
 from cashier.fanout.ask import Importance
 from cashier.fanout.reachability import Reachability, SourceReachability
 from cashier.web import CashierApp, app, owning_app
+from cashier.web.endpoint_path import API_PATHS
 from tests.web.asgi_client import JSON, CapturedResponse, call
 from tests.web.fake_pages import FakePages
+from tests.web.fake_payments import ID, FakePayments
 from tests.web.fake_service import REACHABILITY, FakeService, opener
 
 
@@ -109,6 +112,21 @@ async def test_readiness_follows_the_service_and_draining() -> None:
 )
 async def test_an_unknown_path_is_a_problem(path: str) -> None:
     assert (await get(app(FakeService()), path)).problem() == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("pattern", [path for path in API_PATHS if not path.endswith("}")])
+@pytest.mark.parametrize("more", ["\n", "\n\n", "\r\n", "\0", " ", "/"])
+async def test_a_path_with_anything_behind_it_is_another_path(pattern: str, more: str) -> None:
+    """A gateway that blocks a path blocks that path alone."""
+    path = re.sub("{.*?}", ID, pattern)
+    application = app(FakeService(FakePayments()))
+    mounted = Starlette()
+    mounted.mount("/pay", application)
+    for method in ("GET", "POST"):
+        known = await get(application, path, method)
+        assert known.status != 404, "a path that leads somewhere"
+        assert (await get(application, path + more, method)).problem() == (404, "NOT_FOUND")
+        assert (await get(mounted, f"/pay{path}{more}", method)).status == 404
 
 
 async def test_a_wrong_method_gets_the_allowed_ones() -> None:
