@@ -241,7 +241,7 @@ class Rig:
             setattr(module, name, adapter)
             own = {"url": self.url, "adapter": f"{MODULE}:{name}", "timeout_ms": timeout_ms, **OFF}
             others = {other: function for other, function in self._functions.items() if other != source}
-            configured = {other: {"url": self.url, **OFF} for other in others}
+            configured = {other: {"url": self.url, "timeout_ms": TIMEOUT_MS, **OFF} for other in others}
             config = {"sources": {**configured, source: own}, "consult": PATIENT}
             cashier = Cashier(sources=others, config=config)
             self.runner.run(self._open.enter_async_context(cashier))
@@ -258,7 +258,8 @@ class Rig:
                     raise cell[0]
                 return cell[0]
 
-            config = {"sources": {name: {"url": self.url, **OFF} for name in SPECS}, "consult": PATIENT}
+            patient = {"url": self.url, "timeout_ms": TIMEOUT_MS, **OFF}
+            config = {"sources": dict.fromkeys(SPECS, patient), "consult": PATIENT}
             opened = Cashier(sources={**self._functions, source: function}, config=config)
             self.runner.run(self._open.enter_async_context(opened))
             self._references[source] = opened, cell
