@@ -2,8 +2,9 @@
 
 `SETTINGS`: `[server]` as JSON. Prints its port once it accepts connections. Its service answers
 after the delay and does not open if the delay is negative. The order `o_hang` is never answered,
-and its start and end are printed; `o_block` blocks the event loop for half a second; `o_worker` has
-the worker print its process id.
+and its start and end are printed; `o_held` is answered once its worker has the signal to stop, and
+its start is printed; `o_block` blocks the event loop for half a second; `o_worker` has the worker
+print its process id.
 
 With `FOLDER` each worker prints `opening PID` and waits for a file `open` in it, then fails if
 there is `broken`, or is not the first where there is `only_one`.
@@ -15,7 +16,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -59,10 +60,11 @@ class SlowService:
     ready = sources_reached = True
     catalog = CATALOG
 
-    def __init__(self, delay_ms: int) -> None:
+    def __init__(self, delay_ms: int, stops: Callable[[], bool]) -> None:
         self.payments = ImmediatePayments()
         self.metrics = Store()
         self._delay_s = delay_ms / 1000
+        self._stops = stops
 
     def reachability(self) -> tuple[SourceReachability, ...]:
         return REACHABILITY
@@ -74,6 +76,10 @@ class SlowService:
                 await asyncio.Event().wait()
             finally:
                 print_line(f"ended {request_id}")
+        if request.order_id == "o_held":
+            print_line("held")
+            while not self._stops():  # noqa: ASYNC110 - a signal sets no event of the loop
+                await asyncio.sleep(0.01)
         if request.order_id == "o_worker":
             print_line(str(os.getpid()))
         if request.order_id == "o_block":
@@ -104,7 +110,9 @@ class SlowService:
 
 
 @asynccontextmanager
-async def open_slow_service(delay_ms: int, folder: Path | None) -> AsyncIterator[SlowService]:
+async def open_slow_service(
+    delay_ms: int, folder: Path | None, stops: Callable[[], bool]
+) -> AsyncIterator[SlowService]:
     if folder is not None:
         print_line(f"opening {os.getpid()}")
         while not (folder / "open").exists():  # noqa: ASYNC110 - another process makes it
@@ -115,12 +123,13 @@ async def open_slow_service(delay_ms: int, folder: Path | None) -> AsyncIterator
             raise RuntimeError("no service today")
     if delay_ms < 0:
         raise RuntimeError("no service today")
-    yield SlowService(delay_ms)
+    yield SlowService(delay_ms, stops)
     print_line("closed")
 
 
 def build(delay_ms: int, folder: Path | None) -> CashierApp:
-    return owning_app(partial(open_slow_service, delay_ms, folder), body_timeout_s=0.5)
+    application = owning_app(lambda: open_slow_service(delay_ms, folder, lambda: application.draining))
+    return application
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ async def test_a_slow_body_gets_408_after_the_answers_before_it(before: bytes, s
     assert await seconds_until_closed(client) == pytest.approx(10, abs=0.2)
     assert client.statuses == [200, 408][not before :]
     assert b"BODY_TIMEOUT" in client.received
+    assert client.received.lower().count(b"connection: close") == 1
 
 
 async def test_the_time_of_a_body_begins_after_the_answer_before_it() -> None:

@@ -394,10 +394,11 @@ def test_closing_a_real_connection_ends_its_consultation() -> None:
 
 
 def test_a_stopping_server_lets_a_stream_end() -> None:
-    with running_server(delay_ms=700) as server, EventClient(server.port) as client:
-        client.send(streaming())
+    with running_server() as server, EventClient(server.port) as client:
+        client.send(streaming(BODY.replace(b"o_1001", b"o_held")))
         client.read_head()
         assert client.event() is not None
+        assert server.line() == "held"
         server.process.send_signal(signal.SIGTERM)
         answer, end = client.event(), client.event()
         assert answer is not None

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from uvicorn.config import STARTUP_FAILURE
 
+from cashier.web.connection import CLOSE_GRACE_S
 from tests.web.fake_service import BODY
 from tests.web.server_process import GET, TIMEOUT_S, RawClient, ServerProcess, consult_request, running_server
 
 pytestmark = pytest.mark.processes
 
 ENDLESS_S = 600
+HELD = consult_request(BODY.replace(b"o_1001", b"o_held"))
 ENDED = (asyncio.IncompleteReadError, ConnectionError)
 
 
@@ -33,35 +35,42 @@ class Load:
     async def client(self, *, keeps: bool) -> None:
         """Send requests over one connection (`keeps`), or over a new one each time."""
         while (connection := await self._connect()) is not None:
-            reader, writer = connection
+            reader, writer, since_s = connection
             try:
-                while await self._request(reader, writer) and keeps:
+                while (since_s := await self._request(reader, writer, since_s)) and keeps:
                     pass
             finally:
                 writer.close()
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, float] | None:
+        since_s = time.monotonic()
         try:
-            return await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self.port), TIMEOUT_S)
+            return *await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self.port), TIMEOUT_S), since_s
         except ConnectionRefusedError:
             self.seen["refused"] += 1
             return None
 
-    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Whether the connection stays open. A sent request without a complete response is lost."""
+    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, since_s: float) -> float:
+        """Return when the request was sent, or 0 if the connection ends.
+
+        Without a complete response it is lost, unless it may have come after the server's wait for
+        it, because this process was stopped. That wait began after `since_s`.
+        """
+        sent_s = time.monotonic()
         writer.write(consult_request())
+        in_time = time.monotonic() - since_s < CLOSE_GRACE_S
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
         except ENDED:
-            self.seen["lost"] += 1
-            return False
+            self.seen["lost" if in_time else "late"] += 1
+            return 0
         self.seen["answered" if head.startswith(b"HTTP/1.1 200") else "failed"] += 1
         if self.seen["answered"] >= 500:
             self.enough.set()
         closes = b"connection: close" in head
         self.seen["closing"] += closes
-        return not closes
+        return 0 if closes else sent_s
 
 
 @pytest.mark.parametrize(("workers", "whole_group"), [(1, False), (2, False), (2, True)])
@@ -77,17 +86,18 @@ async def test_a_stop_loses_no_accepted_request(workers: int, whole_group: bool)
         assert [server.line() for _ in range(workers)] == ["closed"] * workers
     assert load.seen["lost"] == load.seen["failed"] == 0
     assert load.seen["refused"] == len(clients)
-    assert load.seen["closing"] >= len(clients) / 2
+    assert load.seen["closing"] + load.seen["late"] >= len(clients) / 2
     assert code == (-signal.SIGTERM if workers == 1 else 0)
 
 
 def test_a_draining_server_is_not_ready_and_closes_its_connections() -> None:
     with (
-        running_server(delay_ms=1000, shutdown_delay_s=1.0) as server,
+        running_server(shutdown_delay_s=ENDLESS_S) as server,
         RawClient(server.port) as busy,
         RawClient(server.port) as idle,
     ):
-        busy.send(consult_request())
+        busy.send(HELD)
+        assert server.line() == "held"
         with RawClient(server.port) as probe:
             probe.send(GET % b"/readyz")
             assert probe.read_response().status == 200
@@ -96,6 +106,7 @@ def test_a_draining_server_is_not_ready_and_closes_its_connections() -> None:
         answered = busy.read_response()
         assert (answered.status, answered.closes_connection) == (200, True)
         assert busy.is_closed()
+        server.process.send_signal(signal.SIGTERM)
         assert idle.is_closed()
         server.process.wait(TIMEOUT_S)
 
@@ -113,9 +124,10 @@ def _first_unready_status(port: int) -> int:
 
 
 def test_a_stopping_server_answers_all_pipelined_requests() -> None:
-    with running_server(delay_ms=200) as server, RawClient(server.port) as client:
-        client.send(consult_request() * 5)
+    with running_server() as server, RawClient(server.port) as client:
+        client.send(consult_request() + HELD + consult_request() * 3)
         first = client.read_response()
+        assert server.line() == "held"
         server.process.send_signal(signal.SIGTERM)
         replies = [first, *(client.read_response() for _ in range(4))]
         assert [response.status for response in replies] == [200] * 5
@@ -124,14 +136,12 @@ def test_a_stopping_server_answers_all_pipelined_requests() -> None:
 
 
 def test_idle_connections_do_not_delay_a_stop() -> None:
-    with running_server() as server:
+    with running_server(drain_s=ENDLESS_S) as server:
         idle = [RawClient(server.port) for _ in range(10)]
         for client in idle:
             client.send(consult_request())
             assert client.read_response().status == 200
-        began = time.monotonic()
         server.stop()
-        assert time.monotonic() - began < 5.0, "the drain time is 10 s"
         for client in idle:
             assert client.is_closed()
             client.socket.close()
@@ -143,7 +153,7 @@ def test_an_endless_request_delays_a_stop_by_drain_s() -> None:
         assert server.line().startswith("started")
         began = time.monotonic()
         server.stop()
-        assert 1.0 <= time.monotonic() - began < 6.0
+        assert time.monotonic() - began >= 1.0
 
 
 def test_connections_in_the_accept_queue_are_served_during_a_stop() -> None:
@@ -224,7 +234,6 @@ def test_the_delay_ends_by_itself(workers: int) -> None:
     with running_server(workers=workers, shutdown_delay_s=1.0) as server:
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        wait_until_draining(server)
         assert server.process.wait(TIMEOUT_S) in (0, -signal.SIGTERM)
         assert time.monotonic() - began >= 1.0
 
