@@ -21,13 +21,13 @@ from cashier.settings.payment_faults import payment_faults
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import GATING, REQUIRED, Checkout, checkout
+from tests.support.virtual_consultation import cashiers_in_virtual_time
 from tests.support.virtual_time import run_in_virtual_time
 
 SOURCES = (*REQUIRED, *GATING, "marketing")
 # The call of each service in a submit, and the key of its time.
 SERVICE_KEYS = {"look_up": "look_ms", "decide": "decide_ms", "submit": "submit_ms", "result": "look_ms"}
-# Consultations run on the machine's clock, which moves a little while virtual time stands.
-SOURCE_MARGIN_MS, SERVICE_MARGIN_MS = 900, 3
+MARGIN_MS = 3
 BUDGET_MS = st.integers(2, 60_000)
 TRIES = st.fixed_dictionaries(
     {},
@@ -61,19 +61,21 @@ async def pay_slowly(config: Configuration, slow: frozenset[str], method_id: str
 
     def slowed(name: str, answer: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def slowly(**inputs: Any) -> Any:
-            await asyncio.sleep(max(0, held.check_ms(name) - SOURCE_MARGIN_MS) / 1_000)
+            await asyncio.sleep(max(0, held.check_ms(name) - MARGIN_MS) / 1_000)
             return await answer(**inputs)
 
         return slowly
 
     def slowed_service(name: str) -> Callable[[Request], Awaitable[Response]]:
         async def slowly(request: Request) -> Response:
-            await asyncio.sleep(max(0, getattr(held.accept, SERVICE_KEYS[name]) - SERVICE_MARGIN_MS) / 1_000)
+            await asyncio.sleep(max(0, getattr(held.accept, SERVICE_KEYS[name]) - MARGIN_MS) / 1_000)
             return await shop._sandbox(request)
 
         return slowly
 
-    async with shop.add_worker(config):
+    with cashiers_in_virtual_time():
+        worker = shop.add_worker(config)
+    async with worker:
         request = await shop.new_request("balance_is_enough", method_id)
         shop._sources = {  # type: ignore[assignment]
             name: slowed(name, shop._sources[name]) if name in slow else shop._sources[name] for name in SOURCES
@@ -190,19 +192,21 @@ def test_what_waits_for_a_submit_waits_as_long_as_it_may_take(look_ms: int) -> N
     assert longest_run_ms(accept) < 3_600_000, "claims in Valkey last an hour at most"
 
 
+@pytest.mark.virtual_time
 async def test_a_source_that_waits_for_the_order_has_its_whole_time_too() -> None:
-    """In real time: consultations run on the machine's clock. The submit names no country."""
-    async with checkout(check_ms=1_000) as shop:
-        request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
-        assert request.country is None
+    """The submit names no country."""
 
-        def slowed(answer: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-            async def slowly(**inputs: Any) -> Any:
-                await asyncio.sleep(0.7)
-                return await answer(**inputs)
+    def slowed(answer: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def slowly(**inputs: Any) -> Any:
+            await asyncio.sleep(0.997)
+            return await answer(**inputs)
 
-            return slowly
+        return slowly
 
-        slow = {name: slowed(shop._sources[name]) for name in ("order", "channel")}
-        shop._sources = {**shop._sources, **slow}  # type: ignore[assignment]
-        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
+    with cashiers_in_virtual_time():
+        async with checkout(check_ms=1_000) as shop:
+            request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
+            assert request.country is None
+            slow = {name: slowed(shop._sources[name]) for name in ("order", "channel")}
+            shop._sources = {**shop._sources, **slow}  # type: ignore[assignment]
+            assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED

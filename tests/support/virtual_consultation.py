@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
+import pytest
 
 from cashier.consultation.answer import Consultation, ConsultError
 from cashier.consultation.flow import ConsultFlow, ConsultSettings
+from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.consultation.source_table import SOURCE_SPECS, SourceBinding, consultation_plan, known_inputs
 from cashier.domain.order import ConsultRequest
 from cashier.domain.ranking import Weights
+from cashier.fanout.timer_wheel import TimerWheel
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.settings.loader import configuration
 from cashier.source_errors import Garbled, Overloaded, Unreachable, WrongIdentity
@@ -21,6 +26,7 @@ from cashier.sources.source_upstream import FunctionUpstream
 from cashier.tokens.token_service import TokenService
 from cashier.wire.transport import CallHeaders
 from tests.support.unguarded import unguarded
+from tests.support.virtual_time import clock_ns
 
 DEADLINE_MS = 150
 CATALOG = configuration({}, "").catalog
@@ -56,6 +62,20 @@ class ConsultOutcome(NamedTuple):
 
 def request(case: str, **other: Any) -> ConsultRequest:
     return msgspec.convert({**CASES[case].request, "deadline_ms": DEADLINE_MS, **other}, ConsultRequest)
+
+
+@contextmanager
+def cashiers_in_virtual_time() -> Iterator[None]:
+    """The consultations of a `Cashier` that is made meanwhile take the clock of the loop.
+
+    Elsewhere they take the machine's, which goes on while virtual time stands.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for constructor in (ConsultFlow.__init__, SourcePipeline.__init__, TimerWheel.__init__):
+            given = constructor.__defaults__ or ()
+            defaults = tuple(clock_ns if value is time.perf_counter_ns else value for value in given)
+            patch.setattr(constructor, "__defaults__", defaults)
+        yield
 
 
 async def ask(
