@@ -22,7 +22,8 @@ Named = Annotated[
     str,
     Meta(pattern=r"^[^\u0000-\u001f\u007f]{1,128}(?![\s\S])", description="1 to 128 characters, none of them control"),
 ]
-Promotions = Annotated[tuple[Named, ...], Meta(max_length=16)]
+MAX_NAMED_PROMOTIONS = 16
+Promotions = Annotated[tuple[Named, ...], Meta(max_length=MAX_NAMED_PROMOTIONS)]
 # Always with an offset; decoding refuses a time without one.
 Instant = Annotated[datetime, Meta(tz=True)]
 # The first and the last second of the calendar in UTC. A service that means "no end" may send a

@@ -204,7 +204,7 @@ class CheckoutEndpoints:
         consult_token = form.get("consult_token") or ""
         method_id = chosen.method_id or ""
         offer = call.cashier.tokens.read_consult_token(consult_token)
-        payable, promotion_ids = _agreed(offer, method_id, chosen.option_id)
+        payable = _agreed(offer, method_id, chosen.option_id)
         choice = (method_id, chosen.option_id or "", f"{payable.currency} {payable.value}")
         picked = ("*",) if chosen.promotions is None else chosen.promotions
         card_token = card_for(session, form.attempt) if takes_card(method_id) else None
@@ -222,7 +222,6 @@ class CheckoutEndpoints:
                 locale=call.locale,
                 method_id=method_id,
                 option_id=chosen.option_id,
-                promotion_ids=promotion_ids,
                 chosen_promotions=chosen.promotions,
                 expected_payable=payable,
                 card_token=card_token,
@@ -308,14 +307,18 @@ def consult_request(
     )
 
 
-def _agreed(offer: ConsultClaims, method_id: str, option_id: str | None) -> tuple[Money, tuple[str, ...]]:
-    """Price and promotions of the chosen method, or of its option, as they were shown."""
+def _agreed(offer: ConsultClaims, method_id: str, option_id: str | None) -> Money:
+    """The price of the chosen method, or of its option, as it was shown.
+
+    The offer has the promotions in it, so the submit need not name them: a submit names few, and
+    none that looks like a card number.
+    """
     price = offer.find_price(method_id, option_id)
     if price is not None and price.options:
         price = price.options[0]
     if price is None or price.payable is None:
         raise _NotOffered
-    return Money(offer.currency, price.payable), tuple(promotion_id for promotion_id, _ in price.promotions)
+    return Money(offer.currency, price.payable)
 
 
 def _continued(link: SessionClaims, before: SessionClaims | None) -> SessionClaims:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, ValidationError, convert
 
 from cashier.consultation.answer import Consultation
 from cashier.domain.local_format import format_percentage
 from cashier.domain.money import Money
-from cashier.domain.order import Blocked
+from cashier.domain.order import MAX_NAMED_PROMOTIONS, Blocked, Named
 from cashier.domain.pan import looks_issued
 from cashier.domain.pay_method import (
     Amounts,
@@ -246,7 +246,11 @@ def _method_row(method: PayMethod, writing: Writing, addresses: CheckoutAddresse
 
 
 def _can_be_sent(named: str) -> bool:
-    """No payment takes an id that looks like a card number."""
+    """Whether a payment can name it: in bounds, and nothing that looks like a card number."""
+    try:
+        convert(named, Named)
+    except ValidationError:
+        return False
     return not looks_issued(named)
 
 
@@ -329,7 +333,9 @@ def _coupons(
     for method in usable:
         for promotion in method.promotions or ():
             offers.setdefault(promotion.promotion_id, []).append((method, promotion))
-    if not offers:
+    # The most valuable come first. Those beyond the bound count as long as the payer chooses none.
+    choosable = [promotion_id for promotion_id in offers if _can_be_sent(promotion_id)][:MAX_NAMED_PROMOTIONS]
+    if not choosable:
         return None
     saved = [
         Money(amount.order.currency, sum(each.amount.value for each in amount.discounts))
@@ -341,7 +347,7 @@ def _coupons(
         name=COUPON_NAME,
         mode_name=COUPONS_NAME,
         live=addresses.updates,
-        coupons=tuple(_coupon_row(each, len(methods), writing, chosen) for each in offers.values()),
+        coupons=tuple(_coupon_row(offers[each], len(methods), writing, chosen) for each in choosable),
         automatic=chosen.promotions is None,
         saved=writing.discount(max(saved, key=lambda money: money.value)) if saved else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
@@ -153,3 +154,60 @@ async def test_a_form_is_taken_however_many_methods_it_names_and_however_long_th
     assert available > cards
     await browser.choose("QUICK_PAY:c_2")
     assert browser.document.view == "challenge"
+
+
+# More than a request may choose, than a page lists, and than a submit may name.
+MANY = [f"many_{number}" for number in range(33)]
+ODD_COUPONS = [CARD_LIKE[:2], ["a coupon with a very long name " * 5], ["a\nb"], MANY[:17], MANY, CARD_LIKE + MANY]
+
+
+def offering(shop: PageShop, promotion_ids: list[str]) -> None:
+    """Coupons of 0.50 that all count together, beside one of 1.00."""
+    ask, sources = shop.checkout._sources["marketing"], dict(shop.checkout._sources)
+    worth = dict.fromkeys(promotion_ids, 50) | {"plain": 100}
+    coupons = [
+        {
+            "promotion_id": promotion_id,
+            "type": "COUPON",
+            "title": "A coupon",
+            "threshold": {"currency": "CNY", "value": 0},
+            "amount_off": {"currency": "CNY", "value": value},
+            "kinds": [],
+            "group": f"group {number}",
+            "stackable": True,
+        }
+        for number, (promotion_id, value) in enumerate(worth.items())
+    ]
+
+    async def with_coupons(**inputs: Any) -> Any:
+        return {**msgspec.json.decode(msgspec.json.encode(await ask(**inputs))), "promotions": coupons}
+
+    sources["marketing"] = with_coupons
+    shop.checkout.__dict__["_sources"] = sources
+
+
+def coupons_sent(shop: PageShop) -> set[str]:
+    (sent,) = shop.checkout.submissions
+    return {leg["id"] for leg in sent["legs"] if leg["type"] == "PROMOTION"}
+
+
+@pytest.mark.parametrize("promotion_ids", ODD_COUPONS)
+async def test_coupons_that_a_submit_cannot_name_count_all_the_same(shop: PageShop, promotion_ids: list[str]) -> None:
+    offering(shop, promotion_ids)
+    browser = await shop.payer("chinese_shop")
+    await browser.choose("WALLET:ALIPAY")
+    assert coupons_sent(shop) == {"plain", *promotion_ids}
+
+
+@pytest.mark.parametrize("promotion_ids", ODD_COUPONS)
+async def test_every_choice_among_the_listed_coupons_can_be_paid(shop: PageShop, promotion_ids: list[str]) -> None:
+    offering(shop, promotion_ids)
+    browser = await shop.payer("chinese_shop")
+    listed = [value for name, value, _ in browser.document.form(ORDER).choices if name == "coupon"]
+    assert "plain" in listed
+    assert set(listed).isdisjoint(CARD_LIKE)
+    for chosen in (listed, listed[:-1] or listed, ["plain"]):
+        await browser.open(f"{ORDER}?{urlencode([('coupon', each) for each in chosen])}")
+        assert browser.document.view == "checkout"
+    await browser.choose("WALLET:ALIPAY")
+    assert coupons_sent(shop) == {"plain"}
