@@ -128,11 +128,10 @@ class AttemptGuard:
             succeeded = await self._claim_in_store(order, attempt)
             await self.bind_key(attempt, _longest_submit_ms(attempt) / 1_000)
             yield succeeded or self._paid_by_another(order, payment_id)
-        except BaseException as error:
+        except BaseException:
             if self._live_attempts.release_unsent(order, payment_id):
                 await self._attempt_leases.release(order, payment_id)
-                if not isinstance(error, KeyReused):
-                    await self.unbind_key(attempt)
+                await self.unbind_key(attempt)
             raise
         self._live_attempts.release_unsent(order, payment_id)
 
@@ -195,10 +194,14 @@ class AttemptGuard:
             self._bodies.popitem(last=False)
 
     async def unbind_key(self, attempt: Attempt, *, sent: bool = False) -> None:
-        """Withdraw the hint: nothing was sent, or the engine has the payment and its body."""
+        """Withdraw the hint: nothing was sent, or the engine has the payment and its body.
+
+        Another body that the key is bound to stays.
+        """
+        bound = self._bodies.get(attempt.payment_id)
         # Not every engine reports the body, so this worker remembers that of a sent payment.
-        if not sent:
-            self._bodies.pop(attempt.payment_id, None)
+        if not sent and bound is not None and bound.body == _body(attempt):
+            del self._bodies[attempt.payment_id]
         await self._attempt_leases.release(f"body {attempt.payment_id}", _body(attempt))
 
     async def mark_live(self, claims: PaymentClaims, seconds_left: float, *, acknowledged: bool) -> None:
