@@ -273,7 +273,10 @@ class Observations:
         ):
             yield f"the result of {submit} is {payment.payment_id} of {payment.amount}"
         attempt = self._world.engine.attempt(payment.payment_id)
-        if submit is not None and attempt is not None and attempt.submission.fingerprint != submit.fingerprint:
+        # A submit without an answer is PROCESSING, whichever body the engine turns out to have.
+        unanswered = silence and status is PaymentStatus.PROCESSING
+        other_body = submit is not None and attempt is not None and attempt.submission.fingerprint != submit.fingerprint
+        if other_body and not unanswered:
             yield f"the result of {submit} is a payment with another body"
         # With several bodies under a key, a token of one that never arrived carries its own amount.
         if status is PaymentStatus.SUCCEEDED:

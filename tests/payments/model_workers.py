@@ -138,7 +138,10 @@ class Upstreams:
         try:
             return await self._payments(request)
         finally:
-            if new and trace is not None and self.world.engine.attempt(payment_id) is not None:
+            attempt = self.world.engine.attempt(payment_id)
+            # Another worker may have sent another body meanwhile.
+            accepted = attempt is not None and attempt.submission.fingerprint == body["fingerprint"]
+            if new and accepted and trace is not None:
                 trace.accepted.add(payment_id)
 
     def _note_sent(self, order_id: str, payment_id: str) -> None:

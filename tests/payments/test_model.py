@@ -6,13 +6,17 @@ new ones.
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from cashier.domain.payment_state import PaymentStatus
+from cashier.sandbox.weather import PaymentFault
 from tests.payments.model_machine import OBSERVED
 from tests.payments.model_payers import PayerRules
+from tests.payments.model_requests import Tampering, new_submit
 from tests.payments.model_world_rules import WorldRules
 from tests.support.seeds import draws_fresh_cases
 
@@ -44,6 +48,32 @@ REACHED = (
 
 class PaymentMachine(PayerRules, WorldRules):
     """All rules."""
+
+
+@pytest.mark.parametrize("with_store", [False, True])
+def test_the_model_allows_two_bodies_of_one_key_that_both_get_no_answer(*, with_store: bool) -> None:
+    """Drawn histories seldom get there.
+
+    The second body is refused if its worker can know of the first. Else it is PROCESSING until a
+    query tells that the engine has the first one.
+    """
+    machine = PaymentMachine()
+    machine.begins(0, with_store, True, ["indonesian_shop"])
+    offers = (new_submit(machine.offers[0], method, "key", 0, Tampering.HONEST) for method in count())
+    number = next(method for method, submit in enumerate(offers) if submit and submit.request.method_id == "VA")
+    for worker, fault, bank in (
+        (1, PaymentFault.ARRIVES_LATE, Tampering.HONEST),
+        (0, PaymentFault.SWALLOW, Tampering.OPTION),
+    ):
+        machine.submits_new([("engine", "submit", fault, 1)], 0, number, 0, 0, bank, worker, "waits")
+        machine.every_report_is_right()
+        machine.time_passes(0.1)
+    machine.teardown()
+    first, second = machine.submits[:2]
+    attempt = machine.world.engine.attempt(first.payment_id)
+    assert first.payment_id == second.payment_id
+    assert attempt is not None
+    assert attempt.submission.fingerprint == first.fingerprint != second.fingerprint
 
 
 @pytest.mark.hypothesis
