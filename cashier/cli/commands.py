@@ -62,7 +62,8 @@ cli = typer.Typer(
     help="The cashier core of a payment system.",
 )
 adapter_cli = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-cli.add_typer(adapter_cli, name="adapter", short_help="Write and try the adapters of a configuration.")
+_ADAPTER_HELP = "Write and try the adapters of a configuration."
+cli.add_typer(adapter_cli, name="adapter", help=_ADAPTER_HELP, short_help=_ADAPTER_HELP)
 
 ConfigPath = Annotated[
     Path, typer.Option("--config", "-c", help="Configuration file; the other TOML files are read from its folder.")
@@ -205,7 +206,7 @@ def init(path: Annotated[Path, typer.Argument(help="File to write.")] = _DEFAULT
 
 @cli.command(short_help="Check a configuration without serving.")
 def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
-    """Check a configuration without serving. Exit status 1 means faults; warnings are none.
+    """Check a configuration without serving. Exit status 1 means faults; warnings are not faults.
 
     Discovery is tried once, and what it finds is printed.
     """
@@ -229,7 +230,7 @@ def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
 def plan(
     config: ConfigPath = _DEFAULT_CONFIG,
     rate: Annotated[
-        int | None, typer.Option(min=1, max=10_000_000, help="Also print what so many consultations per second need.")
+        int | None, typer.Option(min=1, max=10_000_000, help="Also print what this many consultations per second need.")
     ] = None,
     cpu_us: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="CPU time of a consultation in µs, for --rate.")

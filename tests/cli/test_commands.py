@@ -418,6 +418,16 @@ def test_the_help_of_every_command_is_whole_in_the_list_of_commands() -> None:
     assert all(text and len(text) <= 60 for text in helps)
 
 
+def test_every_command_says_in_its_own_help_what_it_does() -> None:
+    names = [
+        line.split()[0] for line in CliRunner().invoke(cli, ["--help"]).stdout.partition("Commands:\n")[2].splitlines()
+    ]
+    for name in names:
+        usage, text, *_ = CliRunner().invoke(cli, [name, "--help"]).stdout.split("\n\n")
+        assert usage.startswith("Usage: ")
+        assert text.startswith("  "), name
+
+
 def test_the_cases_are_listed(run: Run) -> None:
     out = run("cases")[1]
     assert "chinese_shop" in out
