@@ -195,6 +195,30 @@ async def test_a_changed_price_is_shown_and_agreed_to_once_more(shop: PageShop) 
     assert "good" in browser.document.state
 
 
+@pytest.mark.parametrize(
+    ("shown", "sent", "price"),
+    [
+        ("", [("coupons", "none")], "¥128.00"),
+        ("?coupons=none", [], "¥113.00"),
+        ("?coupons=none", [("coupon", "p_3")], "¥125.12"),
+        ("?coupon=p_3", [("coupon", "p_3"), ("coupon", "p_1")], "¥115.12"),
+    ],
+)
+async def test_a_choice_of_coupons_that_the_offer_has_not_is_agreed_to_first(
+    shop: PageShop, shown: str, sent: list[tuple[str, str]], price: str
+) -> None:
+    browser = await shop.payer("chinese_shop")
+    await browser.open(f"{ORDER}{shown}")
+    form = browser.document.form("/pay")
+    form.fields = [field for field in form.fields if field[0] not in ("coupon", "coupons")] + sent
+    answer = await browser.choose("WALLET:ALIPAY")
+    assert (answer.status, browser.document.view) == (409, "checkout")
+    assert shop.checkout.count("submit") == 0
+    await browser.choose("WALLET:ALIPAY")
+    assert browser.document.view == "action"
+    assert price in browser.document.text
+
+
 async def test_an_offer_that_ran_out_is_asked_for_again(shop: PageShop) -> None:
     browser = await shop.payer(CASE)
     await asyncio.sleep(901)

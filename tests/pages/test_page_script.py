@@ -6,6 +6,7 @@ import gzip
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -597,6 +598,39 @@ def test_a_choice_of_coupons_changes_prices_in_place(browser: Browser, server: S
         page.locator("#p2").uncheck()
         until(lambda: server.followed[-1] == "/methods?coupons=none", page)
         assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("before", "pressed", "sent"),
+    [
+        ("", ["p1"], [("coupon", "p_2")]),
+        ("", ["p1", "p2"], [("coupons", "none")]),
+        ("coupons=none", ["p1", "p2", "p1"], [("coupon", "p_1")]),
+        ("coupon=p_1&coupon=p_2", ["p2"], [("coupon", "p_1")]),
+    ],
+)
+def test_a_press_before_the_new_prices_is_about_the_coupons_that_are_chosen(
+    browser: Browser, server: ScriptServer, address: str, before: str, pressed: list[str], sent: list[tuple[str, str]]
+) -> None:
+    coupons = (
+        '<form id="coupons" method="get" action="/" data-reprice="/methods" data-none="coupons=none">'
+        '<input type="checkbox" id="p1" name="coupon" value="p_1" checked>'
+        '<input type="checkbox" id="p2" name="coupon" value="p_2" checked>'
+        '<button name="coupons" value="none">Use none</button></form>'
+    )
+    hidden = [f'<input type="hidden" name="{name}" value="{value}">' for name, value in parse_qsl(f"a=b&{before}")]
+    server.content = checkout(row("a", state="checked"), before=coupons).replace(
+        "<fieldset", f"{''.join(hidden)}<fieldset", 1
+    )
+    server.live, server.stream = None, "silent"
+    with opened(browser) as (page, _):
+        page.goto(address)
+        for box in pressed:
+            page.locator(f"#{box}").click()
+        page.locator("#pay button").click()
+        page.get_by_role("heading", name="Paid").wait_for()
+        (form,) = server.sent
+        assert form == {"a": "b", "method": "a", **dict(sent)}
 
 
 def test_a_link_is_followed_once_and_not_after_back(browser: Browser, server: ScriptServer, address: str) -> None:

@@ -611,9 +611,21 @@ function improve(root, host) {
     const fields = new URLSearchParams([...new FormData(form)]);
     const query = form.querySelector("input:checked") ? fields : form.dataset.none;
     host.chose?.(`${form.getAttribute("action")}?${query}`);
+    noteChoice(form, query);
     isRepriced = true;
     address = `${form.dataset.reprice}?${query}`;
     restart();
+  }
+
+  // A press before the new prices are here is about this choice too, and not about the one before:
+  // the server answers with its price, to be agreed to.
+  function noteChoice(form, query) {
+    const pay = root.getElementById("pay");
+    const names = new Set([...form.elements].map(({ name }) => name));
+    for (const field of pay.querySelectorAll("[type=hidden]")) if (names.has(field.name)) field.remove();
+    for (const [name, value] of new URLSearchParams(query)) {
+      pay.prepend(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
+    }
   }
 
   // Asks at once, also where nothing was expected any more: what is true now may be something else.
