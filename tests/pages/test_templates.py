@@ -93,6 +93,18 @@ def test_ids_are_unique_and_each_label_has_its_control() -> None:
         assert set(referred) <= set(ids), name
 
 
+def test_nothing_takes_the_focus_from_a_field_that_is_typed_or_scanned_into() -> None:
+    renderer, _ = rendering()
+    focused = 0
+    for name, (page, view) in STATES.items():
+        elements = Elements(renderer.page(page, view)).found
+        wanting = [each for _, each in elements if "autofocus" in each or "data-focus" in each]
+        if any("autofocus" in each for each in wanting):
+            assert len(wanting) == 1, name
+            focused += 1
+    assert focused > 5
+
+
 def test_a_settled_payment_shows_no_time_to_pay() -> None:
     renderer, _ = rendering()
     for page, view in STATES.values():

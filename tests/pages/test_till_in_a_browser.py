@@ -87,6 +87,24 @@ def test_a_till_is_worked_by_keyboard_and_scanner_alone(browser: Browser, demo: 
 
 
 @pytest.mark.parametrize("with_script", [True, False])
+def test_after_what_was_refused_the_field_has_the_focus_again(browser: Browser, demo: Demo, with_script: bool) -> None:
+    """Else what is scanned next goes nowhere."""
+    with opened(browser, locale="en-GB", java_script_enabled=with_script) as (page, _):
+        page.goto(demo.till)
+        type_line(page, "0")
+        page.locator(".notice.error").wait_for()
+        page.locator("#amount:focus").wait_for()
+        page.locator("#amount").fill("")
+        type_line(page, "4")
+        page.wait_for_url("**/sales/**")
+        type_line(page, "12")
+        page.locator(".notice.error").wait_for()
+        page.locator("#code:focus").wait_for()
+        type_line(page, f"{5 + with_script}34567890123456783")
+        page.get_by_role("heading", name="Paid", exact=True).wait_for()
+
+
+@pytest.mark.parametrize("with_script", [True, False])
 def test_the_screen_shows_that_the_payer_has_paid(browser: Browser, demo: Demo, with_script: bool) -> None:
     with opened(browser, locale="en-GB", java_script_enabled=with_script) as (page, wrong):
         sell(page, demo, "5")
