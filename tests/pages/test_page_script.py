@@ -644,6 +644,21 @@ def test_a_link_is_followed_once_and_not_after_back(browser: Browser, server: Sc
         assert page.get_by_text("To the bank").is_visible()
 
 
+def test_a_code_that_is_read_again_presses_nothing(browser: Browser, server: ScriptServer, address: str) -> None:
+    """A cashier who has not seen that a sale is paid would charge its payer again."""
+    server.content, server.live = '<h1>Paid</h1><a href="/paid" data-focus>Next sale</a>', None
+    with opened(browser) as (page, _):
+        page.goto(address)
+        page.locator("a:focus").wait_for()
+        for code in ("134567890123456781", "z"):
+            page.keyboard.type(code)
+            page.keyboard.press("Enter")
+        assert page.locator("a:focus").inner_text() == "Next sale"
+        page.evaluate("new Promise((resolve) => setTimeout(resolve, 400))")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/paid")
+
+
 def test_an_error_gets_the_focus(browser: Browser, server: ScriptServer, address: str) -> None:
     server.content = '<div id="fault" role="alert" tabindex="-1" data-focus>Wrong code</div>'
     with opened(browser) as (page, _):

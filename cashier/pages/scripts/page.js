@@ -2,6 +2,7 @@
 
 const main = document.querySelector("main");
 let leaving = false;
+const SCANNED_MS = 300; // between two keys of a scanner, at most
 
 // Storage may be blocked.
 function recall(key) {
@@ -22,6 +23,14 @@ function loadAgain() {
     location.replace(location.pathname + location.search);
   }, pause);
 }
+
+// A code that is read twice goes to a page without a field, and ends with Enter: that presses nothing.
+let typedAt = -Infinity;
+addEventListener("keydown", (event) => {
+  if (event.target.matches("input")) return;
+  if (event.key.length === 1) typedAt = event.timeStamp;
+  else if (event.key === "Enter" && event.timeStamp - typedAt < SCANNED_MS) event.preventDefault();
+});
 
 function openEvents(address, on) {
   const source = new EventSource(address);
