@@ -158,6 +158,38 @@ def test_an_update_arrives_without_a_reload_and_keeps_what_the_reader_opened(
         assert wrong == []
 
 
+_SILENT_STREAMS = """
+window.streams = [];
+window.EventSource = class extends EventTarget {
+  constructor() { super(); this.readyState = 1; window.streams.push(this); }
+  close() { this.readyState = 2; }
+};
+window.tell = () => window.streams.at(-1).dispatchEvent(new MessageEvent("parts", { data: "{}" }));
+"""
+
+
+def test_a_stream_that_falls_silent_is_not_live_and_is_opened_again(browser: Browser, service: Service) -> None:
+    """A connection that a network drops ends for nobody: the browser keeps it open for hours."""
+    with opened(browser) as (page, _):
+        page.clock.install()
+        page.add_init_script(_SILENT_STREAMS)
+        page.goto(service.console)
+        said = page.locator("#freshness")
+        for _ in range(10):
+            page.evaluate("tell()")
+            page.clock.run_for(2_000)
+            assert said.inner_text() == "Live"
+        page.clock.run_for(20_000)
+        assert said.inner_text().startswith("Connection lost")
+        assert page.evaluate("streams.length > 1 && streams.filter((each) => each.readyState < 2).length === 1")
+        page.evaluate("tell()")
+        assert said.inner_text() == "Live"
+        page.get_by_role("button", name="Pause").click()
+        page.clock.run_for(60_000)
+        assert said.inner_text() == "Paused"
+        assert page.evaluate("streams.every((each) => each.readyState === 2)")
+
+
 def test_updates_can_be_paused(browser: Browser, service: Service) -> None:
     with opened(browser) as (page, _):
         page.goto(service.console)

@@ -5,8 +5,10 @@
   const url = document.body.dataset.events;
   const freshness = document.getElementById("freshness");
   const pause = document.getElementById("pause");
+  const SILENT_MS = 10000; // the server sends parts every 2 s, also where nothing has changed
   let source = null;
   let spoken = "";
+  let silence = 0;
 
   function say(text) {
     if (freshness && text !== spoken) {
@@ -42,9 +44,21 @@
     return steps;
   }
 
+  // A browser does not see that a network has dropped a connection.
+  function expect() {
+    clearTimeout(silence);
+    silence = setTimeout(() => {
+      say("Connection lost, trying again…");
+      stop();
+      listen();
+    }, SILENT_MS);
+  }
+
   function listen() {
     source = new EventSource(url);
+    expect();
     source.addEventListener("parts", (event) => {
+      expect();
       const parts = JSON.parse(event.data);
       for (const id of Object.keys(parts)) replace(id, parts[id]);
       document.body.dataset.updates = String(Number(document.body.dataset.updates || 0) + 1);
@@ -52,6 +66,7 @@
     });
     source.onerror = () => {
       // The browser tries again by itself, unless the server has refused.
+      if (source.readyState === EventSource.CLOSED) clearTimeout(silence);
       say(source.readyState === EventSource.CLOSED ? "Not live: reload the page" : "Connection lost, trying again…");
     };
   }
@@ -59,6 +74,7 @@
   function stop() {
     if (source) source.close();
     source = null;
+    clearTimeout(silence);
   }
 
   function openTarget() {
