@@ -21,8 +21,8 @@ from cashier.telemetry.worker_state import WorkerState
 class FindRecords(Protocol):
     """Recorded consultations, the latest first."""
 
-    def __call__(self, *, request_id: str | None = None) -> Iterator[ConsultationRecord]:
-        """All, or those of one request."""
+    def __call__(self, *, request_id: str | None = None, bad: bool | None = None) -> Iterator[ConsultationRecord]:
+        """All, or those of one request; `bad`: of bad or of good consultations only."""
 
 
 class LiveState:

@@ -1,6 +1,8 @@
 """What workers have reported within the last hour, in bounded memory.
 
-Records stay when their worker has ended, and so do the payments that it left unsettled.
+Records stay when their worker has ended, and so do the payments that it left unsettled. Records of
+good consultations, which a caller may sample without end, take no more than half of the memory
+where there are bad ones to keep.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from heapq import merge
+from itertools import count
 
 import msgspec
 from msgspec import Struct
 
 from cashier.ops.step_store import StepStore
-from cashier.telemetry.records import ConsultationRecord
+from cashier.telemetry.records import ConsultationRecord, Verdict
 from cashier.telemetry.worker_state import LivePayment, WorkerState
 
 KEPT_S = 3_600.0
@@ -24,8 +28,12 @@ MOST_PAYMENTS = 10_000
 
 
 class _Kept(Struct, frozen=True, gc=False):
-    """A record as JSON: a tenth of the memory of its objects. `at_s`: by the monotonic clock."""
+    """A record as JSON: a tenth of the memory of its objects. `at_s`: by the monotonic clock.
 
+    `number`: of all records, in the order in which they came.
+    """
+
+    number: int
     at_s: float
     order_id: str
     request_id: str
@@ -34,6 +42,23 @@ class _Kept(Struct, frozen=True, gc=False):
 
 # Of one kept record beside its body.
 _ENTRY_BYTES = 400
+
+
+class _Ring:
+    """Records of one sort, the oldest first."""
+
+    __slots__ = ("bytes_held", "kept")
+
+    def __init__(self) -> None:
+        self.kept: deque[_Kept] = deque()
+        self.bytes_held = 0
+
+    def put(self, kept: _Kept) -> None:
+        self.kept.append(kept)
+        self.bytes_held += len(kept.body) + _ENTRY_BYTES
+
+    def drop_oldest(self) -> None:
+        self.bytes_held -= len(self.kept.popleft().body) + _ENTRY_BYTES
 
 
 class PaymentFate(StrEnum):
@@ -65,8 +90,8 @@ class RecordStore:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, most_bytes: int = MOST_BYTES) -> None:
         self._monotonic = monotonic
         self._most_bytes = most_bytes
-        self._kept: deque[_Kept] = deque()
-        self._bytes = 0
+        self._numbers = count()
+        self._bad, self._good = _Ring(), _Ring()
         self._decoder = msgspec.json.Decoder(ConsultationRecord)
         self.steps = StepStore(monotonic)
         self._payments: OrderedDict[str, tuple[float, UnsettledPayment]] = OrderedDict()  # the oldest first
@@ -74,16 +99,17 @@ class RecordStore:
         self.states: dict[int, WorkerState] = {}
 
     def __repr__(self) -> str:
-        return f"<RecordStore {len(self._kept)} records, {self._bytes} bytes, {len(self.states)} workers>"
+        records = len(self._bad.kept) + len(self._good.kept)
+        return f"<RecordStore {records} records, {self.bytes_held} bytes, {len(self.states)} workers>"
 
     @property
     def bytes_held(self) -> int:
-        return self._bytes
+        return self._bad.bytes_held + self._good.bytes_held
 
     def put_record(self, record: ConsultationRecord, body: bytes) -> None:
         """`body`: the record as JSON."""
-        self._kept.append(_Kept(self._monotonic(), record.order_id, record.request_id, body))
-        self._bytes += len(body) + _ENTRY_BYTES
+        ring = self._good if record.verdicts == (Verdict.SAMPLED,) else self._bad
+        ring.put(_Kept(next(self._numbers), self._monotonic(), record.order_id, record.request_id, body))
         self._expire()
 
     def put_state(self, state: WorkerState) -> None:
@@ -109,10 +135,16 @@ class RecordStore:
             for each in _listed(state):
                 self._set_fate(each.payment_id, PaymentFate.LEFT)
 
-    def records(self, *, order_id: str | None = None, request_id: str | None = None) -> Iterator[ConsultationRecord]:
-        """The records of the last hour, the latest first; of one order or request, if named."""
+    def records(
+        self, *, order_id: str | None = None, request_id: str | None = None, bad: bool | None = None
+    ) -> Iterator[ConsultationRecord]:
+        """The records of the last hour, the latest first; of one order or request, if named.
+
+        `bad`: of bad consultations only, or of good ones only.
+        """
         self._expire()
-        for kept in tuple(reversed(self._kept)):
+        rings = [ring for ring, is_bad in ((self._bad, True), (self._good, False)) if bad in (None, is_bad)]
+        for kept in merge(*(tuple(reversed(ring.kept)) for ring in rings), key=lambda kept: -kept.number):
             if order_id in (None, kept.order_id) and request_id in (None, kept.request_id):
                 yield self._decoder.decode(kept.body)
 
@@ -127,9 +159,12 @@ class RecordStore:
 
     def _expire(self) -> None:
         oldest_s = self._monotonic() - KEPT_S
-        kept = self._kept
-        while kept and (kept[0].at_s < oldest_s or self._bytes > self._most_bytes):
-            self._bytes -= len(kept.popleft().body) + _ENTRY_BYTES
+        for ring in (self._bad, self._good):
+            while ring.kept and ring.kept[0].at_s < oldest_s:
+                ring.drop_oldest()
+        while self.bytes_held > self._most_bytes:
+            good_has_more = self._good.bytes_held > self._most_bytes // 2 or not self._bad.kept
+            (self._good if good_has_more else self._bad).drop_oldest()
         payments = self._payments
         while payments and (next(iter(payments.values()))[0] < oldest_s or len(payments) > MOST_PAYMENTS):
             payments.popitem(last=False)

@@ -71,7 +71,9 @@ def records_routes(store: RecordStore) -> Sequence[BaseRoute]:
     async def listing(request: Request) -> Response:
         query = request.query_params
         matches = _filter(query)
-        found = store.records(order_id=query.get("order_id"), request_id=query.get("request_id"))
+        # Good ones have no other verdict, and there may be far more of them.
+        bad = True if query.get("verdict", Verdict.SAMPLED) != Verdict.SAMPLED else None
+        found = store.records(order_id=query.get("order_id"), request_id=query.get("request_id"), bad=bad)
         matching = (record for record in islice(found, MOST_SEARCHED) if matches(record))
         listed = tuple(map(_summary, islice(matching, MOST_LISTED)))
         complete = next(matching, None) is None and next(found, None) is None

@@ -180,8 +180,9 @@ class Port:
         self.state.live = self.live
         self.app: Starlette = application(self.state)
 
-    def _find(self, *, request_id: str | None = None) -> Iterator[ConsultationRecord]:
-        return (each for each in self.records if request_id in (None, each.request_id))
+    def _find(self, *, request_id: str | None = None, bad: bool | None = None) -> Iterator[ConsultationRecord]:
+        found = (each for each in self.records if request_id in (None, each.request_id))
+        return (each for each in found if bad in (None, each.verdicts != (Verdict.SAMPLED,)))
 
     def client(self, base_url: str = "http://127.0.0.1:9464", **others: Any) -> TestClient:
         return TestClient(self.app, base_url=base_url, follow_redirects=False, **others)

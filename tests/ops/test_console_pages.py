@@ -20,6 +20,7 @@ from cashier.fanout.breaker import BreakerState
 from cashier.fanout.timeline import Flag
 from cashier.ops.console.live_pages import LONGEST_STREAM_S, MOST_STREAMS, LivePages
 from cashier.ops.console.rendering import PAGES, context, environment
+from cashier.ops.console.routes import MOST_SHOWN
 from cashier.ops.console.texts import FLAG_TEXTS, VERDICT_TEXTS
 from cashier.ops.record_store import record_key
 from cashier.telemetry.pseudonyms import Pseudonyms
@@ -220,6 +221,16 @@ def test_a_record_shows_its_waterfall_flags_and_methods(busy: Port) -> None:
     assert FLAG_TEXTS[Flag.HEDGE_WON] in html
     assert "SOURCE_TIMEOUT" in html
     assert html.index("quota</a> <small") < html.index("order</a> <small"), "the one without an answer comes first"
+
+
+@pytest.mark.parametrize(("bad", "shown_good"), [(0, MOST_SHOWN), (3, MOST_SHOWN - 3), (MOST_SHOWN + 1, 0)])
+def test_sampled_consultations_do_not_push_bad_ones_off_the_page(bad: int, shown_good: int) -> None:
+    port = Port()
+    port.records = [record(request_id=f"good-{number}", verdicts=(Verdict.SAMPLED,)) for number in range(MOST_SHOWN)]
+    port.records += [record(request_id=f"bad-{number}") for number in range(bad)]
+    shown = set(re.findall(r"\b(?:good|bad)-[0-9]+\b", page(port, "/consultations")))
+    assert {name for name in shown if name.startswith("bad")} == {f"bad-{n}" for n in range(min(bad, MOST_SHOWN))}
+    assert sum(name.startswith("good") for name in shown) == shown_good
 
 
 def test_a_record_can_be_downloaded_for_a_replay(busy: Port) -> None:

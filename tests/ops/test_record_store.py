@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cashier.ops.record_store import KEPT_S, PaymentFate, RecordStore
-from cashier.telemetry.records import ConsultationRecord
+from cashier.telemetry.records import ConsultationRecord, Verdict
 from cashier.telemetry.worker_state import PaymentsState
 from tests.telemetry.sample_records import payment, record, state
 
 LIVE, ENDED, LEFT = PaymentFate
+# Of a sample record beside its text, as the store counts it: more than it is.
+ENTRY_BYTES = 1_000
 
 
 class Rig:
@@ -51,6 +57,31 @@ def test_beyond_the_bound_the_oldest_go() -> None:
     kept = [each.request_id for each in rig.store.records()]
     assert kept == [f"r_{99 - index}" for index in range(len(kept))]
     assert 10 < len(kept) < 100
+
+
+PUTS = st.lists(st.tuples(st.booleans(), st.integers(1, 3_000)), max_size=150)
+
+
+@given(PUTS)
+def test_records_of_good_consultations_take_no_more_than_half_from_those_of_bad_ones(
+    puts: list[tuple[bool, int]],
+) -> None:
+    most_bytes = 20_000
+    rig = Rig(most_bytes)
+    for number, (bad, size) in enumerate(puts):
+        verdicts = (Verdict.DEGRADED, Verdict.SAMPLED) if bad else (Verdict.SAMPLED,)
+        rig.put(record(request_id=f"r_{number}", product="x" * size, verdicts=verdicts))
+        assert rig.store.bytes_held <= most_bytes
+    kept = [each.request_id for each in rig.store.records()]
+    assert kept == sorted(kept, key=lambda name: -int(name[2:])), "the latest first"
+    bad_sizes = [size for bad, size in puts if bad]
+    of_bad = [each.request_id for each in rig.store.records(bad=True)]
+    of_good = [each.request_id for each in rig.store.records(bad=False)]
+    assert sorted(of_bad + of_good) == sorted(kept)
+    assert of_bad == [f"r_{number}" for number, (bad, _) in enumerate(puts) if bad][::-1][: len(of_bad)]
+    # Of the last bad ones, as many as half of the memory has room for.
+    entries = accumulate(size + ENTRY_BYTES for size in reversed(bad_sizes))
+    assert len(of_bad) >= sum(total <= most_bytes // 2 for total in entries)
 
 
 def test_unsettled_payments_stay_when_they_end_or_their_worker_does() -> None:

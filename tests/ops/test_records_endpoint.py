@@ -13,7 +13,7 @@ from cashier.domain.pay_method import Availability, Kind
 from cashier.domain.ranking import Weights
 from cashier.fanout.ask import Importance, SourceStatus
 from cashier.ops.record_store import RecordStore
-from cashier.ops.records_endpoint import MOST_LISTED, records_routes
+from cashier.ops.records_endpoint import MOST_LISTED, MOST_SEARCHED, records_routes
 from cashier.ops.replay_view import replay_view
 from cashier.settings.loader import configuration
 from cashier.telemetry.pseudonyms import Pseudonyms
@@ -48,6 +48,20 @@ def client(store: RecordStore) -> TestClient:
 
 def found(client: TestClient, query: str = "") -> list[str]:
     return [each["request_id"] for each in client.get(f"/api/records{query}").json()["records"]]
+
+
+@pytest.mark.parametrize("verdict", [each for each in Verdict if each is not Verdict.SAMPLED])
+def test_bad_ones_are_found_behind_any_number_of_sampled_ones(
+    store: RecordStore, client: TestClient, verdict: Verdict
+) -> None:
+    bad = record(request_id="bad", verdicts=(verdict, Verdict.SAMPLED))
+    store.put_record(bad, msgspec.json.encode(bad))
+    good = record(verdicts=(Verdict.SAMPLED,))
+    body = msgspec.json.encode(good)
+    for _ in range(MOST_SEARCHED + 1):
+        store.put_record(good, body)
+    assert found(client, f"?verdict={verdict}")[0] == "bad"
+    assert found(client, "?verdict=SAMPLED") == ["r_1"] * MOST_LISTED
 
 
 def test_records_are_listed_the_latest_first(client: TestClient) -> None:

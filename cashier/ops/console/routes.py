@@ -71,10 +71,16 @@ class Console:
 
     def _look(self, page: Page) -> dict[str, Any]:
         """What the templates of the page take. Records are decoded for the page that lists them."""
-        listed = islice(self._live.records(), MOST_SHOWN) if page.name == "consultations" else ()
+        listed = self._listed() if page.name == "consultations" else ()
         records = [(record_key(each), each, waterfall(each)) for each in listed]
         silence = Counter(row.source.name for _, _, fall in records for row in fall.rows if row.is_bad)
         return context(self._live.overview(), records=records, silence=dict(silence.most_common()))
+
+    def _listed(self) -> list[ConsultationRecord]:
+        """The latest first. Good ones, which may be sampled without end, get the room left."""
+        listed = list(islice(self._live.records(bad=True), MOST_SHOWN))
+        listed += islice(self._live.records(bad=False), MOST_SHOWN - len(listed))
+        return sorted(listed, key=lambda record: record.started_at, reverse=True)
 
     def _page(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
         async def show(request: Request) -> Response:
