@@ -157,6 +157,7 @@ class Store:
         return self._child(Histogram, MetricKind.HISTOGRAM, name, labels)
 
     def snapshot(self) -> Snapshot:
+        """Set the gauges and read all. Belongs to the thread that counts: gauges read its state."""
         for set_gauges in self.before_snapshot:
             set_gauges()
         directory = self._memory[layout.DIRECTORY_AT : layout.DIRECTORY_AT + self._published[0]]
