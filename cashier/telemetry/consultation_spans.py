@@ -82,7 +82,8 @@ def source_spans(step: TracedStep, record: ConsultationRecord, clock: UnixClock)
 def _source_spans(
     step: TracedStep, source: SourceRecord, calls: Sequence[TracedCall], zero_ns: int, clock: UnixClock
 ) -> Iterator[Span]:
-    started_ns = max(zero_ns + round(source.started_ms * _MS_NS), step.started_ns)
+    # The times of a record are rounded: a source that never started may begin beyond the end.
+    started_ns = min(max(zero_ns + round(source.started_ms * _MS_NS), step.started_ns), step.ended_ns)
     ended_ns = min(max(started_ns, started_ns + round(source.elapsed_ms * _MS_NS)), step.ended_ns)
     context = calls[0].context if calls else step.context.child()
     yield Span(

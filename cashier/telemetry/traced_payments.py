@@ -138,7 +138,9 @@ class PaymentTracing:
         places = _places(step, own_root)
         (context, _), *_ = places
         step.operation.on_late_step = lambda late: self._put(partial(_late_spans, late, context))
-        self._put(partial(_operation_spans, step, tuple(operation.events), places))
+        # Those that still run become spans when they end: the caller has left, or waits no longer.
+        steps = tuple(part for part in step.steps if part.has_ended)
+        self._put(partial(_operation_spans, step, steps, tuple(operation.events), places))
 
 
 class PaymentOperation:
@@ -360,7 +362,9 @@ def _place_in_own_trace(step: TracedStep, root: TraceContext) -> _Place:
     return (root, None) if made else (root.child(), root.span_id)
 
 
-def _operation_spans(step: TracedStep, events: tuple[_Event, ...], places: tuple[_Place, ...]) -> list[Span]:
+def _operation_spans(
+    step: TracedStep, steps: Sequence[TracedStep], events: tuple[_Event, ...], places: tuple[_Place, ...]
+) -> list[Span]:
     clock = UnixClock()
     spans = [
         Span(
@@ -377,7 +381,7 @@ def _operation_spans(step: TracedStep, events: tuple[_Event, ...], places: tuple
         )
         for number, (context, parent_id) in enumerate(places)
     ]
-    return [*spans, *_step_spans(step.steps, spans[0].context.span_id, clock)]
+    return [*spans, *_step_spans(steps, spans[0].context.span_id, clock)]
 
 
 def _step_spans(steps: Sequence[TracedStep], parent_id: str, clock: UnixClock) -> Iterator[Span]:

@@ -56,8 +56,8 @@ class TracedStep:
     """
 
     __slots__ = (
-        "attributes", "calls", "context", "ended_ns", "error", "name", "operation", "record", "record_zero_ns",
-        "started_ns", "steps",
+        "attributes", "calls", "context", "ended_ns", "error", "has_ended", "name", "operation", "record",
+        "record_zero_ns", "started_ns", "steps",
     )  # fmt: skip
 
     def __init__(self, name: str, context: TraceContext, operation: TracedOperation) -> None:
@@ -65,6 +65,7 @@ class TracedStep:
         self.name = name
         self.context = context
         self.started_ns = self.ended_ns = time.perf_counter_ns()
+        self.has_ended = False
         self.attributes: Attributes = {}
         self.error: str | None = None
         self.calls: list[TracedCall] = []
@@ -97,6 +98,7 @@ class TracedStep:
 
     def end(self) -> None:
         self.ended_ns = time.perf_counter_ns()
+        self.has_ended = True
         self.operation.step_ended(self)
 
 

@@ -7,6 +7,8 @@ import time
 from contextlib import aclosing, suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cashier import Cashier, OrderUnknown, RequiredSourceUnavailable
 from cashier.caller_trace import CallerTrace
@@ -57,6 +59,21 @@ async def test_times_lie_within_those_of_the_parent() -> None:
     assert len(pairs) == len(SOURCE_NAMES)
     for span, parent in pairs:
         assert parent.started_ns <= span.started_ns <= span.ended_ns <= parent.ended_ns
+
+
+MS = st.floats(-5, 50).map(lambda ms: round(ms, 2))
+
+
+@given(MS, MS, st.integers(0, 40_000_000))
+def test_no_span_of_a_source_ends_before_it_begins(started_ms: float, elapsed_ms: float, took_ns: int) -> None:
+    """The times of a record are rounded, so a source may seem to start after the end of all."""
+    step = TracedStep("POST /v1/consult", TraceContext.root(), TracedOperation(None))
+    step.record_zero_ns = step.started_ns
+    step.ended_ns = step.started_ns + took_ns
+    source = SourceRecord("card", Importance.GATING, SourceStatus.PENDING, started_ms, elapsed_ms)
+    clock = UnixClock()
+    [span] = source_spans(step, record(sources=(source,)), clock)
+    assert clock.ns(step.started_ns) <= span.started_ns <= span.ended_ns <= clock.ns(step.ended_ns)
 
 
 async def test_the_callers_trace_is_continued_and_each_call_carries_its_own_span() -> None:

@@ -7,6 +7,8 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cashier.caller_trace import CallerTrace
 from cashier.domain.order_result import NoOrder
@@ -14,8 +16,11 @@ from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import CheckUnavailable, RiskRejected
 from cashier.payments.ports import PaymentPorts
+from cashier.telemetry.settings import TelemetrySettings
+from cashier.telemetry.span import Span
+from cashier.telemetry.span_exporter import BuildSpans
 from cashier.telemetry.trace_context import payment_root
-from cashier.telemetry.traced_payments import LOOKS_IN_FULL
+from cashier.telemetry.traced_payments import LOOKS_IN_FULL, PaymentTracing
 from cashier.telemetry.traced_ports import traced_ports
 from cashier.telemetry.traced_step import MOST_LATE_STEPS, TracedOperation, TracedStep
 from tests.telemetry.collector import ReceivedSpan, until
@@ -223,6 +228,46 @@ async def test_a_bug_of_tracing_costs_no_payment(monkeypatch: pytest.MonkeyPatch
         payment = await shop.payments().submit(request, "k1")
     assert payment.status is PaymentStatus.SUCCEEDED
     assert {type(bug) for bug in reported} == {ZeroDivisionError}
+
+
+# Of each step whether it ends before the operation does.
+ENDS = st.lists(st.booleans(), max_size=6)
+
+
+@given(ENDS, st.booleans(), st.sampled_from([None, CALLER]))
+def test_a_step_that_runs_on_when_its_operation_ends_is_exported_once(
+    ends: list[bool], built_at_once: bool, caller: str | None
+) -> None:
+    """Such as a query of the engine that several looks share, of which one gives up."""
+    built: list[Span] = []
+    put: list[BuildSpans] = []
+
+    def take(build: BuildSpans) -> None:
+        if built_at_once:
+            built.extend(build())
+        else:  # as in the exporter's thread
+            put.append(build)
+
+    tracing = PaymentTracing(take, TelemetrySettings(payment_sample_bps=10_000), lambda _: 500)
+    begun: list[TracedStep] = []
+    with tracing.operation(CANCEL, "pay_1", caller, None) as operation:
+        assert operation.step is not None
+        for ends_before in ends:
+            step = operation.step.begin_step("engine look up")
+            assert step is not None
+            begun.append(step)
+            if ends_before:
+                step.end()
+    for step, ended_before in zip(begun, ends, strict=True):
+        if not ended_before:
+            step.end()
+    built += [span for build in put for span in build()]
+    ids = [(span.context.trace_id, span.context.span_id) for span in built]
+    assert len(ids) == len(set(ids))
+    looks = {span.context.span_id: span for span in built if span.name == "engine look up"}
+    assert looks.keys() == {step.context.span_id for step in begun}
+    durations_ns = {span_id: span.ended_ns - span.started_ns for span_id, span in looks.items()}
+    assert durations_ns == {step.context.span_id: step.ended_ns - step.started_ns for step in begun}
 
 
 async def test_the_workers_own_polls_of_a_payment_belong_to_its_submit() -> None:
