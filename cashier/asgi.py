@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import structlog
 
 from cashier.core import Cashier
@@ -35,11 +34,14 @@ from cashier.web.auth import BearerAuth, is_loopback
 from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.key_file import KeyFile
 from cashier.web.rate_limit import CallerLimits
+from cashier.wire.resolver import LookupThreads
 
 _log = structlog.get_logger("cashier")
 
 RELOAD_RESULTS = ("applied", "partial", "refused", "error")
 
+# How long a reload waits for the files of the configuration.
+READ_S = 10.0
 # How often a worker reports its state.
 STATE_S = 1.0
 
@@ -89,20 +91,22 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None, run_direc
 async def reload(cashier: Cashier, origins: AllowedOrigins, read: Callable[[], Configuration]) -> None:
     """Read the configuration again and apply it. The log has the outcome, and the metrics."""
     reloads = partial(cashier.metrics.counter, "cashier_config_reload_total")
+    config, digest = await _outcome_of(read, cashier.config.source)
     try:
-        config = await anyio.to_thread.run_sync(read)  # file I/O would block the event loop
+        if isinstance(config, Exception):
+            raise config
         takes_a_restart = cashier.reload(config)
         origins.replace(config.settings.merchants)
         set_log_level(config.settings.telemetry.log_level)
     except ConfigurationError as error:
         _log.error("configuration not reloaded: it has faults", faults=error.faults)
         reloads("refused").add()
-        cashier.configuration_history.record_refused(file_digest(cashier.config.source), error.faults)
+        cashier.configuration_history.record_refused(digest, error.faults)
         return
     except Exception:  # noqa: BLE001 - a bug must not end the task that waits for signals, and so the service
         _log.exception("configuration not reloaded")
         reloads("error").add()
-        cashier.configuration_history.record_crashed(file_digest(cashier.config.source))
+        cashier.configuration_history.record_crashed(digest)
         return
     log_warnings(config)
     reloads("partial" if takes_a_restart else "applied").add()
@@ -110,6 +114,27 @@ async def reload(cashier: Cashier, origins: AllowedOrigins, read: Callable[[], C
         _log.warning("configuration reloaded, except for changes that take a restart", takes_a_restart=takes_a_restart)
     else:
         _log.info("configuration reloaded")
+
+
+async def _outcome_of(read: Callable[[], Configuration], source: str) -> tuple[Configuration | Exception, str]:
+    """What `read` returns or raises, and the digest of the file at `source`.
+
+    On a thread that a stop does not wait for: a file system may hang.
+    """
+
+    def outcome(source: str) -> tuple[Configuration | Exception, str]:
+        try:
+            config: Configuration | Exception = read()
+        except Exception as error:  # noqa: BLE001 - raised again by the caller
+            config = error
+        return config, file_digest(source)
+
+    try:
+        async with asyncio.timeout(READ_S):
+            return await LookupThreads(outcome)(source)
+    except OSError as error:
+        why = error.strerror or f"its file system has not answered within {READ_S:g} s"
+        return ConfigurationError([f"{source}: cannot be read: {why}; reload again"]), ""
 
 
 def log_warnings(config: Configuration) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from cashier import asgi
 from cashier.asgi import reload
 from cashier.consultation.answer import RequiredSourceUnavailable
 from cashier.core import Cashier
@@ -149,6 +153,44 @@ async def test_a_bug_in_a_reload_is_kept_apart_from_a_fault_of_the_file(file: Pa
     cashier = Cashier(config=load(file))
     await reload(cashier, AllowedOrigins({}), read)
     assert cashier.state().configuration.reloads[0].result is ReloadResult.CRASHED
+
+
+@contextmanager
+def hung_files() -> Iterator[tuple[asyncio.Event, Callable[[], Configuration]]]:
+    """What reads files that do not come until the end of the test, and whether it has begun."""
+    loop, begun, come = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def read() -> Configuration:
+        loop.call_soon_threadsafe(begun.set)
+        come.wait()
+        raise ZeroDivisionError
+
+    try:
+        yield begun, read
+    finally:
+        come.set()
+
+
+async def test_a_stop_does_not_wait_for_a_file_system_that_hangs(file: Path) -> None:
+    cashier = Cashier(config=load(file))
+    with hung_files() as (begun, read):
+        async with asyncio.timeout(5), asgi.open_and_reload(cashier, AllowedOrigins({}), read):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await begun.wait()
+
+
+async def test_files_that_do_not_come_are_reported_and_the_next_reload_applies(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cashier = Cashier(config=load(file))
+    with hung_files() as (_, read), monkeypatch.context() as changed:
+        changed.setattr(asgi, "READ_S", 0.001)
+        await reload(cashier, AllowedOrigins({}), read)
+    [fault] = cashier.state().configuration.reloads[0].faults
+    assert fault == f"{file}: cannot be read: its file system has not answered within 0.001 s; reload again"
+    await reload(cashier, AllowedOrigins({}), lambda: load(file))
+    results = [reading.result for reading in cashier.state().configuration.reloads]
+    assert results == [ReloadResult.APPLIED, ReloadResult.REFUSED, ReloadResult.APPLIED]
 
 
 def test_the_message_survives_its_encoding(file: Path) -> None:
