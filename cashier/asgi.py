@@ -226,4 +226,5 @@ def bearer_auth(config: Configuration) -> BearerAuth | None:
         keys = KeyFile(auth.jwks_file)
         return BearerAuth(auth, keys.read(), keys.read_changed)
     except (OSError, ValueError) as error:
-        raise ConfigurationError([f"{config.source}: [auth] jwks_file or secret: {error}"]) from None
+        key = "jwks_file" if auth.jwks_file else "secret"
+        raise ConfigurationError([f"{config.source}: [auth] {key}: {error}"]) from None

@@ -202,7 +202,7 @@ def test_what_each_step_of_a_start_finds_is_named_at_once(tmp_path: Path, monkey
     with pytest.raises(ConfigurationError) as raised:
         configured_app(str(tmp_path / "cashier.toml"))
     faults = [fault.removeprefix(f"{tmp_path}/cashier.toml: ") for fault in raised.value.faults]
-    starts = ("[auth] jwks_file", "[consult] reserve_ms", "[cache] shared", "[sources.card] ca_file")
+    starts = ("[auth] jwks_file: ", "[consult] reserve_ms", "[cache] shared", "[sources.card] ca_file")
     assert len(faults) == len(starts)
     for fault, start in zip(faults, starts, strict=True):
         assert fault.startswith(start)
