@@ -28,7 +28,7 @@ class OfferedPrice(Struct, frozen=True, array_like=True):
 
     Promotions and legs are listed by id with their amounts. `terms`: of instalments, their count
     and annual rate in basis points. `promotions_of_method`: an option has the promotions of its
-    method, which are not repeated: a provider may have sixteen terms, and a token has a bound.
+    method, which are not repeated: a list of banks is long, and a token has a bound.
     """
 
     id: str
@@ -184,12 +184,10 @@ def _row_with_parts(method: PayMethod, amount: Amounts) -> tuple[Any, ...]:
 
 def _option(option: Option, amount: Amounts, of_method: Amounts) -> tuple[Any, ...]:
     terms, option_id = option.terms, option.option_id
-    if terms is None:
-        return _price(option_id, amount)
-    agreed = (terms.count, terms.apr_bps)
-    if amount.discounts == of_method.discounts:
+    agreed = None if terms is None else (terms.count, terms.apr_bps)
+    if amount.discounts and amount.discounts == of_method.discounts:
         return (option_id, amount.payable.value, amount.fee.value, (), (), (), agreed, True)
-    return (*_price(option_id, amount), (), (), agreed)
+    return _price(option_id, amount) if agreed is None else (*_price(option_id, amount), (), (), agreed)
 
 
 def _price(id_: str, amount: Amounts) -> tuple[Any, ...]:

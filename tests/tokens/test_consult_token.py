@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from cashier.domain.money import Money
 from cashier.domain.order import Product
-from cashier.domain.pay_method import Availability
+from cashier.domain.pay_method import Amounts, Availability, Discount, Option
 from cashier.tokens.consult_token import CONSULT_TYPE, ConsultClaims, OfferedPrice
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.token_service import TokenService
@@ -245,3 +246,23 @@ def test_the_price_of_a_method_has_the_chosen_option_only() -> None:
     assert without is not None
     assert (without.payable, without.options) == (last.payable, ())
     assert claims.find_price("WALLET:UNKNOWN") is None
+
+
+@pytest.mark.parametrize("coupons", [0, 1, 16, 60])
+def test_a_long_list_of_banks_with_coupons_makes_no_token_that_is_too_long_to_be_read(coupons: int) -> None:
+    """Each bank has a fee and so a price of its own. Every third one takes no coupons."""
+    discounts = tuple(Discount(f"{number:036}", "", Money("CNY", 10)) for number in range(coupons))
+
+    def amounts(fee: int, own: tuple[Discount, ...]) -> Amounts:
+        payable = ORDER_AMOUNT.value + fee - 10 * len(own)
+        return Amounts(ORDER_AMOUNT, Money("CNY", fee), own, Money("CNY", payable))
+
+    prices = {f"BANK_{fee}": amounts(fee, discounts[: fee % 3 and coupons]) for fee in range(1, 151)}
+    options = [Option(bank, bank, Availability.AVAILABLE, None, price) for bank, price in prices.items()]
+    method = structs.replace(METHODS[-1], amount=amounts(0, discounts), options=tuple(options))
+    claims = read(TokenService([NEW]).sign_consult_token(ASKED, ORDER_AMOUNT, ORDER_ENDS_S, [method], NOW_S, 60))
+    for bank, price in prices.items():
+        row = claims.find_price(method.method_id, bank)
+        assert row is not None
+        promotions = tuple((discount.promotion_id, discount.amount.value) for discount in price.discounts)
+        assert row.options == (OfferedPrice(bank, price.payable.value, price.fee.value, promotions),)
