@@ -106,7 +106,11 @@ class Attempt(Struct, frozen=True, kw_only=True):
         route: TokenRoute | None = None,
         promotion_titles: dict[str, str] | None = None,
     ) -> PaymentClaims:
-        """The claims of a new payment token. Times in seconds since 1970."""
+        """The claims of a new payment token. Times in seconds since 1970.
+
+        After the submit nothing compares the offer any more. It may be long, and a token that is
+        too long must not be found after the submit.
+        """
         return PaymentClaims(
             iat=now_s,
             exp=max(expires_at, now_s) + QUERYABLE_S,
@@ -116,7 +120,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
             expires_at=expires_at,
             order_expires_at=self.order_expires_at,
             order_amount=self.amount,
-            offered=self.offered,
+            offered=self.offered if sent_at is None else None,
             route=route,
             promotion_titles=promotion_titles or {},
             sent_at=sent_at,

@@ -67,10 +67,11 @@ class PaymentClaims(_PublicClaims, frozen=True, kw_only=True):
     `exp`: the end of the token itself. `expires_at`: the end of the payer's time to act; status
     queries make sense for longer. `order_expires_at`: of the order, as last reported; None in
     tokens of older versions. `order_amount` and `offered`: from the consult token, the latter for
-    the chosen method with its promotions and option. `sent_at`: the first submit to the engine,
-    regardless of its outcome; None: none was made. `challenge`: None without one, or if it was
-    passed. `cancelled`: the caller asked for cancellation. `told`: the status that the caller last
-    received. `promotion_titles`: by id, of the promotions in the price, as far as they fit.
+    the chosen method with its promotions and option, and None after the submit. `sent_at`: the
+    first submit to the engine, regardless of its outcome; None: none was made. `challenge`: None
+    without one, or if it was passed. `cancelled`: the caller asked for cancellation. `told`: the
+    status that the caller last received. `promotion_titles`: by id, of the promotions in the price,
+    as far as they fit.
     """
 
     means: PaymentMeans

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from cashier.domain.offer_diff import ChangeType
@@ -138,3 +139,32 @@ async def test_a_free_order_is_paid_only_as_it_was_shown(shop: Checkout, fields:
     with pytest.raises(ConsultChanged):
         await shop.pay("discounted_to_zero", "FREE", **fields)
     assert shop.count("submit") == 0
+
+
+@pytest.mark.parametrize("coupons", [100, 640, 800])
+async def test_many_coupons_that_pay_for_an_order_leave_no_payment_without_a_token(coupons: int) -> None:
+    """The offer of 800 has 47 KB in its token, and would be too long for that of the payment."""
+    async with checkout(order_cny={"o_1001": 12_800}) as shop:
+        ask, sources = shop._sources["marketing"], dict(shop._sources)
+        offered = [
+            {
+                "promotion_id": f"{number:036}",
+                "type": "COUPON",
+                "title": "A coupon",
+                "threshold": {"currency": "CNY", "value": 0},
+                "amount_off": {"currency": "CNY", "value": 12_800 // coupons},
+                "kinds": [],
+                "group": f"group {number}",
+                "stackable": True,
+            }
+            for number in range(coupons)
+        ]
+
+        async def with_coupons(**inputs: Any) -> Any:
+            return {**msgspec.json.decode(msgspec.json.encode(await ask(**inputs))), "promotions": offered}
+
+        sources["marketing"] = with_coupons
+        shop.__dict__["_sources"] = sources
+        payment = await shop.submit(await shop.new_request("chinese_shop", "FREE", promotion_ids=()))
+        assert shop.count("submit") == 1
+        assert (await shop.look(payment)).status is payment.status
