@@ -65,9 +65,10 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 0.5
 
 
 class _BoundKey(Struct, frozen=True):
-    """The body that an idempotency key is bound to, as a hash, and its user."""
+    """The body that an idempotency key is bound to, as a hash, its order and its user."""
 
     body: str
+    order: str
     user_id: str | None
 
 
@@ -166,10 +167,10 @@ class AttemptGuard:
             known = claim.holder if isinstance(claim, OtherAttempt) else None
         return known
 
-    def is_payer(self, payment_id: str, user_id: str | None) -> bool:
-        """Whether this worker took the attempt from this user, as far as it remembers."""
+    def taken_for(self, payment_id: str) -> tuple[str, str | None] | None:
+        """The order and the user that this worker took the attempt for, if it remembers it."""
         bound = self._bodies.get(payment_id)
-        return bound is not None and bound.user_id == user_id
+        return None if bound is None else (bound.order, bound.user_id)
 
     def require_same_body(self, attempt: Attempt) -> None:
         """Raise `KeyReused` if this worker knows the key with another body."""
@@ -188,7 +189,7 @@ class AttemptGuard:
         )
         if isinstance(claim, OtherAttempt):
             raise KeyReused
-        self._bodies[attempt.payment_id] = _BoundKey(_body(attempt), attempt.chosen.user_id)
+        self._bodies[attempt.payment_id] = _BoundKey(_body(attempt), order_key(attempt.chosen), attempt.chosen.user_id)
         self._bodies.move_to_end(attempt.payment_id)
         if len(self._bodies) > _MAX_BODIES:
             self._bodies.popitem(last=False)

@@ -209,11 +209,12 @@ class AttemptRecovery:
     async def _replace_unsent(self, payment_id: str, request: AttemptRequest, operation: Operation) -> ReplacedPayment:
         """Of an attempt that never reached the engine, such as a challenge.
 
-        It may be on its way, so the engine has to refuse it first. The order proves whose it is; if
-        that names no user, only the worker that took the attempt can.
+        It may be on its way, so the engine has to refuse it first. Whose it is the worker knows
+        that took it. Any other has to take the order for proof, unless that names no user.
         """
-        order = await self._own_order(request, operation)
-        if not order.names_user and not self._attempt_guard.is_payer(payment_id, request.user_id):
+        order, own = await self._own_order(request, operation), (order_key(request), request.user_id)
+        taken_for = self._attempt_guard.taken_for(payment_id) or (own if order.names_user else None)
+        if taken_for != own:
             raise NoSuchAttempt
         upstream = await self._status_query.reverse(payment_id, request.order_id, ReversalReason.CANCELLED, operation)
         if upstream.payment is not None and not _has_no_payer(upstream):

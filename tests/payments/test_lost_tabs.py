@@ -19,6 +19,7 @@ from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.payments.errors import AcceptError, Invalid, NoSuchAttempt, NotResumable, OrderBusy, StatusUnavailable
+from cashier.sandbox import CASES
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, Reply, SharedStore, attempt_request, checkout
 
@@ -330,6 +331,27 @@ async def test_a_stranger_replaces_no_challenge(shop: Checkout) -> None:
             await shop.replace(CASE, challenged.payment_id, **fields)
     assert shop.count("reverse") == 0
     assert (await shop.answer(challenged)).status is PaymentStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize("stranger", ["balance_is_enough", "low_kyc", "indonesian_shop", "japanese_shop"])
+@pytest.mark.parametrize("moment", ["challenged", "on its way"])
+async def test_who_has_another_order_and_knows_the_id_ends_no_attempt(
+    shop: Checkout, stranger: str, moment: str
+) -> None:
+    assert CASES[stranger].request["order_id"] != CASES[CASE].request["order_id"]
+    if moment == "challenged":
+        attempt = await shop.pay(CASE, "QUICK_PAY:c_2")
+    else:
+        shop.inject("engine", "arrives_late", on="submit")
+        attempt = await shop.pay(CASE, WALLET)
+    with pytest.raises(NoSuchAttempt):
+        await shop.replace(stranger, attempt.payment_id)
+    assert shop.count("reverse") == 0
+    if moment == "challenged":
+        assert (await shop.answer(attempt)).status is PaymentStatus.SUCCEEDED
+    else:
+        await asyncio.sleep(6)
+        assert (await shop.look(attempt)).status is PaymentStatus.ACTION_REQUIRED
 
 
 @pytest.mark.parametrize("worker", [0, 1])
