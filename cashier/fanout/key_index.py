@@ -43,7 +43,8 @@ def _escaped(part: str) -> str:
 class KeyIndex:
     """The keys of one cache. Adding and removing is constant; a prefix costs what it covers.
 
-    The order is kept from the first text prefix on: it is not needed before.
+    The order is kept from the first text prefix on: it is not needed before. It is given up once
+    most of it is of keys that have gone, so it takes memory by the present keys.
     """
 
     __slots__ = ("_by_segment", "_sorted", "_unsorted")
@@ -61,6 +62,7 @@ class KeyIndex:
             self._by_segment[segment] = key
             if self._sorted is not None:
                 self._unsorted.append(segment)
+                self._forget_if_outdated()
         elif isinstance(keys, set):
             keys.add(key)
         elif keys != key:
@@ -90,8 +92,9 @@ class KeyIndex:
         return set() if keys is None else {keys}
 
     def _starting_with(self, prefix: str) -> set[str]:
-        if self._sorted is None or len(self._sorted) + len(self._unsorted) > 2 * len(self._by_segment) + _UNSORTED:
-            self._sorted, self._unsorted = sorted(self._by_segment), []
+        self._forget_if_outdated()
+        if self._sorted is None:
+            self._sorted = sorted(self._by_segment)
         elif len(self._unsorted) > _UNSORTED:
             self._sorted = sorted(dict.fromkeys(self._sorted + sorted(self._unsorted)))
             self._unsorted = []
@@ -102,6 +105,10 @@ class KeyIndex:
                 break
             found.add(segment)
         return found
+
+    def _forget_if_outdated(self) -> None:
+        if len(self._sorted or ()) + len(self._unsorted) > 2 * len(self._by_segment) + _UNSORTED:
+            self._sorted, self._unsorted = None, []
 
     def __len__(self) -> int:
         return sum(len(self._keys(segment)) for segment in self._by_segment)

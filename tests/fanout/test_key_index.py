@@ -73,6 +73,20 @@ def test_a_prefix_reads_what_it_covers_and_not_all(monkeypatch: pytest.MonkeyPat
     assert 0 < segments.reads < 50 * 40
 
 
+@pytest.mark.parametrize("again", [20, 500, 1_000_000])
+@pytest.mark.parametrize("present", [1, 50, 700])
+def test_keys_that_have_gone_take_no_memory(present: int, again: int) -> None:
+    """`again`: after how many keys a prefix is asked for once more."""
+    index = KeyIndex()
+    for number in range(5_000):
+        index.add(f"u_{number}")
+        if number >= present:
+            index.discard(f"u_{number - present}")
+        if number == present or not number % again:
+            index.covered("u_1")
+        assert len(index._sorted or ()) + len(index._unsorted) <= 2 * (present + 1) + key_index._UNSORTED
+
+
 def test_whole_users_are_found_among_those_that_start_alike() -> None:
     index = KeyIndex()
     for key in ("u_1", "u_10", ("u_1", "CNY"), ("u_10", "CNY"), ("u_1/", "CNY")):
