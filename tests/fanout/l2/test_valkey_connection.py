@@ -261,7 +261,7 @@ def test_a_stall_of_our_own_loop_makes_no_read_slow(server: Server) -> None:
 
                 server.stall()
                 reading = asyncio.create_task(worker.get("u_1"))
-                while not reads._waiting:
+                while not reads._waiting:  # noqa: ASYNC110 - a connection sets no event
                     await asyncio.sleep(0)
                 await asyncio.sleep(0)  # it is sent; any longer wait would be a part of its time
                 asyncio.get_running_loop().add_reader(ours, stall)
