@@ -39,6 +39,7 @@ from cashier.web.response import (
     problem_response,
     response_headers,
     send_response,
+    send_unread,
 )
 from cashier.web.sse import EventFormat, EventStream, accepts_event_stream
 
@@ -70,7 +71,7 @@ _EVENTS = EventFormat[Consultation](
 
 
 class ClientDisconnected(Exception):
-    """The client has gone; no response is sent."""
+    """The client has gone; nobody reads a response."""
 
 
 def _refusal_for(error: Exception, request_id: str) -> RequestRefused:
@@ -118,7 +119,7 @@ class ConsultEndpoint:
         return f"<ConsultEndpoint {self._disconnect_watch!r}>"
 
     async def serve(self, service: ConsultService | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send a response or an event stream. Sends nothing after a disconnect."""
+        """Send a response or an event stream. To a client that has gone: see `send_unread`."""
         started_ns = perf_counter_ns()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = read_request_id(headers)
@@ -129,6 +130,7 @@ class ConsultEndpoint:
                 await response.send(send, watched, started_ns)
                 return
         except ClientDisconnected:
+            await send_unread(send)
             return
         finally:
             self._disconnect_watch.leave(watched)

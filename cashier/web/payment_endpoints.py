@@ -36,7 +36,7 @@ from cashier.web.ports import ConsultService, PaymentsPort
 from cashier.web.problem import Headers, Problem, ProblemCode, RequestRefused
 from cashier.web.request_guard import RequestGuard
 from cashier.web.request_headers import read_request_id, read_traceparent
-from cashier.web.response import ApiResponse, problem_response, send_response
+from cashier.web.response import ApiResponse, problem_response, send_response, send_unread
 from cashier.web.sse import HEARTBEAT, EventFormat, EventStream
 
 _log = structlog.get_logger("cashier.web")
@@ -130,6 +130,8 @@ class PaymentOperation:
                 self._disconnect_watch.leave(call.watched)
         if isinstance(response, ApiResponse):
             await send_response(send, response, call.request_id, call.started_ns)
+        elif response is None:
+            await send_unread(send)
 
     async def _respond(self, call: PaymentCall) -> ApiResponse | EventStream[Payment] | None:
         """None if the client has disconnected."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter_ns
 from typing import NamedTuple, TypeAlias
 
@@ -18,6 +19,8 @@ RETRY_AFTER_1 = ((b"retry-after", b"1"),)
 ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
 # A connection cannot be reused after a body that was not read to its end.
 CLOSE = ((b"connection", b"close"),)
+# What nginx logs for a client that has gone.
+_CLIENT_GONE = 499
 
 # A problem in the payer's language, and the headers that say so.
 Localize: TypeAlias = Callable[[Problem], tuple[Problem, Headers]]
@@ -62,3 +65,14 @@ async def send_response(send: Send, response: ApiResponse, request_id: str, star
     headers = response_headers(response, request_id, started_ns)
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
+
+
+async def send_unread(send: Send) -> None:
+    """An empty response to a client that has gone. A server drops it.
+
+    Middleware of the program around this application may take an application without a response
+    for a bug.
+    """
+    with suppress(OSError):  # of a server that reports the disconnect here
+        await send({"type": "http.response.start", "status": _CLIENT_GONE, "headers": []})
+        await send({"type": "http.response.body", "body": b""})

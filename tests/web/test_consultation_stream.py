@@ -287,7 +287,7 @@ async def test_a_disconnect_before_the_first_event_sends_nothing() -> None:
     await asyncio.sleep(0.2)
     reader.incoming.disconnect()
     await reader.finished()
-    assert reader.response.status is None
+    assert (reader.response.status, reader.response.body) == (499, b"")
     await assert_nothing_left(application, service)
 
 

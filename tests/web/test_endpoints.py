@@ -11,6 +11,10 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message
 
 import cashier
@@ -18,10 +22,10 @@ from cashier.fanout.ask import Importance
 from cashier.fanout.reachability import Reachability, SourceReachability
 from cashier.web import CashierApp, app, owning_app
 from cashier.web.endpoint_path import API_PATHS
-from tests.web.asgi_client import JSON, CapturedResponse, call
+from tests.web.asgi_client import JSON, CapturedResponse, PendingRequest, call, scope
 from tests.web.fake_pages import FakePages
-from tests.web.fake_payments import ID, FakePayments
-from tests.web.fake_service import REACHABILITY, FakeService, opener
+from tests.web.fake_payments import ID, PAYMENT_PATH, TOKEN, FakePayments
+from tests.web.fake_service import BODY, REACHABILITY, FakeService, opener
 
 
 async def get(application: ASGIApp, path: str, method: str = "GET", root_path: str = "") -> CapturedResponse:
@@ -149,6 +153,41 @@ async def test_the_application_works_under_a_mount_point(framework: type[Starlet
     assert (await get(outer, "/pay/healthz")).status == 200
     assert (await get(outer, "/pay/nowhere")).problem() == (404, "NOT_FOUND")
     assert (await call(outer, path="/v1/consult")).status == 404
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/v1/consult", {}),
+        ("/v1/consult", {"accept": "text/event-stream"}),
+        (PAYMENT_PATH, {"x-payment-token": TOKEN}),
+        (f"{PAYMENT_PATH}/events", {"x-payment-token": TOKEN}),
+    ],
+)
+async def test_to_middleware_around_it_a_client_that_leaves_is_no_bug(
+    framework: type[Starlette], path: str, more: dict[str, str]
+) -> None:
+    payments = FakePayments()
+    payments.open.clear()
+    service = FakeService(payments)
+    service.open.clear()
+
+    async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    outer = framework(middleware=[Middleware(BaseHTTPMiddleware, dispatch=pass_on)])
+    outer.mount("/pay", app(service))
+    method, body = ("POST", BODY) if path == "/v1/consult" else ("GET", b"")
+    pending = PendingRequest(outer, scope(method, f"/pay{path}", JSON | more, query=b"wait_ms=9000"), body)
+    await asyncio.wait(
+        [asyncio.ensure_future(event.wait()) for event in (service.entered, payments.entered)],
+        return_when=asyncio.FIRST_COMPLETED,
+    )
+    pending.incoming.disconnect()
+    await pending.finished()
+    assert pending.response.status == 499
 
 
 async def test_the_application_works_behind_a_proxy_with_and_without_prefix() -> None:
