@@ -89,8 +89,10 @@ class EventStream(Generic[T]):
             (b"server-timing", timing),
         ]
         try:
-            async with aclosing(self._events()) as events:
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
+            # An end before the first event ends `_events` without running it.
+            async with aclosing(self._updates), aclosing(self._events()) as events:
+                async with asyncio.timeout(STALL_S):
+                    await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await _flush(send, b"")
                 async for event in events:
                     await _flush(send, event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 from collections.abc import AsyncGenerator
@@ -276,6 +277,24 @@ async def test_a_disconnect_ends_the_consultation_and_leaves_nothing_behind(read
     reader.incoming.disconnect()
     await reader.finished()
     assert not reader.response.ended
+    await assert_nothing_left(application, service)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("ends_by", ["disconnect", "cancellation", "stall"])
+async def test_a_client_that_reads_not_even_the_head_leaves_nothing_behind(ends_by: str) -> None:
+    service = ScriptedStream(consultation())
+    application = app(service)
+    reader = EventReader(application)
+    reader.reads.clear()
+    await reader.blocked.wait()
+    if ends_by == "disconnect":
+        reader.incoming.disconnect()
+    elif ends_by == "cancellation":
+        reader.task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await reader.finished()
+    assert not reader.response.body
     await assert_nothing_left(application, service)
 
 
