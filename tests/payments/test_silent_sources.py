@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.fanout.ask import SourceStatus
 from cashier.payments.errors import CheckUnavailable
 from tests.payments.checkout import GATING, REQUIRED, Checkout, checkout
+from tests.support.virtual_consultation import cashiers_in_virtual_time
 
 pytestmark = pytest.mark.virtual_time
 
@@ -68,30 +70,36 @@ async def test_all_silent_sources_are_named(shop: Checkout) -> None:
     assert unavailable.value.silent == ("card", "quota")
 
 
-async def test_a_hanging_source_is_silent_after_its_timeout() -> None:
-    """In real time: consultations run on the machine's clock."""
-    async with checkout(check_ms=100) as shop:
-        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
-        shop.inject("quota", "hang", always=True)
-        with pytest.raises(CheckUnavailable) as unavailable:
-            await shop.submit(request)
-        assert "quota" in unavailable.value.silent
-        assert shop.count("submit") == 0
+@pytest.fixture
+async def patient_shop() -> AsyncIterator[Checkout]:
+    """Its checks wait for two seconds, and its consultations run in virtual time."""
+    with cashiers_in_virtual_time():
+        async with checkout(check_ms=2_000) as shop:
+            yield shop
 
 
-@pytest.mark.parametrize("slow_ms", [300, 700])
-async def test_a_check_waits_for_a_slow_source_as_long_as_configured(slow_ms: int) -> None:
-    """Three times the source's own timeout and more. In real time, as above."""
-    async with checkout(check_ms=2_000) as shop:
-        request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
-        answer = shop._sources["quota"]
+async def test_a_hanging_source_is_silent_after_its_timeout(patient_shop: Checkout) -> None:
+    request = await patient_shop.new_request("chinese_shop", "WALLET:ALIPAY")
+    patient_shop.inject("quota", "hang", always=True)
+    with pytest.raises(CheckUnavailable) as unavailable:
+        await patient_shop.submit(request)
+    assert asyncio.get_running_loop().time() == pytest.approx(2.0, abs=0.01)
+    assert unavailable.value.silent == ("quota",)
+    assert patient_shop.count("submit") == 0
 
-        async def slowly(**inputs: Any) -> Any:
-            await asyncio.sleep(slow_ms / 1_000)
-            return await answer(**inputs)
 
-        shop._sources = {**shop._sources, "quota": slowly}  # type: ignore[assignment]
-        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
+@pytest.mark.parametrize("slow_ms", [300, 1_997])
+async def test_a_check_waits_for_a_slow_source_as_long_as_configured(patient_shop: Checkout, slow_ms: int) -> None:
+    """Three times the source's own timeout and more."""
+    request = await patient_shop.new_request("balance_is_enough", "BALANCE:acc_1")
+    answer = patient_shop._sources["quota"]
+
+    async def slowly(**inputs: Any) -> Any:
+        await asyncio.sleep(slow_ms / 1_000)
+        return await answer(**inputs)
+
+    patient_shop._sources = {**patient_shop._sources, "quota": slowly}  # type: ignore[assignment]
+    assert (await patient_shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_marketing_must_answer_if_the_offer_had_a_discount(shop: Checkout) -> None:
