@@ -27,6 +27,8 @@ pytestmark = pytest.mark.peers
 
 USERS = 40
 AT_ONCE = 32
+# The machine may stand still during one.
+ATTEMPTS = 10
 CROWD = World().population.generated
 CACHED = {spec.source.name for spec in SOURCE_SPECS if spec.cache.on}
 
@@ -70,6 +72,15 @@ def consult(connection: http.client.HTTPConnection, n: int) -> dict[str, Any]:
     assert not answer.will_close
     merged: dict[str, Any] = json.loads(body)
     return merged
+
+
+def timed_consultations(port: int, n: int) -> Iterator[tuple[dict[str, Any], float]]:
+    """Answer and duration in ms of one attempt after the other."""
+    with connected(port) as connection:
+        for _ in range(ATTEMPTS):
+            start_s = time.perf_counter()
+            answer = consult(connection, n)
+            yield answer, (time.perf_counter() - start_s) * 1000
 
 
 def direct_answers(sources: LeanUpstream, n: int) -> dict[str, Any]:
@@ -129,12 +140,13 @@ def test_an_unknown_order_is_null(served: Served, sources: LeanUpstream) -> None
 
 def test_a_peer_asks_all_sources_at_the_same_time(served: Served, sources: LeanUpstream) -> None:
     sources.behave(Behaviour(delay_ms=dict.fromkeys(SOURCE_NAMES, 100)))
-    with connected(served.port) as connection:
-        start_s = time.perf_counter()
-        consult(connection, FIRST_USER + 36)
-        took_ms = (time.perf_counter() - start_s) * 1000
+    times_ms = []
+    for _, took_ms in timed_consultations(served.port, FIRST_USER + 36):
+        times_ms.append(took_ms)
+        if took_ms < 350:
+            break
     sources.behave(Behaviour())
-    assert 100 <= took_ms < 350
+    assert 100 <= min(times_ms) < 350
 
 
 def test_a_peer_asks_again_only_for_what_it_does_not_cache(peer: Peer, served: Served, sources: LeanUpstream) -> None:
@@ -151,14 +163,15 @@ def test_a_call_of_a_gateway_ends_by_its_timeout(name: str, lab: Lab, sources: L
     gateway = next(peer for peer in PEERS if peer.name == name)
     n = FIRST_USER + 38
     expected = direct_answers(sources, n)
-    with gateway.start(lab, sources.urls, call_timeout_ms=150) as served, connected(served.port) as connection:
+    with gateway.start(lab, sources.urls, call_timeout_ms=150) as served:
         sources.behave(Behaviour(hanging=("quota",)))
-        start_s = time.perf_counter()
-        answer = consult(connection, n)
-        took_ms = (time.perf_counter() - start_s) * 1000
+        attempts = []
+        for answer, took_ms in timed_consultations(served.port, n):
+            attempts.append((answer == {**expected, "quota": None}, 150 <= took_ms < 400))
+            if all(attempts[-1]):
+                break
     sources.behave(Behaviour())
-    assert answer == {**expected, "quota": None}
-    assert 150 <= took_ms < 400
+    assert attempts[-1] == (True, True), attempts
 
 
 def test_a_timeout_is_refused_by_a_peer_that_has_none(lab: Lab, sources: LeanUpstream) -> None:
