@@ -245,7 +245,7 @@ def test_a_stall_of_our_own_loop_makes_no_read_slow(server: Server) -> None:
     """On uvloop, which runs timers after the callbacks of sockets, whatever those took."""
 
     async def main() -> None:
-        settings = ValkeySettings(get_ms=200, command_ms=10_000, alone_ms=1, silence_ms=60_000)
+        settings = ValkeySettings(get_ms=800, command_ms=10_000, alone_ms=1, silence_ms=60_000)
         ours, others = socket.socketpair()
         with ours, others:
             async with l2_worker(server, settings) as worker:
@@ -257,7 +257,7 @@ def test_a_stall_of_our_own_loop_makes_no_read_slow(server: Server) -> None:
                     ours.recv(1)
                     server.go_on()
                     assert select.select([connection], [], [], FOREVER_S)[0], "the reply came during the stall"
-                    time.sleep(0.25)
+                    time.sleep(0.85)
 
                 server.stall()
                 reading = asyncio.create_task(worker.get("u_1"))
