@@ -29,7 +29,7 @@ from tests.telemetry.sample_records import payment, record, state
 
 
 async def until(happens: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not happens():  # noqa: ASYNC110 - another process would not set an event either
             await asyncio.sleep(0.002)
 

@@ -49,7 +49,7 @@ def port() -> Iterator[OperationsPort]:
 
 def ask(port: OperationsPort, method: str, path: str, **headers: str) -> tuple[HTTPResponse, bytes]:
     assert port.url is not None
-    connection = HTTPConnection(port.url.removeprefix("http://"), timeout=10)
+    connection = HTTPConnection(port.url.removeprefix("http://"), timeout=30)
     connection.request(method, path, headers=headers)
     response = connection.getresponse()
     body = response.read()
@@ -118,7 +118,7 @@ def test_a_head_that_does_not_end_is_cut(port: OperationsPort, monkeypatch: pyte
     monkeypatch.setattr(http_protocol, "REQUEST_S", 0.01)
     assert port.url is not None
     host, number = port.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(number)), timeout=10) as client:
+    with socket.create_connection((host, int(number)), timeout=30) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: ")
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
@@ -185,7 +185,7 @@ def test_a_taken_port_is_logged_once_and_tried_again(monkeypatch: pytest.MonkeyP
             ask(port, "GET", "/healthz")
         monkeypatch.setattr(server, "bound_socket", note)
     try:
-        assert opened.wait(10)
+        assert opened.wait(30)
         eventually(lambda: port.url is not None, "the port is open")
         assert ask(port, "GET", "/healthz")[0].status == 200
     finally:

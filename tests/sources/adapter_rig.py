@@ -115,7 +115,7 @@ async def outcome_of(
     upstream = AdapterUpstream(adapter_of(adapter, source), transport or AnsweringTransport())
     upstream.call(KNOWN, HEADERS, 100, on_answer)
     assert not ended.done(), "the callback was called before the call returned"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await ended
 
 

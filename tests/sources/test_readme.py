@@ -103,7 +103,7 @@ def guard_of(upstream: Any) -> Guard:
 async def outcome_over(guard: Guard) -> Any:
     ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     guard.start(KNOWN, HEADERS, 5000, lambda outcome, *_: ended.set_result(outcome))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await ended
 
 

@@ -41,7 +41,7 @@ class Counting:
 
     def authenticate(self, request: Request) -> Request:
         self.threads.append(threading.current_thread())
-        self.hold.wait(5)
+        self.hold.wait(30)
         if self.fault is not None:
             raise self.fault
         self.count += 1
