@@ -242,7 +242,9 @@ class CheckoutEndpoints:
             merchant_id=session.merchant_id,
             user_id=session.user_id,
             payment_id=payment_id(session.merchant_id, session.order_id, key),
-            locale=session.locale,
+            # Only by the very same submit a walk-in gets a payment whose answer was lost, also in a
+            # language that was chosen since.
+            locale=None if session.user_id is None else session.locale,
             return_url=session.return_url if session.product is Product.EMBEDDED_CASHIER else None,
         )
 

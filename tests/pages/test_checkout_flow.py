@@ -102,11 +102,17 @@ async def test_instalments_show_their_terms_and_are_chosen(shop: PageShop) -> No
     assert shop.checkout.submissions[-1]["amount"]["value"] == option.amount.payable.value
 
 
-async def test_a_code_is_drawn_for_a_walk_in(shop: PageShop, monkeypatch: pytest.MonkeyPatch) -> None:
+def draw_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Virtual time does not wait for threads."""
+
     async def run_here(draw: Callable[[str], Markup], content: str) -> Markup:
         return draw(content)
 
     monkeypatch.setattr(qr, "to_thread", SimpleNamespace(run_sync=run_here))
+
+
+async def test_a_code_is_drawn_for_a_walk_in(shop: PageShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_here(monkeypatch)
     browser = await shop.payer("walk_in")
     await browser.choose("MERCHANT_QR:ALIPAY")
     assert browser.document.view == "action"
@@ -369,6 +375,24 @@ async def test_a_lost_answer_is_met_again_by_a_reload(shop: PageShop) -> None:
     browser.cookies = cookies
     await browser.reload()
     assert browser.address.startswith("/cashier/o_1001/payment")
+    assert browser.document.view == "action"
+    assert shop.checkout.count("submit") == 1
+
+
+@pytest.mark.parametrize("locale", [None, "ar", "id"])
+@pytest.mark.parametrize(("case", "method_id"), [("walk_in", "MERCHANT_QR:ALIPAY"), ("chinese_shop", "WALLET:ALIPAY")])
+async def test_a_lost_answer_is_met_again_by_the_same_press_in_any_language(
+    shop: PageShop, monkeypatch: pytest.MonkeyPatch, case: str, method_id: str, locale: str | None
+) -> None:
+    draw_here(monkeypatch)
+    browser = await shop.payer(case)
+    checkout, cookies = browser.document, dict(browser.cookies)
+    await browser.post(checkout.form("/pay"), browser.choice(method_id))
+    browser.cookies = cookies
+    if locale is not None:
+        await browser.send("GET", f"{browser.address}?locale={locale}")
+    browser.document = checkout
+    await browser.submit("/pay", browser.choice(method_id))
     assert browser.document.view == "action"
     assert shop.checkout.count("submit") == 1
 
