@@ -200,6 +200,31 @@ def test_the_details_of_a_choice_that_comes_late_open_once_it_is_touched(
         assert wrong == []
 
 
+@pytest.mark.parametrize("preferred", ["", "checked"])
+def test_where_only_folded_rows_can_be_chosen_a_press_unfolds_them(
+    browser: Browser, server: ScriptServer, address: str, preferred: str
+) -> None:
+    """Nothing would happen, or a payment by what is not seen."""
+
+    def shown(state: str, rest: str) -> str:
+        rows = checkout(row("a", state=state), row("b", state=state), rest=(row("c", state=rest), row("d", state=rest)))
+        return rows.replace('type="radio"', 'type="radio" required')
+
+    server.content = shown("checking", "checking")
+    with opened(browser) as (page, wrong):
+        open_followed(page, server, address)
+        server.show(shown("disabled", "").replace('data-amount="¥10.00">', f'data-amount="¥10.00" {preferred}>', 1))
+        page.locator("#c-pick:enabled").wait_for(state="attached")
+        assert page.locator("#others").get_attribute("open") is None, "nothing moves by itself"
+        page.locator("#pay button").click()
+        page.locator("#c-pick:focus").wait_for()
+        assert page.locator("#c-pick").is_visible()
+        assert (server.sent, wrong) == ([], [])
+        page.locator("#c-pick").check()
+        page.locator("#pay button").click()
+        page.get_by_role("heading", name="Paid").wait_for()
+
+
 def test_a_choice_that_is_being_checked_comes_back(browser: Browser, server: ScriptServer, address: str) -> None:
     server.content = checkout(row("a"), row("b", state="checked"))
     with opened(browser) as (page, _):

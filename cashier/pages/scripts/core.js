@@ -282,8 +282,8 @@ function improve(root, host) {
       const input = root.getElementById(id);
       if (!input || input.disabled || taken.has(name) || chosenNames.has(name)) continue;
       const row = input.closest("[data-rows] > *");
-      // What has still to be chosen in it cannot stay folded.
-      if (row?.querySelector(".options")) continue;
+      // What has still to be chosen in it cannot stay folded, and nobody pays by what is not seen.
+      if (row?.querySelector(".options") || row?.closest("details:not([open])")) continue;
       input.checked = true;
       // Its details would move the rows below from under a finger: they open once it is touched.
       if (row) row.dataset.folded = "";
@@ -654,6 +654,11 @@ function improve(root, host) {
       if (code !== event.target.value) event.target.value = code;
     }
   }, listening);
+  // A press without a choice says so at a row, which may be folded.
+  root.addEventListener("invalid", ({ target }) => {
+    const folded = target.closest("details");
+    if (folded) folded.open = true;
+  }, { ...listening, capture: true });
   // Before `maxlength` cuts it.
   root.addEventListener("paste", (event) => {
     if (!isCode(event.target)) return;
