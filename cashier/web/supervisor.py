@@ -65,6 +65,9 @@ class Worker(multiprocess.Process):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             super().start()
+        except OSError:
+            self._count.release()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
@@ -154,7 +157,23 @@ class Supervisor(multiprocess.Multiprocess):
         """Raises SystemExit if a worker of the first set cannot start."""
         # uvicorn creates workers in two places by this name and has no setting for another class.
         multiprocess.Process = Worker  # type: ignore[misc]
-        self.init_processes()
+        try:
+            self._watch()
+        finally:
+            # After a bug too: the end of the interpreter would wait for the workers, for ever.
+            self.terminate_all()
+            self.join_all()
+        if self._start_failed:
+            raise SystemExit(STARTUP_FAILURE)
+
+    def _watch(self) -> None:
+        """Return when the workers are to be stopped."""
+        try:
+            self.init_processes()
+        except OSError as error:
+            _log.error("a worker cannot start: the service stops", reason=error.strerror)
+            self._start_failed = True
+            return
         while self._stop_at_s is None:
             time.sleep(WATCH_S)
             self.handle_signals()
@@ -164,10 +183,6 @@ class Supervisor(multiprocess.Multiprocess):
                 worker.send_signal(signal.SIGTERM)
         while time.monotonic() < self._stop_at_s and any(worker.exitcode is None for worker in self.processes):
             time.sleep(WATCH_S)
-        self.terminate_all()
-        self.join_all()
-        if self._start_failed:
-            raise SystemExit(STARTUP_FAILURE)
 
     def keep_subprocess_alive(self) -> None:
         for index, worker in enumerate(self.processes):
@@ -188,8 +203,7 @@ class Supervisor(multiprocess.Multiprocess):
             self._stop_at_s = now_s
             return
         if worker.replace_at_s is None:
-            wait_s = 0.0 if worker.started else self._restart_wait_s
-            self._restart_wait_s = min(2 * wait_s, LONGEST_RESTART_WAIT_S) or RESTART_WAIT_S
+            wait_s = self._next_wait_s(served=worker.started)
             worker.replace_at_s = now_s + wait_s
             worker.kill()  # it may hang
             worker.join()
@@ -197,8 +211,21 @@ class Supervisor(multiprocess.Multiprocess):
             reason = "hung" if status is None else "ended"
             _log.error("a worker is replaced", reason=reason, pid=worker.pid, status=worker.exitcode, wait_s=wait_s)
         if now_s >= worker.replace_at_s:
-            self.processes[index] = Worker(self.config, self.sockets)
-            self.processes[index].start()
+            try:
+                started = Worker(self.config, self.sockets)
+                started.start()
+            except OSError as error:  # no process, memory or file is left
+                wait_s = self._next_wait_s(served=False)
+                worker.replace_at_s = now_s + wait_s
+                _log.error("a worker cannot be replaced yet", reason=error.strerror, wait_s=wait_s)
+                return
+            self.processes[index] = started
+
+    def _next_wait_s(self, *, served: bool) -> float:
+        """The wait before the next start. `served`: the last worker did."""
+        wait_s = 0.0 if served else self._restart_wait_s
+        self._restart_wait_s = min(2 * wait_s, LONGEST_RESTART_WAIT_S) or RESTART_WAIT_S
+        return wait_s
 
     def handle_hup(self) -> None:
         # Workers reload their configuration. New processes would lose what the old ones have
