@@ -14,7 +14,7 @@ from cashier.fanout.ask import Known, OnOutcome
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
 from cashier.fanout.guarded_source import GuardedSource
 from cashier.fanout.latency_histogram import NEVER_NS
-from cashier.fanout.upstream_protocol import CautiousCall, OnAnswer, UpstreamCall
+from cashier.fanout.upstream_protocol import CautiousCall, OnAnswer, UpstreamCall, UserCall
 from cashier.source_errors import FailureReason, NotAsked, Overloaded, SourceError, TimedOut, Unreachable
 
 C = TypeVar("C", OnAnswer, OnOutcome)
@@ -240,7 +240,10 @@ class HedgedCall(CallAttempt, Generic[C]):
             return False
         self.no_extra = True
         self.extra = HedgeAttempt(self, now_ns)
-        self.send(self.extra, left_ms, avoid)
+        if isinstance(first, UserCall):
+            first.context.run(self.send, self.extra, left_ms, avoid)
+        else:
+            self.send(self.extra, left_ms, avoid)
         if first is not None and isinstance(self.extra.call, CautiousCall):
             self.extra.call.beside_another = True
         return True

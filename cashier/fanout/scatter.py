@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -104,7 +105,7 @@ class Scatter:
     """
 
     __slots__ = (
-        "_answers", "_bug", "_call_headers", "_conclusive", "_end_ns", "_essential_left",
+        "_answers", "_bug", "_call_headers", "_conclusive", "_context", "_end_ns", "_essential_left",
         "_essentials_settled_ns", "_failed_required", "_grace_ns", "_known", "_left",
         "_next_expiry_ns", "_plan", "_ready", "_starting_ns", "_timer", "_timer_due_ns", "_waited_for_stall",
         "_waiter", "asks", "clock_ns", "ended", "started_ns",
@@ -131,6 +132,7 @@ class Scatter:
         self._answers: dict[str, Any] = {}
         self.asks = [PendingAsk(ask, self) for ask in plan.asks]
         self._ready: list[PendingAsk] = []
+        self._context: Context | None = None
         self._starting_ns: int | None = None  # while asks are being started: when that began
         self._left = len(self.asks)  # not settled
         self._essential_left = plan.essential_count
@@ -160,6 +162,9 @@ class Scatter:
         if known.keys() >= self._plan.needs:
             self._ready += self.asks
         else:
+            # Asks that start later do so in the callback of a wire or a timer, which may have the
+            # context of another consultation. What they call is the embedding program's own.
+            self._context = copy_context()
             self._sort_by_needs(known)
         self._start_ready()
 
@@ -233,11 +238,15 @@ class Scatter:
             if self._starting_ns is not None or self.ended:
                 return
             if self._ready:
-                self._start_ready()
+                self._start_unblocked()
             elif not self._essential_left or self._failed_required:
                 self._check_end()
         except Exception as bug:  # noqa: BLE001 - `scatter` must raise it; here it would end in the callback of a wire
             self._end_by_bug(bug)
+
+    def _start_unblocked(self) -> None:
+        assert self._context is not None, "an ask waited"  # noqa: S101 - beyond types
+        self._context.run(self._start_ready)
 
     def _start_ready(self) -> None:
         """Start all ready asks.
@@ -409,7 +418,7 @@ class Scatter:
             else:
                 self._next_expiry_ns = min(self._next_expiry_ns, pending.expires_ns)
         if self._ready:
-            self._start_ready()
+            self._start_unblocked()
         else:
             self._check_end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import Any, Protocol
 
 from cashier.fanout.ask import Known, PendingCall
@@ -31,7 +32,20 @@ class UpstreamCall(PendingCall, Protocol):
         """
 
 
-class CautiousCall:
+class UserCall:
+    """A call that runs the user's code. `context`: in which it was made.
+
+    What belongs to it later runs there: the callbacks of wires and timers may have the context of
+    another call.
+    """
+
+    __slots__ = ("context",)
+
+    def __init__(self) -> None:
+        self.context = copy_context()
+
+
+class CautiousCall(UserCall):
     """A call whose requests are made by the user's code, so that some must not be sent twice.
 
     `repeatable`: only GETs were sent so far, so a second call may be made beside this one.
@@ -41,6 +55,7 @@ class CautiousCall:
     __slots__ = ("beside_another", "repeatable")
 
     def __init__(self) -> None:
+        super().__init__()
         self.repeatable = True
         self.beside_another = False
 

@@ -118,6 +118,9 @@ class SingleRequestCall(AdaptedCall):
         self._call = self._transport.send(request, self._call_headers, self._budget_ms, self._on_response, self._avoid)
 
     def _on_response(self, response: Response | SourceError) -> None:
+        self.context.run(self._finish_with, response)
+
+    def _finish_with(self, response: Response | SourceError) -> None:
         self.finish(self._adapter.outcome(response, self._asked))
 
     def abandon(self) -> None:

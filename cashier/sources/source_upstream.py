@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cashier.fanout.ask import Known
-from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
+from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall, UserCall
 from cashier.source_errors import FailureReason, Garbled, SourceError, Unreachable
 from cashier.sources.source import ContractParser, Source, parse_or_error, parse_response
 from cashier.wire.transport import Response, Transport
@@ -109,12 +109,13 @@ async def _call(function: UpstreamFunction, inputs: dict[str, Any]) -> Any:
         raise RuntimeError(f"it raised {type(fault).__name__}") from fault
 
 
-class _FunctionCall:
+class _FunctionCall(UserCall):
     __slots__ = ("_on_done", "_task")
 
     address_index = 0
 
     def __init__(self, task: asyncio.Task[Any], on_done: Callable[[asyncio.Task[Any]], None]) -> None:
+        super().__init__()
         self._task = task
         self._on_done = on_done
 

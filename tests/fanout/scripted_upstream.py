@@ -11,7 +11,7 @@ from cashier.fanout.ask import AskCall, Importance, Known, SourceStatus, Start
 from cashier.fanout.guard import Guard
 from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.fanout.upstream_protocol import OnAnswer
+from cashier.fanout.upstream_protocol import OnAnswer, Upstream
 from cashier.source_errors import Garbled, SourceError
 from tests.support.virtual_time import MS_NS, clock_ns, timers_set
 
@@ -197,7 +197,7 @@ async def ask_steadily(
 
 
 def guarded(
-    upstream: ScriptedUpstream,
+    upstream: Upstream,
     mechanisms: Mechanisms | None = None,
     *,
     ceiling_ms: int = 100,
