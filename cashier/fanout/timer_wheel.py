@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from heapq import heappop, heappush
 from itertools import chain
 from typing import Protocol
@@ -91,7 +92,9 @@ class TimerWheel:
             self._loop = asyncio.get_running_loop()
         # Whole milliseconds, rounded up: uvloop rounds to them, and an early timer would only be
         # armed again.
-        self._timer = self._loop.call_later(max(1, -((now_ns - due_ns) // _MS_NS)) / 1000, self._on_timer)
+        delay_s = max(1, -((now_ns - due_ns) // _MS_NS)) / 1000
+        # Not the context of one call, for the marks of all.
+        self._timer = self._loop.call_later(delay_s, self._on_timer, context=Context())
         self._due_ns = due_ns
 
     def _on_timer(self) -> None:
@@ -101,7 +104,7 @@ class TimerWheel:
         now_ns = self._clock_ns()
         if not self._waited_for_stall and stalled(due_ns, now_ns):
             self._waited_for_stall = True
-            self._timer = asyncio.get_running_loop().call_later(TURN_S, self._on_timer)
+            self._timer = asyncio.get_running_loop().call_later(TURN_S, self._on_timer, context=Context())
             self._due_ns = now_ns
             return
         self._waited_for_stall = False

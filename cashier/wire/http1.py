@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from functools import partial
 from math import inf
 from random import uniform
@@ -352,7 +353,8 @@ class Http1Client:
         The connection may serve another call; a failure counts against this one only.
         """
         pool.connecting += 1
-        task = asyncio.get_running_loop().create_task(self._open(pool))
+        # Its callbacks keep the context, and serve other calls too.
+        task = Context().run(asyncio.get_running_loop().create_task, self._open(pool))
         self._connects[task] = call
         task.add_done_callback(partial(self._connect_done, pool, call))
         if call is not None:
@@ -561,7 +563,8 @@ class Http1Client:
         now_s = monotonic()
         due_s = min(pool.expire(now_s, self._settings.idle_s) for pool in self._pools)
         # The loop's clock may lag a millisecond behind this one; a delay of 0 would spin.
-        self._expiry = asyncio.get_running_loop().call_later(max(0.001, due_s - now_s), self._expire)
+        delay_s = max(0.001, due_s - now_s)
+        self._expiry = asyncio.get_running_loop().call_later(delay_s, self._expire, context=Context())
 
     async def close(self) -> None:
         self._closed = True

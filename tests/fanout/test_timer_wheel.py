@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 from hypothesis import given
@@ -117,3 +118,30 @@ async def test_the_calls_of_one_source_are_cancelled_alone(others: int) -> None:
     assert bool(timers_set()) == bool(others)
     await pass_ms(60)
     assert [len(call.passed) for call in calls] == [0, *[1] * others]
+
+
+CALLER: ContextVar[str] = ContextVar("caller", default="none")
+
+
+class Noting(Marked):
+    """Notes whose context its marks are passed in."""
+
+    def __init__(self, marks_us: list[int], ends_us: int) -> None:
+        super().__init__(marks_us, ends_us)
+        self.callers: list[str] = []
+
+    def pass_mark(self, now_ns: int) -> None:
+        super().pass_mark(now_ns)
+        self.callers.append(CALLER.get())
+
+
+async def test_the_marks_of_a_call_are_passed_in_no_other_callers_context() -> None:
+    wheel = TimerWheel(clock_ns)
+    CALLER.set("the first")
+    first = Noting([5_000, 9_000], 20_000)
+    wheel.watch(first, clock_ns())
+    CALLER.set("the second")
+    second = Noting([7_000, 30_000], 40_000)
+    wheel.watch(second, clock_ns())
+    await pass_ms(50)
+    assert first.callers == second.callers == ["none", "none"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context, ContextVar
 
 import pytest
 
@@ -101,6 +102,33 @@ async def test_one_connection_serves_successive_requests(wired: Wired) -> None:
     for _ in range(3):
         await exchange(wired, peer)
     assert wired.upstream.untaken == 0
+
+
+CALLER: ContextVar[str] = ContextVar("caller", default="none")
+
+
+class NotingCall(RecordedCall):
+    """Notes whose context its answer comes in."""
+
+    caller = ""
+
+    def _on_response(self, outcome: Response | SourceError) -> None:
+        self.caller = CALLER.get()
+        super()._on_response(outcome)
+
+
+async def test_an_answer_comes_in_no_other_callers_context(wired: Wired) -> None:
+    """A log line about it must not have what belongs to the request that opened the connection."""
+    peer = None
+    for name in ("first", "second", "third"):
+        context = Context()
+        context.run(CALLER.set, name)
+        call = context.run(NotingCall, wired.transport, Request("/thing"))
+        peer = peer or await wired.upstream.peer()
+        await peer.read_request()
+        peer.write(answer(b"hello"))
+        assert await call.outcome() == HELLO
+        assert call.caller in ("none", name)
 
 
 async def test_concurrent_requests_have_a_connection_each(wired: Wired) -> None:
