@@ -5,6 +5,7 @@ Bad input ends in one clear line, without a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import webbrowser
@@ -169,15 +170,21 @@ def serve(
         with operations_port(loaded, bearer_auth(loaded)) as operations:
 
             def announce(at: str, bound: int) -> None:
-                print(f"Serving on http://{host_and_port(at, bound)}", flush=True)
+                _announce(f"Serving on http://{host_and_port(at, bound)}")
                 operations.warn_if_taken()
                 if operations.url is not None:
-                    print(f"Operations on {operations.url}", flush=True)
+                    _announce(f"Operations on {operations.url}")
 
             build = partial(configured_app, str(config), given, operations.run_directory)
             serve_app(server, build, announce, operations.count_worker_end)
     except OSError as error:
         stop(listen_fault(server.host, server.port, error))
+
+
+def _announce(line: str) -> None:
+    """A full disk, or a reader that has gone, keeps no service from serving."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
 
 
 # Here, for their place in `cashier --help`.
