@@ -11,7 +11,6 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from cashier import wiring
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
 from cashier.probe import OPTION_OF_INPUT, PATIENCE_MS, near_misses, presentable
 from cashier.settings.schema import Configuration, ConfigurationError
@@ -19,6 +18,7 @@ from cashier.source_errors import SourceError, TimedOut, Unreachable
 from cashier.sources.adapter_hooks import AdapterHooks
 from cashier.sources.adapter_upstream import AdapterUpstream
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, Transport, TransportCall
+from cashier.wiring.transports import adapter_transport, load_adapter, path_prefix
 
 _log = structlog.get_logger("cashier")
 
@@ -118,7 +118,7 @@ async def try_adapter(
     mappings: list[bytes] = []
     raised: list[str] = []
     try:
-        adapter = wiring.load_adapter(
+        adapter = load_adapter(
             spec,
             own,
             own.adapter,
@@ -126,10 +126,10 @@ async def try_adapter(
             on_mapping=mappings.append,
             on_raised=lambda fault: raised.append(f"{type(fault).__name__}: {fault}"),
         )
-        real, resources = wiring.adapter_transport(own) if live else (None, [])
+        real, resources = adapter_transport(own) if live else (None, [])
     except ValueError as fault:
         raise ConfigurationError([f"{config.source}: [sources.{source}] {fault}"]) from None
-    transport = _TriedTransport(wiring.path_prefix(own), samples, real)
+    transport = _TriedTransport(path_prefix(own), samples, real)
     hooks = AdapterHooks(adapter, _log.warning)
     try:
         if live:

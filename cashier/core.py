@@ -19,7 +19,6 @@ import structlog
 from anyio import to_thread
 from msgspec import structs
 
-from cashier import wiring
 from cashier.consultation.answer import Consultation, NotOpen
 from cashier.consultation.source_evidence import with_failures
 from cashier.consultation.source_reachability import source_reachability
@@ -54,6 +53,11 @@ from cashier.telemetry.worker_state import WorkerState
 from cashier.tokens.token_service import TokenService
 from cashier.wire.reachability import await_reachable
 from cashier.wire.transport import CallHeaders, Transport
+from cashier.wiring.checks import changes_that_need_a_restart, check_completeness, check_plan
+from cashier.wiring.discovery import rediscover
+from cashier.wiring.flows import consult_flow, payment_flow, payment_policy, recheck_flow
+from cashier.wiring.parts import CoherenceCallbacks, Parts, build_parts, token_service
+from cashier.wiring.transports import Resource
 
 _log = structlog.get_logger("cashier")
 _CLOSE_S = 5.0
@@ -90,7 +94,7 @@ class Cashier:
     `clock`: the time of day, for simulations.
     """
 
-    _parts: wiring.Parts
+    _parts: Parts
 
     def __init__(
         self,
@@ -122,9 +126,9 @@ class Cashier:
         self._in_use = self._used = False
         with all_faults() as noting:
             with noting():
-                wiring.check_plan(config, self._given)
+                check_plan(config, self._given)
             with noting():
-                self._tokens = wiring.token_service(config)
+                self._tokens = token_service(config)
                 self._build(config)
 
     @classmethod
@@ -296,11 +300,11 @@ class Cashier:
         """
         with all_faults() as noting:
             with noting():
-                wiring.check_completeness(config, self._given)
+                check_completeness(config, self._given)
             with noting():
-                wiring.check_plan(config, self._given)
-        needs_restart = tuple(wiring.changes_that_need_a_restart(self._built, config))
-        wiring.rediscover(self._parts, self._built, config)
+                check_plan(config, self._given)
+        needs_restart = tuple(changes_that_need_a_restart(self._built, config))
+        rediscover(self._parts, self._built, config)
         self.config = config
         for pipeline in self.pipelines.values():
             pipeline.reconfigure(config.settings)
@@ -375,13 +379,13 @@ class Cashier:
     def _build(self, config: Configuration) -> None:
         # `_built`: what the parts that cannot change at run time were made from.
         self.config = self._built = config
-        self._parts = wiring.build(
+        self._parts = build_parts(
             config,
             self._given,
             self._tokens,
             self._ladder or DegradationLadder(),
             self.metrics,
-            wiring.CoherenceCallbacks(self._drop_cached, self._drop_all_cached, self._distrust_cached),
+            CoherenceCallbacks(self._drop_cached, self._drop_all_cached, self._distrust_cached),
         )
         self._sources_reached = not self._parts.required
         self.pipelines = self._parts.pipelines
@@ -389,7 +393,7 @@ class Cashier:
         self._consult_headers = _call_headers if tracing is None else tracing.traced(_call_headers)
         for pipeline in self.pipelines.values():
             pipeline.guard.on_recovery = self._probe_soon
-        self.payments = wiring.payment_flow(
+        self.payments = payment_flow(
             self._parts,
             self._bind(config),
             self._clock,
@@ -412,11 +416,11 @@ class Cashier:
 
     def _bind(self, config: Configuration) -> PaymentPolicy:
         """Bind plan and flow to the current numbers of the pipelines, and return the policy."""
-        self.plan, self._consult = wiring.consult_flow(self._parts, config, self._clock)
-        self._recheck = wiring.recheck_flow(self._parts, config, self._clock)
+        self.plan, self._consult = consult_flow(self._parts, config, self._clock)
+        self._recheck = recheck_flow(self._parts, config, self._clock)
         digest = digest_of(config.catalog, config.weights)
         self.recorder.replay_facts = partial(facts_of, digest=digest, pseudonyms=self._pseudonyms)
-        return wiring.payment_policy(config, self._recheck)
+        return payment_policy(config, self._recheck)
 
     async def _connect(self) -> None:
         """Open connections ahead, and wait for the required sources."""
@@ -500,7 +504,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
-async def _close(opened: Sequence[Transport | wiring.Resource]) -> None:
+async def _close(opened: Sequence[Transport | Resource]) -> None:
     """Close all at once. An upstream that does not let go must not block the stop."""
     with anyio.move_on_after(_CLOSE_S, shield=True) as bound:
         async with anyio.create_task_group() as closing:

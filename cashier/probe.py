@@ -17,7 +17,6 @@ import msgspec
 import orjson
 from msgspec import Struct
 
-from cashier import wiring
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, SourceSpec
 from cashier.domain.engine_contract import EngineAnswered, NeverArrived
 from cashier.domain.facts import Channels, Quotas
@@ -32,6 +31,7 @@ from cashier.source_errors import SourceError, TimedOut
 from cashier.sources.source import Source
 from cashier.sources.source_upstream import UpstreamFunction
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, Transport, TransportCall
+from cashier.wiring.upstreams import bare_upstreams
 
 # Longer than any source may take, so that a slow one is seen to be slow and not merely silent.
 PATIENCE_MS = 10_000
@@ -124,7 +124,7 @@ async def probe(
 
     # The answer of each source in the contract's shape, as JSON; also one that cannot be used.
     mappings: dict[str, bytes] = {}
-    upstreams, ports, resources = wiring.upstreams(config, given or {}, record, mappings.__setitem__)
+    upstreams, ports, resources = bare_upstreams(config, given or {}, record, mappings.__setitem__)
     probing = _Probe(config, recorded, patience_ms, on_answer)
     specs = [spec for spec in SOURCE_SPECS if spec.source.name in upstreams]
     try:

@@ -20,7 +20,7 @@ import msgspec
 import orjson
 import typer
 
-from cashier import __version__, wiring
+from cashier import __version__
 from cashier.adapter_trial import CannotTry, try_adapter
 from cashier.asgi import bearer_auth, configured_app, log_warnings
 from cashier.cli import demo, payer_commands, service_client, top, weather_printer
@@ -54,6 +54,7 @@ from cashier.settings.schema import ConfigurationError
 from cashier.web.serve import serve as serve_app
 from cashier.wire.response_headers import ResponseHeaders
 from cashier.wire.transport import Response
+from cashier.wiring.discovery import discovered
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -220,7 +221,7 @@ def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
     try:
         loaded = load(config)
         configured_app(str(config))
-        found = run(wiring.discovered(loaded))
+        found = run(discovered(loaded))
     except ConfigurationError as error:
         refuse(error)
     for warning in loaded.warnings:

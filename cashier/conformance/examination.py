@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier import wiring
 from cashier.conformance import rules as rule
 from cashier.conformance.adapted_asking import AdaptedAsking, SeenTransport, answer_of
 from cashier.conformance.asking import GivenUp, HttpAsking
@@ -35,6 +34,8 @@ from cashier.wire.http1 import Http1Settings
 from cashier.wire.response_parser import ResponseBounds
 from cashier.wire.tls import client_tls
 from cashier.wire.transport import Transport
+from cashier.wiring.transports import authenticators
+from cashier.wiring.upstreams import bare_upstreams
 
 _GENERAL = (rule.ANSWERS, rule.SCHEMA, rule.CONTENT_TYPE, rule.FRAMING, rule.TOLERANCE, rule.OVERLOAD)
 _READ = (
@@ -155,8 +156,8 @@ async def examine_all(
     sources = config.settings.sources
     # A company may begin with some of its services.
     given = {name: _not_configured for name in SOURCE_NAMES if sources[name] is None}
-    upstreams, _, clients = wiring.upstreams(config, given, see, mappings.__setitem__)
-    auths, credentials = wiring.authenticators(config)
+    upstreams, _, clients = bare_upstreams(config, given, see, mappings.__setitem__)
+    auths, credentials = authenticators(config)
     resources = [*clients, *credentials]
     try:
         await asyncio.gather(*(resource.open() for resource in resources))

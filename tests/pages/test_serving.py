@@ -17,7 +17,7 @@ from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
 from cashier.web.application import app
 from cashier.web.endpoint_path import PAGE_PATHS
-from cashier.wiring import changes_that_need_a_restart
+from cashier.wiring.checks import changes_that_need_a_restart
 from tests.pages.page_shop import SHOP, page_shop
 from tests.pages.payer_browser import PayerBrowser
 from tests.web.asgi_client import JSON, call

@@ -18,7 +18,6 @@ from unittest.mock import patch
 import msgspec
 from msgspec.structs import replace
 
-from cashier import wiring
 from cashier.consultation.flow import ConsultFlow
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.core import Cashier
@@ -30,6 +29,7 @@ from cashier.settings.loader import configuration
 from cashier.settings.schema import Configuration
 from cashier.source_errors import Overloaded, Unreachable
 from cashier.wire.transport import Request, Response
+from cashier.wiring import flows, upstreams
 from tests.payments.model_loop import SkippingLoop
 from tests.support.sandbox_payments import sandbox_call
 
@@ -266,8 +266,8 @@ class Worker:
 def _the_clock_of(loop: SkippingLoop) -> Iterator[None]:
     """Consultations use a clock of their own; it must be the model's too."""
     with (
-        patch.object(wiring, "SourcePipeline", partial(SourcePipeline, clock_ns=loop.time_ns)),
-        patch.object(wiring, "ConsultFlow", partial(ConsultFlow, clock_ns=loop.time_ns)),
+        patch.object(upstreams, "SourcePipeline", partial(SourcePipeline, clock_ns=loop.time_ns)),
+        patch.object(flows, "ConsultFlow", partial(ConsultFlow, clock_ns=loop.time_ns)),
     ):
         yield
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from cashier import wiring
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment, NotSent, OutcomeUnknown
 from cashier.domain.order_result import OrderResult
 from cashier.domain.payment_resource import Payment
@@ -25,6 +24,7 @@ from cashier.sources.service_adapter import AdapterTransport, ServiceAdapter
 from cashier.sources.service_object import local_transport
 from cashier.wire.in_process import InProcessTransport, LocalFunction
 from cashier.wire.transport import Transport
+from cashier.wiring import upstreams
 from tests.payments.checkout import Checkout, checkout
 from tests.support.service_forms import ContractAdapter, PortObject
 
@@ -160,7 +160,7 @@ def break_objects(monkeypatch: pytest.MonkeyPatch, broken: Broken) -> None:
     def transport(service: str, function: LocalFunction) -> Transport:
         return local_transport(service, broken.around(PortObject(function)))
 
-    monkeypatch.setattr(wiring, "local_transport", transport)
+    monkeypatch.setattr(upstreams, "local_transport", transport)
 
 
 def break_adapters(monkeypatch: pytest.MonkeyPatch, broken: Broken) -> None:
@@ -168,7 +168,7 @@ def break_adapters(monkeypatch: pytest.MonkeyPatch, broken: Broken) -> None:
         adapter = ServiceAdapter(service, "company", broken.around(ContractAdapter()))
         return AdapterTransport(adapter, InProcessTransport(function))
 
-    monkeypatch.setattr(wiring, "local_transport", transport)
+    monkeypatch.setattr(upstreams, "local_transport", transport)
 
 
 def reasons(shop: Checkout, source: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cashier import wiring
+from cashier.wiring import upstreams
 from tests.payments.test_cancel_and_close import (
     test_a_cancel_that_the_engine_missed_is_repeated_by_a_later_query,
 )
@@ -34,4 +34,4 @@ SLICE = (
 
 @pytest.fixture(autouse=True, params=[as_port_object, by_adapter], ids=["port_object", "adapter"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "local_transport", request.param)
+    monkeypatch.setattr(upstreams, "local_transport", request.param)

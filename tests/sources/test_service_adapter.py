@@ -32,7 +32,7 @@ from cashier.sources.idempotent_retry import RetrySettings
 from cashier.sources.risk import RiskClient
 from cashier.sources.service_adapter import AdapterCalls, AdapterTransport, ServiceAdapter
 from cashier.wire.transport import OnResponse, Request, Response
-from cashier.wiring import upstreams
+from cashier.wiring.upstreams import bare_upstreams
 
 from .test_payment_services import CALL_HEADERS, CHALLENGED, INQUIRY, PAID, SUBMISSION
 
@@ -381,4 +381,4 @@ def test_an_adapter_that_cannot_work_is_a_fault_at_start(source: str, fault: str
     table = {"sources": {**dict.fromkeys(names, service), **sources}}
     config = configuration(table, "test", beside=tmp_path)
     with pytest.raises(ConfigurationError, match=fault):
-        upstreams(config, {}, lambda name, transport: transport, lambda name, body: None)
+        bare_upstreams(config, {}, lambda name, transport: transport, lambda name, body: None)

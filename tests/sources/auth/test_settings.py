@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cashier import wiring
 from cashier.core import Cashier
 from cashier.settings.loader import configuration
 from cashier.settings.schema import Configuration, ConfigurationError
+from cashier.wiring.checks import changes_that_need_a_restart
 
 from .conftest import KeyPair
 
@@ -121,4 +121,4 @@ def test_auth_needs_a_network_and_one_path_prefix(monkeypatch: pytest.MonkeyPatc
 def test_a_change_of_auth_takes_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     before = configured({"bearer": {"token_env": "CARD_TOKEN"}})
     after = configured({"bearer": {"token_env": "OTHER"}})
-    assert list(wiring.changes_that_need_a_restart(before, after)) == ["[sources.card] auth has changed"]
+    assert list(changes_that_need_a_restart(before, after)) == ["[sources.card] auth has changed"]

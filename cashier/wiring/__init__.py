@@ -1,0 +1,1 @@
+"""Wiring: constructs the parts of a `Cashier`. No other module constructs them."""
