@@ -30,6 +30,7 @@ from cashier.settings.schema import Configuration
 from cashier.source_errors import Unreachable
 from cashier.wire.transport import Request, Response
 from tests.support.sandbox_payments import loop_clock, sandbox_call
+from tests.support.virtual_consultation import cashiers_on_the_loops_clock
 from tests.support.virtual_time import timers_set
 
 OTP = "246810"
@@ -287,7 +288,7 @@ async def connection_refused(request: Request) -> Response:
 @cache
 def cached_configuration(secrets: tuple[str, ...] = (), **accept: Any) -> Configuration:
     """One configuration for all tests: reading it takes longer than most of them."""
-    # Consultations run on the machine's clock, so a slow machine must not cut them short.
+    # No test of payments is about the deadline of a consultation.
     deadlines = {"deadline_ms": 20_000, "max_deadline_ms": 20_000}
     settings = {
         "tokens": {"secrets": secrets or ("s" * 32,)},
@@ -311,6 +312,7 @@ async def checkout(
     shop = Checkout(order_cny or {})
     config = cached_configuration(secrets, **accept)
     async with AsyncExitStack() as stack:
+        stack.enter_context(cashiers_on_the_loops_clock())
         for _ in range(workers):
             await stack.enter_async_context(shop.add_worker(config, store))
         yield shop

@@ -21,7 +21,7 @@ from cashier.settings.payment_faults import payment_faults
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import GATING, REQUIRED, Checkout, checkout
-from tests.support.virtual_consultation import cashiers_in_virtual_time
+from tests.support.virtual_consultation import cashiers_on_the_loops_clock
 from tests.support.virtual_time import run_in_virtual_time
 
 SOURCES = (*REQUIRED, *GATING, "marketing")
@@ -73,7 +73,7 @@ async def pay_slowly(config: Configuration, slow: frozenset[str], method_id: str
 
         return slowly
 
-    with cashiers_in_virtual_time():
+    with cashiers_on_the_loops_clock():
         worker = shop.add_worker(config)
     async with worker:
         request = await shop.new_request("balance_is_enough", method_id)
@@ -203,10 +203,9 @@ async def test_a_source_that_waits_for_the_order_has_its_whole_time_too() -> Non
 
         return slowly
 
-    with cashiers_in_virtual_time():
-        async with checkout(check_ms=1_000) as shop:
-            request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
-            assert request.country is None
-            slow = {name: slowed(shop._sources[name]) for name in ("order", "channel")}
-            shop._sources = {**shop._sources, **slow}  # type: ignore[assignment]
-            assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
+    async with checkout(check_ms=1_000) as shop:
+        request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
+        assert request.country is None
+        slow = {name: slowed(shop._sources[name]) for name in ("order", "channel")}
+        shop._sources = {**shop._sources, **slow}  # type: ignore[assignment]
+        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED

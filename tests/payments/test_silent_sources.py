@@ -12,7 +12,6 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.fanout.ask import SourceStatus
 from cashier.payments.errors import CheckUnavailable
 from tests.payments.checkout import GATING, REQUIRED, Checkout, checkout
-from tests.support.virtual_consultation import cashiers_in_virtual_time
 
 pytestmark = pytest.mark.virtual_time
 
@@ -72,10 +71,9 @@ async def test_all_silent_sources_are_named(shop: Checkout) -> None:
 
 @pytest.fixture
 async def patient_shop() -> AsyncIterator[Checkout]:
-    """Its checks wait for two seconds, and its consultations run in virtual time."""
-    with cashiers_in_virtual_time():
-        async with checkout(check_ms=2_000) as shop:
-            yield shop
+    """Its checks wait for two seconds."""
+    async with checkout(check_ms=2_000) as shop:
+        yield shop
 
 
 async def test_a_hanging_source_is_silent_after_its_timeout(patient_shop: Checkout) -> None:

@@ -65,10 +65,11 @@ def request(case: str, **other: Any) -> ConsultRequest:
 
 
 @contextmanager
-def cashiers_in_virtual_time() -> Iterator[None]:
-    """The consultations of a `Cashier` that is made meanwhile take the clock of the loop.
+def cashiers_on_the_loops_clock() -> Iterator[None]:
+    """Consultations of a `Cashier` that is made or reloaded meanwhile take the clock of the loop.
 
-    Elsewhere they take the machine's, which goes on while virtual time stands.
+    Elsewhere they take the machine's, which goes on while virtual time stands: where the machine
+    stalls, a source would time out.
     """
     with pytest.MonkeyPatch.context() as patch:
         for constructor in (ConsultFlow.__init__, SourcePipeline.__init__, TimerWheel.__init__):
