@@ -63,14 +63,21 @@ def select_studies(names: Sequence[str]) -> list[str]:
     return [name for name in STUDIES if (name in names if names else name not in ONLY_NAMED)]
 
 
-def run(names: Sequence[str], measure: Callable[[str], Finding]) -> list[Finding]:
-    """Run the studies one after another. An interrupt ends the run and keeps earlier findings."""
+def run(names: Sequence[str], measure: Callable[[str], Finding], *, attempts: int = 1) -> list[Finding]:
+    """Run the studies one after another. An interrupt ends the run and keeps earlier findings.
+
+    A study that fails is run up to `attempts` times.
+    """
     findings: list[Finding] = []
     for place, name in enumerate(names, 1):
         print(f"{name}  {place} of {len(names)}", flush=True)
         at, start_s = now(), time.perf_counter()
         try:
             finding = measure(name)
+            for _ in range(attempts - 1):
+                if finding.failed:
+                    print(f"  failed, and runs again: {finding.failed}", flush=True)
+                    finding = measure(name)
         except KeyboardInterrupt:
             finding = failed_finding(name, INTERRUPTED)
         seconds = round(time.perf_counter() - start_s, 1)

@@ -402,6 +402,17 @@ def test_an_interrupt_keeps_earlier_findings(capsys: pytest.CaptureFixture[str])
     assert "interrupted" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("attempts", "failed", "times"), [(1, "a stall", 1), (2, "", 2), (3, "", 2)])
+def test_a_study_that_fails_runs_again_as_often_as_it_may(
+    capsys: pytest.CaptureFixture[str], attempts: int, failed: str, times: int
+) -> None:
+    results = [COST, suite.failed_finding("cost", "a stall")]
+    findings = suite.run(["cost"], lambda _: results.pop(), attempts=attempts)
+    assert [(finding.name, finding.failed) for finding in findings] == [("cost", failed)]
+    assert len(results) == 2 - times
+    assert capsys.readouterr().out.count("a stall") == 1
+
+
 def test_a_study_whose_process_dies_becomes_a_finding(studies: str, tmp_path: Path) -> None:
     (tmp_path / studies / "hang.py").write_text("import os\ndef measure(lab):\n os._exit(3)\n")
     finding = suite.measure("hang", suite.Run(True, 0, tmp_path / "scratch"), studies)
