@@ -21,7 +21,7 @@ from tests.conformance.spoiled_service import Answer, Received, spoiled_sandbox
 
 NAMES = ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing")
 # Patient, because a busy machine answers late.
-PATIENT = {"deadline_ms": 10_000, "max_deadline_ms": 20_000}
+PATIENT = {"deadline_ms": 10_000, "max_deadline_ms": 20_000, "grace_ms": 9_000}
 
 
 def tables(port: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.timing
 WORLD = World()
 # More than a slow machine needs. Sources that hang or are late on purpose get less.
 PATIENT_MS = 9_000
-CONSULT = {"deadline_ms": 10_000, "max_deadline_ms": 10_000}
+CONSULT = {"deadline_ms": 10_000, "max_deadline_ms": 10_000, "grace_ms": 9_000}
 # For events that come by themselves, sooner or later.
 SOON_S = 60.0
 users = count(FIRST_NUMBER)
@@ -81,12 +81,16 @@ async def sandbox(ms: float = 3) -> AsyncIterator[Sandbox]:
 
 
 def cashier_over(
-    upstream: Sandbox, settings: Mapping[str, Any] | None = None, **by_source: Mapping[str, Any]
+    upstream: Sandbox,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    consult: Mapping[str, int] = CONSULT,
+    **by_source: Mapping[str, Any],
 ) -> Cashier:
     """Uncached, with long timeouts. `settings` apply to all sources, `by_source` to single ones."""
     common = {"url": upstream.url, "timeout_ms": PATIENT_MS, "cache": False, **(settings or {})}
     sources = {name: {**common, **by_source.get(name, {})} for name in SOURCE_NAMES}
-    return Cashier(config={"consult": CONSULT, "sources": sources, "tokens": {"secrets": ["s" * 32]}})
+    return Cashier(config={"consult": consult, "sources": sources, "tokens": {"secrets": ["s" * 32]}})
 
 
 class TimedConsultation(NamedTuple):
@@ -182,7 +186,9 @@ async def test_a_source_slower_than_the_grace_keeps_its_connections_only_with_la
     async with (
         sandbox() as upstream,
         sandbox(250) as slow,
-        cashier_over(upstream, marketing={"url": slow.url, **marketing}) as cashier,
+        cashier_over(
+            upstream, consult={**CONSULT, "grace_ms": 15}, marketing={"url": slow.url, **marketing}
+        ) as cashier,
     ):
         await consult_often(cashier, 20)
         opened = len(slow.peers)

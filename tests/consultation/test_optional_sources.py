@@ -127,7 +127,12 @@ async def test_a_discount_whose_source_was_removed_is_a_change_and_no_silence() 
 async def test_without_optional_sources_the_service_consults_and_pays_over_sockets() -> None:
     world = World()
     async with serve(port=0, world=world, weather=weather_named("still")) as port:
-        config = table(*ESSENTIAL, *SERVICES, url=f"http://127.0.0.1:{port}", consult={"deadline_ms": 1_000})
+        patient = {"deadline_ms": 10_000, "max_deadline_ms": 10_000}
+        config = table(
+            *ESSENTIAL, *SERVICES, url=f"http://127.0.0.1:{port}", consult=patient, accept={"check_ms": 9_000}
+        )
+        for name in ESSENTIAL:
+            config["sources"][name]["timeout_ms"] = 9_000
         async with Cashier(config=configuration(config, "")) as cashier:
             assert cashier.payments is not None
             body = CASES["balance_is_enough"].request

@@ -182,7 +182,7 @@ class EmbeddingShop:
                 for name in ("m_1", INDONESIA["merchant_id"], ANY_SHOP["merchant_id"])
             },
             # A busy machine is neither slow sources nor overload.
-            "consult": {"deadline_ms": 10_000, "max_deadline_ms": 10_000},
+            "consult": {"deadline_ms": 10_000, "max_deadline_ms": 10_000, "grace_ms": 9_000},
             "shed": {"enabled": False},
             # One worker knows for seconds the coupons that a test has spent through the other.
             **{

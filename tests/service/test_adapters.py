@@ -40,7 +40,7 @@ def configuration_beside(folder: Path, adapter: str, url: str, more: str = "", n
     path = folder / "cashier.toml"
     path.write_text(
         f'[sources.card]\nurl = "{url}"\nadapter = "{name}"\ntimeout_ms = 5000\n{more}\n'
-        "[consult]\ndeadline_ms = 6000\nmax_deadline_ms = 6000\n"
+        "[consult]\ndeadline_ms = 6000\nmax_deadline_ms = 6000\ngrace_ms = 5000\n"
     )
     return path
 

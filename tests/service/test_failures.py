@@ -33,7 +33,7 @@ CARD |= {"expiry": "2030-11", "status": "ACTIVE"}
 # More than a breaker needs to open.
 CALLS = 30
 # A slow machine's time to look up a name that does not exist, and to shake hands.
-PATIENT = {"deadline_ms": 9_000, "max_deadline_ms": 9_000}
+PATIENT = {"deadline_ms": 9_000, "max_deadline_ms": 9_000, "grace_ms": 8_000}
 
 
 def answering(status: int, body: Json, tls: bool = False) -> Callable[[], Any]:

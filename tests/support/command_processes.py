@@ -119,9 +119,9 @@ def configured(directory: Path, sandbox: str, each_source: str = UNGUARDED) -> P
     """
     text = (ROOT / "config/cashier.toml").read_text()
     text = text.replace("port = 8080", "port = 0").replace("shutdown_delay_s = 5", "shutdown_delay_s = 0")
-    text = text.replace("deadline_ms = 150", "deadline_ms = 2500").replace(
-        "max_deadline_ms = 1000", "max_deadline_ms = 2500"
-    )
+    # Without the grace, marketing would be left out that answers 15 ms after the others.
+    for key, usual, patient in (("deadline", 150, 2500), ("max_deadline", 1000, 2500), ("grace", 15, 2400)):
+        text = text.replace(f"\n{key}_ms = {usual} ", f"\n{key}_ms = {patient} ")
     text = re.sub(r"^timeout_ms = \d+\n", "", text, flags=re.MULTILINE)
     sources, heading, services = text.partition("\n[sources.risk]\n")
     sources = sources.replace('url = "http://127.0.0.1:9100"', f'url = "{sandbox}"\ntimeout_ms = 2490\n{each_source}')
