@@ -54,14 +54,16 @@ def test_a_call_that_a_busy_machine_sent_late(later_ms: int) -> None:
     run_in_virtual_time(main())
 
 
-@given(st.integers(0, 80), st.integers(2, 200))
+# A read that ends at the very moment of the timeout may come before or after it.
+@given(st.integers(0, 80).filter(lambda read_ms: read_ms != TIMEOUT_MS), st.integers(2, 200))
 @example(2, 200)
+@example(0, TIMEOUT_MS)
 def test_a_call_after_a_slow_read_of_the_shared_cache(read_ms: int, deadline_ms: int) -> None:
     async def main() -> None:
         rig, reports = Rig(SILENT, l2=ScriptedSecondLevel(read_ms)), Reports()
         rig.guard.on_failure = reports.add
         assert await status_of(rig.cache.start, {"key": "u_1"}, deadline_ms) is SourceStatus.TIMEOUT
-        expired = deadline_ms > TIMEOUT_MS
+        expired = deadline_ms >= TIMEOUT_MS
         assert reports == ["no answer within the timeout"] * (expired and read_ms < TIMEOUT_MS)
         rig.guard.close()
 
