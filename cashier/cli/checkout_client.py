@@ -86,21 +86,15 @@ def choose(request: dict[str, Any], answer: dict[str, Any], choice: PayerPrefere
     method = _method(answer["methods"], choice)
     option = _option(method, choice)
     amount = (option and option["amount"]) or method["amount"]
-    promotions = choice.promotion_ids
-    if promotions is None:
-        promotions = tuple(discount["promotion_id"] for discount in amount["discounts"])
     for name in _missing_fields(method, choice):
         raise CannotPay(f"{method['method_id']} needs --{name.replace('_', '-')}: {_FIELD_HINTS[name]}")
     body = {name: request[name] for name in _CLAIMS if name in request}
     body["method_id"] = method["method_id"]
     if option:
         body["option_id"] = option["option_id"]
-    body |= {
-        "consult_token": answer["consult_token"],
-        "promotion_ids": promotions,
-        "expected_payable": amount["payable"],
-    }
-    fields = {name: getattr(choice, name) for name in ("card_token", "auth_code", "return_url")}
+    body |= {"consult_token": answer["consult_token"], "expected_payable": amount["payable"]}
+    # The token has the discounts. A submit names few, and none that looks like a card number.
+    fields = {name: getattr(choice, name) for name in ("promotion_ids", "card_token", "auth_code", "return_url")}
     return SelectedMethod(method, amount, body | {name: value for name, value in fields.items() if value is not None})
 
 

@@ -90,7 +90,6 @@ def test_the_first_available_method_is_chosen() -> None:
         **{name: REQUEST[name] for name in ("order_id", "user_id", "merchant_id", "product", "terminal")},
         "consult_token": "c.t",
         "method_id": "QUICK_PAY:c_2",
-        "promotion_ids": ("p_1",),
         "expected_payable": cny(10_000),
     }
 
@@ -114,7 +113,7 @@ def test_an_option_is_chosen_where_one_is_needed_and_its_price_counts() -> None:
     banks = [option("BOC", "UNAVAILABLE"), option("ICBC", costs=amount(12_000, fee=200)), option("ABC")]
     bank = method("NET_BANKING", 12_800, options=banks, required_fields=["option_id"])
     first = chosen(bank).body
-    assert (first["option_id"], first["expected_payable"], first["promotion_ids"]) == ("ICBC", cny(12_000), ())
+    assert (first["option_id"], first["expected_payable"]) == ("ICBC", cny(12_000))
     named = chosen(bank, option_id="ABC").body
     assert (named["option_id"], named["expected_payable"]) == ("ABC", cny(12_800))
     with pytest.raises(CannotPay, match="has no available option 'BOC'; the available options are ICBC, ABC"):
