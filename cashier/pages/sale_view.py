@@ -81,7 +81,7 @@ def offer_page(
         next_sale=call.addresses.till,
         checking=checking,
     )
-    # A page with a field is not loaded again while somebody types.
+    # A reload would lose what the cashier is typing.
     return page_view(call, call.page, refresh_after_s=_WAIT_S if checking and not can_scan else None), view
 
 

@@ -154,7 +154,7 @@ async def payment_page(
     page = page_view(
         call,
         call.addresses.payment,
-        # A page with a field is not loaded again while somebody types.
+        # A reload would lose what the payer is typing.
         refresh_after_s=None if final or isinstance(view, ChallengeView) else refresh_s(payment),
         live=None if final else call.addresses.events,
     )

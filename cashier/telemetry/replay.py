@@ -227,7 +227,7 @@ class _Names:
         self._own = pseudonyms.in_order("i", own)
         listed = channels.by_id.values() if isinstance(channels, Channels) else ()
         self._providers = frozenset(channel.provider for channel in listed)
-        # The channel list is the same for all payers: what is in it names nobody.
+        # The channel list is the same for all payers, so it holds no personal data.
         self._public = self._providers.union(*(_codes_of(channel) for channel in listed))
         self._user_id = evidence.request.user_id
 

@@ -71,7 +71,7 @@ _EVENTS = EventFormat[Consultation](
 
 
 class ClientDisconnected(Exception):
-    """The client has gone; nobody reads a response."""
+    """The client has disconnected; no response can reach it."""
 
 
 def _refusal_for(error: Exception, request_id: str) -> RequestRefused:

@@ -169,7 +169,7 @@ window.tell = () => window.streams.at(-1).dispatchEvent(new MessageEvent("parts"
 
 
 def test_a_stream_that_falls_silent_is_not_live_and_is_opened_again(browser: Browser, service: Service) -> None:
-    """A connection that a network drops ends for nobody: the browser keeps it open for hours."""
+    """The browser does not notice a connection that the network has dropped."""
     with opened(browser) as (page, _):
         page.clock.install()
         page.add_init_script(_SILENT_STREAMS)

@@ -204,7 +204,7 @@ def test_the_details_of_a_choice_that_comes_late_open_once_it_is_touched(
 def test_where_only_folded_rows_can_be_chosen_a_press_unfolds_them(
     browser: Browser, server: ScriptServer, address: str, preferred: str
 ) -> None:
-    """Nothing would happen, or a payment by what is not seen."""
+    """Else the press does nothing, or pays by a method that is not in view."""
 
     def shown(state: str, rest: str) -> str:
         rows = checkout(row("a", state=state), row("b", state=state), rest=(row("c", state=rest), row("d", state=rest)))

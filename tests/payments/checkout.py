@@ -362,3 +362,15 @@ class SharedStore:
         if current is None or current[0] == holder:
             self.holders[key] = (holder, max(ends_s, current[1] if current else ends_s))
         return self.holders[key][0].encode() if current is None else current[0].encode()
+
+
+def without_fingerprint(shop: Checkout) -> Reply:
+    """The reply of an engine that does not report the body of a payment."""
+
+    async def reply(request: Request) -> Response:
+        response = await shop._sandbox(request)
+        answer = msgspec.json.decode(response.body)
+        answer.pop("fingerprint", None)
+        return Response(response.status, msgspec.json.encode(answer))
+
+    return reply

@@ -16,8 +16,7 @@ from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments import attempt_leases
 from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
-from cashier.wire.transport import Request, Response
-from tests.payments.checkout import Checkout, Reply, SharedStore, checkout
+from tests.payments.checkout import Checkout, SharedStore, checkout, without_fingerprint
 
 pytestmark = pytest.mark.virtual_time
 
@@ -250,7 +249,7 @@ async def test_a_worker_whose_body_the_engine_refused_finds_the_one_that_was_fir
     """`reported`: the engine says which body it has."""
     async with checkout(workers=2) as shop:
         if not reported:
-            shop.replies = dict.fromkeys(("submit", "look_up"), _without_fingerprint(shop))
+            shop.replies = dict.fromkeys(("submit", "look_up"), without_fingerprint(shop))
         first = await shop.new_request(CASE, METHOD)
         other = msgspec.structs.replace(first, return_url="https://shop.example/back")
         held = shop.held["decide"] = asyncio.Event()
@@ -264,13 +263,3 @@ async def test_a_worker_whose_body_the_engine_refused_finds_the_one_that_was_fir
         again = await shop.submit(first)
         assert (again.payment_id, again.status) == (paid.payment_id, PaymentStatus.SUCCEEDED)
         assert shop.payments_that_paid("o_1002") == [paid.payment_id]
-
-
-def _without_fingerprint(shop: Checkout) -> Reply:
-    async def reply(request: Request) -> Response:
-        response = await shop._sandbox(request)
-        answer = msgspec.json.decode(response.body)
-        answer.pop("fingerprint", None)
-        return Response(response.status, msgspec.json.encode(answer))
-
-    return reply

@@ -15,7 +15,7 @@ from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import Invalid, KeyReused
 from cashier.wire.transport import Request, Response
-from tests.payments.checkout import Checkout, Reply, checkout, method_by_id
+from tests.payments.checkout import Checkout, checkout, method_by_id, without_fingerprint
 
 pytestmark = pytest.mark.virtual_time
 
@@ -112,7 +112,7 @@ async def test_a_wrong_answer_has_its_own_message(shop: Checkout) -> None:
 async def test_another_body_is_detected_although_the_engine_reports_no_fingerprint(shop: Checkout) -> None:
     request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
     first = await shop.submit(request)
-    shop.replies["look_up"] = _without_fingerprint(shop)
+    shop.replies["look_up"] = without_fingerprint(shop)
     assert (await shop.submit(request)).status is PaymentStatus.ACTION_REQUIRED
     with pytest.raises(KeyReused):
         await shop.submit(msgspec.structs.replace(request, return_url="https://shop.example/back"))
@@ -165,13 +165,3 @@ async def test_an_embedding_program_cannot_submit_a_card_number(shop: Checkout) 
     with pytest.raises(Invalid):
         await shop.answer(challenged, "4111 1111 1111 1111")
     assert shop.count("verify") == 0
-
-
-def _without_fingerprint(shop: Checkout) -> Reply:
-    async def answer(request: Request) -> Response:
-        response = await shop._sandbox(request)
-        body = msgspec.json.decode(response.body)
-        body.pop("fingerprint", None)
-        return Response(response.status, msgspec.json.encode(body))
-
-    return answer

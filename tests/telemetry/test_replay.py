@@ -1,4 +1,4 @@
-"""A record of a consultation replays to the same methods, and names nobody."""
+"""A record of a consultation replays to the same methods, and holds no personal data."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ def test_a_stall_of_our_own_loop_makes_no_read_slow(server: Server) -> None:
                     ours.recv(1)
                     server.go_on()
                     assert select.select([connection], [], [], FOREVER_S)[0], "the reply came during the stall"
-                    time.sleep(0.85)
+                    time.sleep(settings.get_ms / 1_000 + 0.05)  # longer than a read may take
 
                 server.stall()
                 reading = asyncio.create_task(worker.get("u_1"))
