@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from tests.support.command_processes import Command
+from tests.support.process_files import open_files, worker_pids
 
 from .upstreams import TIMEOUT_S
 
@@ -88,7 +89,7 @@ class Service:
 
     def workers(self) -> set[int]:
         """The serving processes: its worker children, or itself."""
-        return workers_of(self.pid) or {self.pid}
+        return set(worker_pids(self.pid)) or {self.pid}
 
     def owner(self, port: int) -> int | None:
         """The worker with a connection from this local port.
@@ -96,7 +97,9 @@ class Service:
         Also None if the list of connections, which is no snapshot, missed it: ask again.
         """
         inode = _inode(port)
-        return next((pid for pid in self.workers() if inode is not None and f"socket:[{inode}]" in _files(pid)), None)
+        return next(
+            (pid for pid in self.workers() if inode is not None and f"socket:[{inode}]" in open_files(pid)), None
+        )
 
     async def kill(self, pid: int | None = None) -> None:
         """SIGKILL one worker, or the whole service, and wait for its end."""
@@ -184,29 +187,6 @@ class Fleet:
 
     def end(self) -> None:
         end_all(self.all)
-
-
-def workers_of(pid: int) -> set[int]:
-    """The worker processes of a supervisor."""
-    children = [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return {child for child in children if b"spawn_main" in _command_line(child)}
-
-
-def _command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def _files(pid: int) -> set[str]:
-    links = set()
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            links.add(os.readlink(path))
-        except OSError:  # closed meanwhile
-            continue
-    return links
 
 
 def _inode(port: int) -> str | None:

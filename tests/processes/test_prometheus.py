@@ -18,10 +18,11 @@ from cashier.sandbox import CASES
 from cashier.sandbox.weather import Constant, Fault, FaultProfile
 from cashier.settings.schema import SERVICES
 from tests.support.command_processes import Command
+from tests.support.process_files import worker_pids
 from tests.support.programs import required_program
 
 from .gateways import free_ports, session, until_ready
-from .services import NAMES, workers_of
+from .services import NAMES
 from .upstreams import Upstreams
 
 pytestmark = [pytest.mark.peers, pytest.mark.processes]
@@ -158,7 +159,7 @@ async def test_a_silent_source_raises_its_alerts_and_no_others(running: Running,
 async def test_a_killed_worker_and_a_killed_service_raise_their_alerts(running: Running) -> None:
     await running.until_true("cashier_workers == 2")
     await running.until_silent()
-    os.kill(min(workers_of(running.service.process.pid)), signal.SIGKILL)
+    os.kill(min(worker_pids(running.service.process.pid)), signal.SIGKILL)
     await running.until_firing("CashierWorkersDie")
     running.service.kill()
     await running.until_firing("CashierScrapeAbsent")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cashier.sandbox import CASES
 from tests.support.command_processes import Command, configured, eventually, running
+from tests.support.process_files import open_files, worker_pids
 
 pytestmark = pytest.mark.processes
 
@@ -76,9 +76,7 @@ def both_serve(url: str) -> bool:
 
 
 def workers(service: Command) -> set[int]:
-    pid = service.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
+    return set(worker_pids(service.process.pid))
 
 
 def test_totals_survive_kills_of_workers_under_load(tmp_path: Path) -> None:
@@ -154,10 +152,4 @@ def test_a_start_removes_the_directory_of_a_killed_service(tmp_path: Path) -> No
 
 def service_has(service: Command, directory: Path) -> bool:
     """Whether the process holds the directory open, and so locked."""
-
-    def target(file: Path) -> str:
-        with suppress(FileNotFoundError):  # closed meanwhile
-            return os.readlink(file)
-        return ""
-
-    return any(target(file) == str(directory) for file in Path(f"/proc/{service.process.pid}/fd").iterdir())
+    return str(directory) in open_files(service.process.pid)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
@@ -18,6 +16,7 @@ from cashier.domain.order import Blocked
 from cashier.sandbox import CASES, Fault
 from cashier.tokens.token_service import TokenService
 from tests.support.command_processes import Command, configured, eventually, running
+from tests.support.process_files import open_sockets
 
 FAULTS = [fault.value for fault in Fault]
 REQUIRED = ("order", "merchant", "member")
@@ -148,7 +147,7 @@ def test_a_consult_token_holds_the_offer(service: str) -> None:
 def test_faults_leave_no_connection_behind(running_service: tuple[Command, str], weather: Any) -> None:
     command, service = running_service
     consult(service, "chinese_shop")
-    before = sockets(command.process.pid)
+    before = open_sockets(command.process.pid)
     for fault in ("hang", "reset", "truncate", "garbage"):
         weather("quota", {"faults": {fault: 10_000}})
         for _ in range(10):
@@ -156,14 +155,9 @@ def test_faults_leave_no_connection_behind(running_service: tuple[Command, str],
     weather("quota", {})
     consult(service, "chinese_shop")
     eventually(
-        lambda: sockets(command.process.pid) <= before + 2,
+        lambda: open_sockets(command.process.pid) <= before + 2,
         "abandoned calls run on for more than twice their timeout",
     )
-
-
-def sockets(pid: int) -> int:
-    links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
-    return sum(link.startswith("socket:") for link in links)
 
 
 def test_no_answer_names_a_card_by_more_than_its_last_four_digits(service: str) -> None:

@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ import uvloop
 from cashier.web import balanced_listener
 from cashier.web.balanced_listener import UNANSWERED_YIELDS, YIELD_S, BalancedListener, WorkerCount, shared_counts
 from tests.support.command_processes import eventually
+from tests.support.process_files import open_sockets, worker_pids
 from tests.web.server_process import running_server
 
 
@@ -193,13 +193,10 @@ async def test_without_files_the_loop_waits_and_tries_again(
 @pytest.mark.processes
 def test_two_workers_get_half_of_the_connections_each() -> None:
     with running_server(workers=2) as server, ExitStack() as stack:
-        parent = server.process.pid
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = worker_pids(server.process.pid)
 
         def sockets() -> list[int]:
-            links = [[os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()] for pid in workers]
-            return [sum(link.startswith("socket:") for link in each) for each in links]
+            return [open_sockets(pid) for pid in workers]
 
         def accepted_by_both(connections: int) -> list[int]:
             for _ in range(connections):

@@ -21,6 +21,7 @@ from cashier.web.serve import serve
 from cashier.web.server import ServerConfig, ServerSettings
 from cashier.web.supervisor import HUNG_S, PING_S, Worker
 from tests.support.command_processes import eventually
+from tests.support.process_files import worker_pids
 from tests.web.server_process import GET, TIMEOUT_S, ServerProcess, running_server
 from tests.wire.scripted_upstream import unused_port
 
@@ -43,7 +44,7 @@ def accepts(port: int) -> bool:
     return False
 
 
-def worker_pids(server: ServerProcess, workers: int) -> list[int]:
+def opening_pids(server: ServerProcess, workers: int) -> list[int]:
     """Read the lines of the workers that begin to open."""
     return [int(server.line().removeprefix("opening ")) for _ in range(workers)]
 
@@ -85,7 +86,7 @@ def test_a_worker_that_serves_is_pinged_once_a_second_and_hangs_without_an_answe
 def test_connections_are_refused_until_the_application_is_open(tmp_path: Path, workers: int) -> None:
     port = unused_port()
     with running_server(folder=tmp_path, workers=workers, port=port) as server:
-        worker_pids(server, workers)
+        opening_pids(server, workers)
         assert not accepts(port)
         (tmp_path / "open").touch()
         assert server.line() == str(port)
@@ -101,7 +102,7 @@ def test_a_signal_during_the_start_ends_it_without_listening(
 ) -> None:
     port = unused_port()
     with running_server(folder=tmp_path, workers=workers, port=port, shutdown_delay_s=600) as server:
-        worker_pids(server, workers)
+        opening_pids(server, workers)
         server.process.send_signal(number)
         assert server.process.wait(TIMEOUT_S) in (0, -number)
         assert server.line() == ""
@@ -115,7 +116,7 @@ def test_a_worker_that_cannot_start_stops_the_service(tmp_path: Path, workers: i
         (tmp_path / "taken").mkdir()
     (tmp_path / flaw).touch()
     with running_server(folder=tmp_path, workers=workers, shutdown_delay_s=600) as server:
-        worker_pids(server, workers)
+        opening_pids(server, workers)
         (tmp_path / "open").touch()
         assert server.process.wait(TIMEOUT_S) == STARTUP_FAILURE
 
@@ -133,7 +134,7 @@ def test_the_others_serve_while_the_replacement_of_a_worker_cannot_start(tmp_pat
         time.sleep(1.0)
         (tmp_path / "broken").touch()
         os.kill(first, signal.SIGKILL)
-        worker_pids(server, 2)
+        opening_pids(server, 2)
         assert server.request(GET % b"/readyz").status == 200
         (tmp_path / "broken").unlink()
         assert served_by(server, 2)
@@ -144,8 +145,7 @@ def served_by(server: ServerProcess, workers: int) -> bool:
     inode = listening_inode(server.port)
 
     def enough() -> bool:
-        pids = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-        return sum(polls(int(pid), inode) for pid in pids) >= workers
+        return sum(polls(pid, inode) for pid in worker_pids(server.process.pid)) >= workers
 
     eventually(enough, "too few workers serve")
     return True
@@ -198,7 +198,7 @@ def test_of_two_services_on_one_address_the_first_to_listen_serves(tmp_path: Pat
         running_server(folder=tmp_path, workers=workers, port=port) as second,
     ):
         for server in (first, second):
-            worker_pids(server, workers)
+            opening_pids(server, workers)
         (tmp_path / "open").touch()
         eventually(lambda: first.process.poll() is not None or second.process.poll() is not None, "both run")
         loser, winner = (first, second) if first.process.poll() is not None else (second, first)

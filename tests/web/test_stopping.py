@@ -8,12 +8,12 @@ import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from uvicorn.config import STARTUP_FAILURE
 
 from cashier.web.connection import CLOSE_GRACE_S
+from tests.support.process_files import worker_pids
 from tests.web.fake_service import BODY
 from tests.web.server_process import GET, TIMEOUT_S, RawClient, ServerProcess, consult_request, running_server
 
@@ -256,14 +256,9 @@ def test_a_signal_to_all_processes_does_not_end_the_delay_of_the_workers() -> No
         assert server.process.wait(TIMEOUT_S) == 0
 
 
-def worker_pids(server: ServerProcess) -> list[int]:
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
 def test_workers_that_are_killed_during_the_delay_are_not_replaced() -> None:
     with running_server(workers=2, shutdown_delay_s=ENDLESS_S) as server:
-        first, second = worker_pids(server)
+        first, second = worker_pids(server.process.pid)
         server.process.send_signal(signal.SIGTERM)
         wait_until_draining(server)
         os.kill(first, signal.SIGKILL)

@@ -10,6 +10,7 @@ from typing import Any
 
 from cashier.source_errors import SourceError
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
+from tests.support.process_files import open_sockets
 
 from .scripted_upstream import WATCHDOG_S
 
@@ -78,21 +79,13 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def open_sockets() -> int:
-    """The sockets of this process. Other files do not count: libuv opens /dev/null once."""
-    links = []
-    for file in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
-            links.append(os.readlink(f"/proc/self/fd/{file}"))
-    return sum(link.startswith("socket:") for link in links)
-
-
 @contextlib.asynccontextmanager
 async def no_leaks() -> AsyncIterator[None]:
     """No more tasks, sockets or, if the loop shows them, timers than before."""
     loop = asyncio.get_running_loop()
-    tasks, sockets = asyncio.all_tasks(), open_sockets()
+    # Other files do not count: libuv opens /dev/null once.
+    tasks, sockets = asyncio.all_tasks(), open_sockets(os.getpid())
     yield
     await until(lambda: asyncio.all_tasks() - {asyncio.current_task()} <= tasks)
-    await until(lambda: open_sockets() <= sockets)
+    await until(lambda: open_sockets(os.getpid()) <= sockets)
     assert all(timer.cancelled() for timer in getattr(loop, "_scheduled", ()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -20,7 +21,8 @@ from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.host_pool import RETIRED
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import Request, Response, Transport
-from tests.wire.client_side import PATIENT, RecordedCall, answer, no_leaks, open_sockets, send, settle, until
+from tests.support.process_files import open_sockets
+from tests.wire.client_side import PATIENT, RecordedCall, answer, no_leaks, send, settle, until
 from tests.wire.scripted_names import Names, resolution
 from tests.wire.scripted_upstream import Peer, Upstream, silent_listener, tcp_upstream
 
@@ -446,7 +448,7 @@ async def test_aiohttps_connections_are_replaced_at_their_largest_age() -> None:
 async def test_a_closed_client_leaves_no_lookup_behind() -> None:
     names = Names()
     async with no_leaks():
-        sockets = open_sockets()
+        sockets = open_sockets(os.getpid())
         clients: list[Transport] = [
             Http1Client(["http://card:1"], None, names.resolver),
             AiohttpClient(["http://card:1"], None, names.resolver),
@@ -457,7 +459,7 @@ async def test_a_closed_client_leaves_no_lookup_behind() -> None:
             await transport.close()
         for call in calls:
             assert isinstance(await call.outcome(), Unreachable)
-        assert open_sockets() == sockets
+        assert open_sockets(os.getpid()) == sockets
 
 
 async def test_a_source_whose_addresses_are_all_silent_gets_few_connects_beside_those_of_its_calls() -> None:

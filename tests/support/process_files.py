@@ -1,0 +1,35 @@
+"""What Linux shows of a running process: its workers, open files and sockets.
+
+Processes end and files close while a test looks. What has gone meanwhile is left out.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def worker_pids(supervisor: int) -> list[int]:
+    """The living worker processes of a supervisor, oldest first."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in _command_line(child)]
+
+
+def open_files(pid: int) -> list[str]:
+    """Names of the open files: paths, or such as "socket:[4026]"."""
+    names = []
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            names.append(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+    return names
+
+
+def open_sockets(pid: int) -> int:
+    return sum(name.startswith("socket:") for name in open_files(pid))
+
+
+def _command_line(pid: str) -> bytes:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
