@@ -93,7 +93,7 @@ def choose(request: dict[str, Any], answer: dict[str, Any], choice: PayerPrefere
     if option:
         body["option_id"] = option["option_id"]
     body |= {"consult_token": answer["consult_token"], "expected_payable": amount["payable"]}
-    # The token has the discounts. A submit names few, and none that looks like a card number.
+    # The token has the discounts. A submit may name 16 at most, none that looks like a card number.
     fields = {name: getattr(choice, name) for name in ("promotion_ids", "card_token", "auth_code", "return_url")}
     return SelectedMethod(method, amount, body | {name: value for name, value in fields.items() if value is not None})
 

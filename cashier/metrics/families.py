@@ -395,7 +395,8 @@ _ROWS = (
         "Records of sampled or bad consultations. made: kept for the operations port. refused: above"
         " `[telemetry] records_per_second`. unsent: lost because the operations port read too slowly; steps of"
         " payments included.",
-        "refused: the log has the cause of the bad consultations. unsent: give the operations port more CPU.",
+        "refused: the log has the cause of the bad consultations. unsent: give the process of the operations port"
+        " more CPU.",
         ("result",),
     ),
     Family(

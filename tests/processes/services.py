@@ -9,12 +9,13 @@ import select
 import signal
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from tests.support.command_processes import Command
-from tests.support.process_files import open_files, worker_pids
+from tests.support.process_files import open_files, socket_inode, worker_pids
 
 from .upstreams import TIMEOUT_S
 
@@ -96,10 +97,12 @@ class Service:
 
         Also None if the list of connections, which is no snapshot, missed it: ask again.
         """
-        inode = _inode(port)
-        return next(
-            (pid for pid in self.workers() if inode is not None and f"socket:[{inode}]" in open_files(pid)), None
-        )
+        inode = socket_inode(port, listening=False)
+        for pid in self.workers() if inode is not None else ():
+            with suppress(FileNotFoundError):  # killed meanwhile
+                if f"socket:[{inode}]" in open_files(pid):
+                    return pid
+        return None
 
     async def kill(self, pid: int | None = None) -> None:
         """SIGKILL one worker, or the whole service, and wait for its end."""
@@ -187,15 +190,6 @@ class Fleet:
 
     def end(self) -> None:
         end_all(self.all)
-
-
-def _inode(port: int) -> str | None:
-    """The inode of the connected socket with this local port."""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        local, _remote, state, *_rest = line.split()[1:]
-        if int(local.split(":")[1], 16) == port and state == "01":
-            return line.split()[9]
-    return None
 
 
 def _wait_for_end(pid: int) -> None:

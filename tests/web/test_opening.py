@@ -21,7 +21,7 @@ from cashier.web.serve import serve
 from cashier.web.server import ServerConfig, ServerSettings
 from cashier.web.supervisor import HUNG_S, PING_S, Worker
 from tests.support.command_processes import eventually
-from tests.support.process_files import worker_pids
+from tests.support.process_files import socket_inode, worker_pids
 from tests.web.server_process import GET, TIMEOUT_S, ServerProcess, running_server
 from tests.wire.scripted_upstream import unused_port
 
@@ -142,21 +142,14 @@ def test_the_others_serve_while_the_replacement_of_a_worker_cannot_start(tmp_pat
 
 def served_by(server: ServerProcess, workers: int) -> bool:
     """Wait until this number of processes has the listening socket in their event loop."""
-    inode = listening_inode(server.port)
+    inode = socket_inode(server.port, listening=True)
+    assert inode is not None, "nothing listens"
 
     def enough() -> bool:
         return sum(polls(pid, inode) for pid in worker_pids(server.process.pid)) >= workers
 
     eventually(enough, "too few workers serve")
     return True
-
-
-def listening_inode(port: int) -> str:
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        local, _remote, state, *rest = line.split()[1:]
-        if int(local.split(":")[1], 16) == port and state == "0A":
-            return rest[5]
-    raise AssertionError("nothing listens")
 
 
 def polls(pid: int, inode: str) -> bool:
